@@ -1,0 +1,110 @@
+//! Settings of a registry.
+
+use crate::clock::{Clock, MonotonicClock};
+use crate::core::CoreOwner;
+use crate::domain::Domain;
+use crate::registry::Registry;
+use ahash::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+
+/// Settings of a new [`Registry`], from [`Registry::builder`].
+///
+/// ```
+/// use epoch_registry::{Domain, ManualClock, Registry};
+///
+/// let clock = ManualClock::new();
+/// let registry: Registry<u64, String> = Registry::builder()
+///     .capacity(10_000)
+///     .shards(8)
+///     .domain(Domain::builder().name("sessions").reclaimer(true).build())
+///     .clock(clock.clone())
+///     .build();
+/// assert!(registry.capacity() >= 10_000);
+/// ```
+pub struct Builder<K, V, S = RandomState> {
+    shards: Option<usize>,
+    capacity: usize,
+    domain: Option<Domain>,
+    clock: Box<dyn Clock>,
+    hasher: S,
+    _entries: PhantomData<fn(K, V)>,
+}
+
+const MOST_SHARDS: usize = 1 << 16;
+
+impl<K, V> Builder<K, V> {
+    pub(crate) fn new() -> Self {
+        Builder {
+            shards: None,
+            capacity: 0,
+            domain: None,
+            clock: Box::new(MonotonicClock),
+            hasher: RandomState::new(),
+            _entries: PhantomData,
+        }
+    }
+}
+
+impl<K, V, S> Builder<K, V, S> {
+    /// The number of shards, each of which has its own writers' lock: rounded up to a power of two, 65,536 at most. By
+    /// default eight for each core of the machine.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Entries that the registry takes before it grows, and below which its tables do not shrink. 0 by default.
+    pub fn capacity(mut self, capacity: usize) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// The domain. By default the [global](Domain::global) one.
+    pub fn domain(mut self, domain: Domain) -> Self {
+        self.domain = Some(domain);
+        self
+    }
+
+    /// Where ages are measured by. By default the [`MonotonicClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// The hasher. By default ahash, randomly seeded.
+    ///
+    /// All 64 bits of the hash should be good: 32 of them choose shard and bucket, and seven others tell neighbours
+    /// apart.
+    pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
+        let Builder { shards, capacity, domain, clock, .. } = self;
+        Builder { shards, capacity, domain, clock, hasher, _entries: PhantomData }
+    }
+
+    /// Builds the registry.
+    pub fn build(self) -> Registry<K, V, S>
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        S: BuildHasher,
+    {
+        let shards = self.shards.unwrap_or_else(default_shards).clamp(1, MOST_SHARDS).next_power_of_two();
+        let domain = self.domain.unwrap_or_default();
+        Registry { core: CoreOwner::new(domain, self.clock, shards, self.capacity), hasher: self.hasher }
+    }
+}
+
+fn default_shards() -> usize {
+    std::thread::available_parallelism().map_or(16, |cores| cores.get() * 8)
+}
+
+impl<K, V, S> fmt::Debug for Builder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("shards", &self.shards)
+            .field("capacity", &self.capacity)
+            .field("domain", &self.domain)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+//! What a registry consists of, apart from its hasher: what its nodes keep alive after the registry itself is gone.
+
+#![allow(unsafe_code)]
+
+use crate::clock::{Clock, Tick};
+use crate::domain::{Domain, Registrant};
+use crate::handle::Handle;
+use crate::iter::Cursor;
+use crate::node::{Draft, Node};
+use crate::shard::{Cause, Shard};
+use crate::sync::Mutex;
+use crate::table::{Root, Table};
+use crossbeam_utils::CachePadded;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+/// Roots and shards, in step. The first field is what the domain knows.
+#[repr(C)]
+pub(crate) struct Core<K: 'static, V: 'static> {
+    pub(crate) registrant: Registrant,
+    /// How far to shift 32 bits of hash so that the number of the shard is left.
+    shift: u32,
+    /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
+    /// every write dirties a line.
+    roots: Box<[Root<K, V>]>,
+    shards: Box<[CachePadded<Shard<K, V>>]>,
+    clock: Box<dyn Clock>,
+    /// Where the next call of a reaper goes on.
+    pub(crate) reaped_to: Mutex<Cursor>,
+}
+
+impl<K, V> Core<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// The place of the shard that `hash` belongs to. By the top of its low half, the bottom of which chooses the bucket:
+    /// so a node's own half of the hash is enough to find it again.
+    #[inline]
+    fn index(&self, hash: u64) -> usize {
+        (u64::from(hash as u32) >> self.shift) as usize
+    }
+
+    /// The root for `hash`. For readers.
+    #[inline]
+    pub(crate) fn root(&self, hash: u64) -> &Root<K, V> {
+        let index = self.index(hash);
+        debug_assert!(index < self.roots.len());
+        // SAFETY: the shift leaves as many bits as the binary logarithm of the number of roots.
+        unsafe { self.roots.get_unchecked(index) }
+    }
+
+    fn shard(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
+        let index = self.index(hash);
+        (&self.shards[index], &self.roots[index])
+    }
+
+    pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = (&Shard<K, V>, &Root<K, V>)> {
+        self.shards.iter().map(|shard| &**shard).zip(&self.roots)
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        Tick::at(self.clock.now())
+    }
+
+    /// A node to be published here.
+    pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
+        let (shard, _) = self.shard(hash);
+        Draft::new(shard.queue(), hash, self.now().0, key, value)
+    }
+
+    /// Publishes a draft, unless its key is taken.
+    pub(crate) fn insert(&self, hash: u64, draft: Draft<K, V>) -> Result<Handle<K, V>, (Draft<K, V>, Handle<K, V>)>
+    where
+        K: Eq,
+    {
+        let (shard, root) = self.shard(hash);
+        match shard.insert(root, hash, draft.node(), |node| node.key() == draft.key()) {
+            // SAFETY: a draft is made with a reference for this handle.
+            Ok(()) => Ok(unsafe { Handle::from_reference(draft.published()) }),
+            // SAFETY: the holder comes with a reference.
+            Err(holder) => Err((draft, unsafe { Handle::from_reference(holder) })),
+        }
+    }
+
+    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old.
+    pub(crate) fn replace(&self, hash: u64, draft: Draft<K, V>) -> (Handle<K, V>, Option<Handle<K, V>>)
+    where
+        K: Eq,
+    {
+        let (shard, root) = self.shard(hash);
+        let old = shard.replace(root, hash, draft.node(), |node| node.key() == draft.key());
+        // SAFETY: a draft is made with a reference for this handle.
+        let new = unsafe { Handle::from_reference(draft.published()) };
+        // SAFETY: it comes with a reference.
+        (new, old.map(|old| unsafe { Handle::from_reference(old) }))
+    }
+
+    /// Publishes a draft with the key of `old` in its place, unless it is unlinked.
+    pub(crate) fn replace_exact(&self, old: &Handle<K, V>, draft: Draft<K, V>) -> Result<Handle<K, V>, Draft<K, V>> {
+        let (shard, root) = self.shard(old.hash().into());
+        if shard.replace_exact(root, old.node(), draft.node()) {
+            // SAFETY: a draft is made with a reference for this handle.
+            Ok(unsafe { Handle::from_reference(draft.published()) })
+        } else {
+            Err(draft)
+        }
+    }
+
+    /// Unlinks the entry of `hash` whose key satisfies `eq`.
+    pub(crate) fn remove(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Option<Handle<K, V>> {
+        let (shard, root) = self.shard(hash);
+        let node = shard.remove(root, hash, |node| eq(node.key()))?;
+        // SAFETY: it comes with a reference.
+        Some(unsafe { Handle::from_reference(node) })
+    }
+
+    /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
+    pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause) -> bool {
+        let (shard, root) = self.shard(entry.hash().into());
+        !entry.is_unlinked() && shard.remove_exact(root, entry.node(), cause)
+    }
+}
+
+/// The registry's hold on its core, which ends with it. The nodes may keep the core for longer.
+pub(crate) struct CoreOwner<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
+
+// SAFETY: a core is shared between threads by design, and closed by whoever drops the owner.
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for CoreOwner<K, V> {}
+// SAFETY: all of a core's methods take `&self` and are made for any number of threads.
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreOwner<K, V> {}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
+    /// A core with `shards` (a power of two up to 2^16) for `capacity` nodes in all.
+    pub(crate) fn new(domain: Domain, clock: Box<dyn Clock>, shards: usize, capacity: usize) -> Self {
+        let core = Box::leak(Box::new(Core {
+            registrant: Registrant::new(domain, Node::<K, V>::destroy, free::<K, V>),
+            shift: 32 - shards.trailing_zeros(),
+            roots: Box::default(),
+            shards: Box::default(),
+            clock,
+            reaped_to: Mutex::new(Cursor::new()),
+        }));
+        let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
+        let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
+        core.roots = tables.iter().map(|&table| Root::new(table)).collect();
+        let core = NonNull::from(core);
+        let shards = tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table))).collect();
+        // SAFETY: nobody else knows of the core yet.
+        unsafe { (*core.as_ptr()).shards = shards };
+        CoreOwner(core)
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Deref for CoreOwner<K, V> {
+    type Target = Core<K, V>;
+
+    #[inline]
+    fn deref(&self) -> &Core<K, V> {
+        // SAFETY: the owner's hold keeps it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V> {
+    fn drop(&mut self) {
+        let mut inserted = 0;
+        for (shard, _) in self.shards() {
+            // SAFETY: guards, sessions and views borrow the registry: there are none left, nor are there writers.
+            unsafe { shard.dismantle() };
+            inserted += shard.counts.inserted.get();
+        }
+        let registrant = self.0.cast();
+        let domain = self.registrant.domain.clone();
+        self.registrant.close();
+        domain.inner().expedite(registrant);
+        // SAFETY: closed, and every node ever inserted is counted; the core is not used below.
+        unsafe { Registrant::retire_self(registrant, inserted) };
+    }
+}
+
+/// # Safety
+///
+/// `registrant` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nobody uses it any more.
+unsafe fn free<K: 'static, V: 'static>(registrant: NonNull<Registrant>) {
+    // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
+    drop(unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) });
+}

@@ -1,0 +1,132 @@
+//! Sessions: readers whose reads cost no fence, in the manner of QSBR.
+
+use super::thread::{Pin, Record};
+use super::{Domain, DomainGuard};
+use crate::sync::atomic::Ordering;
+use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
+use std::fmt;
+use std::rc::Rc;
+
+/// A thread's long-lived registration with a domain, as a reader.
+///
+/// While it is *online* the session is in a critical section all the time. Before each read it announces a *quiescent
+/// state*, if anybody has asked for one since the last: what earlier reads returned is no longer in use, which the
+/// borrow checker sees to. So a read costs one load of a word that rarely changes, and neither fence nor locked
+/// instruction.
+///
+/// The price: an online session that reads nothing for a while holds up every grace period of its domain. Drop it, or
+/// wrap what takes long in [`offline`](Self::offline).
+///
+/// [`Registry::reader`](crate::Registry::reader) makes a session for one registry. Use this type to read several
+/// registries of one domain.
+///
+/// A session belongs to its thread:
+///
+/// ```compile_fail,E0277
+/// let mut session = epoch_registry::Domain::new().session();
+/// std::thread::spawn(move || session.quiescent());
+/// ```
+pub struct Session {
+    /// `None` while offline. Declared before `local`: dropped first.
+    guard: Option<EpochGuard>,
+    local: LocalHandle,
+    /// The domain's request that the last quiescent state answered.
+    seen: usize,
+    /// That this thread has a session online: `None` while it exits.
+    record: Option<Rc<Record>>,
+    domain: Domain,
+}
+
+impl Session {
+    pub(super) fn new(domain: Domain) -> Session {
+        let local = domain.inner().collector.register();
+        let record = domain.inner().record();
+        let mut session = Session { guard: None, local, seen: 0, record, domain };
+        session.online();
+        session
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// Announces a quiescent state if one has been asked for.
+    ///
+    /// # Progress
+    ///
+    /// Wait-free.
+    #[inline]
+    pub fn quiescent(&mut self) {
+        // ORDERING: Relaxed. An old value delays the announcement and nothing else: until `pin_anew` the session stays
+        // pinned where it was.
+        let asked = self.domain.inner().quiesce.load(Ordering::Relaxed);
+        if asked != self.seen {
+            self.pin_anew(asked);
+        }
+    }
+
+    #[cold]
+    fn pin_anew(&mut self, asked: usize) {
+        self.seen = asked;
+        if let Some(guard) = &mut self.guard {
+            // Out and in again, with the fence of a new pin: see docs/ordering.md, "Sessions".
+            guard.repin_after(|| ());
+        }
+    }
+
+    /// Announces a quiescent state, and opens a critical section for reading with
+    /// [`Registry::view`](crate::Registry::view). No fence.
+    pub fn pin(&mut self) -> DomainGuard<'_> {
+        self.quiescent();
+        DomainGuard { pin: Pin::nested(self.local.pin()), domain: self.domain.inner() }
+    }
+
+    /// Calls `f` with the session offline: in no critical section, so that it holds nothing up. For work that blocks.
+    pub fn offline<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.go_offline();
+        let session = BackOnline(self);
+        let result = f();
+        drop(session);
+        result
+    }
+
+    fn online(&mut self) {
+        // ORDERING: Relaxed, as in `quiescent`.
+        self.seen = self.domain.inner().quiesce.load(Ordering::Relaxed);
+        self.guard = Some(self.local.pin());
+        if let Some(record) = &self.record {
+            record.session_online();
+        }
+    }
+
+    fn go_offline(&mut self) {
+        if self.guard.take().is_some() {
+            if let Some(record) = &self.record {
+                record.session_offline();
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.go_offline();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let online = self.guard.is_some();
+        f.debug_struct("Session").field("domain", &self.domain.name()).field("online", &online).finish()
+    }
+}
+
+/// Brings the session back even if the closure panics.
+struct BackOnline<'s>(&'s mut Session);
+
+impl Drop for BackOnline<'_> {
+    fn drop(&mut self) {
+        self.0.online();
+    }
+}

@@ -1,0 +1,203 @@
+//! The calling thread as a reader: its registration with each domain, the pin, and what it is in the middle of.
+
+use super::Inner;
+use super::grace::Grace;
+use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
+use crate::sync::{Arc, thread_local};
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+/// One thread's registration with one domain.
+pub(crate) struct Record {
+    domain: u64,
+    grace: Arc<Grace>,
+    local: LocalHandle,
+    /// Sessions of this thread that are online.
+    sessions: Cell<usize>,
+}
+
+impl Record {
+    pub(crate) fn session_online(&self) {
+        self.sessions.set(self.sessions.get() + 1);
+    }
+
+    pub(crate) fn session_offline(&self) {
+        self.sessions.set(self.sessions.get() - 1);
+    }
+}
+
+#[derive(Default)]
+struct Records {
+    /// The one used last, in front of the others.
+    recent: RefCell<Option<Rc<Record>>>,
+    all: RefCell<Vec<Rc<Record>>>,
+}
+
+thread_local! {
+    static RECORDS: Records = Records::default();
+    // These two have no destructor, so they can be used by other thread-locals' destructors until the very end.
+    /// Critical sections opened after `RECORDS` was destroyed.
+    static LATE: Cell<usize> = const { Cell::new(0) };
+    /// The innermost reclamation that this thread is in the middle of.
+    static RUNNING: Cell<*const Running> = const { Cell::new(std::ptr::null()) };
+}
+
+impl Inner {
+    /// This thread's record. `None` while the thread exits, when thread-locals are gone already.
+    pub(crate) fn record(&self) -> Option<Rc<Record>> {
+        RECORDS.try_with(|records| records.of(self)).ok()
+    }
+
+    /// Opens a critical section.
+    #[inline]
+    pub(crate) fn pin(&self) -> Pin {
+        let pinned = RECORDS.try_with(|records| {
+            if let Some(record) = &*records.recent.borrow() {
+                if record.domain == self.id {
+                    return record.local.pin();
+                }
+            }
+            records.of(self).local.pin()
+        });
+        match pinned {
+            Ok(guard) => Pin { guard, late: None },
+            Err(_) => self.pin_late(),
+        }
+    }
+
+    /// A pin by a destructor of another thread-local, after ours: by a registration of its own, which ends with it.
+    #[cold]
+    fn pin_late(&self) -> Pin {
+        LATE.with(|late| late.set(late.get() + 1));
+        Pin { guard: self.collector.register().pin(), late: Some(Late(PhantomData)) }
+    }
+
+    /// Whether this thread holds critical sections of this domain up.
+    pub(crate) fn in_critical_section(&self) -> bool {
+        let recorded = RECORDS.try_with(|records| {
+            let all = records.all.borrow();
+            let record = all.iter().find(|record| record.domain == self.id);
+            record.is_some_and(|record| record.local.is_pinned() || record.sessions.get() > 0)
+        });
+        // Late sections are not told apart by domain; a wait in one is refused for all.
+        recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
+    }
+}
+
+impl Records {
+    fn of(&self, domain: &Inner) -> Rc<Record> {
+        let mut all = self.all.borrow_mut();
+        let record = match all.iter().find(|record| record.domain == domain.id) {
+            Some(record) => Rc::clone(record),
+            None => {
+                // Threads that see many domains come and go keep no record of those gone. (The recent one may be among
+                // them: it goes below.)
+                all.retain(|record| !record.grace.is_abandoned() || record.local.is_pinned());
+                let record = Rc::new(Record {
+                    domain: domain.id,
+                    grace: Arc::clone(&domain.grace),
+                    local: domain.collector.register(),
+                    sessions: Cell::new(0),
+                });
+                all.push(Rc::clone(&record));
+                record
+            }
+        };
+        *self.recent.borrow_mut() = Some(Rc::clone(&record));
+        record
+    }
+}
+
+/// An open critical section. `!Send`, by the epoch guard in it.
+pub(crate) struct Pin {
+    guard: EpochGuard,
+    late: Option<Late>,
+}
+
+impl Pin {
+    /// For a critical section that lies within a session's.
+    pub(crate) fn nested(guard: EpochGuard) -> Pin {
+        Pin { guard, late: None }
+    }
+
+    pub(crate) fn guard(&self) -> &EpochGuard {
+        &self.guard
+    }
+
+    /// Closes the section and opens a new one, unless it is nested in another.
+    pub(crate) fn repin(&mut self) {
+        // The full way round, with its fence, and not the collector's `repin`: see docs/ordering.md, "Sessions".
+        self.guard.repin_after(|| ());
+    }
+}
+
+impl std::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pin").field("late", &self.late.is_some()).finish()
+    }
+}
+
+/// Counts a late section for as long as it is open.
+struct Late(PhantomData<*const ()>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        LATE.with(|late| late.set(late.get() - 1));
+    }
+}
+
+/// That this thread runs destructors or callbacks of a domain: a frame of its stack.
+pub(crate) struct Running {
+    domain: u64,
+    /// A destructor of this run put a last reference, or closed a registry, of the same domain.
+    pub(crate) cascade: Cell<bool>,
+    outer: *const Running,
+}
+
+impl Running {
+    /// Calls `f` with the frame in place. `Err` if the domain is being reclaimed further down this very stack, which is
+    /// then told that there is more to do: that keeps chains of destructors from nesting.
+    pub(crate) fn enter<R>(domain: &Inner, f: impl FnOnce(&Running) -> R) -> Result<R, ()> {
+        if Running::cascade(domain) {
+            return Err(());
+        }
+        let frame = Running { domain: domain.id, cascade: Cell::new(false), outer: RUNNING.get() };
+        let _restore = Restore(frame.outer);
+        RUNNING.set(&frame);
+        Ok(f(&frame))
+    }
+
+    /// If this thread runs destructors or callbacks of `domain`: tells that run that they left more to do.
+    pub(crate) fn cascade(domain: &Inner) -> bool {
+        Running::find(domain, |frame| frame.cascade.set(true))
+    }
+
+    /// Whether this thread runs destructors or callbacks of `domain`.
+    pub(crate) fn is_within(domain: &Inner) -> bool {
+        Running::find(domain, |_| ())
+    }
+
+    #[allow(unsafe_code)]
+    fn find(domain: &Inner, found: impl FnOnce(&Running)) -> bool {
+        let mut frame = RUNNING.with(Cell::get);
+        // SAFETY: frames are linked by `enter` for as long as they are on this thread's stack, and unlinked by
+        // `Restore` even if a panic leaves it.
+        while let Some(this) = unsafe { frame.as_ref() } {
+            if this.domain == domain.id {
+                found(this);
+                return true;
+            }
+            frame = this.outer;
+        }
+        false
+    }
+}
+
+struct Restore(*const Running);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        RUNNING.with(|running| running.set(self.0));
+    }
+}

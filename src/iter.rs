@@ -1,0 +1,114 @@
+//! Walking a whole registry: under one guard, or in chunks between which nothing is held.
+//!
+//! The walk visits a shard home by home, in the order of the home's number with its bits reversed (as Redis' `SCAN`
+//! does, by Pieter Noordhuis). When a table has doubled since, the homes that one home was split into are all before
+//! or all behind the cursor, so nothing is missed or met twice; when it has shrunk, homes were merged of which one may
+//! have been visited and another not, so that the merged home is visited (again).
+
+#![allow(unsafe_code)]
+
+use crate::core::Core;
+use crate::node::Node;
+use crate::view::Entry;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// A place in the walk through a registry, for [`Registry::scan`](crate::Registry::scan). It is a plain value: nothing is
+/// held by it, and it stays meaningful however much the registry changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cursor {
+    pub(crate) shard: usize,
+    /// The next home to visit.
+    pub(crate) home: usize,
+    done: bool,
+}
+
+impl Cursor {
+    /// The beginning of the walk.
+    pub fn new() -> Self {
+        Cursor::default()
+    }
+
+    /// Whether the walk has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Visits one home, and moves on.
+    ///
+    /// # Safety
+    ///
+    /// In a critical section of the core's domain; the nodes are valid until its end.
+    pub(crate) unsafe fn step<K, V>(&mut self, core: &Core<K, V>, each: &mut impl FnMut(NonNull<Node<K, V>>))
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        if self.done {
+            return;
+        }
+        let Some((_, root)) = core.shards().nth(self.shard) else {
+            self.done = true;
+            return;
+        };
+        let table = root.load();
+        let mask = table.mask();
+        table.visit(self.home & mask, mask, each);
+        // One more, counted from the top bit of the mask down.
+        self.home = (self.home | !mask).reverse_bits().wrapping_add(1).reverse_bits();
+        if self.home == 0 {
+            self.shard += 1;
+            self.done = self.shard == core.shards().len();
+        }
+    }
+}
+
+/// All entries of a registry: from [`View::iter`](crate::View::iter).
+pub struct Iter<'g, K: 'static, V: 'static> {
+    core: &'g Core<K, V>,
+    cursor: Cursor,
+    /// The nodes of the home visited last that are still to be returned.
+    found: Vec<NonNull<Node<K, V>>>,
+    /// Not `Send`: the critical section is this thread's.
+    _section: PhantomData<*const ()>,
+}
+
+impl<'g, K, V> Iter<'g, K, V> {
+    /// # Safety
+    ///
+    /// Within a critical section that outlasts `'g`.
+    pub(crate) unsafe fn new(core: &'g Core<K, V>) -> Self {
+        Iter { core, cursor: Cursor::new(), found: Vec::new(), _section: PhantomData }
+    }
+}
+
+impl<'g, K, V> Iterator for Iter<'g, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    type Item = Entry<'g, K, V>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(node) = self.found.pop() {
+                // SAFETY: found within the critical section that outlasts 'g.
+                return Some(unsafe { Entry::new(node) });
+            }
+            if self.cursor.is_done() {
+                return None;
+            }
+            let found = &mut self.found;
+            // SAFETY: `new`'s promise.
+            unsafe { self.cursor.step(self.core, &mut |node| found.push(node)) };
+        }
+    }
+}
+
+impl<K, V> FusedIterator for Iter<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+}

@@ -1,0 +1,143 @@
+//! The reference count of a node, and whether the node has left its table.
+//!
+//! # Invariants
+//!
+//! - **R1** The table owns one reference from before the node is published until a grace period after it is unlinked.
+//!   So whoever finds the node in a table inside a critical section finds a count of at least one, and taking another
+//!   is one unconditional addition: the kernel's `refcount_inc_not_zero` without the loop and without its failure.
+//! - **R2** A count of zero is reached once, and whoever reaches it owns the node alone.
+//! - **R3** A count that reaches the limit is stuck there: the node leaks, it is never freed early. (The kernel's
+//!   `refcount_t`; as there, 2^30 threads would have to stop between two instructions to defeat it.)
+
+use crate::sync::AtomicU32;
+use crate::sync::atomic::Ordering;
+use crate::sync::fence;
+
+/// Bit 0: the node is unlinked. Bits 1 to 31: the count, in which anything from 2^30 on is saturated.
+pub(crate) struct Refs(AtomicU32);
+
+const UNLINKED: u32 = 1;
+const ONE: u32 = 2;
+const LIMIT: u32 = 1 << 31;
+/// In the middle of the saturated half, far from both of its ends.
+const SATURATED: u32 = LIMIT + (LIMIT >> 1);
+
+impl Refs {
+    /// A count of `references`, of a node that is not unlinked.
+    pub(crate) fn new(references: u32) -> Self {
+        Refs(AtomicU32::new(references * ONE))
+    }
+
+    /// Takes a reference, from one that is held (R1: the table's, or the caller's own).
+    #[inline]
+    pub(crate) fn get(&self) {
+        // ORDERING: Relaxed. Whoever may call this already reaches the node; nothing is published by it.
+        let old = self.0.fetch_add(ONE, Ordering::Relaxed);
+        debug_assert!(old >= ONE, "a reference was taken from none");
+        if old >= LIMIT {
+            self.saturate();
+        }
+    }
+
+    /// Takes a reference unless the node is unlinked. For callers in a critical section, in which the table's
+    /// reference is there to stand on (R1).
+    #[inline]
+    pub(crate) fn get_unless_unlinked(&self) -> bool {
+        // ORDERING: Relaxed, as in `get`.
+        let old = self.0.fetch_add(ONE, Ordering::Relaxed);
+        debug_assert!(old >= ONE, "a reference was taken from none");
+        if old >= LIMIT {
+            self.saturate();
+        }
+        if old & UNLINKED == 0 {
+            return true;
+        }
+        let last = self.put();
+        debug_assert!(!last, "the table's reference was gone inside a critical section");
+        false
+    }
+
+    /// Gives a reference back. True if it was the last: the caller then owns the node alone (R2).
+    #[inline]
+    #[must_use]
+    pub(crate) fn put(&self) -> bool {
+        // ORDERING: Release, pairs with the Acquire fence below in whichever thread takes the last one, so that every
+        // use of the node happens before its destruction.
+        let old = self.0.fetch_sub(ONE, Ordering::Release);
+        debug_assert!(old >= ONE, "a reference was put twice");
+        if old & !UNLINKED == ONE {
+            // ORDERING: Acquire, pairs with the Release of every earlier `put`.
+            fence(Ordering::Acquire);
+            return true;
+        }
+        if old >= LIMIT {
+            self.saturate();
+        }
+        false
+    }
+
+    /// Marks the node as unlinked. Under the shard lock, once.
+    #[inline]
+    pub(crate) fn set_unlinked(&self) {
+        // ORDERING: Relaxed. A hint for `get_unless_unlinked` and `is_unlinked`; the unlink itself is the table's.
+        self.0.fetch_or(UNLINKED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unlinked(&self) -> bool {
+        // ORDERING: Relaxed, as in `set_unlinked`.
+        self.0.load(Ordering::Relaxed) & UNLINKED != 0
+    }
+
+    /// Whether nobody holds a reference. Stable once true (R2).
+    pub(crate) fn is_zero(&self) -> bool {
+        // ORDERING: Relaxed. Called for nodes of a retire queue, whose `swap` has acquired all that happened to them.
+        self.0.load(Ordering::Relaxed) & !UNLINKED == 0
+    }
+
+    #[cold]
+    fn saturate(&self) {
+        // ORDERING: Relaxed, as nobody will ever destroy this node. Bit 0 may be lost, which a leaked node can bear.
+        self.0.store(SATURATED, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_put_is_reported_once() {
+        let refs = Refs::new(2);
+        refs.get();
+        refs.set_unlinked();
+        assert!(!refs.put());
+        assert!(!refs.put());
+        assert!(refs.put());
+        assert!(refs.is_zero());
+    }
+
+    #[test]
+    fn an_unlinked_node_gives_no_new_handle() {
+        let refs = Refs::new(1);
+        assert!(refs.get_unless_unlinked());
+        refs.set_unlinked();
+        assert!(!refs.get_unless_unlinked());
+        assert!(!refs.put());
+        assert!(refs.put());
+    }
+
+    #[test]
+    fn a_count_at_the_limit_saturates_and_never_reaches_zero() {
+        let refs = Refs(AtomicU32::new(LIMIT - ONE));
+        refs.get();
+        refs.get();
+        assert_eq!(refs.0.load(Ordering::Relaxed), SATURATED);
+        for _ in 0..1000 {
+            assert!(!refs.put());
+            assert_eq!(refs.0.load(Ordering::Relaxed), SATURATED);
+        }
+        let refs = Refs(AtomicU32::new(u32::MAX - 1));
+        refs.get();
+        assert_eq!(refs.0.load(Ordering::Relaxed), SATURATED, "an addition never wraps to a small count");
+    }
+}

@@ -1,0 +1,356 @@
+//! The registry itself: writes, and the ways in for reads.
+
+use crate::builder::Builder;
+use crate::core::CoreOwner;
+use crate::domain::{Domain, DomainGuard};
+use crate::error::{ForeignGuard, Occupied};
+use crate::handle::Handle;
+use crate::reader::Reader;
+use crate::shard::Cause;
+use crate::stats::Stats;
+use crate::view::{Guard, View};
+use ahash::RandomState;
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+
+/// A concurrent hash map of shared, reference-counted entries, with lock-free reads.
+///
+/// Reads go through a [guard](Registry::pin), or a [`Reader`] session where they are frequent. They borrow entries for
+/// as long as the critical section lasts, or take [handles](Handle), which last as long as the caller likes. Writes take
+/// the lock of one shard, for a few instructions. What is removed is destroyed after a grace period, by writers, by a
+/// reclaimer thread or at [`Domain::barrier`]; never by a reader.
+///
+/// # User code
+///
+/// `Hash`, `Drop`, `Clone` and all closures run outside every lock; they may use the registry, and they may panic, which
+/// leaves the registry as it was. `Eq` (and `Borrow`) of keys may run under a shard lock: there, reading a registry is
+/// fine, and writing to one panics. Keys must hash and compare the same for as long as they are in the registry; if they
+/// do not, entries may not be found, and nothing worse.
+///
+/// ```
+/// use epoch_registry::Registry;
+///
+/// let sessions = Registry::new();
+/// let ada = sessions.insert("ada", 36).unwrap();
+/// assert!(sessions.insert("ada", 37).is_err());
+/// assert_eq!(*sessions.lookup("ada").unwrap(), 36);
+/// sessions.remove("ada");
+/// assert_eq!(*ada, 36); // the handle keeps it
+/// ```
+pub struct Registry<K: Send + Sync + 'static, V: Send + Sync + 'static, S = RandomState> {
+    pub(crate) core: CoreOwner<K, V>,
+    pub(crate) hasher: S,
+}
+
+impl<K, V> Registry<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// An empty registry in the [global](Domain::global) domain, with the default settings.
+    pub fn new() -> Self {
+        Builder::new().build()
+    }
+
+    /// An empty registry that takes `capacity` entries before it grows, and does not shrink below that.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Builder::new().capacity(capacity).build()
+    }
+
+    /// Configures a registry.
+    pub fn builder() -> Builder<K, V> {
+        Builder::new()
+    }
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    // The ways in for reads.
+
+    /// Opens a critical section in the registry's domain, to read in.
+    ///
+    /// # Progress
+    ///
+    /// Wait-free, but for the first pin of a thread in a domain, which registers it (lock-free; allocates about 2 KB).
+    /// Costs one locked instruction, unless it is nested in another critical section of the same thread and domain.
+    #[inline]
+    pub fn pin(&self) -> Guard<'_, K, V, S> {
+        Guard::open(&self.core, &self.hasher)
+    }
+
+    /// Registers this thread as a long-lived reader, whose reads cost no fence.
+    pub fn reader(&self) -> Reader<'_, K, V, S> {
+        Reader::new(self)
+    }
+
+    /// The registry as seen from a critical section of its domain, so that one pin serves several registries.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignGuard`] if the guard is of another domain.
+    ///
+    /// ```
+    /// use epoch_registry::{Domain, Registry};
+    ///
+    /// let domain = Domain::new();
+    /// let users = Registry::builder().domain(domain.clone()).build();
+    /// let groups = Registry::builder().domain(domain.clone()).build();
+    /// users.insert(1, 10).unwrap();
+    /// groups.insert(10, "staff").unwrap();
+    ///
+    /// let guard = domain.pin();
+    /// let (users, groups) = (users.view(&guard).unwrap(), groups.view(&guard).unwrap());
+    /// let group = users.get(&1).unwrap();
+    /// assert_eq!(*groups.get(&*group).unwrap(), "staff");
+    /// ```
+    pub fn view<'g>(&'g self, guard: &'g DomainGuard<'_>) -> Result<View<'g, K, V, S>, ForeignGuard> {
+        View::within(&self.core, &self.hasher, guard).ok_or(ForeignGuard)
+    }
+
+    /// A handle on the entry of `key`. Opens a critical section for this one read; see [`pin`](Self::pin).
+    #[inline]
+    pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.pin().lookup(key)
+    }
+
+    /// Whether `key` is in the registry. Opens a critical section for this one read.
+    #[inline]
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.pin().contains_key(key)
+    }
+
+    // Writes.
+
+    /// Inserts an entry, unless the key is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] if the key is taken, with the rejected key and value and the entry that holds the key.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of one shard. As with every write, the caller may then do a bounded share of the domain's
+    /// reclamation, if there is no reclaimer thread.
+    pub fn insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
+        let hash = self.hasher.hash_one(&key);
+        let draft = self.core.draft(hash, key, value);
+        self.core.insert(hash, draft).map_err(|(draft, entry)| {
+            let (key, value) = draft.into_parts();
+            Occupied { key, value, entry }
+        })
+    }
+
+    /// Inserts an entry, in the place of the one that has the key. Returns the one replaced. Readers see the old entry
+    /// or the new one, and never neither.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn replace(&self, key: K, value: V) -> Option<Handle<K, V>> {
+        let hash = self.hasher.hash_one(&key);
+        let draft = self.core.draft(hash, key, value);
+        self.core.replace(hash, draft).1
+    }
+
+    /// Reads the entry of `key`, and replaces it by one with the value that `f` makes of it. Returns the new entry, or
+    /// `None` if there is no such key.
+    ///
+    /// `f` runs outside every lock and critical section, and again if the entry was replaced meanwhile.
+    ///
+    /// # Progress
+    ///
+    /// Lock-free but for the lock of one shard: a call that is retried was overtaken by another that succeeded.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.insert("hits", 1).unwrap();
+    /// assert_eq!(*registry.update("hits", |_, hits| hits + 1).unwrap(), 2);
+    /// ```
+    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Option<Handle<K, V>>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Hash + Eq + ?Sized,
+    {
+        loop {
+            let old = self.lookup(key)?;
+            let value = f(old.key(), old.value());
+            let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
+            if let Ok(new) = self.core.replace_exact(&old, draft) {
+                return Some(new);
+            }
+        }
+    }
+
+    /// The entry of `key`, which is inserted with the value that `f` makes if it is not there. `f` runs outside every
+    /// lock and critical section. If another thread inserts the key meanwhile, its entry is returned and the value
+    /// that `f` made is dropped.
+    ///
+    /// # Progress
+    ///
+    /// As [`lookup`](Self::lookup) if the key is there, else as [`insert`](Self::insert).
+    pub fn get_or_insert_with(&self, key: K, f: impl FnOnce() -> V) -> Handle<K, V> {
+        match self.get_or_try_insert_with(key, || Ok::<V, std::convert::Infallible>(f())) {
+            Ok(entry) => entry,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Those of `f`.
+    pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
+        if let Some(entry) = self.lookup(&key) {
+            return Ok(entry);
+        }
+        let value = f()?;
+        Ok(self.insert(key, value).unwrap_or_else(|occupied| occupied.entry))
+    }
+
+    /// Removes the entry of `key` and returns it.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn remove<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.core.remove(self.hasher.hash_one(key), |found| found.borrow() == key)
+    }
+
+    /// Removes the entry of `key` if `condition` holds for it. The condition is asked outside every lock and critical
+    /// section, and again if the entry is replaced meanwhile: the entry removed is the one that it held for.
+    ///
+    /// # Progress
+    ///
+    /// As [`update`](Self::update).
+    pub fn remove_if<Q>(&self, key: &Q, mut condition: impl FnMut(&K, &V) -> bool) -> Option<Handle<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        loop {
+            let entry = self.lookup(key)?;
+            if !condition(entry.key(), entry.value()) {
+                return None;
+            }
+            if self.core.remove_exact(&entry, Cause::Removed) {
+                return Some(entry);
+            }
+        }
+    }
+
+    /// Removes this very entry, if it is still in the registry. False if it has left it, or is of another registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn remove_handle(&self, entry: &Handle<K, V>) -> bool {
+        self.core.remove_exact(entry, Cause::Removed)
+    }
+
+    /// Removes all entries, a shard at a time: each shard is emptied at one instant.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of every shard, one after another, for a few instructions each.
+    pub fn clear(&self) {
+        for (shard, root) in self.core.shards() {
+            shard.clear(root);
+        }
+    }
+
+    // The registry as a whole.
+
+    /// The number of entries. Exact while nobody writes.
+    pub fn len(&self) -> usize {
+        self.core.shards().map(|(shard, _)| shard.live() as usize).sum()
+    }
+
+    /// Whether there are no entries. Exact while nobody writes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entries that the registry holds before some shard grows, if they spread evenly.
+    pub fn capacity(&self) -> usize {
+        self.core.shards().map(|(shard, _)| shard.room().0).sum()
+    }
+
+    /// Bytes that the tables take at this moment, without the entries themselves.
+    pub fn table_bytes(&self) -> usize {
+        self.core.shards().map(|(shard, _)| shard.room().1).sum()
+    }
+
+    /// Gives back what table memory the entries do not need, and no longer keeps room for the capacity asked for.
+    ///
+    /// # Progress
+    ///
+    /// Works through the tables in steps, and holds the lock of one shard for one step at a time.
+    pub fn shrink_to_fit(&self) {
+        for (shard, root) in self.core.shards() {
+            shard.set_floor(root, 0);
+            while shard.settle(root) {}
+        }
+    }
+
+    /// Makes room for `capacity` entries in all, below which the registry does not shrink from now on.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of every shard, one after another, long enough to allocate its new table.
+    pub fn reserve(&self, capacity: usize) {
+        let share = capacity.div_ceil(self.core.shards().len());
+        for (shard, root) in self.core.shards() {
+            shard.set_floor(root, share);
+        }
+    }
+
+    /// Figures on what the registry has done and holds.
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.core)
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> &Domain {
+        &self.core.registrant.domain
+    }
+
+    /// The hasher.
+    pub fn hasher(&self) -> &S {
+        &self.hasher
+    }
+}
+
+impl<K, V, S> Default for Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Default,
+{
+    fn default() -> Self {
+        Builder::new().hasher(S::default()).build()
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync, S> fmt::Debug for Registry<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("stats", &Stats::of(&self.core)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! Figures on a registry.
+
+use crate::core::Core;
+use crate::sync::atomic::Ordering;
+use std::fmt;
+
+/// What a registry has done and holds: from [`Registry::stats`](crate::Registry::stats).
+///
+/// Counted a shard at a time, without stopping writers: exact while nobody writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Entries in the registry.
+    pub live: u64,
+    /// Entries ever inserted, replacements among them.
+    pub inserted: u64,
+    /// Entries removed.
+    pub removed: u64,
+    /// Entries replaced by others.
+    pub replaced: u64,
+    /// Entries removed by a reaper.
+    pub reaped: u64,
+    /// Entries destroyed.
+    pub freed: u64,
+    /// Entries that have left the registry and are not destroyed yet: they wait for a grace period, for their turn, or
+    /// for a handle to be dropped.
+    pub backlog: u64,
+    /// Drops of keys or values that panicked.
+    pub drop_panics: u64,
+    /// Resizes of a shard's table that were begun.
+    pub resizes: u64,
+    /// Grace periods of the domain that are over.
+    pub grace_periods: u64,
+}
+
+impl Stats {
+    pub(crate) fn of<K, V>(core: &Core<K, V>) -> Stats
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let registrant = &core.registrant;
+        // ORDERING: Relaxed, statistics. Freed first, then removals, then insertions: a node on its way meanwhile is
+        // counted as being where it comes from.
+        let freed = registrant.freed.load(Ordering::Relaxed);
+        let drop_panics = registrant.panics.load(Ordering::Relaxed);
+        let mut stats =
+            Stats { freed, drop_panics, grace_periods: registrant.domain.grace_periods(), ..Stats::default() };
+        for (shard, _) in core.shards() {
+            let counts = &shard.counts;
+            stats.removed += counts.removed.get();
+            stats.replaced += counts.replaced.get();
+            stats.reaped += counts.reaped.get();
+            stats.inserted += counts.inserted.get();
+            stats.resizes += counts.resizes.get();
+        }
+        let left = stats.removed + stats.replaced + stats.reaped;
+        stats.live = stats.inserted.saturating_sub(left);
+        stats.backlog = left.saturating_sub(freed);
+        stats
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { live, inserted, removed, replaced, reaped, freed, backlog, .. } = self;
+        write!(
+            f,
+            "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
+             freed {freed}, backlog {backlog}, drop panics {}, resizes {}, grace periods {}",
+            self.drop_panics, self.resizes, self.grace_periods
+        )
+    }
+}

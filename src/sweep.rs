@@ -1,0 +1,205 @@
+//! Writes that go through a whole registry, a chunk at a time: scan, retain, drain, reap.
+
+#![allow(unsafe_code)]
+
+use crate::clock::Tick;
+use crate::handle::Handle;
+use crate::iter::Cursor;
+use crate::registry::Registry;
+use crate::shard::Cause;
+use crate::view::Entry;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
+
+/// Entries between two critical sections, about.
+const CHUNK: usize = 64;
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Calls `each` with entries from `cursor` on, until about `budget` of them have been seen (those of one home are
+    /// never split) or the end is reached. Returns how many.
+    ///
+    /// Between two calls nothing is held, neither guard nor lock: use it to go through a large registry without holding
+    /// up a grace period. What is met how often is as for [`View::iter`](crate::View::iter). `each` runs in a critical
+    /// section.
+    ///
+    /// ```
+    /// use epoch_registry::{Cursor, Registry};
+    ///
+    /// let registry = Registry::new();
+    /// for key in 0..1000 {
+    ///     registry.insert(key, key).unwrap();
+    /// }
+    /// let (mut cursor, mut sum) = (Cursor::new(), 0);
+    /// while !cursor.is_done() {
+    ///     registry.scan(&mut cursor, 100, |entry| sum += *entry);
+    /// }
+    /// assert_eq!(sum, 999 * 1000 / 2);
+    /// ```
+    pub fn scan(&self, cursor: &mut Cursor, budget: usize, mut each: impl FnMut(Entry<'_, K, V>)) -> usize {
+        let guard = self.pin();
+        let mut seen = 0;
+        while seen < budget && !cursor.is_done() {
+            // SAFETY: the guard outlives both the step and the entries made in it.
+            unsafe {
+                cursor.step(guard.core, &mut |node| {
+                    seen += 1;
+                    each(Entry::new(node));
+                });
+            }
+        }
+        seen
+    }
+
+    /// Removes all entries for which `keep` is false. `keep` runs in a critical section, but under no lock. What is met
+    /// is as for [`View::iter`](crate::View::iter).
+    ///
+    /// # Progress
+    ///
+    /// Works in chunks: critical sections and locks are short, however large the registry is.
+    pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let mut cursor = Cursor::new();
+        while !cursor.is_done() {
+            self.sweep(&mut cursor, CHUNK, Cause::Removed, &mut |entry| !keep(entry.key(), entry.value()));
+        }
+        self.settle();
+    }
+
+    /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
+    /// that are inserted meanwhile may be. Dropping the iterator leaves the rest in place.
+    pub fn drain(&self) -> Drain<'_, K, V, S> {
+        Drain { registry: self, cursor: Cursor::new(), victims: Vec::new() }
+    }
+
+    /// Examines up to about `budget` entries, from where the last call of this method (or of
+    /// [`reap_older_than`](Self::reap_older_than)) stopped, each once at the most unless its shard is resized, and
+    /// removes those for which `condition` holds. Returns how many were removed, which count as reaped.
+    ///
+    /// `condition` runs in a critical section, but under no lock.
+    ///
+    /// # Progress
+    ///
+    /// As [`retain`](Self::retain).
+    pub fn reap_if(&self, budget: usize, mut condition: impl FnMut(Entry<'_, K, V>) -> bool) -> usize {
+        self.reap(budget, &mut condition)
+    }
+
+    /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does. Ages have a
+    /// resolution of 17 ms: an entry goes when it is older than `age`, for certain when it is older by 34 ms.
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let registry = Registry::builder().clock(clock.clone()).build();
+    /// registry.insert("old", ()).unwrap();
+    /// clock.advance(Duration::from_secs(60));
+    /// registry.insert("new", ()).unwrap();
+    /// assert_eq!(registry.reap_older_than(Duration::from_secs(30), usize::MAX), 1);
+    /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
+    /// ```
+    pub fn reap_older_than(&self, age: Duration, budget: usize) -> usize {
+        let Some(ticks) = Tick::spanning(age) else { return 0 };
+        let now = self.core.now();
+        self.reap(budget, &mut |entry| now.since(Tick(entry.stamp())) > ticks)
+    }
+
+    fn reap(&self, budget: usize, condition: &mut dyn FnMut(Entry<'_, K, V>) -> bool) -> usize {
+        // Copied: no lock is held while `condition` runs. Two reapers at a time go over the same ground, which is a
+        // waste and nothing worse.
+        let start = *self.core.reaped_to.lock();
+        let mut cursor = start;
+        let (mut seen, mut reaped) = (0, 0);
+        // Once around, to the end of the shard that the start is in.
+        let mut wrapped = false;
+        while seen < budget {
+            if cursor.is_done() {
+                if wrapped || start == Cursor::new() {
+                    break;
+                }
+                (wrapped, cursor) = (true, Cursor::new());
+            }
+            if wrapped && cursor.shard > start.shard {
+                break;
+            }
+            let (examined, removed) = self.sweep(&mut cursor, CHUNK.min(budget - seen), Cause::Reaped, condition);
+            seen += examined;
+            reaped += removed;
+        }
+        *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
+        if reaped > 0 {
+            self.settle();
+        }
+        reaped
+    }
+
+    /// One chunk: judges entries in a critical section, and removes those `condemned` after it, since a guard held
+    /// through a flood of removals would keep every one of them waiting. Returns how many were seen and removed.
+    fn sweep(
+        &self,
+        cursor: &mut Cursor,
+        budget: usize,
+        cause: Cause,
+        condemned: &mut dyn FnMut(Entry<'_, K, V>) -> bool,
+    ) -> (usize, usize) {
+        let mut victims = Vec::new();
+        let seen = self.scan(cursor, budget, |entry| {
+            if condemned(entry) {
+                victims.extend(entry.handle());
+            }
+        });
+        let removed = victims.iter().filter(|victim| self.core.remove_exact(victim, cause)).count();
+        (seen, removed)
+    }
+
+    /// Lets table memory follow the number of entries at once, and not write by write.
+    fn settle(&self) {
+        for (shard, root) in self.core.shards() {
+            while shard.settle(root) {}
+        }
+    }
+}
+
+/// Removes entries one by one: from [`Registry::drain`].
+pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+    registry: &'r Registry<K, V, S>,
+    cursor: Cursor,
+    /// Entries met that are still to be removed.
+    victims: Vec<Handle<K, V>>,
+}
+
+impl<K, V, S> Iterator for Drain<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    type Item = Handle<K, V>;
+
+    fn next(&mut self) -> Option<Handle<K, V>> {
+        loop {
+            while let Some(victim) = self.victims.pop() {
+                if self.registry.core.remove_exact(&victim, Cause::Removed) {
+                    return Some(victim);
+                }
+            }
+            if self.cursor.is_done() {
+                return None;
+            }
+            let victims = &mut self.victims;
+            self.registry.scan(&mut self.cursor, CHUNK, |entry| victims.extend(entry.handle()));
+        }
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync, S> fmt::Debug for Drain<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,196 @@
+//! Every primitive that a model checker must see, in one place: the only file that knows whether the crate is
+//! compiled against std and crossbeam, or against loom.
+//!
+//! With `--cfg loom` the atomics, locks and thread-locals are loom's, and the epoch collector is
+//! [`model`](self::model), an abstract one that frees as early as the contract of an epoch allows. With
+//! `--cfg crossbeam_loom` as well, the collector is the real crossbeam-epoch, itself compiled against loom.
+
+#[cfg(not(loom))]
+pub(crate) use self::real::*;
+
+#[cfg(not(loom))]
+mod real {
+    #![allow(unsafe_code)]
+
+    pub(crate) use crossbeam_epoch as epoch;
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{self, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
+    pub(crate) use std::thread;
+    pub(crate) use std::thread_local;
+
+    use std::alloc::Layout;
+    use std::time::Duration;
+
+    /// Waits on `condvar` for at most `timeout`; may wake without cause.
+    pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, timeout: Duration) {
+        condvar.wait_for(guard, timeout);
+    }
+
+    /// Sleeps until [`unpark`](thread::Thread::unpark), or for `timeout` at most.
+    pub(crate) fn park_for(timeout: Duration) {
+        thread::park_timeout(timeout);
+    }
+
+    /// Zeroed memory of `layout`. Zero is the initial state of every atomic, so `init` has nothing to do here;
+    /// the model checker's atomics have identity and are built by it.
+    ///
+    /// # Safety
+    ///
+    /// `layout` has a size above zero, and zero bytes are what `init` would have written.
+    pub(crate) unsafe fn alloc_zeroed(layout: Layout, _init: impl FnOnce(*mut u8)) -> *mut u8 {
+        // SAFETY: the caller's promise on `layout`.
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        if memory.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        memory
+    }
+
+    /// Gives back what [`alloc_zeroed`] gave.
+    ///
+    /// # Safety
+    ///
+    /// `memory` came from [`alloc_zeroed`] with this `layout`, and nothing uses it any more.
+    pub(crate) unsafe fn dealloc_zeroed(memory: *mut u8, layout: Layout, _drop: impl FnOnce(*mut u8)) {
+        // SAFETY: the caller's promise.
+        unsafe { std::alloc::dealloc(memory, layout) };
+    }
+
+    /// Frees the memory of a node whose fields have been dropped.
+    pub(crate) fn free<T>(node: Box<T>) {
+        drop(node);
+    }
+
+    /// Between two attempts to see a grace period end: first at once, then yielding, then asleep for ever longer,
+    /// to a millisecond.
+    pub(crate) struct Pause(u32);
+
+    impl Pause {
+        pub(crate) fn new() -> Self {
+            Pause(0)
+        }
+
+        pub(crate) fn pause(&mut self) {
+            match self.0 {
+                0..4 => std::hint::spin_loop(),
+                4..24 => thread::yield_now(),
+                _ => thread::sleep(self.interval()),
+            }
+            self.0 = self.0.saturating_add(1);
+        }
+
+        /// How long the next sleep would be.
+        pub(crate) fn interval(&self) -> Duration {
+            Duration::from_micros(50 << (self.0.saturating_sub(24) / 4).min(4))
+        }
+    }
+}
+
+#[cfg(loom)]
+pub(crate) use self::looming::*;
+
+#[cfg(loom)]
+mod looming {
+    #![allow(unsafe_code)]
+
+    #[cfg(crossbeam_loom)]
+    pub(crate) use crossbeam_epoch as epoch;
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{self, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
+    pub(crate) use loom::sync::{Condvar, MutexGuard};
+    pub(crate) use loom::thread;
+    pub(crate) use loom::thread_local;
+
+    #[cfg(not(crossbeam_loom))]
+    pub(crate) use super::model as epoch;
+
+    use std::alloc::Layout;
+    use std::sync::Mutex as StdMutex;
+    use std::time::Duration;
+
+    /// parking_lot's face over loom's lock.
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+
+    /// Time does not pass in a model: gives the lock up, lets another thread run, and takes it again is what a
+    /// caller must do itself; here it is a wait that a notification ends.
+    pub(crate) fn wait_for<T>(_condvar: &Condvar, _guard: &mut MutexGuard<'_, T>, _timeout: Duration) {
+        loom::thread::yield_now();
+    }
+
+    pub(crate) fn park_for(_timeout: Duration) {
+        loom::thread::yield_now();
+    }
+
+    pub(crate) unsafe fn alloc_zeroed(layout: Layout, init: impl FnOnce(*mut u8)) -> *mut u8 {
+        // SAFETY: the caller's promise on `layout`.
+        let memory = unsafe { std::alloc::alloc(layout) };
+        assert!(!memory.is_null(), "out of memory in a model");
+        init(memory);
+        memory
+    }
+
+    pub(crate) unsafe fn dealloc_zeroed(memory: *mut u8, layout: Layout, drop: impl FnOnce(*mut u8)) {
+        drop(memory);
+        let memory = memory as usize;
+        GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
+            // SAFETY: the caller's promise; the execution is over.
+            unsafe { std::alloc::dealloc(memory as *mut u8, layout) };
+        })));
+    }
+
+    /// Keeps the memory to the end of the execution, so that a use after free is a causality violation that loom
+    /// reports, and not a crash.
+    pub(crate) fn free<T: 'static>(node: Box<T>) {
+        let node = Box::into_raw(node) as usize;
+        GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
+            // SAFETY: `node` came from `Box::into_raw`, and the execution is over.
+            drop(unsafe { Box::from_raw(node as *mut T) });
+        })));
+    }
+
+    struct Grave(Box<dyn Fn() + Send>);
+
+    impl Drop for Grave {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    loom::lazy_static! {
+        static ref GRAVEYARD: StdMutex<Vec<Grave>> = StdMutex::new(Vec::new());
+    }
+
+    pub(crate) struct Pause;
+
+    impl Pause {
+        pub(crate) fn new() -> Self {
+            Pause
+        }
+
+        pub(crate) fn pause(&mut self) {
+            loom::thread::yield_now();
+        }
+
+        pub(crate) fn interval(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+}
+
+#[cfg(all(loom, not(crossbeam_loom)))]
+mod model;

@@ -1,0 +1,462 @@
+//! A table: a power of two of buckets, and how to find a node in it.
+//!
+//! A node's *home* is the bucket that the low bits of its hash choose. If the home is full the node lives in the next
+//! bucket with room, and every bucket on the way counts it as overflow; so a lookup ends at the first bucket whose
+//! count is zero, which is nearly always the home.
+//!
+//! A resize moves the nodes home by home to a *next* table, while lookups and writes go on.
+//!
+//! # Invariants
+//!
+//! - **T1** The pointer in a root is that of a table which is there for as long as a critical section that read it is
+//!   open: a table is retired after the root has left it, or after its every home has moved.
+//! - **T2** `next` is set before the first home is marked as moved, and then never changes.
+//! - **T3** While a resize is under way the old table changes only by marks: a home's nodes are first published in the
+//!   next table, then the home is marked as moved and the tags of its nodes in that bucket cleared, by one store. Nodes
+//!   of that home that live further on keep their slots. So a lookup that read the home's control word before the mark
+//!   finds the nodes as they were at that moment, and one that reads it afterwards goes on to the next table.
+//! - **T4** A home that has not moved has no nodes in the next table: writers move a home before they use it.
+
+#![allow(unsafe_code)]
+
+use crate::bucket::{Bucket, Control, SLOTS, Tag};
+use crate::node::Node;
+use crate::sync::atomic::Ordering;
+use crate::sync::{AtomicPtr, alloc_zeroed, dealloc_zeroed};
+use std::alloc::Layout;
+use std::ptr::{self, NonNull};
+
+/// What precedes the buckets.
+struct Head<K, V> {
+    /// The table that this one is being moved to (T2), packed as in [`Root`].
+    next: AtomicPtr<Bucket<Node<K, V>>>,
+}
+
+/// A table, by its first bucket and its size, in one word: buckets are aligned to 64 bytes, which leaves six bits for
+/// the binary logarithm of their number.
+pub(crate) struct Table<K, V> {
+    packed: NonNull<Bucket<Node<K, V>>>,
+}
+
+impl<K, V> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Table<K, V> {}
+
+impl<K, V> PartialEq for Table<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.packed == other.packed
+    }
+}
+
+// SAFETY: a table is a pointer to atomics; what it holds is governed by the registry's own bounds.
+unsafe impl<K: Send, V: Send> Send for Table<K, V> {}
+
+/// Where a shard's lookups begin.
+pub(crate) struct Root<K, V>(AtomicPtr<Bucket<Node<K, V>>>);
+
+impl<K, V> Root<K, V> {
+    pub(crate) fn new(table: Table<K, V>) -> Self {
+        Root(AtomicPtr::new(table.packed.as_ptr()))
+    }
+
+    #[inline]
+    pub(crate) fn load(&self) -> Table<K, V> {
+        // ORDERING: Acquire, pairs with the Release in `store`: the table's memory is initialised.
+        let packed = self.0.load(Ordering::Acquire);
+        // SAFETY: only `new` and `store` write it.
+        Table { packed: unsafe { NonNull::new_unchecked(packed) } }
+    }
+
+    /// Under the shard lock.
+    pub(crate) fn store(&self, table: Table<K, V>) {
+        // ORDERING: Release, pairs with the Acquire in `load`.
+        self.0.store(table.packed.as_ptr(), Ordering::Release);
+    }
+}
+
+/// A slot of a table, by the home of the node in it and the bucket that it lives in.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    home: usize,
+    bucket: usize,
+    slot: usize,
+}
+
+const LOG_MASK: usize = 63;
+
+impl<K, V> Table<K, V> {
+    /// The most nodes that a table of so many buckets takes before it grows: three slots of four.
+    pub(crate) fn limit(buckets: usize) -> usize {
+        buckets * SLOTS * 3 / 4
+    }
+
+    /// The number of buckets that takes `nodes`.
+    pub(crate) fn buckets_for(nodes: usize) -> usize {
+        let mut buckets = 1;
+        while Self::limit(buckets) < nodes {
+            buckets *= 2;
+        }
+        buckets
+    }
+
+    fn layout(buckets: usize) -> (Layout, usize) {
+        let array = Layout::array::<Bucket<Node<K, V>>>(buckets).expect("a table fits the address space");
+        Layout::new::<Head<K, V>>().extend(array).expect("a table fits the address space")
+    }
+
+    /// An empty table of `buckets`, a power of two.
+    pub(crate) fn new(buckets: usize) -> Self {
+        debug_assert!(buckets.is_power_of_two());
+        let (layout, offset) = Self::layout(buckets);
+        let init = |memory: *mut u8| {
+            let head = Head::<K, V> { next: AtomicPtr::new(ptr::null_mut()) };
+            // SAFETY: the layout begins with a head.
+            unsafe { memory.cast::<Head<K, V>>().write(head) };
+            for index in 0..buckets {
+                // SAFETY: the layout has so many buckets from `offset` on.
+                let bucket = unsafe { memory.add(offset).cast::<Bucket<Node<K, V>>>().add(index) };
+                // SAFETY: as before.
+                unsafe { bucket.write(Bucket::new()) };
+            }
+        };
+        // SAFETY: the size is above zero, and zero is an initialised head and bucket: atomics and null pointers.
+        let memory = unsafe { alloc_zeroed(layout, init) };
+        // SAFETY: the offset lies within the allocation.
+        let first = unsafe { memory.add(offset) }.cast::<Bucket<Node<K, V>>>();
+        let packed = first.map_addr(|address| address | buckets.trailing_zeros() as usize);
+        // SAFETY: the allocation is not null.
+        Table { packed: unsafe { NonNull::new_unchecked(packed) } }
+    }
+
+    /// Frees the table. The nodes are not its own.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the table any more (T1).
+    pub(crate) unsafe fn free(self) {
+        let buckets = self.buckets();
+        let (layout, offset) = Self::layout(buckets);
+        // SAFETY: the allocation begins so far before the first bucket.
+        let memory = unsafe { self.first().cast::<u8>().sub(offset) };
+        let destroy = |memory: *mut u8| {
+            // SAFETY: `new` initialised the head.
+            unsafe { memory.cast::<Head<K, V>>().drop_in_place() };
+            for index in 0..buckets {
+                // SAFETY: `new` initialised so many buckets.
+                let bucket = unsafe { memory.add(offset).cast::<Bucket<Node<K, V>>>().add(index) };
+                // SAFETY: as before.
+                unsafe { bucket.drop_in_place() };
+            }
+        };
+        // SAFETY: `new` allocated it with this layout; the caller's promise.
+        unsafe { dealloc_zeroed(memory, layout, destroy) };
+    }
+
+    #[inline]
+    fn first(self) -> *mut Bucket<Node<K, V>> {
+        self.packed.as_ptr().map_addr(|address| address & !LOG_MASK)
+    }
+
+    #[inline]
+    pub(crate) fn mask(self) -> usize {
+        let log = self.packed.addr().get() & LOG_MASK;
+        (1 << log) - 1
+    }
+
+    pub(crate) fn buckets(self) -> usize {
+        self.mask() + 1
+    }
+
+    /// Bytes that the table takes.
+    pub(crate) fn bytes(self) -> usize {
+        Self::layout(self.buckets()).0.size()
+    }
+
+    /// Brings the line of a hash's home into the cache.
+    #[inline]
+    pub(crate) fn prefetch(self, hash: u64) {
+        prefetch(ptr::from_ref(self.bucket(hash as usize & self.mask())));
+    }
+
+    /// Brings the line of the node that a lookup of `hash` will most likely look at into the cache.
+    #[inline]
+    pub(crate) fn prefetch_node(self, hash: u64) {
+        let bucket = self.bucket(hash as usize & self.mask());
+        if let Some(slot) = bucket.control().matching(Tag::of(hash)).next() {
+            prefetch(bucket.slot(slot));
+        }
+    }
+
+    #[inline]
+    fn bucket(&self, index: usize) -> &Bucket<Node<K, V>> {
+        debug_assert!(index <= self.mask());
+        // SAFETY: the index is below the number of buckets; T1 keeps the table for as long as the caller uses it.
+        unsafe { &*self.first().add(index) }
+    }
+
+    fn head(&self) -> &Head<K, V> {
+        let (_, offset) = Self::layout(self.buckets());
+        // SAFETY: the allocation begins so far before the first bucket.
+        let head = unsafe { self.first().cast::<u8>().sub(offset) }.cast::<Head<K, V>>();
+        // SAFETY: `new` initialised it; T1.
+        unsafe { &*head }
+    }
+
+    /// The table that this one is moving to. `None` before a resize.
+    pub(crate) fn next(self) -> Option<Table<K, V>> {
+        // ORDERING: Acquire, pairs with the Release in `set_next`. (A reader that saw a mark has it by that already.)
+        let packed = self.head().next.load(Ordering::Acquire);
+        NonNull::new(packed).map(|packed| Table { packed })
+    }
+
+    /// Under the shard lock, once (T2).
+    pub(crate) fn set_next(self, next: Table<K, V>) {
+        // ORDERING: Release, pairs with the Acquire in `next`.
+        self.head().next.store(next.packed.as_ptr(), Ordering::Release);
+    }
+
+    /// The node of `hash` that satisfies `eq`. Wait-free: at most two lines and the node, in a table without overflow.
+    ///
+    /// The node is valid while the caller is in the critical section in which it loaded this table from its root, or
+    /// holds the shard lock.
+    #[inline]
+    pub(crate) fn find(self, hash: u64, mut eq: impl FnMut(&Node<K, V>) -> bool) -> Option<NonNull<Node<K, V>>> {
+        let home = hash as usize & self.mask();
+        let bucket = self.bucket(home);
+        let control = bucket.control();
+        let tag = Tag::of(hash);
+        if let Some(node) = find_in(bucket, control, tag, &mut eq) {
+            return Some(node);
+        }
+        if control.is_complete() {
+            return None;
+        }
+        self.find_beyond(hash, control, &mut eq)
+    }
+
+    /// What [`find`](Self::find) does when the home is not the whole story.
+    #[cold]
+    fn find_beyond(
+        self,
+        hash: u64,
+        home: Control,
+        eq: &mut impl FnMut(&Node<K, V>) -> bool,
+    ) -> Option<NonNull<Node<K, V>>> {
+        let mut table = self;
+        let mut control = home;
+        // Ends, as each turn goes to a table that a further resize has made since.
+        while control.is_moved() {
+            table = table.next()?;
+            let bucket = table.bucket(hash as usize & table.mask());
+            control = bucket.control();
+            if let Some(node) = find_in(bucket, control, Tag::of(hash), eq) {
+                return Some(node);
+            }
+        }
+        table.walk(hash as usize & table.mask(), control).find_map(|(bucket, control)| {
+            let bucket = table.bucket(bucket);
+            find_in(bucket, control, Tag::of(hash), eq)
+        })
+    }
+
+    /// The buckets beyond `home` that nodes of it may live in, with their control words, given that of the home.
+    fn walk(self, home: usize, control: Control) -> impl Iterator<Item = (usize, Control)> {
+        let mut control = control;
+        let mut index = home;
+        std::iter::from_fn(move || {
+            if !control.overflows() {
+                return None;
+            }
+            index = (index + 1) & self.mask();
+            if index == home {
+                // Once around: every count is stuck.
+                return None;
+            }
+            control = self.bucket(index).control();
+            Some((index, control))
+        })
+    }
+
+    /// The buckets that nodes of `home` may live in, the home first.
+    fn chain(self, home: usize) -> impl Iterator<Item = (usize, Control)> {
+        let control = self.bucket(home).control();
+        std::iter::once((home, control)).chain(self.walk(home, control))
+    }
+
+    // What follows is for the holder of the shard lock.
+
+    /// Where the node of `hash` is that satisfies `eq`.
+    pub(crate) fn locate(
+        self,
+        hash: u64,
+        mut eq: impl FnMut(&Node<K, V>) -> bool,
+    ) -> Option<(Position, NonNull<Node<K, V>>)> {
+        let home = hash as usize & self.mask();
+        for (index, control) in self.chain(home) {
+            let bucket = self.bucket(index);
+            for slot in control.matching(Tag::of(hash)) {
+                // SAFETY: B1.
+                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
+                // SAFETY: a node in the table is there while the shard lock is held.
+                if eq(unsafe { node.as_ref() }) {
+                    return Some((Position { home, bucket: index, slot }, node));
+                }
+            }
+        }
+        None
+    }
+
+    /// Where `node` is, if it is in the table.
+    pub(crate) fn locate_exact(self, node: NonNull<Node<K, V>>) -> Option<Position> {
+        // SAFETY: callers hold a reference to it, or the lock.
+        let home = unsafe { node.as_ref() }.header.hash as usize & self.mask();
+        for (index, control) in self.chain(home) {
+            let bucket = self.bucket(index);
+            if let Some(slot) = control.full().find(|&slot| bucket.slot(slot) == node.as_ptr()) {
+                return Some(Position { home, bucket: index, slot });
+            }
+        }
+        None
+    }
+
+    /// Publishes a node that is not in the table. There is room: see [`limit`](Self::limit).
+    pub(crate) fn place(self, hash: usize, tag: Tag, node: NonNull<Node<K, V>>) {
+        let home = hash & self.mask();
+        let mut index = home;
+        loop {
+            let bucket = self.bucket(index);
+            let control = bucket.control();
+            if let Some(slot) = control.empty().next() {
+                bucket.set_slot(slot, node.as_ptr());
+                bucket.set_control(control.with_tag(slot, tag));
+                break;
+            }
+            index = (index + 1) & self.mask();
+            debug_assert_ne!(index, home, "a table is never full");
+        }
+        self.for_each_before(home, index, Control::with_overflow);
+    }
+
+    /// Puts `node` in the place of the one at `position`, which has the same key. No reader sees the key absent.
+    pub(crate) fn swap(self, position: Position, node: NonNull<Node<K, V>>) {
+        self.bucket(position.bucket).set_slot(position.slot, node.as_ptr());
+    }
+
+    /// Unlinks the node at `position`.
+    pub(crate) fn unlink(self, position: Position) {
+        let bucket = self.bucket(position.bucket);
+        bucket.set_control(bucket.control().without_tag(position.slot));
+        self.for_each_before(position.home, position.bucket, Control::without_overflow);
+    }
+
+    fn for_each_before(self, home: usize, end: usize, change: impl Fn(Control) -> Control) {
+        let mut index = home;
+        while index != end {
+            let bucket = self.bucket(index);
+            bucket.set_control(change(bucket.control()));
+            index = (index + 1) & self.mask();
+        }
+    }
+
+    /// Moves the nodes of `home` to the next table, if they have not moved yet.
+    pub(crate) fn move_home(self, home: usize, next: Table<K, V>) {
+        let first = self.bucket(home).control();
+        if first.is_moved() {
+            return;
+        }
+        let mut left = first;
+        for (index, control) in self.chain(home) {
+            let bucket = self.bucket(index);
+            for slot in control.full() {
+                // SAFETY: B1.
+                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
+                // SAFETY: a node in the table is there while the shard lock is held.
+                let hash = unsafe { node.as_ref() }.header.hash as usize;
+                if hash & self.mask() == home {
+                    next.place(hash, control.tag(slot), node);
+                    if index == home {
+                        left = left.without_tag(slot);
+                    }
+                }
+            }
+        }
+        // T3.
+        self.bucket(home).set_control(left.with_moved());
+    }
+
+    /// Calls `each` with every node whose hash, masked with `mask`, is `unit`, where `mask` is one less than a power of
+    /// two. By whoever is in a critical section, or holds the lock. A node that is in the table all the while is met
+    /// exactly once, whatever writers do meanwhile.
+    pub(crate) fn visit(self, unit: usize, mask: usize, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
+        if self.mask() <= mask {
+            return self.visit_home(unit & self.mask(), unit, mask, each);
+        }
+        let mut home = unit;
+        while home <= self.mask() {
+            self.visit_home(home, home, self.mask(), each);
+            home += mask + 1;
+        }
+    }
+
+    /// Calls `each` with every node. By whoever holds the lock, or has taken the table away from everybody.
+    pub(crate) fn visit_all(self, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
+        for home in 0..=self.mask() {
+            self.visit(home, self.mask(), each);
+        }
+    }
+
+    fn visit_home(self, home: usize, unit: usize, mask: usize, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
+        let control = self.bucket(home).control();
+        if control.is_moved() {
+            if let Some(next) = self.next() {
+                next.visit(unit, mask, each);
+            }
+            return;
+        }
+        // T3: once the home's control word is read, a move of it meanwhile changes nothing here.
+        for (index, control) in std::iter::once((home, control)).chain(self.walk(home, control)) {
+            let bucket = self.bucket(index);
+            for slot in control.full() {
+                // SAFETY: B1.
+                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
+                // SAFETY: B2, or the lock.
+                let hash = unsafe { node.as_ref() }.header.hash as usize;
+                if hash & mask == unit {
+                    each(node);
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+fn find_in<K, V>(
+    bucket: &Bucket<Node<K, V>>,
+    control: Control,
+    tag: Tag,
+    eq: &mut impl FnMut(&Node<K, V>) -> bool,
+) -> Option<NonNull<Node<K, V>>> {
+    for slot in control.matching(tag) {
+        // SAFETY: B1 (the tag is set).
+        let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
+        // SAFETY: B2.
+        if eq(unsafe { node.as_ref() }) {
+            return Some(node);
+        }
+    }
+    None
+}
+
+/// Brings a line into the cache, where the machine can be asked to.
+#[inline]
+pub(crate) fn prefetch<T>(_pointer: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a prefetch of any address does no harm; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_pointer.cast());
+    }
+}

@@ -1,0 +1,254 @@
+//! The read side: what a critical section sees of a registry.
+
+#![allow(unsafe_code)]
+
+use crate::core::Core;
+use crate::domain::{DomainGuard, Pin};
+use crate::handle::Handle;
+use crate::iter::Iter;
+use crate::node::Node;
+use crate::table::Table;
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+/// A registry as seen from within a critical section. What it returns borrows from it, and so from the guard or the
+/// session behind it.
+///
+/// # Progress
+///
+/// All methods are wait-free, but for the time that `Hash` and `Eq` take: no lock, no retry, and no destructor is ever
+/// run by them. (Iteration is lock-free: each step is.)
+pub struct View<'r, K: 'static, V: 'static, S> {
+    pub(crate) core: &'r Core<K, V>,
+    pub(crate) hasher: &'r S,
+    /// Not `Send`: the critical section is this thread's.
+    _section: PhantomData<*const ()>,
+}
+
+impl<'r, K, V, S> View<'r, K, V, S> {
+    /// # Safety
+    ///
+    /// The view is used only while this thread is in a critical section of the core's domain, and what it has returned
+    /// is not used after the end of that section. (The types that hold a view see to it by their borrows.)
+    pub(crate) unsafe fn new(core: &'r Core<K, V>, hasher: &'r S) -> Self {
+        View { core, hasher, _section: PhantomData }
+    }
+
+    /// A view within the critical section of `guard`, if that is of the core's domain.
+    pub(crate) fn within(core: &'r Core<K, V>, hasher: &'r S, guard: &'r DomainGuard<'_>) -> Option<Self> {
+        // SAFETY: the view borrows the guard, and the domain is the right one.
+        guard.is_of(&core.registrant.domain).then(|| unsafe { View::new(core, hasher) })
+    }
+}
+
+impl<K, V, S> View<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// The entry of `key`, borrowed for as long as the critical section lasts.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.insert("a".to_string(), 1).unwrap();
+    /// let guard = registry.pin();
+    /// assert_eq!(guard.get("a").map(|entry| *entry), Some(1));
+    /// assert!(guard.get("b").is_none());
+    /// ```
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<Entry<'_, K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.hasher.hash_one(key);
+        self.find_in(self.core.root(hash).load(), hash, key)
+    }
+
+    /// The entry of `key` in a table that this critical section has loaded from the root for `hash`, the key's.
+    #[inline]
+    pub(crate) fn find_in<Q>(&self, table: Table<K, V>, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let node = table.find(hash, |node| node.key().borrow() == key)?;
+        // SAFETY: B2, the view is used within a critical section.
+        Some(Entry { node: unsafe { node.as_ref() } })
+    }
+
+    /// A handle on the entry of `key`, which outlives the critical section.
+    #[inline]
+    pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.get(key).map(Entry::into_handle)
+    }
+
+    /// Whether `key` is in the registry.
+    #[inline]
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.get(key).is_some()
+    }
+
+    /// All entries, in no order.
+    ///
+    /// Weakly consistent: an entry that is in the registry from the beginning of the iteration to its end is met. It is
+    /// met once, unless its shard shrinks meanwhile, after which entries of that shard may be met again. Entries that
+    /// come or go meanwhile may be met or not; a key that is replaced, or removed and inserted again, may be met with
+    /// the old value, the new one, or both.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        // SAFETY: the iterator borrows this view, which is used within a critical section.
+        unsafe { Iter::new(self.core) }
+    }
+}
+
+impl<K, V, S> fmt::Debug for View<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+/// An open critical section of a registry's domain, bound to the registry: from
+/// [`Registry::pin`](crate::Registry::pin). The read methods are those of [`View`].
+///
+/// Nothing that the guard reaches is destroyed before it is dropped, and nothing that is removed meanwhile, from any
+/// registry of the domain, either: keep it short. A guard that is forgotten (`mem::forget`) stops destruction in its
+/// domain for good, and does no other harm.
+///
+/// A guard belongs to its thread, and what it returns cannot outlive it:
+///
+/// ```compile_fail,E0277
+/// let registry = epoch_registry::Registry::<u64, u64>::new();
+/// let guard = registry.pin();
+/// std::thread::scope(|scope| { scope.spawn(|| guard.get(&1).is_some()); });
+/// ```
+/// ```compile_fail,E0505
+/// let registry = epoch_registry::Registry::<u64, u64>::new();
+/// let guard = registry.pin();
+/// let entry = guard.get(&1);
+/// drop(guard);
+/// entry.is_some();
+/// ```
+#[must_use = "the critical section ends when the guard is dropped"]
+pub struct Guard<'r, K: 'static, V: 'static, S> {
+    view: View<'r, K, V, S>,
+    pin: Pin,
+}
+
+impl<'r, K, V, S> Guard<'r, K, V, S> {
+    #[inline]
+    pub(crate) fn open(core: &'r Core<K, V>, hasher: &'r S) -> Self {
+        let pin = core.registrant.domain.inner().pin();
+        // SAFETY: the view is lent out by the guard alone, which keeps the section open.
+        Guard { view: unsafe { View::new(core, hasher) }, pin }
+    }
+
+    /// Closes the critical section and opens a new one: what was borrowed before is given up, and destruction may go
+    /// on. Nested in another critical section of the same thread and domain it does nothing.
+    pub fn repin(&mut self) {
+        self.pin.repin();
+    }
+}
+
+impl<'r, K, V, S> Deref for Guard<'r, K, V, S> {
+    type Target = View<'r, K, V, S>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.view
+    }
+}
+
+impl<K, V, S> fmt::Debug for Guard<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// An entry of a registry, borrowed within a critical section. Dereferences to the value.
+///
+/// What it shows stays valid for the whole of the borrow, also when the entry is removed or replaced meanwhile.
+pub struct Entry<'g, K, V> {
+    node: &'g Node<K, V>,
+}
+
+impl<'g, K, V> Entry<'g, K, V> {
+    /// # Safety
+    ///
+    /// `node` was found in a table, within a critical section that outlasts `'g`.
+    pub(crate) unsafe fn new(node: NonNull<Node<K, V>>) -> Self {
+        // SAFETY: the caller's promise (B2).
+        Entry { node: unsafe { node.as_ref() } }
+    }
+
+    /// The key.
+    pub fn key(self) -> &'g K {
+        self.node.key()
+    }
+
+    /// The value.
+    pub fn value(self) -> &'g V {
+        self.node.value()
+    }
+
+    /// Whether the entry has left the registry: was removed, replaced or reaped. Once true, it stays true.
+    pub fn is_unlinked(self) -> bool {
+        self.node.header.refs.is_unlinked()
+    }
+
+    /// A handle, which outlives the critical section. `None` if the entry has left the registry.
+    #[inline]
+    pub fn handle(self) -> Option<Handle<K, V>> {
+        // SAFETY: the reference just taken is the handle's.
+        self.node.header.refs.get_unless_unlinked().then(|| unsafe { Handle::from_reference(self.node.into()) })
+    }
+
+    /// A handle on the entry, in the registry or not.
+    #[inline]
+    pub(crate) fn into_handle(self) -> Handle<K, V> {
+        self.node.header.refs.get();
+        // SAFETY: the reference just taken is the handle's. It could be taken without a question, as the table's own is
+        // put a grace period after the unlink (R1), and this critical section is still open.
+        unsafe { Handle::from_reference(self.node.into()) }
+    }
+
+    pub(crate) fn stamp(self) -> u32 {
+        // ORDERING: Relaxed, a time stamp that orders nothing.
+        self.node.header.stamp.load(crate::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl<K, V> Clone for Entry<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Entry<'_, K, V> {}
+
+impl<K, V> Deref for Entry<'_, K, V> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        self.node.value()
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Entry<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(self.key()).field(self.value()).finish()
+    }
+}

@@ -43,8 +43,11 @@ where
 
     /// Calls `each` with every one of `keys` and its entry, in order. As [`get_many`](Self::get_many), for any number of
     /// keys.
-    pub fn get_batch<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut each: impl FnMut(&'k Q, Option<Entry<'_, K, V>>))
-    where
+    pub fn get_batch<'k, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'k Q>,
+        mut each: impl FnMut(&'k Q, Option<Entry<'_, K, V>>),
+    ) where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized + 'k,
     {
@@ -79,8 +82,11 @@ where
     }
 
     /// Calls `each` with every one of `keys` and a handle on its entry, in order. As [`get_batch`](Self::get_batch).
-    pub fn lookup_batch<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut each: impl FnMut(&'k Q, Option<Handle<K, V>>))
-    where
+    pub fn lookup_batch<'k, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'k Q>,
+        mut each: impl FnMut(&'k Q, Option<Handle<K, V>>),
+    ) where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized + 'k,
     {

@@ -3,8 +3,8 @@
 #![deny(unsafe_code)]
 
 mod batch;
-mod builder;
 mod bucket;
+mod builder;
 mod clock;
 mod core;
 mod domain;

@@ -16,7 +16,7 @@ use crate::bucket::Tag;
 use crate::domain::{Domain, List, Registrant, RetireQueue};
 use crate::node::Node;
 use crate::sync::atomic::Ordering;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, thread_local};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, const_thread_local};
 use crate::table::{Root, Table};
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -92,9 +92,9 @@ const STEP: usize = 2;
 /// Removals in a shard after which it drives reclamation whatever the time.
 const DUE: u32 = 64;
 
-thread_local! {
+const_thread_local! {
     /// Whether this thread holds a shard lock, in which case it is in the user's `Eq`.
-    static LOCKED: Cell<bool> = const { Cell::new(false) };
+    static LOCKED: Cell<bool> = Cell::new(false);
 }
 
 /// The shard lock, held (S2).
@@ -133,7 +133,10 @@ where
 
     fn lock(&self) -> Locked<'_, K, V> {
         LOCKED.with(|locked| {
-            assert!(!locked.get(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
+            assert!(
+                !locked.get(),
+                "a write to a registry from within the `Eq` of a key, which runs under a shard lock"
+            );
             let state = self.state.lock();
             locked.set(true);
             Locked(state)
@@ -190,12 +193,7 @@ where
     }
 
     /// Puts `node` in the place of `old`, if that is still in the table. They have the same key.
-    pub(crate) fn replace_exact(
-        &self,
-        root: &Root<K, V>,
-        old: NonNull<Node<K, V>>,
-        node: NonNull<Node<K, V>>,
-    ) -> bool {
+    pub(crate) fn replace_exact(&self, root: &Root<K, V>, old: NonNull<Node<K, V>>, node: NonNull<Node<K, V>>) -> bool {
         let mut locked = self.lock();
         // SAFETY: the caller holds a reference.
         let hash = unsafe { old.as_ref() }.header.hash.into();

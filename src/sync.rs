@@ -19,6 +19,14 @@ mod real {
     pub(crate) use std::thread;
     pub(crate) use std::thread_local;
 
+    /// A thread-local without destructor or lazy initialisation, so that it can be used to the very end of its thread.
+    macro_rules! const_thread_local {
+        ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+            std::thread_local! { $(#[$meta])* static $name: $type = const { $init }; }
+        };
+    }
+    pub(crate) use const_thread_local;
+
     use std::alloc::Layout;
     use std::time::Duration;
 
@@ -102,8 +110,15 @@ mod looming {
     pub(crate) use loom::thread;
     pub(crate) use loom::thread_local;
 
+    macro_rules! const_thread_local {
+        ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+            loom::thread_local! { $(#[$meta])* static $name: $type = $init; }
+        };
+    }
+    pub(crate) use const_thread_local;
+
     #[cfg(not(crossbeam_loom))]
-    pub(crate) use super::model as epoch;
+    pub(crate) use crate::sync::model as epoch;
 
     use std::alloc::Layout;
     use std::sync::Mutex as StdMutex;
@@ -193,4 +208,4 @@ mod looming {
 }
 
 #[cfg(all(loom, not(crossbeam_loom)))]
-mod model;
+pub(crate) mod model;

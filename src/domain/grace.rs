@@ -42,8 +42,8 @@ impl Grace {
     }
 
     /// Begins grace period `number`. The caller holds the domain's lock, so that numbers begin in order.
-    pub(crate) fn begin(self: &Arc<Self>, number: u64, guard: &Guard) {
-        let marker = Owned::new(Marker { grace: Arc::clone(self), number }).into_shared(guard);
+    pub(crate) fn begin(grace: &Arc<Self>, number: u64, guard: &Guard) {
+        let marker = Owned::new(Marker { grace: Arc::clone(grace), number }).into_shared(guard);
         // SAFETY: the marker was made here and is reachable from nowhere else.
         unsafe { guard.defer_destroy(marker) };
     }

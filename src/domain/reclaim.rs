@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use super::Inner;
+use super::grace::Grace;
 use super::retire::{List, Registrant, RetireQueue};
 use super::thread::Running;
 use crate::node::contain;
@@ -184,7 +185,7 @@ impl Inner {
     fn begin_grace_period(&self, state: &mut State) -> u64 {
         state.begun += 1;
         let pin = self.pin();
-        self.grace.begin(state.begun, pin.guard());
+        Grace::begin(&self.grace, state.begun, pin.guard());
         // Out of this thread's bag, where nobody else would find it.
         pin.guard().flush();
         state.begun
@@ -346,18 +347,20 @@ impl Inner {
 
     /// Runs all that is left, when no reader can be there any more.
     pub(crate) fn drain(&self) {
-        let _ = Running::enter(self, |_| loop {
-            let mut state = self.state.lock();
-            self.collect(&mut state, None);
-            let mut batches: Vec<_> = std::mem::take(&mut state.waiting).into();
-            batches.extend(std::mem::take(&mut state.ready));
-            drop(state);
-            if batches.is_empty() {
-                return;
-            }
-            for mut batch in batches {
-                // SAFETY: no reader is left, so that every grace period is over.
-                unsafe { batch.run(usize::MAX) };
+        let _ = Running::enter(self, |_| {
+            loop {
+                let mut state = self.state.lock();
+                self.collect(&mut state, None);
+                let mut batches: Vec<_> = std::mem::take(&mut state.waiting).into();
+                batches.extend(std::mem::take(&mut state.ready));
+                drop(state);
+                if batches.is_empty() {
+                    return;
+                }
+                for mut batch in batches {
+                    // SAFETY: no reader is left, so that every grace period is over.
+                    unsafe { batch.run(usize::MAX) };
+                }
             }
         });
     }

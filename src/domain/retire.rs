@@ -141,11 +141,7 @@ unsafe impl Sync for RetireQueue {}
 impl RetireQueue {
     /// A queue of `registrant`, whose address must be final.
     pub(crate) fn new(registrant: NonNull<Registrant>) -> Self {
-        RetireQueue {
-            registrant,
-            head: AtomicPtr::new(ptr::null_mut()),
-            next_dirty: AtomicPtr::new(ptr::null_mut()),
-        }
+        RetireQueue { registrant, head: AtomicPtr::new(ptr::null_mut()), next_dirty: AtomicPtr::new(ptr::null_mut()) }
     }
 
     pub(crate) fn registrant(&self) -> &Registrant {
@@ -266,7 +262,11 @@ impl Dirty {
                 let next = unsafe { header.as_ref() }.next();
                 // SAFETY: as before.
                 let zero = unsafe { header.as_ref() }.refs.is_zero();
-                if zero { ready.push(header) } else { limbo.push(header) }
+                if zero {
+                    ready.push(header)
+                } else {
+                    limbo.push(header)
+                }
                 node = next;
             }
             each(this, limbo, ready);

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::grace::Grace;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
-use crate::sync::{Arc, thread_local};
+use crate::sync::{Arc, const_thread_local, thread_local};
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -36,11 +36,16 @@ struct Records {
 
 thread_local! {
     static RECORDS: Records = Records::default();
-    // These two have no destructor, so they can be used by other thread-locals' destructors until the very end.
-    /// Critical sections opened after `RECORDS` was destroyed.
-    static LATE: Cell<usize> = const { Cell::new(0) };
+}
+
+const_thread_local! {
+    /// Critical sections opened after `RECORDS` was destroyed, by the destructors of other thread-locals.
+    static LATE: Cell<usize> = Cell::new(0);
+}
+
+const_thread_local! {
     /// The innermost reclamation that this thread is in the middle of.
-    static RUNNING: Cell<*const Running> = const { Cell::new(std::ptr::null()) };
+    static RUNNING: Cell<*const Running> = Cell::new(std::ptr::null());
 }
 
 impl Inner {
@@ -162,9 +167,9 @@ impl Running {
         if Running::cascade(domain) {
             return Err(());
         }
-        let frame = Running { domain: domain.id, cascade: Cell::new(false), outer: RUNNING.get() };
+        let frame = Running { domain: domain.id, cascade: Cell::new(false), outer: RUNNING.with(Cell::get) };
         let _restore = Restore(frame.outer);
-        RUNNING.set(&frame);
+        RUNNING.with(|running| running.set(&frame));
         Ok(f(&frame))
     }
 

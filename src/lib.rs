@@ -1,4 +1,92 @@
-//! A registry of shared, reference-counted objects with lock-free reads and promised reclamation.
+//! A registry of shared, reference-counted objects with lock-free reads, for programs that look things up far more often
+//! than they change them: connection tracking, path and name caches, tables of sessions, actors and devices, namespaces
+//! of ids.
+//!
+//! It is the pattern of the Linux kernel's nf_conntrack, dcache and IPC ids, as a library: readers walk an RCU-protected
+//! hash table without locks, and borrow what they find or pin it with a reference count; writers take the lock of one
+//! shard, unlink, and put; what nobody refers to any more is destroyed after a grace period, off the readers' time.
+//!
+//! ```
+//! use epoch_registry::Registry;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! let flows: Registry<(u32, u16), AtomicU64> = Registry::new();
+//!
+//! // Write: under the lock of one shard.
+//! let flow = flows.get_or_insert_with((0x7f00_0001, 80), || AtomicU64::new(0));
+//! flow.fetch_add(1500, Ordering::Relaxed);
+//!
+//! // Read: a session's reads take no lock and no fence. Borrow ...
+//! let mut reader = flows.reader();
+//! if let Some(flow) = reader.get(&(0x7f00_0001, 80)) {
+//!     flow.fetch_add(40, Ordering::Relaxed);
+//! }
+//! // ... or take a handle, which outlives the read, the entry's removal, and the registry.
+//! let kept = reader.lookup(&(0x7f00_0001, 80)).unwrap();
+//!
+//! flows.remove(&(0x7f00_0001, 80));
+//! assert_eq!(kept.load(Ordering::Relaxed), 1540);
+//! ```
+//!
+//! # Which way to read
+//!
+//! | | borrows ([`Entry`]) | owns ([`Handle`]) | costs | mind |
+//! |---|---|---|---|---|
+//! | [`Registry::reader`] | `reader.get` | `reader.lookup` | no fence | take it [`offline`](Reader::offline) when it blocks |
+//! | [`Registry::pin`] | `guard.get` | `guard.lookup` | a fence for the pin, none for its reads | drop it soon |
+//! | [`Registry::lookup`] | | once | a fence | |
+//! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | overlaps their cache misses | |
+//!
+//! # A lookup
+//!
+//! ```text
+//!  key ──hash──┐
+//!              │ bits 31..   ┌──────┐  the shard's table
+//!              ├────────────▶│ root │─────────┐
+//!              │             └──────┘         ▼
+//!              │ bits 0..        ┌─────────┬──────┬──────┬── ─ ─ ─ ──┬──────┐  a bucket:
+//!              ├────────────────▶│ control │ slot │ slot │           │ slot │  one cache line
+//!              │ bits 40..46     └────┬────┴──────┴──┬───┴── ─ ─ ─ ──┴──────┘
+//!              └── compared with all ─┘              │ the one that matched
+//!                  seven tags at once                ▼
+//!                                     ┌──────┬──────┬──────┬─────┬───────┐
+//!                                     │ link │ refs │ hash │ key │ value │  a node
+//!                                     └──────┴──────┴──────┴─────┴───────┘
+//! ```
+//!
+//! Reads neither lock nor wait, and write nothing that others read, unless they count a reference.
+//!
+//! # A teardown
+//!
+//! ```text
+//!  remove ── lock shard ── unlink ── unlock ──▶ retire queue of the shard
+//!                                                    │ collected into a batch, by a write, reclaim, barrier
+//!                                                    ▼ or the reclaimer thread
+//!                                          waits for a grace period: all critical sections
+//!                                          that were open have closed
+//!                                                    │
+//!  last handle dropped later                         ▼
+//!      └──────────────────────────────▶ last reference put: ready
+//!                                                    │ at most a budget at a time; never on a reader
+//!                                                    ▼
+//!                                               dropped, freed
+//! ```
+//!
+//! # Reclamation
+//!
+//! A [`Domain`] is a set of readers and what waits for them. By default registries share a process-wide one; give a
+//! registry [its own](Builder::domain) to keep the slow readers of others away from it. Values are dropped
+//!
+//! - by the domain's reclaimer thread, if it [has one](DomainBuilder::reclaimer): within milliseconds, with no call from
+//!   anybody;
+//! - else by writers, a bounded share with each write: after 64 removals in a shard, or with the first write of a new
+//!   tick of the coarse clock (about 4 ms);
+//! - at once, as far as no reader is in the way, by [`Domain::reclaim`]; and by [`Domain::barrier`], which waits.
+//!
+//! # Guarantees
+//!
+//! In `docs/guarantees.md` of the repository, lettered, each with the tests that hold it; and what proves them, in
+//! `docs/verification.md`.
 
 #![deny(unsafe_code)]
 

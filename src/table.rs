@@ -224,18 +224,18 @@ impl<K, V> Table<K, V> {
     /// The node is valid while the caller is in the critical section in which it loaded this table from its root, or
     /// holds the shard lock.
     #[inline]
-    pub(crate) fn find(self, hash: u64, mut eq: impl FnMut(&Node<K, V>) -> bool) -> Option<NonNull<Node<K, V>>> {
+    pub(crate) fn find(self, hash: u64, eq: impl Fn(&Node<K, V>) -> bool + Copy) -> Option<NonNull<Node<K, V>>> {
         let home = hash as usize & self.mask();
         let bucket = self.bucket(home);
         let control = bucket.control();
         let tag = Tag::of(hash);
-        if let Some(node) = find_in(bucket, control, tag, &mut eq) {
+        if let Some(node) = find_in(bucket, control, tag, eq) {
             return Some(node);
         }
         if control.is_complete() {
             return None;
         }
-        self.find_beyond(hash, control, &mut eq)
+        self.find_beyond(hash, control, eq)
     }
 
     /// What [`find`](Self::find) does when the home is not the whole story.
@@ -244,7 +244,7 @@ impl<K, V> Table<K, V> {
         self,
         hash: u64,
         home: Control,
-        eq: &mut impl FnMut(&Node<K, V>) -> bool,
+        eq: impl Fn(&Node<K, V>) -> bool + Copy,
     ) -> Option<NonNull<Node<K, V>>> {
         let mut table = self;
         let mut control = home;
@@ -438,7 +438,7 @@ fn find_in<K, V>(
     bucket: &Bucket<Node<K, V>>,
     control: Control,
     tag: Tag,
-    eq: &mut impl FnMut(&Node<K, V>) -> bool,
+    eq: impl Fn(&Node<K, V>) -> bool,
 ) -> Option<NonNull<Node<K, V>>> {
     for slot in control.matching(tag) {
         // SAFETY: B1 (the tag is set).

@@ -35,7 +35,7 @@ fn a_barrier_covers_what_its_caller_removed_while_others_remove() {
                     scope.spawn(move || {
                         start.wait();
                         let ledger = Ledger::new();
-                        for round in 0..times(3000) {
+                        for round in 0..times(30_000) {
                             drop(registry.insert(id, ledger.value(id)));
                             drop(registry.remove(&id));
                             registry.domain().barrier();
@@ -66,7 +66,7 @@ fn a_barrier_covers_the_handles_that_its_caller_dropped_while_others_drop() {
                 scope.spawn(move || {
                     start.wait();
                     let ledger = Ledger::new();
-                    for round in 0..times(2000) {
+                    for round in 0..times(10_000) {
                         let handle = registry.insert(id, ledger.value(id)).unwrap();
                         drop(registry.remove(&id));
                         registry.domain().barrier();

@@ -231,15 +231,16 @@ impl Inner {
                 self.panics.fetch_add(panics, Ordering::Relaxed);
             }
             let mut state = self.state.lock();
-            if !batch.is_empty() {
+            let cascade = frame.cascade.take();
+            if cascade {
+                self.collect(&mut state, Some(ticket));
+            }
+            let left_over = !batch.is_empty();
+            if left_over {
                 state.ready.push_front(batch);
             }
-            let mut next = None;
-            if frame.cascade.take() {
-                self.collect(&mut state, Some(ticket));
-                // Nobody else may come by for these.
-                next = state.extract(Registrant::is_closed);
-            }
+            // Nobody else may come by for what a closed registry left, or closed meanwhile.
+            let next = if cascade || left_over { state.extract(Registrant::is_closed) } else { None };
             state.finish(ticket);
             self.unlock(state);
             match next {

@@ -173,14 +173,17 @@ impl Stop {
     }
 
     /// Stops everybody when the returned value is dropped.
-    pub fn at_end(&self) -> impl Drop + '_ {
-        struct AtEnd<'s>(&'s Stop);
-        impl Drop for AtEnd<'_> {
-            fn drop(&mut self) {
-                self.0.0.store(true, SeqCst);
-            }
-        }
+    pub fn at_end(&self) -> AtEnd<'_> {
         AtEnd(self)
+    }
+}
+
+/// From [`Stop::at_end`].
+pub struct AtEnd<'s>(&'s Stop);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, SeqCst);
     }
 }
 

@@ -1,0 +1,84 @@
+//! Reads of a registry of 1,000 and of 1,000,000 entries, in every way there is.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use epoch_registry::{Domain, Registry};
+use std::hint::black_box;
+
+const READS: usize = 4096;
+
+/// Keys in an order that no prefetcher guesses (xorshift64).
+fn keys(entries: u64) -> Vec<u64> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % entries
+    };
+    (0..READS).map(|_| next()).collect()
+}
+
+fn reads(criterion: &mut Criterion) {
+    for entries in [1_000, 1_000_000] {
+        let registry = Registry::builder().domain(Domain::new()).capacity(entries as usize).build();
+        for key in 0..entries {
+            assert!(registry.insert(key, key).is_ok());
+        }
+        let keys = keys(entries);
+        let mut group = criterion.benchmark_group("reads");
+        group.throughput(Throughput::Elements(READS as u64));
+        let id = |name: &str| BenchmarkId::new(name, entries);
+
+        group.bench_function(id("guard held, borrow"), |bencher| {
+            let guard = registry.pin();
+            bencher.iter(|| keys.iter().filter_map(|key| guard.get(key)).map(|entry| *entry).sum::<u64>());
+        });
+        group.bench_function(id("session, borrow"), |bencher| {
+            let mut reader = registry.reader();
+            bencher.iter(|| keys.iter().map(|key| reader.get(key).map_or(0, |entry| *entry)).sum::<u64>());
+        });
+        group.bench_function(id("session, batch of 16"), |bencher| {
+            let mut reader = registry.reader();
+            bencher.iter(|| {
+                let (view, mut sum) = (reader.view(), 0);
+                view.get_batch(&keys, |_, entry| sum += entry.map_or(0, |entry| *entry));
+                sum
+            });
+        });
+        group.bench_function(id("session, handle"), |bencher| {
+            let mut reader = registry.reader();
+            bencher.iter(|| keys.iter().map(|key| reader.lookup(key).map_or(0, |entry| *entry)).sum::<u64>());
+        });
+        group.bench_function(id("pin per read, borrow"), |bencher| {
+            bencher.iter(|| keys.iter().map(|key| registry.pin().get(key).map_or(0, |entry| *entry)).sum::<u64>());
+        });
+        group.bench_function(id("pin per read, handle"), |bencher| {
+            bencher.iter(|| keys.iter().map(|key| registry.lookup(key).map_or(0, |entry| *entry)).sum::<u64>());
+        });
+        group.finish();
+    }
+}
+
+fn writes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("writes");
+    group.throughput(Throughput::Elements(READS as u64));
+    let registry = Registry::builder().domain(Domain::new()).capacity(READS).build();
+    group.bench_function("insert, then remove", |bencher| {
+        bencher.iter_batched(
+            || keys(u64::MAX),
+            |keys| {
+                for key in &keys {
+                    let _ = black_box(registry.insert(*key, *key));
+                }
+                for key in &keys {
+                    black_box(registry.remove(key));
+                }
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, reads, writes);
+criterion_main!(benches);

@@ -1,0 +1,63 @@
+//! The read paths, each as one function of its own, for `.ci/read-path` to disassemble.
+
+use epoch_registry::{Guard, Reader, Registry};
+use std::hash::{BuildHasher, Hasher};
+
+/// One multiplication, so that the hasher does not hide the registry.
+struct Multiply(u64);
+
+impl BuildHasher for Multiply {
+    type Hasher = Multiply;
+
+    fn build_hasher(&self) -> Multiply {
+        Multiply(0)
+    }
+}
+
+impl Hasher for Multiply {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("keys are u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A session's borrowed read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn session_get(reader: &mut Reader<'_, u64, u64, Multiply>, key: &u64) -> u64 {
+    reader.get(key).map_or(0, |entry| *entry)
+}
+
+/// A borrowed read under a guard that is held.
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn guard_get(guard: &Guard<'_, u64, u64, Multiply>, key: &u64) -> u64 {
+    guard.get(key).map_or(0, |entry| *entry)
+}
+
+/// A session's owned read: it writes the entry's reference count, and must be found out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn session_lookup(reader: &mut Reader<'_, u64, u64, Multiply>, key: &u64) -> u64 {
+    reader.lookup(key).map_or(0, |entry| *entry)
+}
+
+fn main() {
+    let registry = Registry::<u64, u64>::builder().hasher(Multiply(0)).build();
+    for key in 1..=1000 {
+        assert!(registry.insert(key, key).is_ok());
+    }
+    let mut reader = registry.reader();
+    let sum: u64 = (1..=1000).map(|key| session_get(&mut reader, &key) + session_lookup(&mut reader, &key)).sum();
+    let guard = registry.pin();
+    let again: u64 = (1..=1000).map(|key| guard_get(&guard, &key)).sum();
+    assert_eq!(sum, 2 * again);
+    println!("{again}");
+}

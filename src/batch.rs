@@ -5,7 +5,7 @@
 
 use crate::handle::Handle;
 use crate::table::Table;
-use crate::view::{Entry, View};
+use crate::view::{Entry, View, hash_of};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
@@ -101,8 +101,8 @@ where
         Q: Hash + Eq + ?Sized,
     {
         let mut tables: [Option<(u64, Table<K, V>)>; WIDTH] = [None; WIDTH];
-        for (key, table) in keys.iter().zip(&mut tables) {
-            let hash = self.hasher.hash_one(key);
+        for (&key, table) in keys.iter().zip(&mut tables) {
+            let hash = hash_of(self.hasher, key);
             let root = self.core.root(hash).load();
             root.prefetch(hash);
             *table = Some((hash, root));
@@ -110,8 +110,8 @@ where
         for (hash, table) in tables.iter().flatten() {
             table.prefetch_node(*hash);
         }
-        for ((key, found), table) in keys.iter().zip(found).zip(&tables) {
-            *found = table.and_then(|(hash, table)| self.find_in(table, hash, *key));
+        for ((&key, found), table) in keys.iter().zip(found).zip(&tables) {
+            *found = table.and_then(|(hash, table)| self.find_in(table, hash, key));
         }
     }
 }

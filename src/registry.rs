@@ -8,7 +8,7 @@ use crate::handle::Handle;
 use crate::reader::Reader;
 use crate::shard::Cause;
 use crate::stats::Stats;
-use crate::view::{Guard, View};
+use crate::view::{Guard, View, hash_of};
 use ahash::RandomState;
 use std::borrow::Borrow;
 use std::fmt;
@@ -145,7 +145,7 @@ where
     /// Takes the lock of one shard. As with every write, the caller may then do a bounded share of the domain's
     /// reclamation, if there is no reclaimer thread.
     pub fn insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
-        let hash = self.hasher.hash_one(&key);
+        let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
         self.core.insert(hash, draft).map_err(|(draft, entry)| {
             let (key, value) = draft.into_parts();
@@ -160,7 +160,7 @@ where
     ///
     /// As [`insert`](Self::insert).
     pub fn replace(&self, key: K, value: V) -> Option<Handle<K, V>> {
-        let hash = self.hasher.hash_one(&key);
+        let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
         self.core.replace(hash, draft).1
     }
@@ -231,7 +231,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.core.remove(self.hasher.hash_one(key), |found| found.borrow() == key)
+        self.core.remove(hash_of(&self.hasher, key), |found| found.borrow() == key)
     }
 
     /// Removes the entry of `key` if `condition` holds for it. The condition is asked outside every lock and critical

@@ -15,6 +15,13 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
+/// The hash of a key, in one place: ahash, for one, may hash `&Q` and `&&Q` differently (on a nightly toolchain, where it
+/// is specialised), so all must ask with the same type.
+#[inline]
+pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
+    hasher.hash_one(key)
+}
+
 /// A registry as seen from within a critical section. What it returns borrows from it, and so from the guard or the
 /// session behind it.
 ///
@@ -66,7 +73,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.hasher.hash_one(key);
+        let hash = hash_of(self.hasher, key);
         self.find_in(self.core.root(hash).load(), hash, key)
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// Keys that stay in the registry for the whole of a test; those that come and go are above.
 const STABLE: u64 = 500;
-const PASSING: std::ops::Range<u64> = 10_000..14_000;
+const PASSING: std::ops::Range<u64> = 10_000..12_000;
 
 fn with_stable_keys(mask: u64, ledger: &Ledger) -> Registry<u64, Counted, FewBits> {
     let registry = Registry::builder().shards(2).hasher(FewBits { mask }).domain(Domain::new()).build();
@@ -52,7 +52,7 @@ fn while_it_resizes(mask: u64, check: impl Fn(&Registry<u64, Counted, FewBits>, 
             cycles += 1;
         }
     });
-    assert!(registry.stats().resizes >= 10, "{}", registry.stats());
+    assert!(registry.stats().resizes >= 6, "{}", registry.stats());
     registry.domain().barrier();
     assert_eq!((ledger.live(), registry.len() as u64), (STABLE, STABLE));
 }
@@ -103,7 +103,9 @@ fn a_scan_in_chunks_across_resizes_misses_no_stable_key() {
         while_it_resizes(u64::MAX, |registry, rng| {
             let (mut cursor, mut met) = (Cursor::new(), HashSet::new());
             while !cursor.is_done() {
-                registry.scan(&mut cursor, 1 + rng.below(50) as usize, |entry| drop(met.insert(entry.get())));
+                registry.scan(&mut cursor, 1 + rng.below(50) as usize, |entry| {
+                    met.insert(entry.get());
+                });
                 if rng.below(8) == 0 {
                     thread::yield_now();
                 }

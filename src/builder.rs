@@ -83,6 +83,10 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// Builds the registry.
+    ///
+    /// # Panics
+    ///
+    /// If tables for the capacity asked for do not fit the address space.
     pub fn build(self) -> Registry<K, V, S>
     where
         K: Hash + Eq + Send + Sync + 'static,

@@ -6,7 +6,7 @@ use crate::clock::{Clock, Tick};
 use crate::domain::{Domain, Registrant};
 use crate::handle::Handle;
 use crate::iter::Cursor;
-use crate::node::{Draft, Node};
+use crate::node::{Draft, Node, contain};
 use crate::shard::{Cause, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
@@ -70,7 +70,7 @@ where
     }
 
     /// Publishes a draft, unless its key is taken.
-    pub(crate) fn insert(&self, hash: u64, draft: Draft<K, V>) -> Result<Handle<K, V>, (Draft<K, V>, Handle<K, V>)>
+    pub(crate) fn insert(&self, hash: u64, draft: Draft<K, V>) -> Result<Handle<K, V>, Rejected<K, V>>
     where
         K: Eq,
     {
@@ -79,7 +79,7 @@ where
             // SAFETY: a draft is made with a reference for this handle.
             Ok(()) => Ok(unsafe { Handle::from_reference(draft.published()) }),
             // SAFETY: the holder comes with a reference.
-            Err(holder) => Err((draft, unsafe { Handle::from_reference(holder) })),
+            Err(holder) => Err(Rejected { draft, holder: unsafe { Handle::from_reference(holder) } }),
         }
     }
 
@@ -122,6 +122,12 @@ where
     }
 }
 
+/// A draft whose key is taken.
+pub(crate) struct Rejected<K: 'static, V: 'static> {
+    pub(crate) draft: Draft<K, V>,
+    pub(crate) holder: Handle<K, V>,
+}
+
 /// The registry's hold on its core, which ends with it. The nodes may keep the core for longer.
 pub(crate) struct CoreOwner<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
 
@@ -133,6 +139,7 @@ unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreOwn
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
     /// A core with `shards` (a power of two up to 2^16) for `capacity` nodes in all.
     pub(crate) fn new(domain: Domain, clock: Box<dyn Clock>, shards: usize, capacity: usize) -> Self {
+        let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
         let core = Box::leak(Box::new(Core {
             registrant: Registrant::new(domain, Node::<K, V>::destroy, free::<K, V>),
             shift: 32 - shards.trailing_zeros(),
@@ -141,7 +148,6 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             clock,
             reaped_to: Mutex::new(Cursor::new()),
         }));
-        let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
@@ -184,5 +190,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V
 /// `registrant` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nobody uses it any more.
 unsafe fn free<K: 'static, V: 'static>(registrant: NonNull<Registrant>) {
     // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
-    drop(unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) });
+    let core = unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) };
+    // The clock is the user's, and this may be anybody's thread.
+    contain(|| drop(core));
 }

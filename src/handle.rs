@@ -41,6 +41,9 @@ unsafe impl<K: Send + Sync, V: Send + Sync> Send for Handle<K, V> {}
 // SAFETY: as for `Send`: a shared handle can be cloned, and the clone dropped elsewhere.
 unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Handle<K, V> {}
 
+/// A handle may move: key and value stay where they are.
+impl<K, V> Unpin for Handle<K, V> {}
+
 impl<K, V> Handle<K, V> {
     /// # Safety
     ///

@@ -18,9 +18,9 @@ use std::ptr::NonNull;
 /// held by it, and it stays meaningful however much the registry changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
-    pub(crate) shard: usize,
+    shard: usize,
     /// The next home to visit.
-    pub(crate) home: usize,
+    home: usize,
     done: bool,
 }
 
@@ -35,12 +35,18 @@ impl Cursor {
         self.done
     }
 
-    /// Visits one home, and moves on.
+    /// Whether the walk comes here before it comes to `other`.
+    pub(crate) fn is_before(&self, other: Cursor) -> bool {
+        let place = |cursor: &Cursor| (cursor.done, cursor.shard, cursor.home.reverse_bits());
+        place(self) < place(&other)
+    }
+
+    /// Adds the nodes of one home to `found`, and moves on.
     ///
     /// # Safety
     ///
     /// In a critical section of the core's domain; the nodes are valid until its end.
-    pub(crate) unsafe fn step<K, V>(&mut self, core: &Core<K, V>, each: &mut impl FnMut(NonNull<Node<K, V>>))
+    pub(crate) unsafe fn step<K, V>(&mut self, core: &Core<K, V>, found: &mut Vec<NonNull<Node<K, V>>>)
     where
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
@@ -54,7 +60,7 @@ impl Cursor {
         };
         let table = root.load();
         let mask = table.mask();
-        table.visit(self.home & mask, mask, each);
+        table.visit(self.home & mask, mask, found);
         // One more, counted from the top bit of the mask down.
         self.home = (self.home | !mask).reverse_bits().wrapping_add(1).reverse_bits();
         if self.home == 0 {
@@ -99,9 +105,8 @@ where
             if self.cursor.is_done() {
                 return None;
             }
-            let found = &mut self.found;
             // SAFETY: `new`'s promise.
-            unsafe { self.cursor.step(self.core, &mut |node| found.push(node)) };
+            unsafe { self.cursor.step(self.core, &mut self.found) };
         }
     }
 }

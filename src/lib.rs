@@ -121,3 +121,8 @@ pub use registry::Registry;
 pub use stats::Stats;
 pub use sweep::Drain;
 pub use view::{Entry, Guard, View};
+
+/// The README's example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,6 +13,7 @@ use ahash::RandomState;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A concurrent hash map of shared, reference-counted entries, with lock-free reads.
 ///
@@ -147,9 +148,9 @@ where
     pub fn insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
         let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
-        self.core.insert(hash, draft).map_err(|(draft, entry)| {
-            let (key, value) = draft.into_parts();
-            Occupied { key, value, entry }
+        self.core.insert(hash, draft).map_err(|rejected| {
+            let (key, value) = rejected.draft.into_parts();
+            Occupied { key, value, entry: rejected.holder }
         })
     }
 
@@ -290,12 +291,12 @@ where
 
     /// Entries that the registry holds before some shard grows, if they spread evenly.
     pub fn capacity(&self) -> usize {
-        self.core.shards().map(|(shard, _)| shard.room().0).sum()
+        self.core.shards().map(|(shard, _)| shard.counts.capacity.get() as usize).sum()
     }
 
     /// Bytes that the tables take at this moment, without the entries themselves.
     pub fn table_bytes(&self) -> usize {
-        self.core.shards().map(|(shard, _)| shard.room().1).sum()
+        self.core.shards().map(|(shard, _)| shard.counts.bytes.get() as usize).sum()
     }
 
     /// Gives back what table memory the entries do not need, and no longer keeps room for the capacity asked for.
@@ -306,15 +307,20 @@ where
     pub fn shrink_to_fit(&self) {
         for (shard, root) in self.core.shards() {
             shard.set_floor(root, 0);
-            while shard.settle(root) {}
+            while shard.settle(root, true) {}
         }
     }
 
     /// Makes room for `capacity` entries in all, below which the registry does not shrink from now on.
     ///
+    /// # Panics
+    ///
+    /// If no table of that size fits the address space.
+    ///
     /// # Progress
     ///
-    /// Takes the lock of every shard, one after another, long enough to allocate its new table.
+    /// Takes the lock of every shard, one after another, long enough to allocate its new table (and to move what it
+    /// holds, if it is being resized already).
     pub fn reserve(&self, capacity: usize) {
         let share = capacity.div_ceil(self.core.shards().len());
         for (shard, root) in self.core.shards() {
@@ -348,6 +354,10 @@ where
         Builder::new().hasher(S::default()).build()
     }
 }
+
+/// A panic in the user's code leaves the registry as it was.
+impl<K: Send + Sync, V: Send + Sync, S: RefUnwindSafe> RefUnwindSafe for Registry<K, V, S> {}
+impl<K: Send + Sync, V: Send + Sync, S: UnwindSafe> UnwindSafe for Registry<K, V, S> {}
 
 impl<K: Send + Sync, V: Send + Sync, S> fmt::Debug for Registry<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

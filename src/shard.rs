@@ -13,12 +13,11 @@
 #![allow(unsafe_code)]
 
 use crate::bucket::Tag;
-use crate::domain::{Domain, List, Registrant, RetireQueue};
+use crate::domain::{Domain, List, Registrant, RetireQueue, set_shard_locked, shard_locked};
 use crate::node::Node;
 use crate::sync::atomic::Ordering;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, const_thread_local};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::table::{Root, Table};
-use std::cell::Cell;
 use std::ptr::NonNull;
 
 /// The writers' side of a shard. The first field is what nodes know as their owner.
@@ -57,6 +56,10 @@ pub(crate) struct Counts {
     pub(crate) replaced: Count,
     pub(crate) reaped: Count,
     pub(crate) resizes: Count,
+    /// Nodes that the shard takes before it grows.
+    pub(crate) capacity: Count,
+    /// Bytes that its tables take.
+    pub(crate) bytes: Count,
 }
 
 pub(crate) struct Count(AtomicU64);
@@ -72,6 +75,11 @@ impl Count {
     fn add(&self, by: u64) {
         // ORDERING: Relaxed, a statistic. No addition is lost: the lock keeps writers apart.
         self.0.store(self.0.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+    }
+
+    fn set(&self, to: u64) {
+        // ORDERING: Relaxed, a statistic.
+        self.0.store(to, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -92,17 +100,12 @@ const STEP: usize = 2;
 /// Removals in a shard after which it drives reclamation whatever the time.
 const DUE: u32 = 64;
 
-const_thread_local! {
-    /// Whether this thread holds a shard lock, in which case it is in the user's `Eq`.
-    static LOCKED: Cell<bool> = Cell::new(false);
-}
-
 /// The shard lock, held (S2).
 struct Locked<'s, K, V>(MutexGuard<'s, State<K, V>>);
 
 impl<K, V> Drop for Locked<'_, K, V> {
     fn drop(&mut self) {
-        LOCKED.with(|locked| locked.set(false));
+        set_shard_locked(false);
     }
 }
 
@@ -114,7 +117,9 @@ where
     pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>) -> Self {
         let floor = table.buckets();
         let state = State { table, resize: None, live: 0, floor, retired: 0 };
-        Shard { queue: RetireQueue::new(registrant), state: Mutex::new(state), counts: Counts::default() }
+        let counts = Counts::default();
+        state.measure(&counts);
+        Shard { queue: RetireQueue::new(registrant), state: Mutex::new(state), counts }
     }
 
     pub(crate) fn queue(&self) -> &RetireQueue {
@@ -132,15 +137,10 @@ where
     }
 
     fn lock(&self) -> Locked<'_, K, V> {
-        LOCKED.with(|locked| {
-            assert!(
-                !locked.get(),
-                "a write to a registry from within the `Eq` of a key, which runs under a shard lock"
-            );
-            let state = self.state.lock();
-            locked.set(true);
-            Locked(state)
-        })
+        assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
+        let state = self.state.lock();
+        set_shard_locked(true);
+        Locked(state)
     }
 
     /// Publishes `node` unless its key is taken: then the node that holds it is returned, with a reference for the
@@ -154,10 +154,12 @@ where
     ) -> Result<(), NonNull<Node<K, V>>> {
         let mut locked = self.lock();
         let state = &mut *locked.0;
-        let table = state.table_for(hash, root, self.domain());
+        let table = state.table_for(hash, root, self);
         if let Some((_, holder)) = table.locate(hash, eq) {
             // SAFETY: S1.
             unsafe { holder.as_ref() }.header.refs.get();
+            drop(locked);
+            self.domain().inner().assist(false);
             return Err(holder);
         }
         state.publish(table, hash, node, root, self);
@@ -177,7 +179,7 @@ where
     ) -> Option<NonNull<Node<K, V>>> {
         let mut locked = self.lock();
         let state = &mut *locked.0;
-        let table = state.table_for(hash, root, self.domain());
+        let table = state.table_for(hash, root, self);
         let Some((position, old)) = table.locate(hash, eq) else {
             state.publish(table, hash, node, root, self);
             drop(locked);
@@ -197,7 +199,7 @@ where
         let mut locked = self.lock();
         // SAFETY: the caller holds a reference.
         let hash = unsafe { old.as_ref() }.header.hash.into();
-        let table = locked.0.table_for(hash, root, self.domain());
+        let table = locked.0.table_for(hash, root, self);
         let Some(position) = table.locate_exact(old) else {
             return false;
         };
@@ -217,7 +219,7 @@ where
         eq: impl FnMut(&Node<K, V>) -> bool,
     ) -> Option<NonNull<Node<K, V>>> {
         let mut locked = self.lock();
-        let table = locked.0.table_for(hash, root, self.domain());
+        let table = locked.0.table_for(hash, root, self);
         let (position, node) = table.locate(hash, eq)?;
         table.unlink(position);
         // SAFETY: unlinked just now, S1.
@@ -230,7 +232,7 @@ where
         let mut locked = self.lock();
         // SAFETY: the caller holds a reference.
         let hash = unsafe { node.as_ref() }.header.hash.into();
-        let table = locked.0.table_for(hash, root, self.domain());
+        let table = locked.0.table_for(hash, root, self);
         let Some(position) = table.locate_exact(node) else {
             return false;
         };
@@ -290,6 +292,7 @@ where
         let next = state.resize.take().map(|resize| resize.to);
         root.store(empty);
         state.live = 0;
+        state.measure(&self.counts);
         self.counts.removed.add(count as u64);
         drop(locked);
         let mut list = List::new();
@@ -308,33 +311,32 @@ where
         count
     }
 
-    /// Ends a resize that is under way, a bounded number of homes at a time, and then shrinks a sparse table. Returns
-    /// false when there is nothing more to do.
-    pub(crate) fn settle(&self, root: &Root<K, V>) -> bool {
+    /// Lets the table follow the number of nodes, a bounded number of homes at a time: ends a resize that is under way,
+    /// and then shrinks a sparse table, or a `tight` one as far as it goes. False when there is nothing more to do.
+    pub(crate) fn settle(&self, root: &Root<K, V>, tight: bool) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked.0;
+        state.step(root, self, 1024);
+        if tight && state.resize.is_none() {
+            let least = Table::<K, V>::buckets_for(state.live + 1).max(state.floor);
+            if least < state.table.buckets() {
+                state.begin_resize(least, self);
+            }
+        }
         state.shrink_if_sparse(self);
-        state.step(root, self.domain(), 1024);
         state.resize.is_some()
     }
 
     /// Sets the size below which the table does not shrink to what `nodes` need, and grows it to that if it is smaller.
     pub(crate) fn set_floor(&self, root: &Root<K, V>, nodes: usize) {
+        let floor = Table::<K, V>::buckets_for(nodes);
         let mut locked = self.lock();
         let state = &mut *locked.0;
-        state.floor = Table::<K, V>::buckets_for(nodes);
-        while state.newest().buckets() < state.floor {
-            state.step(root, self.domain(), usize::MAX);
-            state.begin_resize(state.floor, self);
+        if state.newest().buckets() < floor {
+            state.step(root, self, usize::MAX);
+            state.begin_resize(floor, self);
         }
-    }
-
-    /// Nodes that the shard takes before it grows, and bytes that its tables take.
-    pub(crate) fn room(&self) -> (usize, usize) {
-        let locked = self.lock();
-        let state = &*locked.0;
-        let next = state.resize.as_ref().map_or(0, |resize| resize.to.bytes());
-        (Table::<K, V>::limit(state.newest().buckets()), state.table.bytes() + next)
+        state.floor = floor;
     }
 
     /// Unlinks everything and frees the tables, of a shard that nobody reads or writes any more. The nodes are retired.
@@ -381,9 +383,9 @@ where
     }
 
     /// The table to write `hash` to, after a step of the resize if one is under way.
-    fn table_for(&mut self, hash: u64, root: &Root<K, V>, domain: &Domain) -> Table<K, V> {
+    fn table_for(&mut self, hash: u64, root: &Root<K, V>, shard: &Shard<K, V>) -> Table<K, V> {
         if self.resize.is_some() {
-            self.step(root, domain, STEP);
+            self.step(root, shard, STEP);
         }
         if let Some(resize) = &self.resize {
             // T4.
@@ -405,7 +407,7 @@ where
         shard.counts.inserted.add(1);
         if self.live >= Table::<K, V>::limit(table.buckets()) {
             // The resize before this one is over long since, but for a hash that puts everything in one home.
-            self.step(root, shard.domain(), usize::MAX);
+            self.step(root, shard, usize::MAX);
             self.begin_resize(table.buckets() * 2, shard);
         }
     }
@@ -424,10 +426,17 @@ where
         self.table.set_next(to);
         self.resize = Some(Resize { to, next_home: 0 });
         shard.counts.resizes.add(1);
+        self.measure(&shard.counts);
+    }
+
+    fn measure(&self, counts: &Counts) {
+        let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
+        counts.capacity.set(Table::<K, V>::limit(self.newest().buckets()) as u64);
+        counts.bytes.set((self.table.bytes() + next) as u64);
     }
 
     /// Moves up to `homes` homes of a resize that is under way. After the last one the new table becomes the root.
-    fn step(&mut self, root: &Root<K, V>, domain: &Domain, homes: usize) {
+    fn step(&mut self, root: &Root<K, V>, shard: &Shard<K, V>, homes: usize) {
         let Some(resize) = &mut self.resize else { return };
         let end = resize.next_home.saturating_add(homes).min(self.table.buckets());
         for home in resize.next_home..end {
@@ -438,7 +447,8 @@ where
             let old = std::mem::replace(&mut self.table, resize.to);
             self.resize = None;
             root.store(self.table);
-            retire_table(domain, old);
+            self.measure(&shard.counts);
+            retire_table(shard.domain(), old);
         }
     }
 }

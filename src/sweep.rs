@@ -41,17 +41,32 @@ where
     /// }
     /// assert_eq!(sum, 999 * 1000 / 2);
     /// ```
-    pub fn scan(&self, cursor: &mut Cursor, budget: usize, mut each: impl FnMut(Entry<'_, K, V>)) -> usize {
+    pub fn scan(&self, cursor: &mut Cursor, budget: usize, each: impl FnMut(Entry<'_, K, V>)) -> usize {
+        self.scan_to(None, cursor, budget, each)
+    }
+
+    /// As [`scan`](Self::scan), to `end` at the most.
+    fn scan_to(
+        &self,
+        end: Option<Cursor>,
+        cursor: &mut Cursor,
+        budget: usize,
+        mut each: impl FnMut(Entry<'_, K, V>),
+    ) -> usize {
         let guard = self.pin();
+        let mut found = Vec::new();
         let mut seen = 0;
-        while seen < budget && !cursor.is_done() {
-            // SAFETY: the guard outlives both the step and the entries made in it.
-            unsafe {
-                cursor.step(guard.core, &mut |node| {
-                    seen += 1;
-                    each(Entry::new(node));
-                });
+        while seen < budget && !cursor.is_done() && end.is_none_or(|end| cursor.is_before(end)) {
+            // Moved on at last: a panic in `each` loses none of those that come after it.
+            let mut next = *cursor;
+            // SAFETY: the guard is held.
+            unsafe { next.step(guard.core, &mut found) };
+            seen += found.len();
+            for node in found.drain(..) {
+                // SAFETY: found within the guard's section, which outlasts the entry.
+                each(unsafe { Entry::new(node) });
             }
+            *cursor = next;
         }
         seen
     }
@@ -65,7 +80,7 @@ where
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
         let mut cursor = Cursor::new();
         while !cursor.is_done() {
-            self.sweep(&mut cursor, CHUNK, Cause::Removed, &mut |entry| !keep(entry.key(), entry.value()));
+            self.sweep(None, &mut cursor, CHUNK, Cause::Removed, &mut |entry| !keep(entry.key(), entry.value()));
         }
         self.settle();
     }
@@ -116,19 +131,16 @@ where
         let start = *self.core.reaped_to.lock();
         let mut cursor = start;
         let (mut seen, mut reaped) = (0, 0);
-        // Once around, to the end of the shard that the start is in.
-        let mut wrapped = false;
+        // Once around, to where it started.
+        let mut end = None;
         while seen < budget {
-            if cursor.is_done() {
-                if wrapped || start == Cursor::new() {
-                    break;
-                }
-                (wrapped, cursor) = (true, Cursor::new());
+            if cursor.is_done() && end.is_none() {
+                (end, cursor) = (Some(start), Cursor::new());
             }
-            if wrapped && cursor.shard > start.shard {
+            if end.is_some_and(|end| !cursor.is_before(end)) {
                 break;
             }
-            let (examined, removed) = self.sweep(&mut cursor, CHUNK.min(budget - seen), Cause::Reaped, condition);
+            let (examined, removed) = self.sweep(end, &mut cursor, CHUNK.min(budget - seen), Cause::Reaped, condition);
             seen += examined;
             reaped += removed;
         }
@@ -143,13 +155,14 @@ where
     /// through a flood of removals would keep every one of them waiting. Returns how many were seen and removed.
     fn sweep(
         &self,
+        end: Option<Cursor>,
         cursor: &mut Cursor,
         budget: usize,
         cause: Cause,
         condemned: &mut dyn FnMut(Entry<'_, K, V>) -> bool,
     ) -> (usize, usize) {
         let mut victims = Vec::new();
-        let seen = self.scan(cursor, budget, |entry| {
+        let seen = self.scan_to(end, cursor, budget, |entry| {
             if condemned(entry) {
                 victims.extend(entry.handle());
             }
@@ -161,7 +174,7 @@ where
     /// Lets table memory follow the number of entries at once, and not write by write.
     fn settle(&self) {
         for (shard, root) in self.core.shards() {
-            while shard.settle(root) {}
+            while shard.settle(root, false) {}
         }
     }
 }

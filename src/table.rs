@@ -11,10 +11,11 @@
 //! - **T1** The pointer in a root is that of a table which is there for as long as a critical section that read it is
 //!   open: a table is retired after the root has left it, or after its every home has moved.
 //! - **T2** `next` is set before the first home is marked as moved, and then never changes.
-//! - **T3** While a resize is under way the old table changes only by marks: a home's nodes are first published in the
-//!   next table, then the home is marked as moved and the tags of its nodes in that bucket cleared, by one store. Nodes
-//!   of that home that live further on keep their slots. So a lookup that read the home's control word before the mark
-//!   finds the nodes as they were at that moment, and one that reads it afterwards goes on to the next table.
+//! - **T3** While a resize is under way the old table changes only by moves: a home's nodes are first published in the
+//!   next table; then the home is marked as moved and the tags of its nodes in that bucket are cleared, by one store;
+//!   then the tags of those that live further on. So a lookup that reads the home's control word after the mark goes on
+//!   to the next table, and one that read it before and then finds nothing further on must look at it again.
+//!   A node that has moved can be reached by the next table alone: unlinking it there is enough.
 //! - **T4** A home that has not moved has no nodes in the next table: writers move a home before they use it.
 
 #![allow(unsafe_code)]
@@ -95,17 +96,25 @@ impl<K, V> Table<K, V> {
     }
 
     /// The number of buckets that takes `nodes`.
+    ///
+    /// # Panics
+    ///
+    /// If no such table fits the address space.
     pub(crate) fn buckets_for(nodes: usize) -> usize {
-        let mut buckets = 1;
-        while Self::limit(buckets) < nodes {
-            buckets *= 2;
-        }
+        let needed = (nodes as u128 * 4).div_ceil(SLOTS as u128 * 3).max(1);
+        let buckets =
+            usize::try_from(needed).ok().and_then(usize::checked_next_power_of_two).expect("capacity overflow");
+        assert!(Self::limit(buckets) >= nodes && Self::checked_layout(buckets).is_some(), "capacity overflow");
         buckets
     }
 
+    fn checked_layout(buckets: usize) -> Option<(Layout, usize)> {
+        let array = Layout::array::<Bucket<Node<K, V>>>(buckets).ok()?;
+        Layout::new::<Head<K, V>>().extend(array).ok()
+    }
+
     fn layout(buckets: usize) -> (Layout, usize) {
-        let array = Layout::array::<Bucket<Node<K, V>>>(buckets).expect("a table fits the address space");
-        Layout::new::<Head<K, V>>().extend(array).expect("a table fits the address space")
+        Self::checked_layout(buckets).expect("a table fits the address space")
     }
 
     /// An empty table of `buckets`, a power of two.
@@ -116,9 +125,11 @@ impl<K, V> Table<K, V> {
             let head = Head::<K, V> { next: AtomicPtr::new(ptr::null_mut()) };
             // SAFETY: the layout begins with a head.
             unsafe { memory.cast::<Head<K, V>>().write(head) };
+            // SAFETY: the layout has its buckets from `offset` on.
+            let first = unsafe { memory.add(offset) }.cast::<Bucket<Node<K, V>>>();
             for index in 0..buckets {
-                // SAFETY: the layout has so many buckets from `offset` on.
-                let bucket = unsafe { memory.add(offset).cast::<Bucket<Node<K, V>>>().add(index) };
+                // SAFETY: there are so many.
+                let bucket = unsafe { first.add(index) };
                 // SAFETY: as before.
                 unsafe { bucket.write(Bucket::new()) };
             }
@@ -145,9 +156,10 @@ impl<K, V> Table<K, V> {
         let destroy = |memory: *mut u8| {
             // SAFETY: `new` initialised the head.
             unsafe { memory.cast::<Head<K, V>>().drop_in_place() };
+            let first = self.first();
             for index in 0..buckets {
                 // SAFETY: `new` initialised so many buckets.
-                let bucket = unsafe { memory.add(offset).cast::<Bucket<Node<K, V>>>().add(index) };
+                let bucket = unsafe { first.add(index) };
                 // SAFETY: as before.
                 unsafe { bucket.drop_in_place() };
             }
@@ -194,8 +206,10 @@ impl<K, V> Table<K, V> {
     #[inline]
     fn bucket(&self, index: usize) -> &Bucket<Node<K, V>> {
         debug_assert!(index <= self.mask());
-        // SAFETY: the index is below the number of buckets; T1 keeps the table for as long as the caller uses it.
-        unsafe { &*self.first().add(index) }
+        // SAFETY: the index is below the number of buckets.
+        let bucket = unsafe { self.first().add(index) };
+        // SAFETY: `new` initialised it, and T1 keeps the table for as long as the caller uses it.
+        unsafe { &*bucket }
     }
 
     fn head(&self) -> &Head<K, V> {
@@ -249,7 +263,17 @@ impl<K, V> Table<K, V> {
         let mut table = self;
         let mut control = home;
         // Ends, as each turn goes to a table that a further resize has made since.
-        while control.is_moved() {
+        loop {
+            let home = hash as usize & table.mask();
+            if !control.is_moved() {
+                let found = table
+                    .walk(home, control)
+                    .find_map(|(index, control)| find_in(table.bucket(index), control, Tag::of(hash), eq));
+                // T3: what the walk was to find may have moved meanwhile. Whoever sees a tag cleared sees the mark.
+                if found.is_some() || !table.bucket(home).control().is_moved() {
+                    return found;
+                }
+            }
             table = table.next()?;
             let bucket = table.bucket(hash as usize & table.mask());
             control = bucket.control();
@@ -257,10 +281,6 @@ impl<K, V> Table<K, V> {
                 return Some(node);
             }
         }
-        table.walk(hash as usize & table.mask(), control).find_map(|(bucket, control)| {
-            let bucket = table.bucket(bucket);
-            find_in(bucket, control, Tag::of(hash), eq)
-        })
     }
 
     /// The buckets beyond `home` that nodes of it may live in, with their control words, given that of the home.
@@ -336,7 +356,7 @@ impl<K, V> Table<K, V> {
                 break;
             }
             index = (index + 1) & self.mask();
-            debug_assert_ne!(index, home, "a table is never full");
+            assert_ne!(index, home, "a table is never full");
         }
         self.for_each_before(home, index, Control::with_overflow);
     }
@@ -368,67 +388,83 @@ impl<K, V> Table<K, V> {
         if first.is_moved() {
             return;
         }
-        let mut left = first;
+        // T3, in its order. The first round leaves tags as they are, but for those of the home, which go with the mark.
+        let mut left = first.with_moved();
+        self.for_each_of(home, &mut |index, slot, control, node| {
+            // SAFETY: a node in the table is there while the shard lock is held.
+            next.place(unsafe { node.as_ref() }.header.hash as usize, control.tag(slot), node);
+            if index == home {
+                left = left.without_tag(slot);
+            }
+        });
+        self.bucket(home).set_control(left);
+        if first.overflows() {
+            self.for_each_of(home, &mut |index, slot, _, _| {
+                let bucket = self.bucket(index);
+                bucket.set_control(bucket.control().without_tag(slot));
+            });
+        }
+    }
+
+    /// Calls `each` with the nodes whose home is `home`, their bucket and slot, and the control word of that bucket.
+    fn for_each_of(self, home: usize, each: &mut impl FnMut(usize, usize, Control, NonNull<Node<K, V>>)) {
         for (index, control) in self.chain(home) {
-            let bucket = self.bucket(index);
             for slot in control.full() {
                 // SAFETY: B1.
-                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
+                let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };
                 // SAFETY: a node in the table is there while the shard lock is held.
-                let hash = unsafe { node.as_ref() }.header.hash as usize;
-                if hash & self.mask() == home {
-                    next.place(hash, control.tag(slot), node);
-                    if index == home {
-                        left = left.without_tag(slot);
-                    }
+                if unsafe { node.as_ref() }.header.hash as usize & self.mask() == home {
+                    each(index, slot, control, node);
                 }
             }
         }
-        // T3.
-        self.bucket(home).set_control(left.with_moved());
     }
 
-    /// Calls `each` with every node whose hash, masked with `mask`, is `unit`, where `mask` is one less than a power of
-    /// two. By whoever is in a critical section, or holds the lock. A node that is in the table all the while is met
+    /// Adds to `found` every node whose hash, masked with `mask`, is `unit`, where `mask` is one less than a power of
+    /// two. By whoever is in a critical section, or holds the lock. A node that is in the table all the while is found
     /// exactly once, whatever writers do meanwhile.
-    pub(crate) fn visit(self, unit: usize, mask: usize, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
+    pub(crate) fn visit(self, unit: usize, mask: usize, found: &mut Vec<NonNull<Node<K, V>>>) {
         if self.mask() <= mask {
-            return self.visit_home(unit & self.mask(), unit, mask, each);
+            return self.visit_home(unit & self.mask(), unit, mask, found);
         }
         let mut home = unit;
         while home <= self.mask() {
-            self.visit_home(home, home, self.mask(), each);
+            self.visit_home(home, home, self.mask(), found);
             home += mask + 1;
         }
     }
 
     /// Calls `each` with every node. By whoever holds the lock, or has taken the table away from everybody.
     pub(crate) fn visit_all(self, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
+        let mut found = Vec::new();
         for home in 0..=self.mask() {
-            self.visit(home, self.mask(), each);
+            self.visit(home, self.mask(), &mut found);
+            found.drain(..).for_each(&mut *each);
         }
     }
 
-    fn visit_home(self, home: usize, unit: usize, mask: usize, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
-        let control = self.bucket(home).control();
-        if control.is_moved() {
-            if let Some(next) = self.next() {
-                next.visit(unit, mask, each);
-            }
-            return;
-        }
-        // T3: once the home's control word is read, a move of it meanwhile changes nothing here.
-        for (index, control) in std::iter::once((home, control)).chain(self.walk(home, control)) {
-            let bucket = self.bucket(index);
-            for slot in control.full() {
-                // SAFETY: B1.
-                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
-                // SAFETY: B2, or the lock.
-                let hash = unsafe { node.as_ref() }.header.hash as usize;
-                if hash & mask == unit {
-                    each(node);
+    fn visit_home(self, home: usize, unit: usize, mask: usize, found: &mut Vec<NonNull<Node<K, V>>>) {
+        let before = found.len();
+        let first = self.bucket(home).control();
+        if !first.is_moved() {
+            for (index, control) in std::iter::once((home, first)).chain(self.walk(home, first)) {
+                for slot in control.full() {
+                    // SAFETY: B1.
+                    let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };
+                    // SAFETY: B2, or the lock.
+                    if unsafe { node.as_ref() }.header.hash as usize & mask == unit {
+                        found.push(node);
+                    }
                 }
             }
+            // T3, as in `find_beyond`.
+            if !first.overflows() || !self.bucket(home).control().is_moved() {
+                return;
+            }
+            found.truncate(before);
+        }
+        if let Some(next) = self.next() {
+            next.visit(unit, mask, found);
         }
     }
 }

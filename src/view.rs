@@ -10,16 +10,20 @@ use crate::node::Node;
 use crate::table::Table;
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-/// The hash of a key, in one place: ahash, for one, may hash `&Q` and `&&Q` differently (on a nightly toolchain, where it
-/// is specialised), so all must ask with the same type.
+/// The hash of a key, in one place, and the plain way round: `BuildHasher::hash_one` may be specialised (ahash's is, on a
+/// nightly toolchain), and then hashes a `&&u64` or a `Box<u64>` unlike a `u64`, of which it knows no more than that
+/// `Hash` and `Borrow` agree.
 #[inline]
+#[allow(clippy::manual_hash_one)]
 pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
-    hasher.hash_one(key)
+    let mut state = hasher.build_hasher();
+    key.hash(&mut state);
+    state.finish()
 }
 
 /// A registry as seen from within a critical section. What it returns borrows from it, and so from the guard or the
@@ -85,8 +89,8 @@ where
         Q: Hash + Eq + ?Sized,
     {
         let node = table.find(hash, |node| node.key().borrow() == key)?;
-        // SAFETY: B2, the view is used within a critical section.
-        Some(Entry { node: unsafe { node.as_ref() } })
+        // SAFETY: the view is used within a critical section, and outlasts the entry.
+        Some(unsafe { Entry::new(node) })
     }
 
     /// A handle on the entry of `key`, which outlives the critical section.
@@ -188,52 +192,64 @@ impl<K, V, S> fmt::Debug for Guard<'_, K, V, S> {
 ///
 /// What it shows stays valid for the whole of the borrow, also when the entry is removed or replaced meanwhile.
 pub struct Entry<'g, K, V> {
-    node: &'g Node<K, V>,
+    /// Found in a table, within a critical section that outlasts `'g` (B2). Not a reference: a handle made from it may
+    /// be the one whose drop leads to the node's destruction.
+    node: NonNull<Node<K, V>>,
+    _section: PhantomData<&'g Node<K, V>>,
 }
+
+// SAFETY: an entry is a shared reference to key and value.
+unsafe impl<K: Sync, V: Sync> Send for Entry<'_, K, V> {}
+// SAFETY: as for `Send`.
+unsafe impl<K: Sync, V: Sync> Sync for Entry<'_, K, V> {}
 
 impl<'g, K, V> Entry<'g, K, V> {
     /// # Safety
     ///
     /// `node` was found in a table, within a critical section that outlasts `'g`.
     pub(crate) unsafe fn new(node: NonNull<Node<K, V>>) -> Self {
-        // SAFETY: the caller's promise (B2).
-        Entry { node: unsafe { node.as_ref() } }
+        Entry { node, _section: PhantomData }
+    }
+
+    fn node(self) -> &'g Node<K, V> {
+        // SAFETY: B2, by the promise of `new`.
+        unsafe { self.node.as_ref() }
     }
 
     /// The key.
     pub fn key(self) -> &'g K {
-        self.node.key()
+        self.node().key()
     }
 
     /// The value.
     pub fn value(self) -> &'g V {
-        self.node.value()
+        self.node().value()
     }
 
     /// Whether the entry has left the registry: was removed, replaced or reaped. Once true, it stays true.
     pub fn is_unlinked(self) -> bool {
-        self.node.header.refs.is_unlinked()
+        self.node().header.refs.is_unlinked()
     }
 
     /// A handle, which outlives the critical section. `None` if the entry has left the registry.
     #[inline]
     pub fn handle(self) -> Option<Handle<K, V>> {
         // SAFETY: the reference just taken is the handle's.
-        self.node.header.refs.get_unless_unlinked().then(|| unsafe { Handle::from_reference(self.node.into()) })
+        self.node().header.refs.get_unless_unlinked().then(|| unsafe { Handle::from_reference(self.node) })
     }
 
     /// A handle on the entry, in the registry or not.
     #[inline]
     pub(crate) fn into_handle(self) -> Handle<K, V> {
-        self.node.header.refs.get();
+        self.node().header.refs.get();
         // SAFETY: the reference just taken is the handle's. It could be taken without a question, as the table's own is
         // put a grace period after the unlink (R1), and this critical section is still open.
-        unsafe { Handle::from_reference(self.node.into()) }
+        unsafe { Handle::from_reference(self.node) }
     }
 
     pub(crate) fn stamp(self) -> u32 {
         // ORDERING: Relaxed, a time stamp that orders nothing.
-        self.node.header.stamp.load(crate::sync::atomic::Ordering::Relaxed)
+        self.node().header.stamp.load(crate::sync::atomic::Ordering::Relaxed)
     }
 }
 
@@ -250,7 +266,7 @@ impl<K, V> Deref for Entry<'_, K, V> {
 
     #[inline]
     fn deref(&self) -> &V {
-        self.node.value()
+        self.node().value()
     }
 }
 

@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use epoch_registry::{Domain, Registry};
 use std::mem::forget;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
 /// Forgets something in a registry of its own. Then nothing of that domain is destroyed any more, everything else works

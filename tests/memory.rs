@@ -1,9 +1,12 @@
-//! Table memory and capacities.
+//! Table memory that is given back, and capacities that are too large.
 
 mod common;
 
 use common::*;
 use epoch_registry::Registry;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 #[test]
 fn shrink_to_fit_gives_back_what_an_empty_registry_does_not_need() {
@@ -14,16 +17,46 @@ fn shrink_to_fit_gives_back_what_an_empty_registry_does_not_need() {
 }
 
 #[test]
+fn a_sweep_that_empties_a_registry_gives_its_tables_back() {
+    let registry: Registry<u64, u64> = isolated();
+    let smallest = registry.table_bytes();
+    let sweeps: [&dyn Fn(); 3] =
+        [&|| registry.retain(|_, _| false), &|| assert_eq!(registry.drain().count(), 50_000), &|| {
+            assert_eq!(registry.reap_if(usize::MAX, |_| true), 50_000)
+        }];
+    for sweep in sweeps {
+        (0..50_000).for_each(|key| drop(registry.insert(key, key)));
+        sweep();
+        assert!(registry.is_empty());
+        assert!(registry.table_bytes() <= 16 * smallest, "{} left, of {smallest}", registry.table_bytes());
+    }
+}
+
+/// As std's collections do.
+#[test]
 fn a_capacity_beyond_the_address_space_panics() {
-    within_a_minute(|| {
-        for capacity in [usize::MAX, usize::MAX / 2, usize::MAX / 16] {
-            let registry: Registry<u64, u64> = isolated();
-            panic_of(|| registry.reserve(capacity));
-            panic_of(|| isolated_builder::<u64, u64>().capacity(capacity).build());
-            // The refused request leaves the registry as it was.
-            registry.insert(1, 1).unwrap();
-            registry.clear();
-            assert!(registry.is_empty());
+    for capacity in [usize::MAX, usize::MAX / 2, 1 << 61] {
+        for build in [true, false] {
+            let (done, result) = channel();
+            thread::spawn(move || {
+                let message = panic_of(|| match build {
+                    true => drop(isolated_builder::<u64, u64>().capacity(capacity).build()),
+                    false => isolated::<u64, u64>().reserve(capacity),
+                });
+                done.send(message).unwrap();
+            });
+            assert!(result.recv_timeout(Duration::from_secs(5)).is_ok(), "capacity {capacity:x} takes for ever");
         }
-    });
+    }
+}
+
+#[test]
+fn a_refused_reserve_leaves_the_registry_as_it_was() {
+    let registry: Registry<u64, u64> = isolated();
+    (0..100).for_each(|key| drop(registry.insert(key, key)));
+    panic_of(|| registry.reserve(1 << 61));
+    assert!((0..100).all(|key| registry.contains_key(&key)));
+    registry.clear();
+    assert!(registry.is_empty());
+    assert!((0..1000).all(|key| registry.insert(key, key).is_ok()));
 }

@@ -196,8 +196,12 @@ impl Case {
             }
             Op::Retain(modulus) => {
                 registry.retain(|_, value| value.get() % modulus != 0);
-                let gone: Vec<Key> =
-                    model.entries.iter().filter(|(_, (number, _))| number % modulus == 0).map(|(&key, _)| key).collect();
+                let gone: Vec<Key> = model
+                    .entries
+                    .iter()
+                    .filter(|(_, (number, _))| number % modulus == 0)
+                    .map(|(&key, _)| key)
+                    .collect();
                 gone.into_iter().for_each(|key| assert!(model.remove(key).is_some()));
             }
             Op::Clear => {
@@ -209,7 +213,6 @@ impl Case {
                 for handle in registry.drain().take(most) {
                     assert_eq!(Some(handle.get()), model.remove(*handle.key()));
                 }
-                assert!(most < 100 || registry.len() == model.entries.len());
             }
             Op::Get(key) => {
                 let guard = registry.pin();

@@ -84,12 +84,15 @@ fn the_drop_of_a_value_may_clear_and_drain_its_registry() {
         let drops = Arc::new(AtomicU64::new(0));
         for round in 0..200u64 {
             let (inner, drops) = (Arc::downgrade(&registry), Arc::clone(&drops));
-            drop(registry.replace(round % 50, OnDrop::new(move || {
-                drops.fetch_add(1, SeqCst);
-                if let Some(registry) = inner.upgrade() {
-                    if round % 2 == 0 { registry.clear() } else { registry.drain().for_each(drop) }
-                }
-            })));
+            drop(registry.replace(
+                round % 50,
+                OnDrop::new(move || {
+                    drops.fetch_add(1, SeqCst);
+                    if let Some(registry) = inner.upgrade() {
+                        if round % 2 == 0 { registry.clear() } else { registry.drain().for_each(drop) }
+                    }
+                }),
+            ));
             if round % 7 == 0 {
                 registry.domain().barrier();
             }
@@ -279,11 +282,9 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
     let registry: Registry<Writes, u64> = isolated();
     registry.insert(key(), 1).unwrap();
     writes.store(1, SeqCst);
-    for write in [
-        &(|| drop(registry.insert(key(), 2))) as &dyn Fn(),
-        &|| drop(registry.replace(key(), 2)),
-        &|| drop(registry.remove(&key())),
-    ] {
+    for write in [&(|| drop(registry.insert(key(), 2))) as &dyn Fn(), &|| drop(registry.replace(key(), 2)), &|| {
+        drop(registry.remove(&key()))
+    }] {
         assert_eq!(panic_of(write), MESSAGE);
         assert!(target.is_empty());
     }
@@ -294,4 +295,30 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
     assert_eq!(registry.replace(key(), 2).map(|old| *old), Some(1));
     assert_eq!(registry.remove(&key()).map(|old| *old), Some(2));
     assert!(target.insert(1, 1).is_ok());
+}
+
+/// A key whose `Eq` reads all that can be read.
+struct Reads(u64, Arc<Registry<u64, u64>>);
+
+impl Hash for Reads {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Reads {
+    fn eq(&self, other: &Self) -> bool {
+        let _ = (self.1.capacity(), self.1.table_bytes(), format!("{:?}", self.1));
+        self.0 == other.0
+    }
+}
+
+impl Eq for Reads {}
+
+#[test]
+fn an_eq_may_read_the_size_of_a_registry() {
+    let other = Arc::new(isolated());
+    let registry: Registry<Reads, u64> = isolated();
+    registry.insert(Reads(1, Arc::clone(&other)), 1).unwrap();
+    assert!(registry.insert(Reads(1, Arc::clone(&other)), 2).is_err());
 }

@@ -49,14 +49,23 @@ fn a_thread_that_dies_by_a_panic_in_a_critical_section_holds_nothing_up() {
 }
 
 type R = Registry<u64, Counted>;
+type H = Handle<u64, Counted>;
 
 /// Does things with the registry when its thread exits.
 #[derive(Default)]
-struct AtExit(Option<(Arc<R>, Ledger, Arc<AtomicU64>, Option<Handle<u64, Counted>>)>);
+struct AtExit(Option<Errand>);
+
+struct Errand {
+    registry: Arc<R>,
+    ledger: Ledger,
+    /// How many destructors began, and, in its upper half, how many came to their end.
+    ran: Arc<AtomicU64>,
+    handle: Option<H>,
+}
 
 impl Drop for AtExit {
     fn drop(&mut self) {
-        let Some((registry, ledger, ran, handle)) = self.0.take() else { return };
+        let Some(Errand { registry, ledger, ran, handle }) = self.0.take() else { return };
         let key = ran.fetch_add(1, SeqCst) + 1_000_000;
         {
             let guard = registry.pin();
@@ -100,14 +109,14 @@ fn destructors_of_thread_locals_may_use_the_registry() {
             thread::scope(|scope| {
                 scope.spawn(move || {
                     let [first, second] = pair;
-                    EARLY.with(|early| {
-                        early.borrow_mut().0 = Some((Arc::clone(registry), ledger.clone(), Arc::clone(ran), first));
-                    });
+                    let errand = |handle| {
+                        let (registry, ledger, ran) = (Arc::clone(registry), ledger.clone(), Arc::clone(ran));
+                        Some(Errand { registry, ledger, ran, handle })
+                    };
+                    EARLY.with(|early| early.borrow_mut().0 = errand(first));
                     // Registers this thread with the domain, between the two.
                     assert!(registry.lookup(&1).is_some());
-                    LATE.with(|late| {
-                        late.borrow_mut().0 = Some((Arc::clone(registry), ledger.clone(), Arc::clone(ran), second));
-                    });
+                    LATE.with(|late| late.borrow_mut().0 = errand(second));
                 });
             });
         }
@@ -122,7 +131,7 @@ fn destructors_of_thread_locals_may_use_the_registry() {
 #[test]
 fn the_last_of_a_registry_may_go_with_a_thread_local() {
     within_a_minute(|| {
-        thread_local!(static LAST: RefCell<Vec<(Registry<u64, Counted>, Handle<u64, Counted>)>> = RefCell::default());
+        thread_local!(static LAST: RefCell<Vec<(R, H)>> = RefCell::default());
         let ledger = Ledger::new();
         for pinned_first in [true, false] {
             let ledger = ledger.clone();
@@ -204,4 +213,32 @@ fn many_short_threads_with_domains_that_come_and_go_leave_nothing() {
     outer.clear();
     outer.domain().barrier();
     assert_eq!(ledger.live(), 0);
+}
+
+/// The guard is older than the end of the registry's own thread-local, the wait comes after it.
+#[test]
+fn waiting_is_refused_under_a_guard_kept_in_a_thread_local_to_the_very_end() {
+    struct Waits(Option<(Guard<'static, u64, Counted, FewBits>, std::sync::mpsc::Sender<String>)>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            if let Some((guard, result)) = self.0.take() {
+                // Sessions and guards of other threads aside: this one is pinned here and now.
+                assert!(guard.get(&1).is_none());
+                let domain = REGISTRY.domain();
+                result.send(panic_of(|| domain.synchronize())).unwrap();
+            }
+        }
+    }
+    static REGISTRY: std::sync::LazyLock<Registry<u64, Counted, FewBits>> =
+        std::sync::LazyLock::new(|| isolated_builder().hasher(FewBits { mask: u64::MAX }).build());
+    thread_local!(static KEPT: RefCell<Waits> = const { RefCell::new(Waits(None)) });
+    let (result, results) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        // Registered first, so destroyed last.
+        KEPT.with(|kept| assert!(kept.borrow().0.is_none()));
+        let guard = REGISTRY.pin();
+        KEPT.with(|kept| kept.borrow_mut().0 = Some((guard, result)));
+    });
+    let message = results.recv_timeout(std::time::Duration::from_secs(5)).expect("it waits for itself");
+    assert!(message.contains("critical section"), "{message}");
 }

@@ -1,6 +1,6 @@
 //! Reads of a registry of 1,000 and of 1,000,000 entries, in every way there is.
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_main};
 use epoch_registry::{Domain, Registry};
 use std::hint::black_box;
 
@@ -80,5 +80,10 @@ fn writes(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reads, writes);
-criterion_main!(benches);
+#[allow(missing_docs)]
+mod group {
+    use super::{reads, writes};
+    criterion::criterion_group!(benches, reads, writes);
+}
+
+criterion_main!(group::benches);

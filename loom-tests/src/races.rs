@@ -103,91 +103,120 @@ impl World {
 }
 
 pub fn models() -> Vec<Model> {
+    let model = |name, claim, bound, expected, run| Model { name, claim, bound, expected, run };
     vec![
-        Model {
-            name: "get_remove",
-            claim: "a borrowed entry is valid until its guard is dropped, whoever removes it meanwhile",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: get_remove,
-        },
-        Model {
-            name: "lookup_remove",
-            claim: "a handle taken while the entry is removed keeps it",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: lookup_remove,
-        },
-        Model {
-            name: "get_insert",
-            claim: "an entry that is found is complete",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: get_insert,
-        },
-        Model {
-            name: "lookup_replace",
-            claim: "a replaced key is never absent, and both values are whole",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: lookup_replace,
-        },
-        Model {
-            name: "borrow_to_handle_remove",
-            claim: "a borrow turns into a handle, or the entry has left the registry",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: borrow_to_handle_remove,
-        },
-        Model {
-            name: "remove_remove",
-            claim: "of two removals of one key one succeeds",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: remove_remove,
-        },
-        Model {
-            name: "insert_insert",
-            claim: "of two insertions of one key one succeeds, and the other gets its value back",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: insert_insert,
-        },
-        Model {
-            name: "clone_last_put",
-            claim: "an unlinked entry is destroyed once, after its last handle",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: clone_last_put,
-        },
-        Model {
-            name: "grow_get",
-            claim: "a key is found all through a resize",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: grow_get,
-        },
-        Model {
-            name: "handle_outlives_registry",
-            claim: "a registry and the last handle on its entry go at the same time: the value is dropped once, by then",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: handle_outlives_registry,
-        },
-        Model {
-            name: "session_remove",
-            claim: "what a session borrows is valid until its next read",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: session_remove,
-        },
-        Model {
-            name: "synchronize_reader",
-            claim: "synchronize returns after the section that was open has closed",
-            bound: None,
-            expected: 1..=u64::MAX,
-            run: synchronize_reader,
-        },
+        model(
+            "get_remove",
+            "a borrow is valid until its guard is dropped, whoever removes the entry",
+            None,
+            1..=u64::MAX,
+            get_remove,
+        ),
+        model("get_insert", "an entry that is found is complete", None, 1..=u64::MAX, get_insert),
+        model(
+            "get_update",
+            "a reader sees the value before or after an update, and either is whole",
+            None,
+            1..=u64::MAX,
+            get_update,
+        ),
+        model("get_reap", "a borrow is valid though a reaper takes the entry", None, 1..=u64::MAX, get_reap),
+        model("lookup_remove", "a handle taken while the entry is removed keeps it", None, 1..=u64::MAX, lookup_remove),
+        model(
+            "lookup_replace",
+            "a replaced key is never absent, and both values are whole",
+            None,
+            1..=u64::MAX,
+            lookup_replace,
+        ),
+        model("lookup_reap", "a handle taken while a reaper takes the entry keeps it", None, 1..=u64::MAX, lookup_reap),
+        model(
+            "iterate_remove",
+            "iteration meets the entry that stays, once, and whole",
+            None,
+            1..=u64::MAX,
+            iterate_remove,
+        ),
+        model("batch_remove", "a batch finds the key that stays", None, 1..=u64::MAX, batch_remove),
+        model(
+            "borrow_to_handle_remove",
+            "a borrow turns into a handle, or the entry has left the registry",
+            None,
+            1..=u64::MAX,
+            borrow_to_handle_remove,
+        ),
+        model("remove_remove", "of two removals of one key one succeeds", None, 1..=u64::MAX, remove_remove),
+        model(
+            "insert_insert",
+            "of two insertions of one key one succeeds; the other gets its value back",
+            None,
+            1..=u64::MAX,
+            insert_insert,
+        ),
+        model(
+            "clone_last_put",
+            "an unlinked entry is destroyed once, after its last handle",
+            None,
+            1..=u64::MAX,
+            clone_last_put,
+        ),
+        model(
+            "put_collect",
+            "a last handle dropped while others collect leaves nothing behind",
+            None,
+            1..=u64::MAX,
+            put_collect,
+        ),
+        model("grow_get", "a key is found all through a resize", None, 1..=u64::MAX, grow_get),
+        model(
+            "grow_remove",
+            "a key removed during a resize is gone when the removal returns",
+            None,
+            1..=u64::MAX,
+            grow_remove,
+        ),
+        model(
+            "handle_outlives_registry",
+            "registry and last handle go at the same time: the value is dropped, once, by then",
+            None,
+            1..=u64::MAX,
+            handle_outlives_registry,
+        ),
+        model(
+            "session_remove",
+            "what a session borrows is valid until its next read",
+            None,
+            1..=u64::MAX,
+            session_remove,
+        ),
+        model(
+            "offline_synchronize",
+            "an offline session holds nothing up, and reads safely when it is back",
+            None,
+            1..=u64::MAX,
+            offline_synchronize,
+        ),
+        model(
+            "synchronize_reader",
+            "synchronize returns after the section that was open has closed",
+            None,
+            1..=u64::MAX,
+            synchronize_reader,
+        ),
+        model(
+            "barrier_call",
+            "a barrier returns after every callback given before it, on any thread",
+            None,
+            1..=u64::MAX,
+            barrier_call,
+        ),
+        model(
+            "barrier_barrier",
+            "two barriers at once both return, with everything destroyed",
+            None,
+            1..=u64::MAX,
+            barrier_barrier,
+        ),
     ]
 }
 
@@ -367,4 +396,152 @@ fn synchronize_reader() {
         unsafe { *memory = 2 }
     });
     reading.join().unwrap();
+}
+
+fn get_update() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        let entry = guard.get(&1).expect("the key is there all the time");
+        assert!(matches!(entry.read(), 1 | 2));
+    });
+    let new = world.registry().update(&1, |_, old| world.value(old.read() + 1)).expect("the key is there");
+    assert_eq!(new.read(), 2);
+    drop(new);
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+fn get_reap() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(entry) = reader.registry().pin().get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert_eq!(world.registry().reap_if(usize::MAX, |_| true), 1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+fn lookup_reap() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(handle) = reader.registry().lookup(&1) {
+            assert_eq!(handle.read(), 1);
+        }
+    });
+    assert_eq!(world.registry().reap_if(usize::MAX, |_| true), 1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+fn iterate_remove() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        let met: Vec<u32> = guard.iter().map(|entry| entry.read()).collect();
+        assert_eq!(met.iter().filter(|&&value| value == 2).count(), 1);
+        assert!(met.iter().filter(|&&value| value == 1).count() <= 1);
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+fn batch_remove() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        let [one, two] = guard.get_many([&1, &2]).map(|entry| entry.map(|entry| entry.read()));
+        assert!(matches!(one, None | Some(1)));
+        assert_eq!(two, Some(2));
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+fn put_collect() {
+    let world = World::new(1..2);
+    let handle = world.registry().remove(&1).unwrap();
+    world.domain.barrier();
+    let putting = thread::spawn(move || drop(handle));
+    world.domain.reclaim(usize::MAX);
+    putting.join().unwrap();
+    world.account(1);
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1);
+}
+
+fn grow_remove() {
+    let world = World::new(1..6);
+    let writer = Arc::clone(&world);
+    let writing = thread::spawn(move || {
+        assert!(writer.registry().remove(&1).is_some());
+        assert!(!writer.registry().contains_key(&1));
+    });
+    assert!(world.insert(6));
+    assert!(world.registry().contains_key(&2));
+    writing.join().unwrap();
+    assert!(!world.registry().contains_key(&1));
+    world.account(6);
+}
+
+fn offline_synchronize() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let mut session = reader.registry().reader();
+        session.offline(|| ());
+        if let Some(entry) = session.get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.synchronize();
+    reading.join().unwrap();
+    world.account(1);
+}
+
+fn barrier_call() {
+    let domain = Domain::builder().name("model").build();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (other, counter) = (domain.clone(), Arc::clone(&ran));
+    let calling = thread::spawn(move || {
+        let ours = Arc::clone(&counter);
+        other.call(move || {
+            ours.fetch_add(1, Ordering::SeqCst);
+        });
+        other.barrier();
+        assert!(counter.load(Ordering::SeqCst) >= 1);
+    });
+    let counter = Arc::clone(&ran);
+    domain.call(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    calling.join().unwrap();
+    domain.barrier();
+    assert_eq!(ran.load(Ordering::SeqCst), 2);
+}
+
+fn barrier_barrier() {
+    let world = World::new(1..3);
+    assert!(world.registry().remove(&1).is_some());
+    let other = Arc::clone(&world);
+    let waiting = thread::spawn(move || {
+        other.domain.barrier();
+        assert!(other.drops.load(Ordering::SeqCst) >= 1);
+    });
+    assert!(world.registry().remove(&2).is_some());
+    world.domain.barrier();
+    assert_eq!(world.drops.load(Ordering::SeqCst), 2);
+    waiting.join().unwrap();
 }

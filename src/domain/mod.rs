@@ -8,7 +8,7 @@ mod session;
 mod thread;
 
 pub(crate) use retire::{List, Registrant, RetireQueue, put_last};
-pub(crate) use thread::Pin;
+pub(crate) use thread::{Pin, set_shard_locked, shard_locked};
 
 pub use session::Session;
 
@@ -140,14 +140,24 @@ impl Domain {
     ///
     /// # Panics
     ///
-    /// As [`synchronize`](Self::synchronize).
+    /// In a critical section of the same domain, as [`synchronize`](Self::synchronize), and in a destructor or callback
+    /// that any domain runs: two of them could wait for each other.
     pub fn barrier(&self) {
         self.refuse_to_wait("barrier");
+        assert!(
+            !Running::is_anywhere(),
+            "barrier on domain `{}` within a destructor or callback of another domain: the two could wait for each other",
+            self.name()
+        );
         self.0.barrier();
     }
 
     /// Calls `f` after a grace period: when every critical section that is open now has closed. It runs on the reclaim
-    /// side, wherever destructors run, and never on a reader. A panic in it is contained and counted.
+    /// side, wherever destructors run, and never on a reader; callbacks given by one thread run in their order, unless
+    /// several threads reclaim. A panic in it is contained and counted.
+    ///
+    /// A callback that itself holds a handle of the domain (or of an entry in it) keeps the domain from being torn down,
+    /// until it is run: without a reclaimer thread, see to it that somebody writes, or reclaims.
     ///
     /// # Progress
     ///
@@ -221,6 +231,7 @@ impl Domain {
 
     fn refuse_to_wait(&self, what: &str) {
         let name = self.name();
+        assert!(!shard_locked(), "{what} within the `Eq` of a key, which runs under a shard lock");
         assert!(
             !Running::is_within(&self.0),
             "{what} on domain `{name}` within a destructor or callback of that domain would wait for itself"
@@ -247,6 +258,10 @@ impl PartialEq for Domain {
 }
 
 impl Eq for Domain {}
+
+/// Panics of destructors and callbacks are contained, and leave the domain as it was.
+impl std::panic::RefUnwindSafe for Domain {}
+impl std::panic::UnwindSafe for Domain {}
 
 impl fmt::Debug for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

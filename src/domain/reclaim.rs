@@ -10,9 +10,9 @@
 //! A batch carries a ticket, which is the number of its grace period; a [`barrier`](Inner::barrier) takes the newest
 //! ticket there is and returns when no older one, nor that one, is in any of the lists.
 //!
-//! A destructor may put the last handle of a further node. Such a node is collected under the ticket of the batch
-//! whose destruction led to it, before that batch counts as done: a barrier waits for whole chains of them, and a
-//! chain of any length is destroyed by a loop and not by recursion.
+//! A destructor may put the last handle of a further node. Such a node is left to the run that the destructor is part
+//! of, and belongs to the same batch: a barrier waits for whole chains of them, and a chain of any length is destroyed
+//! by a loop and not by recursion.
 
 #![allow(unsafe_code)]
 
@@ -160,10 +160,10 @@ impl State {
 
 impl Inner {
     /// Empties the retire queues: nodes that must wait, and callbacks, go into a new batch whose grace period is begun
-    /// here; nodes that need not wait become ready, under `ticket` or else the newest one.
-    fn collect(&self, state: &mut State, ticket: Option<u64>) {
+    /// here; nodes that need not wait become ready.
+    fn collect(&self, state: &mut State) {
         let mut limbo = Batch { ticket: state.begun + 1, ..Batch::default() };
-        let mut ready = Batch { ticket: ticket.unwrap_or(state.begun), ..Batch::default() };
+        let mut ready = Batch { ticket: state.begun, ..Batch::default() };
         self.dirty.take(|queue, wait, done| {
             if wait.len() > 0 {
                 limbo.lists.push((queue, wait));
@@ -173,6 +173,8 @@ impl Inner {
             }
         });
         limbo.calls = std::mem::take(&mut *self.calls.lock());
+        // They are taken from the end.
+        limbo.calls.reverse();
         if !ready.is_empty() {
             state.ready.push_back(ready);
         }
@@ -224,7 +226,20 @@ impl Inner {
             let ticket = batch.ticket;
             // SAFETY: callers take it from `ready`, or `extract` it for a closed registrant, which no reader can be in:
             // guards and sessions borrow the registry.
-            let (done, panics) = unsafe { batch.run(budget) };
+            let (mut done, panics) = unsafe { batch.run(budget) };
+            loop {
+                let orphan = frame.orphans.borrow_mut().pop();
+                let Some(orphan) = orphan else { break };
+                // SAFETY: it was left to this run, and is in no list (N2).
+                let queue = unsafe { orphan.as_ref() }.owner();
+                let mut list = List::one(orphan);
+                if done < budget {
+                    // SAFETY: without references, it needs no grace period: no reader has reached it since its own.
+                    done += unsafe { list.reclaim(queue, 1) };
+                } else {
+                    batch.lists.push((queue, list));
+                }
+            }
             total += done;
             if panics > 0 {
                 // ORDERING: Relaxed, a statistic.
@@ -233,7 +248,7 @@ impl Inner {
             let mut state = self.state.lock();
             let cascade = frame.cascade.take();
             if cascade {
-                self.collect(&mut state, Some(ticket));
+                self.collect(&mut state);
             }
             let left_over = !batch.is_empty();
             if left_over {
@@ -278,11 +293,11 @@ impl Inner {
     }
 
     fn prepare(&self, state: &mut MutexGuard<'_, State>) {
-        self.collect(state, None);
-        if !state.waiting.is_empty() {
+        self.collect(state);
+        if self.grace.completed() < state.begun {
             self.advance(state);
-            state.ripen(self.grace.completed());
         }
+        state.ripen(self.grace.completed());
     }
 
     /// Destroys all that a closed registrant has retired, without a grace period, which it no longer needs: nobody can
@@ -291,7 +306,7 @@ impl Inner {
         // Within a destructor of this domain the thread's own loop, further up, will see to it.
         let _ = Running::enter(self, |frame| {
             let mut state = self.state.lock();
-            self.collect(&mut state, None);
+            self.collect(&mut state);
             let batch = state.extract(|found| NonNull::from(found) == registrant);
             self.unlock(state);
             if let Some(batch) = batch {
@@ -303,22 +318,29 @@ impl Inner {
     /// Waits until everything retired before is destroyed, and helps.
     pub(crate) fn barrier(&self) {
         let mut state = self.state.lock();
-        self.collect(&mut state, None);
-        let target = state.begun;
+        self.collect(&mut state);
+        // Q1: what was retired before, but is in a queue that is still about to become dirty, can be collected after
+        // this grace period. (It overlaps with that of what was collected just now.)
+        let collectable = self.begin_grace_period(&mut state);
+        let mut target = None;
         let mut pause = Pause::new();
         loop {
             self.prepare(&mut state);
+            if target.is_none() && self.grace.completed() >= collectable {
+                self.collect(&mut state);
+                target = Some(state.begun);
+            }
             while let Some(batch) = state.take() {
                 self.unlock(state);
                 let helped = Running::enter(self, |frame| self.run(frame, batch, usize::MAX));
                 debug_assert!(helped.is_ok(), "a barrier within a callback is refused before");
                 state = self.state.lock();
             }
-            if state.oldest_ticket().is_none_or(|oldest| oldest > target) {
+            if target.is_some_and(|target| state.oldest_ticket().is_none_or(|oldest| oldest > target)) {
                 self.unlock(state);
                 return;
             }
-            if state.running.iter().any(|&ticket| ticket <= target) {
+            if !state.running.is_empty() {
                 state.sleepers += 1;
                 sync::wait_for(&self.finished, &mut state, pause.interval());
                 state.sleepers -= 1;
@@ -351,7 +373,7 @@ impl Inner {
         let _ = Running::enter(self, |_| {
             loop {
                 let mut state = self.state.lock();
-                self.collect(&mut state, None);
+                self.collect(&mut state);
                 let mut batches: Vec<_> = std::mem::take(&mut state.waiting).into();
                 batches.extend(std::mem::take(&mut state.ready));
                 drop(state);

@@ -11,7 +11,8 @@
 //! # Invariants
 //!
 //! - **Q1** A queue is in its domain's dirty list, or about to be put there by whoever made it non-empty, exactly
-//!   while it holds nodes. Nodes leave a queue only by way of the dirty list.
+//!   while it holds nodes. Nodes leave a queue only by way of the dirty list. Whoever is about to put it there is in a
+//!   critical section: a grace period later it has, and nothing that others pushed meanwhile is overlooked.
 //! - **Q2** A registrant, with its queues and its domain, lives until it is closed, every node that was inserted is
 //!   freed, and every visitor has left. The three are counted in one word: `balance`.
 //! - **Q3** Once a registrant is closed, no node of it stays behind in a queue: whoever pushes looks at `closed`
@@ -23,14 +24,14 @@ use super::Domain;
 use super::thread::Running;
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, fence};
 use std::ptr::{self, NonNull};
 
 /// A registry, as its domain sees it: the first field of the registry's core.
 pub(crate) struct Registrant {
     pub(crate) domain: Domain,
     /// Q2: `OPEN` while the registry is there, plus nodes inserted once it is closed, less nodes freed, plus visitors.
-    balance: AtomicUsize,
+    balance: AtomicU64,
     /// Q3.
     closed: AtomicBool,
     /// Nodes destroyed.
@@ -44,7 +45,7 @@ pub(crate) struct Registrant {
 }
 
 /// Far from zero in both directions, so that no count of an open registrant is ever zero.
-const OPEN: usize = 1 << (usize::BITS - 2);
+const OPEN: u64 = 1 << 62;
 
 impl Registrant {
     /// `destroy` must be that of the nodes pushed on this registrant's queues, and `free` must fit the allocation this
@@ -56,7 +57,7 @@ impl Registrant {
     ) -> Self {
         Registrant {
             domain,
-            balance: AtomicUsize::new(OPEN),
+            balance: AtomicU64::new(OPEN),
             closed: AtomicBool::new(false),
             freed: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -76,12 +77,12 @@ impl Registrant {
     /// # Safety
     ///
     /// Pairs with one `enter`; `registrant` is not used by the caller afterwards.
-    pub(crate) unsafe fn leave(registrant: NonNull<Registrant>, freed: usize) {
+    pub(crate) unsafe fn leave(registrant: NonNull<Registrant>, freed: u64) {
         // SAFETY: Q2, the visit that ends here keeps it alive.
         let this = unsafe { registrant.as_ref() };
         if freed > 0 {
             // ORDERING: Relaxed, a statistic.
-            this.freed.fetch_add(freed as u64, Ordering::Relaxed);
+            this.freed.fetch_add(freed, Ordering::Relaxed);
         }
         let free = this.free;
         // ORDERING: AcqRel. Release, so that all uses of the registrant happen before it is freed; Acquire, for the
@@ -95,16 +96,17 @@ impl Registrant {
     /// Declares the registry gone. Nodes retired before are left to [`Domain::expedite`], which the caller is to call
     /// next, and then [`retire_self`](Self::retire_self).
     pub(crate) fn close(&self) {
-        // ORDERING: Relaxed, ordered by the fence.
-        self.closed.store(true, Ordering::Relaxed);
+        // ORDERING: Release, pairs with the Acquire in `is_closed`: whoever destroys a node without a grace period because
+        // the registry is gone does so after all that its readers did.
+        self.closed.store(true, Ordering::Release);
         // ORDERING: SeqCst, pairs with the fence in `put_last` (Q3): if our store comes first in their order, the one
         // that pushes sees `closed`; if the push comes first, our collection sees the node.
         fence(Ordering::SeqCst);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        // ORDERING: Relaxed, ordered by the fences of Q3 where it matters.
-        self.closed.load(Ordering::Relaxed)
+        // ORDERING: Acquire, pairs with the Release in `close`.
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Gives up the registry's own hold on the registrant: from here on its nodes alone keep it.
@@ -116,7 +118,7 @@ impl Registrant {
         // SAFETY: Q2, the hold that ends here keeps it alive.
         let this = unsafe { registrant.as_ref() };
         let free = this.free;
-        let hold = OPEN.wrapping_sub(inserted as usize);
+        let hold = OPEN - inserted;
         // ORDERING: AcqRel, as in `leave`.
         if this.balance.fetch_sub(hold, Ordering::AcqRel) == hold {
             // SAFETY: Q2, as in `leave`.
@@ -161,7 +163,12 @@ impl RetireQueue {
         let last = unsafe { last.as_ref() };
         // ORDERING: Relaxed, `head` is only compared, or pointed to.
         let mut head = self.head.load(Ordering::Relaxed);
+        let mut pin = None;
         loop {
+            if head.is_null() && pin.is_none() {
+                // Q1.
+                pin = Some(self.registrant().domain.inner().pin());
+            }
             last.set_next(head);
             // ORDERING: Release, pairs with the Acquire of `take`: hands the nodes over, and all that was done to
             // them, the unlink above all.
@@ -195,12 +202,14 @@ pub(crate) unsafe fn put_last(header: NonNull<Header>) {
     let queue = unsafe { header.as_ref() }.owner();
     // SAFETY: Q2, this node is not freed yet.
     let queue = unsafe { queue.as_ref() };
-    let registrant = NonNull::from(queue.registrant());
+    // Within a destructor of this domain, the run that it is part of goes on with this node.
+    if Running::adopt(queue.registrant().domain.inner(), header) {
+        return;
+    }
+    let registrant = queue.registrant;
     queue.registrant().enter();
     // SAFETY: R2; and the visit keeps the registrant alive.
     unsafe { queue.push(List::one(header)) };
-    // Within a destructor of this domain, the run that it is part of goes on with this node.
-    Running::cascade(queue.registrant().domain.inner());
     // ORDERING: SeqCst, pairs with the fence in `Registrant::close` (Q3).
     fence(Ordering::SeqCst);
     // Of a closed registrant nobody else may ever come by: no registry, no writer. The domain's handle outlives the
@@ -328,7 +337,10 @@ impl List {
     /// The nodes are of `queue`'s shard, their grace period is over, and they come from a batch, so that no one else
     /// processes them. `queue` may be gone when this returns, if the list is empty then.
     pub(crate) unsafe fn reclaim(&mut self, queue: NonNull<RetireQueue>, budget: usize) -> usize {
-        // SAFETY: Q2, the first node is not freed yet (the list is not empty: callers drop empty ones).
+        if self.len == 0 {
+            return 0;
+        }
+        // SAFETY: Q2, the first node is not freed yet.
         let registrant = unsafe { queue.as_ref() }.registrant;
         // SAFETY: as before.
         let this = unsafe { registrant.as_ref() };

@@ -2,10 +2,11 @@
 
 use super::Inner;
 use super::grace::Grace;
+use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// One thread's registration with one domain.
@@ -39,13 +40,29 @@ thread_local! {
 }
 
 const_thread_local! {
-    /// Critical sections opened after `RECORDS` was destroyed, by the destructors of other thread-locals.
+    /// Critical sections opened after `RECORDS` was destroyed, by the destructors of other thread-locals, and one more
+    /// if there were any before.
     static LATE: Cell<usize> = Cell::new(0);
 }
 
 const_thread_local! {
     /// The innermost reclamation that this thread is in the middle of.
     static RUNNING: Cell<*const Running> = Cell::new(std::ptr::null());
+}
+
+const_thread_local! {
+    /// Whether this thread holds the lock of a shard, in which case it is in the user's `Eq`.
+    static SHARD_LOCKED: Cell<bool> = Cell::new(false);
+}
+
+/// Whether this thread holds the lock of a shard.
+pub(crate) fn shard_locked() -> bool {
+    SHARD_LOCKED.with(Cell::get)
+}
+
+/// Says that this thread has taken the lock of a shard, or is about to give it back.
+pub(crate) fn set_shard_locked(locked: bool) {
+    SHARD_LOCKED.with(|cell| cell.set(locked));
 }
 
 impl Inner {
@@ -74,8 +91,8 @@ impl Inner {
     /// A pin by a destructor of another thread-local, after ours: by a registration of its own, which ends with it.
     #[cold]
     fn pin_late(&self) -> Pin {
-        LATE.with(|late| late.set(late.get() + 1));
-        Pin { guard: self.collector.register().pin(), late: Some(Late(PhantomData)) }
+        let late = Late::new(self.collector.register());
+        Pin { guard: late.0.pin(), late: Some(late) }
     }
 
     /// Whether this thread holds critical sections of this domain up.
@@ -87,6 +104,16 @@ impl Inner {
         });
         // Late sections are not told apart by domain; a wait in one is refused for all.
         recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // A section or session in some other thread-local outlives the record of it. From now on it counts as late.
+        let open = |record: &Rc<Record>| record.local.is_pinned() || record.sessions.get() > 0;
+        if self.all.get_mut().iter().any(open) {
+            LATE.with(|late| late.set(late.get() + 1));
+        }
     }
 }
 
@@ -143,8 +170,15 @@ impl std::fmt::Debug for Pin {
     }
 }
 
-/// Counts a late section for as long as it is open.
-struct Late(PhantomData<*const ()>);
+/// The registration of a late section, counted for as long as it is open.
+struct Late(LocalHandle);
+
+impl Late {
+    fn new(local: LocalHandle) -> Self {
+        LATE.with(|late| late.set(late.get() + 1));
+        Late(local)
+    }
+}
 
 impl Drop for Late {
     fn drop(&mut self) {
@@ -155,8 +189,10 @@ impl Drop for Late {
 /// That this thread runs destructors or callbacks of a domain: a frame of its stack.
 pub(crate) struct Running {
     domain: u64,
-    /// A destructor of this run put a last reference, or closed a registry, of the same domain.
+    /// A destructor or callback of this run tried to reclaim in the same domain: there may be more to do.
     pub(crate) cascade: Cell<bool>,
+    /// Nodes of the same domain whose last reference a destructor of this run has put.
+    pub(crate) orphans: RefCell<Vec<NonNull<Header>>>,
     outer: *const Running,
 }
 
@@ -167,7 +203,12 @@ impl Running {
         if Running::cascade(domain) {
             return Err(());
         }
-        let frame = Running { domain: domain.id, cascade: Cell::new(false), outer: RUNNING.with(Cell::get) };
+        let frame = Running {
+            domain: domain.id,
+            cascade: Cell::new(false),
+            orphans: RefCell::default(),
+            outer: RUNNING.with(Cell::get),
+        };
         let _restore = Restore(frame.outer);
         RUNNING.with(|running| running.set(&frame));
         Ok(f(&frame))
@@ -178,9 +219,19 @@ impl Running {
         Running::find(domain, |frame| frame.cascade.set(true))
     }
 
+    /// If this thread runs destructors or callbacks of `domain`: leaves a node without references to that run.
+    pub(crate) fn adopt(domain: &Inner, orphan: NonNull<Header>) -> bool {
+        Running::find(domain, |frame| frame.orphans.borrow_mut().push(orphan))
+    }
+
     /// Whether this thread runs destructors or callbacks of `domain`.
     pub(crate) fn is_within(domain: &Inner) -> bool {
         Running::find(domain, |_| ())
+    }
+
+    /// Whether this thread runs destructors or callbacks of any domain.
+    pub(crate) fn is_anywhere() -> bool {
+        !RUNNING.with(Cell::get).is_null()
     }
 
     #[allow(unsafe_code)]

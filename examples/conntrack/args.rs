@@ -1,0 +1,140 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use lexopt::{Arg, ValueExt};
+
+use crate::timeouts::Timeouts;
+
+pub struct Args {
+    /// The shipped capture, if none is given.
+    pub capture: Option<PathBuf>,
+    pub workers: usize,
+    pub rounds: u32,
+    pub json: Option<PathBuf>,
+    pub top: usize,
+    pub timeouts: Timeouts,
+}
+
+pub enum Command {
+    Run(Args),
+    Help,
+}
+
+impl Args {
+    /// # Errors
+    ///
+    /// If an option is unknown or its value makes no sense.
+    pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, lexopt::Error> {
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let mut parsed = Args { capture: None, workers, rounds: 1, json: None, top: 10, timeouts: Timeouts::default() };
+        let mut parser = lexopt::Parser::from_iter(args);
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Long("workers") | Arg::Short('w') => {
+                    parsed.workers =
+                        parser.value()?.parse_with(|text| in_range(text, 1024).map(|count| count as usize))?;
+                }
+                Arg::Long("repeat") | Arg::Short('r') => {
+                    parsed.rounds = parser.value()?.parse_with(|text| in_range(text, u32::MAX))?;
+                }
+                Arg::Long("json") | Arg::Short('j') => parsed.json = Some(parser.value()?.into()),
+                Arg::Long("top") | Arg::Short('t') => parsed.top = parser.value()?.parse()?,
+                Arg::Long("timeouts") => parser.value()?.parse_with(|list| parsed.timeouts.set(list))?,
+                Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+                Arg::Value(path) if parsed.capture.is_none() => parsed.capture = Some(path.into()),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(Command::Run(parsed))
+    }
+}
+
+fn in_range(text: &str, most: u32) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("not a number from 1 to {most}")),
+    }
+}
+
+pub fn help() -> String {
+    format!(
+        "\
+Replays a packet capture through a registry of flows, as nf_conntrack would see it.
+
+usage: conntrack [CAPTURE] [--workers N] [--repeat N] [--json FILE] [--top N] [--timeouts LIST]
+
+arguments:
+    CAPTURE             a pcap or pcapng file, plain or compressed with gzip or xz; `-` is the
+                        standard input. Without one, the small capture that comes with the example.
+
+options:
+    -w, --workers N     threads that track packets (default: the machine's cores). One more thread
+                        parses and deals out, another one evicts.
+    -r, --repeat N      replay the capture N times (default: 1). Each round has addresses of its own, so
+                        all its flows are new, and is later than the one before it by the length of the
+                        capture and a second, so the flows of old rounds idle out and are evicted. In
+                        the report the rounds are put together again: a flow has the packets and bytes
+                        of all rounds, `first` of the first and `last` of the last one. The capture is
+                        parsed once and then kept in memory, about 60 bytes a packet.
+    -j, --json FILE     write all flows and the registry's statistics to FILE as JSON
+    -t, --top N         flows to list, those with most bytes first (default: 10)
+        --timeouts LIST seconds without a packet, by the capture's clock, after which a flow is
+                        evicted, for instance tcp-established=600,udp=10. The defaults, which are
+                        nf_conntrack's:
+{}
+    -h, --help          this text
+
+what counts:
+    A flow is what has the same protocol, addresses and ports, in both directions; flows that use the
+    same ports one after another are tracked as several and reported as one. Endpoint `a` is the sender
+    of the first packet. Which packets count, and how, follows tshark's conversation tables (`tshark -q -z
+    conv,tcp`): bytes are lengths on the wire, a packet counts if its whole transport header was captured,
+    the fragment that completes a datagram counts for it, a tunnel of IP in IP or GRE counts for the flow
+    in it. What is in UDP (VXLAN, GTP, Teredo) counts for the outer flow only, unlike in tshark, which
+    counts it twice.
+    ICMP queries and answers are one flow by addresses and identifier (`address:identifier`); other ICMP
+    messages, errors among them, are one flow by addresses, and not packets of the flow they quote.
+    All other frames are counted as ignored, by reason.
+
+exit status:
+    0  every packet was exported exactly once
+    1  the capture cannot be read or is damaged; what could be read of it is reported
+    2  the command line is wrong, or the JSON file cannot be written
+    3  the exported flows do not account for every packet and byte of the capture
+",
+        Timeouts::default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Option<Args> {
+        match Args::parse(["conntrack"].iter().chain(args)) {
+            Ok(Command::Run(args)) => Some(args),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn options_and_defaults() {
+        let args = run(&[]).expect("no arguments are fine");
+        assert_eq!((args.capture, args.rounds, args.top), (None, 1, 10));
+        let args = run(&["--repeat", "5", "x.pcap", "-w3", "--json=out", "--top", "0"]).expect("fine");
+        assert_eq!((args.capture, args.rounds, args.top), (Some("x.pcap".into()), 5, 0));
+        assert_eq!((args.workers, args.json), (3, Some("out".into())));
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused() {
+        for args in
+            [&["--workers", "0"][..], &["--repeat", "-1"], &["--timeouts", "x=1"], &["a", "b"], &["--what"], &["--top"]]
+        {
+            assert!(run(args).is_none(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A tracked flow: the value in the registry. It counts through a shared reference, and exports itself when it
+//! is dropped.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use crate::accounts::{Collector, Counts, Export};
+use crate::packet::Packet;
+use crate::tcp::TcpWord;
+use crate::timeouts::{SECOND, Timeouts};
+use crate::tuple::{Proto, Tuple};
+
+/// UDP that has gone both ways for longer than this is a stream, as in nf_conntrack.
+const STREAM_AFTER: u64 = 2 * SECOND;
+
+/// The tuple in one round of the replay.
+///
+/// Each round has addresses of its own. No shift within 32 or 128 bits keeps clear of every address that a
+/// capture may hold, so the addresses are made wider: the round stands in front of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowKey {
+    pub tuple: Tuple,
+    pub round: u32,
+}
+
+impl Hash for FlowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tuple.hash(state);
+        state.write_u32(self.round);
+    }
+}
+
+/// A flow. Packets of one flow are all handled by one worker, in order; the reaper reads along.
+pub struct Flow {
+    tuple: Tuple,
+    /// Sender of the first packet, as an index into the counters.
+    opener: u8,
+    // ORDERING: Relaxed on all fields below. Each is a figure of its own that publishes nothing. The reaper may
+    // see an old `last`, but none older than the position the worker has announced (see `Positions`); `Drop`
+    // has the flow for itself.
+    tcp: AtomicU8,
+    first: AtomicU64,
+    last: AtomicU64,
+    packets: [AtomicU64; 2],
+    bytes: [AtomicU64; 2],
+    collector: Arc<Collector>,
+}
+
+impl Flow {
+    /// A flow that begins with this packet, which is yet to be counted.
+    pub fn new(packet: &Packet, time: u64, collector: Arc<Collector>) -> Self {
+        Flow {
+            tuple: packet.tuple,
+            opener: packet.direction as u8,
+            tcp: AtomicU8::new(TcpWord::first(packet.flags).bits()),
+            first: AtomicU64::new(time),
+            last: AtomicU64::new(time),
+            packets: Default::default(),
+            bytes: Default::default(),
+            collector,
+        }
+    }
+
+    /// Counts a packet, and takes the connection to the state it leads to.
+    pub fn count(&self, packet: &Packet, length: u32, time: u64) {
+        let side = packet.direction as usize;
+        self.packets[side].fetch_add(1, Relaxed);
+        self.bytes[side].fetch_add(u64::from(length), Relaxed);
+        // Plain stores below: one worker handles all packets of a flow.
+        if time > self.last.load(Relaxed) {
+            self.last.store(time, Relaxed);
+        } else if time < self.first.load(Relaxed) {
+            self.first.store(time, Relaxed);
+        }
+        if self.tuple.proto() == Proto::Tcp {
+            let before = self.tcp_word();
+            let after = before.next(packet.direction as u8 == self.opener, packet.flags);
+            if after != before {
+                self.tcp.store(after.bits(), Relaxed);
+            }
+        }
+    }
+
+    /// Whether the packet is of this flow, and not of a new one with the same tuple because this one has idled
+    /// out (and was not reaped yet) or was closed.
+    pub fn accepts(&self, packet: &Packet, time: u64, timeouts: &Timeouts) -> bool {
+        let is_reopened = self.tuple.proto() == Proto::Tcp && self.tcp_word().is_reopened_by(packet.flags);
+        !is_reopened && !self.is_idle(time, timeouts)
+    }
+
+    /// Whether the flow has outlived its timeout by `time`.
+    pub fn is_idle(&self, time: u64, timeouts: &Timeouts) -> bool {
+        let last = self.last.load(Relaxed);
+        time.saturating_sub(last) > self.timeout(last, timeouts)
+    }
+
+    fn timeout(&self, last: u64, timeouts: &Timeouts) -> u64 {
+        match self.tuple.proto() {
+            Proto::Tcp => timeouts.tcp(self.tcp_word().state()),
+            Proto::Udp => timeouts.udp(self.is_replied() && self.is_stream(last)),
+            Proto::IcmpQuery | Proto::IcmpOther => timeouts.icmp(self.tuple.is_ipv6()),
+        }
+    }
+
+    fn tcp_word(&self) -> TcpWord {
+        TcpWord::from_bits(self.tcp.load(Relaxed))
+    }
+
+    fn is_replied(&self) -> bool {
+        self.packets.iter().all(|count| count.load(Relaxed) > 0)
+    }
+
+    fn is_stream(&self, last: u64) -> bool {
+        last - self.first.load(Relaxed).min(last) > STREAM_AFTER
+    }
+
+    fn state_name(&self, last: u64) -> &'static str {
+        match self.tuple.proto() {
+            Proto::Tcp => self.tcp_word().state().name(),
+            _ if !self.is_replied() => "UNREPLIED",
+            Proto::Udp if self.is_stream(last) => "STREAM",
+            _ => "REPLIED",
+        }
+    }
+}
+
+impl Drop for Flow {
+    /// Whatever leaves the registry is exported here, and only here: after the last handle is gone and after
+    /// every critical section that may have counted on it, so nothing is missing.
+    fn drop(&mut self) {
+        let counts = Counts {
+            packets: self.packets.each_mut().map(|count| *count.get_mut()),
+            bytes: self.bytes.each_mut().map(|count| *count.get_mut()),
+        };
+        let (first, last) = (*self.first.get_mut(), *self.last.get_mut());
+        self.collector.export(self.tuple, Export { counts, first, last, state: self.state_name(last), flows: 1 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::TcpFlags;
+    use crate::tuple::Direction;
+
+    fn packet(proto: Proto, direction: Direction, flags: TcpFlags) -> Packet {
+        let (tuple, _) = Tuple::new(proto, ([10, 0, 0, 1].into(), 9), ([10, 0, 0, 2].into(), 53));
+        Packet { tuple, direction, flags }
+    }
+
+    fn flow(first: &Packet, time: u64) -> (Flow, Arc<Collector>) {
+        let collector = Arc::new(Collector::new());
+        let flow = Flow::new(first, time, Arc::clone(&collector));
+        flow.count(first, 100, time);
+        (flow, collector)
+    }
+
+    #[test]
+    fn a_flow_is_exported_once_with_all_it_counted() {
+        let there = packet(Proto::Udp, Direction::FromHigh, TcpFlags::default());
+        let back = packet(Proto::Udp, Direction::FromLow, TcpFlags::default());
+        let (flow, collector) = flow(&there, 1000);
+        flow.count(&back, 50, 900);
+        flow.count(&there, 1, 3 * SECOND);
+        drop(flow);
+        let export = collector.merged()[&there.tuple];
+        assert_eq!(export.counts, Counts { packets: [1, 2], bytes: [50, 101] });
+        assert_eq!((export.first, export.last, export.state, export.flows), (900, 3 * SECOND, "STREAM", 1));
+    }
+
+    #[test]
+    fn udp_lives_longer_once_it_is_a_stream() {
+        let there = packet(Proto::Udp, Direction::FromLow, TcpFlags::default());
+        let back = packet(Proto::Udp, Direction::FromHigh, TcpFlags::default());
+        let timeouts = Timeouts::default();
+        let (flow, _collector) = flow(&there, 0);
+        assert!(flow.accepts(&there, 30 * SECOND, &timeouts));
+        assert!(!flow.accepts(&there, 30 * SECOND + 1, &timeouts));
+        flow.count(&back, 1, SECOND);
+        assert!(flow.is_idle(31 * SECOND + 1, &timeouts), "an answer alone makes no stream");
+        flow.count(&back, 1, 3 * SECOND);
+        assert!(!flow.is_idle(123 * SECOND, &timeouts));
+        assert!(flow.is_idle(123 * SECOND + 1, &timeouts));
+    }
+
+    #[test]
+    fn a_syn_after_a_reset_is_another_flow() {
+        let syn = packet(Proto::Tcp, Direction::FromLow, TcpFlags { syn: true, ..Default::default() });
+        let reset = packet(Proto::Tcp, Direction::FromHigh, TcpFlags { rst: true, ..Default::default() });
+        let (flow, _collector) = flow(&syn, 0);
+        assert!(flow.accepts(&syn, 1, &Timeouts::default()), "a repeated SYN is not");
+        flow.count(&reset, 1, 2);
+        assert!(!flow.accepts(&syn, 3, &Timeouts::default()));
+        assert!(flow.accepts(&reset, 3, &Timeouts::default()));
+    }
+}

@@ -1,0 +1,118 @@
+//! Evicts flows that are idle by the capture's own clock.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::thread::Thread;
+use std::time::Duration;
+
+use crate::replay::Flows;
+use crate::timeouts::Timeouts;
+
+/// Entries examined, and destroyed, at a time.
+const BUDGET: usize = 512;
+/// How often the clock is looked at when it does not move.
+const NAP: Duration = Duration::from_millis(1);
+/// Sweeps are not closer together than this by the capture's clock, in nanoseconds.
+const SHORTEST_INTERVAL: u64 = 1_000_000;
+/// Flows that may come on top of twice what a sweep left before the reaper is waited for.
+const LEEWAY: usize = 16 << 10;
+
+/// How far each worker has come, by the capture's clock.
+pub struct Positions(Vec<AtomicU64>);
+
+impl Positions {
+    pub fn new(workers: usize) -> Self {
+        Positions((0..workers).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The worker has counted every packet up to this time.
+    pub fn announce(&self, worker: usize, time: u64) {
+        // ORDERING: Release, pairs with the Acquire in `clock`: who sees this time sees what was counted by then,
+        // so no flow is evicted over a packet that the reaper has not seen.
+        self.0[worker].store(time, Release);
+    }
+
+    /// The time that all workers have passed.
+    fn clock(&self) -> u64 {
+        // ORDERING: Acquire, pairs with the Release in `announce`.
+        self.0.iter().map(|position| position.load(Acquire)).min().unwrap_or(0)
+    }
+}
+
+pub struct Reaper<'r> {
+    registry: &'r Flows,
+    positions: &'r Positions,
+    timeouts: &'r Timeouts,
+    /// When the next sweep is due, by the capture's clock.
+    next_sweep: AtomicU64,
+    /// Live flows after the last one.
+    left: AtomicUsize,
+    is_stopped: AtomicBool,
+    peak_live: AtomicU64,
+}
+
+impl<'r> Reaper<'r> {
+    pub fn new(registry: &'r Flows, positions: &'r Positions, timeouts: &'r Timeouts) -> Self {
+        Reaper {
+            registry,
+            positions,
+            timeouts,
+            next_sweep: AtomicU64::new(0),
+            left: AtomicUsize::new(0),
+            is_stopped: AtomicBool::new(false),
+            peak_live: AtomicU64::new(0),
+        }
+    }
+
+    /// Sweeps the registry again and again, until it is stopped: each time the capture's clock has moved on by
+    /// half the shortest timeout, so that no flow stays for more than half as long again as it should.
+    pub fn run(&self) {
+        let interval = (self.timeouts.shortest() / 2).max(SHORTEST_INTERVAL);
+        // ORDERING: Relaxed, on all fields: figures and a flag that publish nothing. The workers' work is ordered by
+        // joining them.
+        while !self.is_stopped.load(Relaxed) {
+            if !self.is_due() {
+                std::thread::park_timeout(NAP);
+                continue;
+            }
+            let clock = self.positions.clock();
+            self.sweep(clock);
+            self.left.store(self.registry.len(), Relaxed);
+            self.next_sweep.store(clock.saturating_add(interval), Relaxed);
+        }
+    }
+
+    /// Waits while a sweep is due and the registry has more than doubled since the last one: the threads that
+    /// create flows must not outrun the one that evicts them, or memory would follow the flows ever seen.
+    pub fn catch_up(&self) {
+        while self.is_due() && self.registry.len() > 2 * self.left.load(Relaxed) + LEEWAY {
+            std::thread::sleep(NAP / 10);
+        }
+    }
+
+    /// Also while it is under way.
+    fn is_due(&self) -> bool {
+        self.positions.clock() >= self.next_sweep.load(Relaxed)
+    }
+
+    pub fn stop(&self, thread: &Thread) {
+        self.is_stopped.store(true, Relaxed);
+        thread.unpark();
+    }
+
+    /// Most flows that were live at a sweep.
+    pub fn peak_live(&self) -> u64 {
+        self.peak_live.load(Relaxed)
+    }
+
+    /// Examines as many entries as there are, in pieces, and destroys what earlier evictions left behind.
+    fn sweep(&self, clock: u64) {
+        let live = self.registry.len();
+        // ORDERING: Relaxed, a figure for the report, read after this thread is joined.
+        self.peak_live.fetch_max(live as u64, Relaxed);
+        for _ in 0..live.div_ceil(BUDGET) {
+            self.registry.reap_if(BUDGET, |flow| flow.is_idle(clock, self.timeouts));
+            self.registry.domain().reclaim(BUDGET);
+        }
+    }
+}

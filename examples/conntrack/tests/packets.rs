@@ -1,0 +1,183 @@
+//! Which flow a frame belongs to.
+
+use super::frames::*;
+use crate::packet::{Ignored, Parser};
+
+/// The flow as `protocol sender receiver`, or why there is none.
+fn flow_with(parser: &mut Parser, link: u16, frame: &[u8]) -> Result<String, Ignored> {
+    parser.parse(link, frame).map(|packet| {
+        let (from, to) = (packet.tuple.sender(packet.direction), packet.tuple.sender(packet.direction.reversed()));
+        format!("{} {from} {to}", packet.tuple.proto_name())
+    })
+}
+
+fn flow(link: u16, frame: &[u8]) -> Result<String, Ignored> {
+    flow_with(&mut Parser::default(), link, frame)
+}
+
+fn in_ethernet(kind: u16, body: &[u8]) -> Result<String, Ignored> {
+    flow(1, &ethernet(kind, body))
+}
+
+const TCP_FLOW: &str = "tcp 10.0.0.1:40000 10.0.0.2:80";
+const TCP6_FLOW: &str = "tcp 2001:db8::1:40000 2001:db8::2:80";
+
+fn tcp4() -> Vec<u8> {
+    ipv4(A, B, 6, &tcp(40000, 80, SYN))
+}
+
+fn tcp6() -> Vec<u8> {
+    ipv6(v6(1), v6(2), 6, &tcp(40000, 80, SYN))
+}
+
+#[test]
+fn link_types() {
+    let v4 = |head: &[u8]| cat(&[head, &tcp4()]);
+    let v6 = |head: &[u8]| cat(&[head, &tcp6()]);
+    let cooked = |kind: [u8; 2]| cat(&[&[0; 14], &kind]);
+    let cooked2 = |kind: [u8; 2]| cat(&[&kind, &[0; 18]]);
+    for (link, frame, expected) in [
+        (0, v4(&[2, 0, 0, 0]), TCP_FLOW),
+        (0, v4(&[0, 0, 0, 2]), TCP_FLOW),
+        (0, v6(&[24, 0, 0, 0]), TCP6_FLOW),
+        (0, v6(&[0, 0, 0, 28]), TCP6_FLOW),
+        (0, v6(&[30, 0, 0, 0]), TCP6_FLOW),
+        (108, v4(&[0, 0, 0, 2]), TCP_FLOW),
+        (113, v4(&cooked([8, 0])), TCP_FLOW),
+        (113, v6(&cooked([0x86, 0xdd])), TCP6_FLOW),
+        (276, v4(&cooked2([8, 0])), TCP_FLOW),
+        (276, v6(&cooked2([0x86, 0xdd])), TCP6_FLOW),
+        (101, v4(&[]), TCP_FLOW),
+        (12, v6(&[]), TCP6_FLOW),
+        (228, v4(&[]), TCP_FLOW),
+        (229, v6(&[]), TCP6_FLOW),
+        (9, v4(&[0xff, 3, 0, 0x21]), TCP_FLOW),
+    ] {
+        assert_eq!(flow(link, &frame).as_deref(), Ok(expected), "link type {link}");
+    }
+    assert_eq!(flow(108, &v4(&[2, 0, 0, 0])), Err(Ignored::NotIp), "loop is in network byte order only");
+    assert_eq!(flow(147, &tcp4()), Err(Ignored::LinkType));
+}
+
+#[test]
+fn ethernet_with_tags_labels_and_tunnels() {
+    let tag = |kind: u16, body: &[u8]| cat(&[&[0, 7], &kind.to_be_bytes(), body]);
+    let (inner, inner6) = (tcp4(), tcp6());
+    let llc = cat(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &inner]);
+    let outer = |protocol, body: &[u8]| ipv4([1, 1, 1, 1], [2, 2, 2, 2], protocol, body);
+    for (kind, body) in [
+        (0x8100, tag(0x0800, &inner)),
+        (0x88a8, tag(0x8100, &tag(0x0800, &inner))),
+        (0x8100, tag(0x8100, &tag(0x8100, &tag(0x0800, &inner)))),
+        (llc.len() as u16, llc.clone()),
+        (0x8847, cat(&[&[0, 1, 0, 9], &[0, 1, 1, 9], &inner])),
+        (0x8864, cat(&[&[0x11, 0, 0, 5, 0, 42, 0, 0x21], &inner])),
+        (0x0800, outer(4, &inner)),
+        (0x0800, outer(47, &cat(&[&[0, 0, 8, 0], &inner]))),
+        (0x0800, outer(47, &cat(&[&[0xb0, 0, 8, 0], &[0; 12], &inner]))),
+    ] {
+        assert_eq!(in_ethernet(kind, &body).as_deref(), Ok(TCP_FLOW));
+    }
+    assert_eq!(in_ethernet(0x0800, &outer(41, &inner6)).as_deref(), Ok(TCP6_FLOW));
+    let endless = (0..40).fold(tcp4(), |inner, _| outer(4, &inner));
+    assert_eq!(in_ethernet(0x0800, &endless), Err(Ignored::Malformed));
+    assert_eq!(in_ethernet(0x0806, &[0; 28]), Err(Ignored::NotIp));
+    assert_eq!(in_ethernet(0x0800, &ipv4(A, B, 132, &[0; 20])), Err(Ignored::OtherProtocol));
+    assert_eq!(in_ethernet(0x86dd, &inner), Err(Ignored::Malformed));
+    assert_eq!(flow(1, &[]), Err(Ignored::Truncated));
+}
+
+#[test]
+fn a_packet_counts_once_its_whole_transport_header_is_there() {
+    let mut segment = tcp(40000, 80, ACK);
+    segment[12] = 8 << 4;
+    let frame = ethernet(0x0800, &ipv4(A, B, 6, &cat(&[&segment, &[1; 12], b"payload"])));
+    for length in 0..=frame.len() {
+        let expected = if length >= 14 + 20 + 32 { Ok(TCP_FLOW.to_string()) } else { Err(Ignored::Truncated) };
+        assert_eq!(flow(1, &frame[..length]), expected, "{length} bytes captured");
+    }
+    let frame = ethernet(0x0800, &ipv4(A, B, 17, &udp(5000, 53, b"payload")));
+    for length in 0..=frame.len() {
+        assert_eq!(flow(1, &frame[..length]).is_ok(), length >= 14 + 20 + 8, "{length} bytes captured");
+    }
+}
+
+#[test]
+fn lengths_that_make_no_sense() {
+    let with = |at: usize, value: [u8; 2], mut packet: Vec<u8>| {
+        packet[at..at + 2].copy_from_slice(&value);
+        in_ethernet(0x0800, &packet)
+    };
+    assert_eq!(with(2, [0, 0], tcp4()).as_deref(), Ok(TCP_FLOW), "a length for the card to fill in");
+    assert_eq!(with(2, [0, 19], tcp4()), Err(Ignored::Malformed), "IPv4 shorter than its header");
+    assert_eq!(with(2, [0, 39], tcp4()), Err(Ignored::Truncated), "what is behind the length is padding");
+    assert_eq!(with(2, [15, 0], tcp4()).as_deref(), Ok(TCP_FLOW), "longer than captured");
+    assert_eq!(with(32, [4 << 4, SYN], tcp4()), Err(Ignored::Malformed), "TCP shorter than its header");
+    assert_eq!(with(32, [6 << 4, SYN], tcp4()), Err(Ignored::Truncated), "TCP longer than its packet");
+    let datagram = || ipv4(A, B, 17, &udp(5000, 53, b"abcd"));
+    assert_eq!(with(24, [0, 7], datagram()), Err(Ignored::Malformed), "UDP shorter than its header");
+    assert!(with(24, [1, 0], datagram()).is_ok(), "UDP longer than its packet");
+    assert_eq!(with(24, [0, 0], datagram()), Err(Ignored::Malformed));
+    assert!(in_ethernet(0x86dd, &ipv6(v6(1), v6(2), 17, &[0, 1, 0, 2, 0, 0, 0, 0])).is_ok(), "a jumbogram");
+}
+
+#[test]
+fn ipv6_extension_headers() {
+    let segment = tcp(40000, 80, SYN);
+    let hop_by_hop = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let routing = |next: u8, left: u8| cat(&[&[next, 2, 0, left, 0, 0, 0, 0], &v6(9).octets()]);
+    let authentication = |next: u8| cat(&[&[next, 4], &[0; 22]]);
+    let fragment = |next: u8| [next, 0, 0, 0, 0, 0, 0, 7];
+    let to_last_hop = "tcp 2001:db8::1:40000 2001:db8::9:80";
+    for (next, headers, expected) in [
+        (0, hop_by_hop(6).to_vec(), TCP6_FLOW),
+        (60, cat(&[&hop_by_hop(60), &hop_by_hop(6)]), TCP6_FLOW),
+        (43, routing(6, 0), TCP6_FLOW),
+        (43, routing(6, 1), to_last_hop),
+        (51, authentication(6), TCP6_FLOW),
+        (44, fragment(6).to_vec(), TCP6_FLOW),
+        (0, cat(&[&hop_by_hop(43), &routing(51, 0), &authentication(44), &fragment(6)]), TCP6_FLOW),
+    ] {
+        let packet = ipv6(v6(1), v6(2), next, &cat(&[&headers, &segment]));
+        assert_eq!(in_ethernet(0x86dd, &packet).as_deref(), Ok(expected));
+    }
+    assert_eq!(in_ethernet(0x86dd, &ipv6(v6(1), v6(2), 59, &segment)), Err(Ignored::OtherProtocol));
+}
+
+#[test]
+fn icmp_queries_have_an_identifier_and_errors_are_not_what_they_quote() {
+    let echo = |kind| in_ethernet(0x0800, &ipv4(A, B, 1, &icmp(kind, [0x12, 0x34, 0, 1], b"ping")));
+    assert_eq!(echo(8).as_deref(), Ok("icmp 10.0.0.1:4660 10.0.0.2:4660"));
+    assert_eq!(echo(0), echo(8));
+    let quoted = tcp4();
+    for kind in [3, 4, 5, 11, 12] {
+        let error = ipv4(A, B, 1, &icmp(kind, [0; 4], &quoted));
+        assert_eq!(in_ethernet(0x0800, &error).as_deref(), Ok("icmp 10.0.0.1 10.0.0.2"));
+    }
+    let error6 = ipv6(v6(1), v6(2), 58, &icmp(1, [0; 4], &tcp6()));
+    assert_eq!(in_ethernet(0x86dd, &error6).as_deref(), Ok("icmpv6 2001:db8::1 2001:db8::2"));
+    let echo6 = ipv6(v6(1), v6(2), 58, &icmp(128, [0, 5, 0, 1], b""));
+    assert_eq!(in_ethernet(0x86dd, &echo6).as_deref(), Ok("icmpv6 2001:db8::1:5 2001:db8::2:5"));
+}
+
+#[test]
+fn the_frame_that_completes_a_datagram_counts() {
+    let datagram = udp(5000, 53, &[7; 48]);
+    let pieces = |id| {
+        let piece = |offset: usize, more: u16| {
+            let body = &datagram[offset..(offset + 24).min(datagram.len())];
+            ethernet(0x0800, &ipv4_fragment(A, B, 17, body, id, offset as u16 | more))
+        };
+        [piece(0, 1 << 13), piece(24, 1 << 13), piece(48, 0)]
+    };
+    let mut parser = Parser::default();
+    let (one, other) = (pieces(1), pieces(2));
+    let mut feed = |frame: &[u8]| flow_with(&mut parser, 1, frame);
+    for frame in [&one[2], &other[0], &one[0], &other[2]] {
+        assert_eq!(feed(frame), Err(Ignored::Fragment));
+    }
+    assert_eq!(feed(&one[1]).as_deref(), Ok("udp 10.0.0.1:5000 10.0.0.2:53"));
+    assert_eq!(feed(&other[1]).as_deref(), Ok("udp 10.0.0.1:5000 10.0.0.2:53"));
+    assert!(feed(&one[0][..one[0].len() - 1]).is_ok(), "not all captured, the first one counts by itself");
+    assert_eq!(feed(&one[1][..one[1].len() - 1]), Err(Ignored::Fragment));
+}

@@ -1,0 +1,240 @@
+//! Domains: isolated from each other, and torn down with everything in them.
+
+mod common;
+
+use common::*;
+use epoch_registry::{Domain, ForeignGuard, Handle, Registry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+
+#[test]
+fn a_guard_in_one_domain_does_not_hold_up_another() {
+    let ledger = Ledger::new();
+    let (held, free): (Registry<u64, Counted>, Registry<u64, Counted>) = (isolated(), isolated());
+    drop(held.insert(1, ledger.value(1)));
+    drop(free.insert(1, ledger.value(2)));
+    let guard = held.pin();
+    let session = held.domain().session();
+    let entry = guard.get(&1).unwrap();
+    drop((held.remove(&1), free.remove(&1)));
+    free.domain().synchronize();
+    free.domain().barrier();
+    assert_eq!((ledger.live(), entry.get()), (1, 1));
+    drop((guard, session));
+    held.domain().barrier();
+    assert_eq!(ledger.live(), 0);
+}
+
+#[test]
+fn registries_of_one_domain_share_its_critical_sections() {
+    let ledger = Ledger::new();
+    let domain = Domain::new();
+    let [one, two]: [Registry<u64, Counted>; 2] =
+        std::array::from_fn(|_| Registry::builder().domain(domain.clone()).build());
+    drop((one.insert(1, ledger.value(1)), two.insert(1, ledger.value(2))));
+    let guard = domain.pin();
+    let (first, second) = (one.view(&guard).unwrap(), two.view(&guard).unwrap());
+    let entries = (first.get(&1).unwrap(), second.get(&1).unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| drop((one.remove(&1), two.remove(&1))));
+    });
+    (0..1000).for_each(|_| assert_eq!(domain.reclaim(100), 0));
+    assert_eq!((entries.0.get(), entries.1.get(), ledger.live()), (1, 2, 2));
+    drop(guard);
+    domain.barrier();
+    assert_eq!(ledger.live(), 0);
+}
+
+#[test]
+fn a_view_under_a_guard_of_another_domain_is_refused() {
+    let registry: Registry<u64, u64> = isolated();
+    let other = Domain::new();
+    assert_eq!(registry.view(&other.pin()).err(), Some(ForeignGuard));
+    assert!(registry.view(&registry.domain().pin()).is_ok());
+    assert!(registry.view(&registry.domain().session().pin()).is_ok());
+    assert!(registry.view(&other.session().pin()).is_err());
+}
+
+/// What a domain's life hangs on, let go of in every order: each time everything is destroyed with the last.
+#[test]
+fn a_domain_is_torn_down_with_everything_whatever_goes_last() {
+    within_a_minute(|| {
+        for reclaimer in [false, true] {
+            for order in 0..24usize {
+                let ledger = Ledger::new();
+                let domain = Domain::builder().reclaimer(reclaimer).build();
+                let registry: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
+                (0..10).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+                drop(registry.remove(&1));
+                let (held, removed) = (registry.lookup(&2).unwrap(), registry.remove(&3).unwrap());
+                let callback = ledger.value(100);
+                domain.call(move || drop(callback));
+                let session = domain.session();
+                let mut parts: Vec<Box<dyn FnOnce()>> = vec![
+                    Box::new(|| drop(domain)),
+                    Box::new(|| drop(registry)),
+                    Box::new(|| drop((held, removed))),
+                    Box::new(|| drop(session)),
+                ];
+                let mut rest = order;
+                while !parts.is_empty() {
+                    let next = parts.remove(rest % parts.len());
+                    rest /= parts.len() + 1;
+                    next();
+                }
+                assert!(soon(|| ledger.live() == 0), "order {order}, {} left", ledger.live());
+                assert!(reclaimer || ledger.live() == 0);
+                assert_eq!(ledger.created(), 11);
+            }
+        }
+    });
+}
+
+#[test]
+fn callbacks_all_run_at_the_teardown_those_given_by_callbacks_included() {
+    let ran = Arc::new(AtomicU64::new(0));
+    let domain = Domain::new();
+    // The callbacks hold no handle on the domain, which would keep it.
+    for n in 0..100u64 {
+        let ran = Arc::clone(&ran);
+        domain.call(move || {
+            ran.fetch_add(n, SeqCst);
+        });
+    }
+    let other = Domain::new();
+    let (inner, seen) = (other.clone(), Arc::clone(&ran));
+    domain.call(move || {
+        inner.call(move || {
+            seen.fetch_add(1 << 32, SeqCst);
+        });
+    });
+    drop(domain);
+    assert_eq!(ran.load(SeqCst), 99 * 50);
+    drop(other);
+    assert_eq!(ran.load(SeqCst), (1 << 32) + 99 * 50);
+}
+
+/// The names of this process's threads.
+#[cfg(target_os = "linux")]
+fn threads_named(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // A thread may end between the listing and the read.
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_reclaimer_thread_bears_the_domains_name_and_is_joined_at_the_teardown() {
+    for round in 0..20 {
+        let domain = Domain::builder().name("joined").reclaimer(true).build();
+        assert!(soon(|| threads_named("joined-reclaim") == 1));
+        if round % 2 == 0 {
+            let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+            drop(registry.insert(1, 1));
+            drop(registry.remove(&1));
+        }
+        drop(domain);
+        // It may be the thread itself that ends the domain, in which case it ends soon after.
+        assert!(soon(|| threads_named("joined-reclaim") == 0), "the thread outlives its domain");
+    }
+}
+
+#[test]
+fn an_idle_reclaimer_does_not_keep_its_domain() {
+    let ledger = Ledger::new();
+    for _ in 0..50 {
+        let domain = Domain::builder().reclaimer(true).build();
+        let value = ledger.value(1);
+        let guard = domain.pin();
+        domain.call(move || drop(value));
+        drop(guard);
+        drop(domain);
+    }
+    assert!(soon(|| ledger.live() == 0));
+}
+
+#[test]
+fn dozens_of_domains_work_side_by_side_and_one_after_another() {
+    let ledger = Ledger::new();
+    for _ in 0..times(3) {
+        let registries: Vec<Registry<u64, Counted>> = (0..60)
+            .map(|n| Registry::builder().domain(Domain::builder().reclaimer(n % 6 == 0).build()).build())
+            .collect();
+        let guards: Vec<_> = registries.iter().step_by(2).map(|registry| registry.pin()).collect();
+        thread::scope(|scope| {
+            for id in 0..3 {
+                let (registries, ledger) = (&registries, &ledger);
+                scope.spawn(move || {
+                    for (n, registry) in registries.iter().enumerate() {
+                        drop(registry.insert(id, ledger.value(id)));
+                        assert_eq!(registry.pin().get(&id).unwrap().get(), id);
+                        drop(registry.remove(&id));
+                        if n % 2 == 1 {
+                            registry.domain().barrier();
+                        }
+                    }
+                });
+            }
+        });
+        drop(guards);
+        registries.iter().for_each(|registry| registry.domain().barrier());
+        assert_eq!(ledger.live(), 0);
+    }
+}
+
+/// The last handle of a registry that is gone, dropped by one thread while another drops the registry itself.
+#[test]
+fn a_registry_and_its_last_handles_may_go_at_the_same_time_on_several_threads() {
+    within_a_minute(|| {
+        let ledger = Ledger::new();
+        for round in 0..times(500) as u64 {
+            let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(Domain::new()).build();
+            let handles: Vec<Handle<u64, Counted>> =
+                (0..4).map(|key| registry.insert(key, ledger.value(round)).ok().unwrap()).collect();
+            if round % 2 == 0 {
+                registry.clear();
+            }
+            thread::scope(|scope| {
+                let mut handles = handles.into_iter();
+                for _ in 0..2 {
+                    let mine = (handles.next(), handles.next());
+                    scope.spawn(move || drop(mine));
+                }
+                drop(registry);
+            });
+            assert_eq!(ledger.live(), 0, "round {round}");
+        }
+    });
+}
+
+#[test]
+fn reclaim_destroys_no_more_than_its_budget() {
+    let ledger = Ledger::new();
+    let registry: Registry<u64, Counted> = isolated();
+    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    registry.clear();
+    let before = ledger.dropped();
+    assert_eq!(registry.domain().reclaim(0), 0);
+    assert_eq!(ledger.dropped(), before);
+    while ledger.live() > 0 {
+        let before = ledger.dropped();
+        let done = registry.domain().reclaim(7);
+        // The tables that `clear` retired count, too.
+        assert!(done <= 7 && ledger.dropped() - before <= 7);
+    }
+    let backlog = registry.domain().backlog();
+    assert!(backlog <= 4, "four tables at the most, and not {backlog} objects, still wait");
+}
+
+#[test]
+fn domains_are_equal_to_their_clones_alone_and_the_global_one_is_the_default() {
+    let (one, two) = (Domain::new(), Domain::builder().name("two").build());
+    assert!(one == one.clone() && one != two && two.name() == "two");
+    assert_eq!(&Domain::default(), Domain::global());
+    assert_eq!(Registry::<u64, u64>::new().domain(), Domain::global());
+    let before = one.grace_periods();
+    one.synchronize();
+    assert!(one.grace_periods() > before);
+}

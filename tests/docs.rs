@@ -1,0 +1,33 @@
+//! What the documents name is there.
+
+use std::fs;
+use std::path::Path;
+
+/// Whether `source` defines a function, or a loom model, of that name.
+fn defines(source: &str, name: &str) -> bool {
+    source.contains(&format!("fn {name}(")) || source.contains(&format!("\"{name}\""))
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let mut named = 0;
+    for citation in text.split('`').filter(|part| part.contains("::") && part.chars().all(|c| c != ' ')) {
+        let (place, name) = citation.split_once("::").unwrap();
+        let source = match place {
+            "View" | "Stats" | "Domain" => continue,
+            "model" => root.join("loom-tests/src/races.rs"),
+            "refs" => root.join("src/refs.rs"),
+            file => root.join("tests").join(file).with_extension("rs"),
+        };
+        // A crate from the registry comes without the models.
+        let Ok(source) = fs::read_to_string(&source) else {
+            assert_eq!(place, "model", "{citation}: there is no {}", source.display());
+            continue;
+        };
+        assert!(defines(&source, name), "{citation} is named in docs/guarantees.md, and is not there");
+        named += 1;
+    }
+    assert!(named > 40, "only {named} tests found: is the document still read right?");
+}

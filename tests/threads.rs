@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use epoch_registry::{Guard, Handle, Reader, Registry};
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 #[test]

@@ -12,11 +12,11 @@
 
 #![allow(unsafe_code)]
 
-use crate::bucket::Tag;
+use crate::counts::Counts;
 use crate::domain::{Domain, List, Registrant, RetireQueue, set_shard_locked, shard_locked};
 use crate::node::Node;
-use crate::sync::atomic::Ordering;
-use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::resize::{Site, State, retire_table};
+use crate::sync::{Mutex, MutexGuard};
 use crate::table::{Root, Table};
 use std::ptr::NonNull;
 
@@ -28,66 +28,6 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     pub(crate) counts: Counts,
 }
 
-/// What the lock guards.
-pub(crate) struct State<K, V> {
-    /// The table at the root.
-    table: Table<K, V>,
-    resize: Option<Resize<K, V>>,
-    /// Nodes in the shard.
-    live: usize,
-    /// The size below which the table does not shrink, in buckets.
-    floor: usize,
-    /// Removals since this shard last saw to it that something is reclaimed.
-    retired: u32,
-}
-
-/// A move of all nodes to another table, under way.
-struct Resize<K, V> {
-    to: Table<K, V>,
-    /// The first home that may not have moved.
-    next_home: usize,
-}
-
-/// Statistics, written under the lock and read without it.
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) inserted: Count,
-    pub(crate) removed: Count,
-    pub(crate) replaced: Count,
-    pub(crate) reaped: Count,
-    pub(crate) resizes: Count,
-    /// Nodes that the shard takes before it grows.
-    pub(crate) capacity: Count,
-    /// Bytes that its tables take.
-    pub(crate) bytes: Count,
-}
-
-pub(crate) struct Count(AtomicU64);
-
-impl Default for Count {
-    fn default() -> Self {
-        Count(AtomicU64::new(0))
-    }
-}
-
-impl Count {
-    /// Under the shard lock.
-    fn add(&self, by: u64) {
-        // ORDERING: Relaxed, a statistic. No addition is lost: the lock keeps writers apart.
-        self.0.store(self.0.load(Ordering::Relaxed) + by, Ordering::Relaxed);
-    }
-
-    fn set(&self, to: u64) {
-        // ORDERING: Relaxed, a statistic.
-        self.0.store(to, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        // ORDERING: Relaxed, a statistic.
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// Why a node leaves the registry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -95,8 +35,6 @@ pub(crate) enum Cause {
     Reaped,
 }
 
-/// Homes that a write moves while a resize is under way, beside the one that it uses.
-const STEP: usize = 2;
 /// Removals in a shard after which it drives reclamation whatever the time.
 const DUE: u32 = 64;
 
@@ -136,6 +74,10 @@ where
         &self.queue.registrant().domain
     }
 
+    fn site<'s>(&'s self, root: &'s Root<K, V>) -> Site<'s, K, V> {
+        Site { root, counts: &self.counts, domain: self.domain() }
+    }
+
     fn lock(&self) -> Locked<'_, K, V> {
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
         let state = self.state.lock();
@@ -154,7 +96,7 @@ where
     ) -> Result<(), NonNull<Node<K, V>>> {
         let mut locked = self.lock();
         let state = &mut *locked.0;
-        let table = state.table_for(hash, root, self);
+        let table = state.table_for(hash, self.site(root));
         if let Some((_, holder)) = table.locate(hash, eq) {
             // SAFETY: S1.
             unsafe { holder.as_ref() }.header.refs.get();
@@ -162,7 +104,7 @@ where
             self.domain().inner().assist(false);
             return Err(holder);
         }
-        state.publish(table, hash, node, root, self);
+        state.publish(table, hash, node, self.site(root));
         drop(locked);
         self.domain().inner().assist(false);
         Ok(())
@@ -179,9 +121,9 @@ where
     ) -> Option<NonNull<Node<K, V>>> {
         let mut locked = self.lock();
         let state = &mut *locked.0;
-        let table = state.table_for(hash, root, self);
+        let table = state.table_for(hash, self.site(root));
         let Some((position, old)) = table.locate(hash, eq) else {
-            state.publish(table, hash, node, root, self);
+            state.publish(table, hash, node, self.site(root));
             drop(locked);
             self.domain().inner().assist(false);
             return None;
@@ -199,7 +141,7 @@ where
         let mut locked = self.lock();
         // SAFETY: the caller holds a reference.
         let hash = unsafe { old.as_ref() }.header.hash.into();
-        let table = locked.0.table_for(hash, root, self);
+        let table = locked.0.table_for(hash, self.site(root));
         let Some(position) = table.locate_exact(old) else {
             return false;
         };
@@ -219,7 +161,7 @@ where
         eq: impl FnMut(&Node<K, V>) -> bool,
     ) -> Option<NonNull<Node<K, V>>> {
         let mut locked = self.lock();
-        let table = locked.0.table_for(hash, root, self);
+        let table = locked.0.table_for(hash, self.site(root));
         let (position, node) = table.locate(hash, eq)?;
         table.unlink(position);
         // SAFETY: unlinked just now, S1.
@@ -232,7 +174,7 @@ where
         let mut locked = self.lock();
         // SAFETY: the caller holds a reference.
         let hash = unsafe { node.as_ref() }.header.hash.into();
-        let table = locked.0.table_for(hash, root, self);
+        let table = locked.0.table_for(hash, self.site(root));
         let Some(position) = table.locate_exact(node) else {
             return false;
         };
@@ -251,7 +193,7 @@ where
             Cause::Removed => self.counts.removed.add(1),
             Cause::Reaped => self.counts.reaped.add(1),
         }
-        locked.0.shrink_if_sparse(self);
+        locked.0.shrink_if_sparse(&self.counts);
         // SAFETY: the caller's promise.
         unsafe { self.retire(locked, node, keep) };
     }
@@ -316,14 +258,14 @@ where
     pub(crate) fn settle(&self, root: &Root<K, V>, tight: bool) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked.0;
-        state.step(root, self, 1024);
+        state.step(self.site(root), 1024);
         if tight && state.resize.is_none() {
             let least = Table::<K, V>::buckets_for(state.live + 1).max(state.floor);
             if least < state.table.buckets() {
-                state.begin_resize(least, self);
+                state.begin_resize(least, &self.counts);
             }
         }
-        state.shrink_if_sparse(self);
+        state.shrink_if_sparse(&self.counts);
         state.resize.is_some()
     }
 
@@ -333,8 +275,8 @@ where
         let mut locked = self.lock();
         let state = &mut *locked.0;
         if state.newest().buckets() < floor {
-            state.step(root, self, usize::MAX);
-            state.begin_resize(floor, self);
+            state.step(self.site(root), usize::MAX);
+            state.begin_resize(floor, &self.counts);
         }
         state.floor = floor;
     }
@@ -360,95 +302,5 @@ where
         drop(locked);
         // SAFETY: S3; the registry still keeps the registrant.
         unsafe { self.queue.push(list) };
-    }
-}
-
-fn retire_table<K, V>(domain: &Domain, table: Table<K, V>)
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    // SAFETY: T1: the root has left it, and this runs after a grace period.
-    domain.inner().call(Box::new(move || unsafe { table.free() }));
-}
-
-impl<K, V> State<K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    /// The table that writes go to.
-    fn newest(&self) -> Table<K, V> {
-        self.resize.as_ref().map_or(self.table, |resize| resize.to)
-    }
-
-    /// The table to write `hash` to, after a step of the resize if one is under way.
-    fn table_for(&mut self, hash: u64, root: &Root<K, V>, shard: &Shard<K, V>) -> Table<K, V> {
-        if self.resize.is_some() {
-            self.step(root, shard, STEP);
-        }
-        if let Some(resize) = &self.resize {
-            // T4.
-            self.table.move_home(hash as usize & self.table.mask(), resize.to);
-        }
-        self.newest()
-    }
-
-    fn publish(
-        &mut self,
-        table: Table<K, V>,
-        hash: u64,
-        node: NonNull<Node<K, V>>,
-        root: &Root<K, V>,
-        shard: &Shard<K, V>,
-    ) {
-        table.place(hash as u32 as usize, Tag::of(hash), node);
-        self.live += 1;
-        shard.counts.inserted.add(1);
-        if self.live >= Table::<K, V>::limit(table.buckets()) {
-            // The resize before this one is over long since, but for a hash that puts everything in one home.
-            self.step(root, shard, usize::MAX);
-            self.begin_resize(table.buckets() * 2, shard);
-        }
-    }
-
-    /// At an eighth of what the table holds, goes to a quarter of it.
-    fn shrink_if_sparse(&mut self, shard: &Shard<K, V>) {
-        let buckets = self.newest().buckets();
-        if self.resize.is_none() && buckets > self.floor && self.live < Table::<K, V>::limit(buckets) / 6 {
-            self.begin_resize((buckets / 4).max(self.floor), shard);
-        }
-    }
-
-    fn begin_resize(&mut self, buckets: usize, shard: &Shard<K, V>) {
-        debug_assert!(self.resize.is_none());
-        let to = Table::new(buckets);
-        self.table.set_next(to);
-        self.resize = Some(Resize { to, next_home: 0 });
-        shard.counts.resizes.add(1);
-        self.measure(&shard.counts);
-    }
-
-    fn measure(&self, counts: &Counts) {
-        let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
-        counts.capacity.set(Table::<K, V>::limit(self.newest().buckets()) as u64);
-        counts.bytes.set((self.table.bytes() + next) as u64);
-    }
-
-    /// Moves up to `homes` homes of a resize that is under way. After the last one the new table becomes the root.
-    fn step(&mut self, root: &Root<K, V>, shard: &Shard<K, V>, homes: usize) {
-        let Some(resize) = &mut self.resize else { return };
-        let end = resize.next_home.saturating_add(homes).min(self.table.buckets());
-        for home in resize.next_home..end {
-            self.table.move_home(home, resize.to);
-        }
-        resize.next_home = end;
-        if end == self.table.buckets() {
-            let old = std::mem::replace(&mut self.table, resize.to);
-            self.resize = None;
-            root.store(self.table);
-            self.measure(&shard.counts);
-            retire_table(shard.domain(), old);
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Domains: one collector with its readers, and what waits for them.
 
+mod builder;
 mod grace;
 mod reclaim;
 mod reclaimer;
@@ -10,6 +11,7 @@ mod thread;
 pub(crate) use retire::{List, Registrant, RetireQueue, put_last};
 pub(crate) use thread::{Pin, set_shard_locked, shard_locked};
 
+pub use builder::DomainBuilder;
 pub use session::Session;
 
 use self::grace::Grace;
@@ -23,7 +25,7 @@ use crate::sync::epoch::Collector;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Pause};
 use crossbeam_utils::CachePadded;
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Readers and what waits for them: a grace period is a grace period *of* a domain.
@@ -81,7 +83,7 @@ impl Domain {
 
     /// Configures a new domain.
     pub fn builder() -> DomainBuilder {
-        DomainBuilder { name: None, reclaimer: false }
+        DomainBuilder::new()
     }
 
     /// The process-wide domain, which registries use unless told otherwise. It has no reclaimer thread, and is never
@@ -270,6 +272,27 @@ impl fmt::Debug for Domain {
 }
 
 impl Inner {
+    fn new(name: Option<String>) -> Arc<Self> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        // ORDERING: Relaxed, only the number matters. (std's own atomic: identity is not part of any model.)
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Inner {
+            id,
+            name: name.unwrap_or_else(|| format!("domain-{id}")),
+            collector: Collector::new(),
+            grace: crate::sync::Arc::new(Grace::new()),
+            quiesce: CachePadded::new(AtomicUsize::new(0)),
+            dirty: CachePadded::new(Dirty::new()),
+            calls: Mutex::new(Vec::new()),
+            state: Mutex::new(State::default()),
+            finished: Condvar::new(),
+            unfinished: AtomicBool::new(false),
+            driven: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            reclaimer: OnceLock::new(),
+        })
+    }
+
     /// What every write does for reclamation, outside its lock: at the latest after so many removals (`due`), or in a
     /// new coarse tick of the clock, a round of it.
     #[inline]
@@ -321,62 +344,6 @@ impl Drop for Inner {
         }
         self.grace.abandon();
         self.drain();
-    }
-}
-
-/// Settings of a new [`Domain`].
-#[derive(Debug)]
-pub struct DomainBuilder {
-    name: Option<String>,
-    reclaimer: bool,
-}
-
-impl DomainBuilder {
-    /// The domain's name, in panics, reports and the name of its reclaimer thread.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Whether the domain has a thread of its own that runs destructors and callbacks, promptly and off everybody
-    /// else's time. It is joined when the domain is torn down. Off by default: then writers share the work, with a
-    /// bounded share each.
-    pub fn reclaimer(mut self, on: bool) -> Self {
-        self.reclaimer = on;
-        self
-    }
-
-    /// Builds the domain.
-    ///
-    /// # Panics
-    ///
-    /// If the reclaimer thread cannot be started.
-    pub fn build(self) -> Domain {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        // ORDERING: Relaxed, only the number matters. (std's own atomic: identity is not part of any model.)
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = self.name.unwrap_or_else(|| format!("domain-{id}"));
-        let inner = Arc::new(Inner {
-            id,
-            name,
-            collector: Collector::new(),
-            grace: crate::sync::Arc::new(Grace::new()),
-            quiesce: CachePadded::new(AtomicUsize::new(0)),
-            dirty: CachePadded::new(Dirty::new()),
-            calls: Mutex::new(Vec::new()),
-            state: Mutex::new(State::default()),
-            finished: Condvar::new(),
-            unfinished: AtomicBool::new(false),
-            driven: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
-            reclaimer: OnceLock::new(),
-        });
-        if self.reclaimer {
-            let weak: Weak<Inner> = Arc::downgrade(&inner);
-            let reclaimer = Reclaimer::start(format!("{}-reclaim", inner.name), weak).expect("starting the reclaimer");
-            assert!(inner.reclaimer.set(reclaimer).is_ok(), "it is set once");
-        }
-        Domain(inner)
     }
 }
 

@@ -1,0 +1,131 @@
+//! A shard's table, and how it changes its size: a few homes with each write.
+
+#![allow(unsafe_code)]
+
+use crate::bucket::Tag;
+use crate::counts::Counts;
+use crate::domain::Domain;
+use crate::node::Node;
+use crate::table::{Root, Table};
+use std::ptr::NonNull;
+
+/// What the lock guards.
+pub(crate) struct State<K, V> {
+    /// The table at the root.
+    pub(crate) table: Table<K, V>,
+    pub(crate) resize: Option<Resize<K, V>>,
+    /// Nodes in the shard.
+    pub(crate) live: usize,
+    /// The size below which the table does not shrink, in buckets.
+    pub(crate) floor: usize,
+    /// Removals since this shard last saw to it that something is reclaimed.
+    pub(crate) retired: u32,
+}
+
+/// A move of all nodes to another table, under way.
+pub(crate) struct Resize<K, V> {
+    pub(crate) to: Table<K, V>,
+    /// The first home that may not have moved.
+    next_home: usize,
+}
+
+/// What a resize touches outside the lock's own state.
+pub(crate) struct Site<'s, K, V> {
+    pub(crate) root: &'s Root<K, V>,
+    pub(crate) counts: &'s Counts,
+    pub(crate) domain: &'s Domain,
+}
+
+impl<K, V> Clone for Site<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Site<'_, K, V> {}
+
+/// Homes that a write moves while a resize is under way, beside the one that it uses.
+const STEP: usize = 2;
+/// Frees a table that the root has left, after a grace period.
+pub(crate) fn retire_table<K, V>(domain: &Domain, table: Table<K, V>)
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    // SAFETY: T1: the root has left it, and this runs after a grace period.
+    domain.inner().call(Box::new(move || unsafe { table.free() }));
+}
+
+impl<K, V> State<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// The table that writes go to.
+    pub(crate) fn newest(&self) -> Table<K, V> {
+        self.resize.as_ref().map_or(self.table, |resize| resize.to)
+    }
+
+    /// The table to write `hash` to, after a step of the resize if one is under way.
+    pub(crate) fn table_for(&mut self, hash: u64, site: Site<'_, K, V>) -> Table<K, V> {
+        if self.resize.is_some() {
+            self.step(site, STEP);
+        }
+        if let Some(resize) = &self.resize {
+            // T4.
+            self.table.move_home(hash as usize & self.table.mask(), resize.to);
+        }
+        self.newest()
+    }
+
+    pub(crate) fn publish(&mut self, table: Table<K, V>, hash: u64, node: NonNull<Node<K, V>>, site: Site<'_, K, V>) {
+        table.place(hash as u32 as usize, Tag::of(hash), node);
+        self.live += 1;
+        site.counts.inserted.add(1);
+        if self.live >= Table::<K, V>::limit(table.buckets()) {
+            // The resize before this one is over long since, but for a hash that puts everything in one home.
+            self.step(site, usize::MAX);
+            self.begin_resize(table.buckets() * 2, site.counts);
+        }
+    }
+
+    /// At an eighth of what the table holds, goes to a quarter of it.
+    pub(crate) fn shrink_if_sparse(&mut self, counts: &Counts) {
+        let buckets = self.newest().buckets();
+        if self.resize.is_none() && buckets > self.floor && self.live < Table::<K, V>::limit(buckets) / 6 {
+            self.begin_resize((buckets / 4).max(self.floor), counts);
+        }
+    }
+
+    pub(crate) fn begin_resize(&mut self, buckets: usize, counts: &Counts) {
+        debug_assert!(self.resize.is_none());
+        let to = Table::new(buckets);
+        self.table.set_next(to);
+        self.resize = Some(Resize { to, next_home: 0 });
+        counts.resizes.add(1);
+        self.measure(counts);
+    }
+
+    pub(crate) fn measure(&self, counts: &Counts) {
+        let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
+        counts.capacity.set(Table::<K, V>::limit(self.newest().buckets()) as u64);
+        counts.bytes.set((self.table.bytes() + next) as u64);
+    }
+
+    /// Moves up to `homes` homes of a resize that is under way. After the last one the new table becomes the root.
+    pub(crate) fn step(&mut self, site: Site<'_, K, V>, homes: usize) {
+        let Some(resize) = &mut self.resize else { return };
+        let end = resize.next_home.saturating_add(homes).min(self.table.buckets());
+        for home in resize.next_home..end {
+            self.table.move_home(home, resize.to);
+        }
+        resize.next_home = end;
+        if end == self.table.buckets() {
+            let old = std::mem::replace(&mut self.table, resize.to);
+            self.resize = None;
+            site.root.store(self.table);
+            self.measure(site.counts);
+            retire_table(site.domain, old);
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::domain::{Domain, Registrant};
 use crate::handle::Handle;
 use crate::iter::Cursor;
 use crate::node::{Draft, Node, contain};
-use crate::shard::{Cause, Shard};
+use crate::shard::{Cause, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
 use crossbeam_utils::CachePadded;
@@ -75,12 +75,7 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        match shard.insert(root, hash, draft.node(), |node| node.key() == draft.key()) {
-            // SAFETY: a draft is made with a reference for this handle.
-            Ok(()) => Ok(unsafe { Handle::from_reference(draft.published()) }),
-            // SAFETY: the holder comes with a reference.
-            Err(holder) => Err(Rejected { draft, holder: unsafe { Handle::from_reference(holder) } }),
-        }
+        shard.insert(root, hash, draft)
     }
 
     /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old.
@@ -89,43 +84,26 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let old = shard.replace(root, hash, draft.node(), |node| node.key() == draft.key());
-        // SAFETY: a draft is made with a reference for this handle.
-        let new = unsafe { Handle::from_reference(draft.published()) };
-        // SAFETY: it comes with a reference.
-        (new, old.map(|old| unsafe { Handle::from_reference(old) }))
+        shard.replace(root, hash, draft)
     }
 
     /// Publishes a draft with the key of `old` in its place, unless it is unlinked.
     pub(crate) fn replace_exact(&self, old: &Handle<K, V>, draft: Draft<K, V>) -> Result<Handle<K, V>, Draft<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        if shard.replace_exact(root, old.node(), draft.node()) {
-            // SAFETY: a draft is made with a reference for this handle.
-            Ok(unsafe { Handle::from_reference(draft.published()) })
-        } else {
-            Err(draft)
-        }
+        shard.replace_exact(root, old, draft)
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`.
-    pub(crate) fn remove(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Option<Handle<K, V>> {
+    pub(crate) fn remove(&self, hash: u64, eq: impl FnMut(&K) -> bool) -> Option<Handle<K, V>> {
         let (shard, root) = self.shard(hash);
-        let node = shard.remove(root, hash, |node| eq(node.key()))?;
-        // SAFETY: it comes with a reference.
-        Some(unsafe { Handle::from_reference(node) })
+        shard.remove(root, hash, eq)
     }
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
     pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause) -> bool {
         let (shard, root) = self.shard(entry.hash().into());
-        !entry.is_unlinked() && shard.remove_exact(root, entry.node(), cause)
+        !entry.is_unlinked() && shard.remove_exact(root, entry, cause)
     }
-}
-
-/// A draft whose key is taken.
-pub(crate) struct Rejected<K: 'static, V: 'static> {
-    pub(crate) draft: Draft<K, V>,
-    pub(crate) holder: Handle<K, V>,
 }
 
 /// The registry's hold on its core, which ends with it. The nodes may keep the core for longer.

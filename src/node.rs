@@ -120,12 +120,7 @@ impl<K, V> Draft<K, V> {
         unsafe { self.0.as_ref() }.key()
     }
 
-    /// The node, to be published while the draft is still there in case that fails.
-    pub(crate) fn node(&self) -> NonNull<Node<K, V>> {
-        self.0
-    }
-
-    /// Gives the draft up: its node has been published.
+    /// Gives the draft up: its node is about to be published.
     pub(crate) fn published(self) -> NonNull<Node<K, V>> {
         ManuallyDrop::new(self).0
     }

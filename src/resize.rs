@@ -46,6 +46,7 @@ impl<K, V> Copy for Site<'_, K, V> {}
 
 /// Homes that a write moves while a resize is under way, beside the one that it uses.
 const STEP: usize = 2;
+
 /// Frees a table that the root has left, after a grace period.
 pub(crate) fn retire_table<K, V>(domain: &Domain, table: Table<K, V>)
 where

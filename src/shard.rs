@@ -14,7 +14,8 @@
 
 use crate::counts::Counts;
 use crate::domain::{Domain, List, Registrant, RetireQueue, set_shard_locked, shard_locked};
-use crate::node::Node;
+use crate::handle::Handle;
+use crate::node::{Draft, Node};
 use crate::resize::{Site, State, retire_table};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{Root, Table};
@@ -37,6 +38,24 @@ pub(crate) enum Cause {
 
 /// Removals in a shard after which it drives reclamation whatever the time.
 const DUE: u32 = 64;
+
+/// A draft whose key is taken, and by whom.
+pub(crate) struct Rejected<K: 'static, V: 'static> {
+    pub(crate) draft: Draft<K, V>,
+    pub(crate) holder: Handle<K, V>,
+}
+
+/// A handle on a node.
+///
+/// # Safety
+///
+/// The node is in a table, whose shard's lock the caller holds (S1).
+unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> {
+    // SAFETY: S1.
+    unsafe { node.as_ref() }.header.refs.get();
+    // SAFETY: the reference just taken is the handle's.
+    unsafe { Handle::from_reference(node) }
+}
 
 /// The shard lock, held (S2).
 struct Locked<'s, K, V>(MutexGuard<'s, State<K, V>>);
@@ -85,109 +104,120 @@ where
         Locked(state)
     }
 
-    /// Publishes `node` unless its key is taken: then the node that holds it is returned, with a reference for the
-    /// caller.
+    /// Publishes a draft, unless its key is taken.
     pub(crate) fn insert(
         &self,
         root: &Root<K, V>,
         hash: u64,
-        node: NonNull<Node<K, V>>,
-        eq: impl FnMut(&Node<K, V>) -> bool,
-    ) -> Result<(), NonNull<Node<K, V>>> {
+        draft: Draft<K, V>,
+    ) -> Result<Handle<K, V>, Rejected<K, V>>
+    where
+        K: Eq,
+    {
         let mut locked = self.lock();
         let state = &mut *locked.0;
         let table = state.table_for(hash, self.site(root));
-        if let Some((_, holder)) = table.locate(hash, eq) {
+        let holder = table.locate(hash, |found| found.key() == draft.key());
+        let result = if let Some((_, holder)) = holder {
             // SAFETY: S1.
-            unsafe { holder.as_ref() }.header.refs.get();
-            drop(locked);
-            self.domain().inner().assist(false);
-            return Err(holder);
-        }
-        state.publish(table, hash, node, self.site(root));
+            Err(Rejected { draft, holder: unsafe { handle_on(holder) } })
+        } else {
+            let node = draft.published();
+            state.publish(table, hash, node, self.site(root));
+            // SAFETY: a draft is made with a reference for this handle.
+            Ok(unsafe { Handle::from_reference(node) })
+        };
         drop(locked);
         self.domain().inner().assist(false);
-        Ok(())
+        result
     }
 
-    /// Publishes `node`, in the place of the one that has its key if there is one: that is returned, with a reference
-    /// for the caller.
+    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old.
     pub(crate) fn replace(
         &self,
         root: &Root<K, V>,
         hash: u64,
-        node: NonNull<Node<K, V>>,
-        eq: impl FnMut(&Node<K, V>) -> bool,
-    ) -> Option<NonNull<Node<K, V>>> {
+        draft: Draft<K, V>,
+    ) -> (Handle<K, V>, Option<Handle<K, V>>)
+    where
+        K: Eq,
+    {
         let mut locked = self.lock();
         let state = &mut *locked.0;
         let table = state.table_for(hash, self.site(root));
-        let Some((position, old)) = table.locate(hash, eq) else {
+        let holder = table.locate(hash, |found| found.key() == draft.key());
+        let node = draft.published();
+        // SAFETY: a draft is made with a reference for this handle.
+        let new = unsafe { Handle::from_reference(node) };
+        let Some((position, old)) = holder else {
             state.publish(table, hash, node, self.site(root));
             drop(locked);
             self.domain().inner().assist(false);
-            return None;
+            return (new, None);
         };
+        // SAFETY: S1.
+        let handle = unsafe { handle_on(old) };
         table.swap(position, node);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
         // SAFETY: unlinked by the swap, S1.
-        unsafe { self.retire(locked, old, true) };
-        Some(old)
+        unsafe { self.retire(locked, old) };
+        (new, Some(handle))
     }
 
-    /// Puts `node` in the place of `old`, if that is still in the table. They have the same key.
-    pub(crate) fn replace_exact(&self, root: &Root<K, V>, old: NonNull<Node<K, V>>, node: NonNull<Node<K, V>>) -> bool {
-        let mut locked = self.lock();
-        // SAFETY: the caller holds a reference.
-        let hash = unsafe { old.as_ref() }.header.hash.into();
-        let table = locked.0.table_for(hash, self.site(root));
-        let Some(position) = table.locate_exact(old) else {
-            return false;
-        };
-        table.swap(position, node);
-        self.counts.inserted.add(1);
-        self.counts.replaced.add(1);
-        // SAFETY: unlinked by the swap, S1.
-        unsafe { self.retire(locked, old, false) };
-        true
-    }
-
-    /// Unlinks the node of `hash` that satisfies `eq`, which comes with a reference for the caller.
-    pub(crate) fn remove(
+    /// Publishes a draft in the place of `old`, which has the same key, if that is still in the table.
+    pub(crate) fn replace_exact(
         &self,
         root: &Root<K, V>,
-        hash: u64,
-        eq: impl FnMut(&Node<K, V>) -> bool,
-    ) -> Option<NonNull<Node<K, V>>> {
+        old: &Handle<K, V>,
+        draft: Draft<K, V>,
+    ) -> Result<Handle<K, V>, Draft<K, V>> {
         let mut locked = self.lock();
-        let table = locked.0.table_for(hash, self.site(root));
-        let (position, node) = table.locate(hash, eq)?;
-        table.unlink(position);
-        // SAFETY: unlinked just now, S1.
-        unsafe { self.removed(locked, node, Cause::Removed, true) };
-        Some(node)
+        let table = locked.0.table_for(old.hash().into(), self.site(root));
+        let Some(position) = table.locate_exact(old.node()) else {
+            return Err(draft);
+        };
+        let node = draft.published();
+        // SAFETY: a draft is made with a reference for this handle.
+        let new = unsafe { Handle::from_reference(node) };
+        table.swap(position, node);
+        self.counts.inserted.add(1);
+        self.counts.replaced.add(1);
+        // SAFETY: unlinked by the swap, S1.
+        unsafe { self.retire(locked, old.node()) };
+        Ok(new)
     }
 
-    /// Unlinks `node`, if it is still in the table. The caller holds a reference to it.
-    pub(crate) fn remove_exact(&self, root: &Root<K, V>, node: NonNull<Node<K, V>>, cause: Cause) -> bool {
+    /// Unlinks the entry of `hash` whose key satisfies `eq`.
+    pub(crate) fn remove(&self, root: &Root<K, V>, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Option<Handle<K, V>> {
         let mut locked = self.lock();
-        // SAFETY: the caller holds a reference.
-        let hash = unsafe { node.as_ref() }.header.hash.into();
         let table = locked.0.table_for(hash, self.site(root));
-        let Some(position) = table.locate_exact(node) else {
+        let (position, node) = table.locate(hash, |found| eq(found.key()))?;
+        // SAFETY: S1.
+        let handle = unsafe { handle_on(node) };
+        table.unlink(position);
+        // SAFETY: unlinked just now, S1.
+        unsafe { self.removed(locked, node, Cause::Removed) };
+        Some(handle)
+    }
+
+    /// Unlinks `entry`, if it is still in the table.
+    pub(crate) fn remove_exact(&self, root: &Root<K, V>, entry: &Handle<K, V>, cause: Cause) -> bool {
+        let mut locked = self.lock();
+        let table = locked.0.table_for(entry.hash().into(), self.site(root));
+        let Some(position) = table.locate_exact(entry.node()) else {
             return false;
         };
         table.unlink(position);
         // SAFETY: unlinked just now, S1.
-        unsafe { self.removed(locked, node, cause, false) };
+        unsafe { self.removed(locked, entry.node(), cause) };
         true
     }
 
     /// # Safety
     ///
     /// As for [`retire`](Self::retire).
-    unsafe fn removed(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>, cause: Cause, keep: bool) {
+    unsafe fn removed(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>, cause: Cause) {
         locked.0.live -= 1;
         match cause {
             Cause::Removed => self.counts.removed.add(1),
@@ -195,21 +225,17 @@ where
         }
         locked.0.shrink_if_sparse(&self.counts);
         // SAFETY: the caller's promise.
-        unsafe { self.retire(locked, node, keep) };
+        unsafe { self.retire(locked, node) }
     }
 
-    /// Lets go of the lock and retires a node that was unlinked under it. With `keep`, takes a reference for the caller.
+    /// Lets go of the lock and retires a node that was unlinked under it.
     ///
     /// # Safety
     ///
     /// `node` was unlinked by the caller, under `locked` (S3).
-    unsafe fn retire(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>, keep: bool) {
+    unsafe fn retire(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
-        let refs = &unsafe { node.as_ref() }.header.refs;
-        refs.set_unlinked();
-        if keep {
-            refs.get();
-        }
+        unsafe { node.as_ref() }.header.refs.set_unlinked();
         locked.0.retired += 1;
         let due = locked.0.retired >= DUE;
         if due {

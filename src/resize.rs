@@ -74,7 +74,7 @@ where
         }
         if let Some(resize) = &self.resize {
             // T4.
-            self.table.move_home(hash as usize & self.table.mask(), resize.to);
+            self.table.move_home(self.table.home(hash), resize.to);
         }
         self.newest()
     }

@@ -314,8 +314,8 @@ where
     /// The registry is being dropped, and this is called once.
     pub(crate) unsafe fn dismantle(&self) {
         let mut list = List::new();
-        let locked = self.lock();
-        let state = &*locked.0;
+        // Not by `lock`: a registry may be dropped in an `Eq`, under the lock of another.
+        let state = self.state.lock();
         state.table.visit_all(&mut |node| {
             // SAFETY: the table's reference is still in it.
             unsafe { node.as_ref() }.header.refs.set_unlinked();
@@ -325,7 +325,7 @@ where
             // SAFETY: the caller's promise: no reader, no writer.
             unsafe { table.free() };
         }
-        drop(locked);
+        drop(state);
         // SAFETY: S3; the registry still keeps the registrant.
         unsafe { self.queue.push(list) };
     }

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 struct Watched {
     memory: UnsafeCell<u32>,
     drops: Arc<AtomicUsize>,
+    /// A bit for each content that was dropped.
+    dropped: Arc<AtomicUsize>,
+    bit: usize,
 }
 
 // SAFETY: that the accesses are ordered is what the models check.
@@ -35,6 +38,7 @@ impl Drop for Watched {
             unsafe { *memory = u32::MAX }
         });
         self.drops.fetch_add(1, Ordering::SeqCst);
+        self.dropped.fetch_or(self.bit, Ordering::SeqCst);
     }
 }
 
@@ -69,6 +73,7 @@ struct World {
     registry: Option<Registry<u64, Watched, Identity>>,
     domain: Domain,
     drops: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -80,7 +85,7 @@ impl World {
         let domain = Domain::builder().name("model").build();
         let builder = Registry::<u64, Watched>::builder().domain(domain.clone()).hasher(Identity(0));
         let registry = builder.shards(1).capacity(capacity).build();
-        let world = World { registry: Some(registry), domain, drops: Arc::default() };
+        let world = World { registry: Some(registry), domain, drops: Arc::default(), dropped: Arc::default() };
         for key in keys {
             world.insert(key);
         }
@@ -92,7 +97,8 @@ impl World {
     }
 
     fn value(&self, content: u32) -> Watched {
-        Watched { memory: UnsafeCell::new(content), drops: Arc::clone(&self.drops) }
+        let (drops, dropped) = (Arc::clone(&self.drops), Arc::clone(&self.dropped));
+        Watched { memory: UnsafeCell::new(content), drops, dropped, bit: 1 << (content % 32) }
     }
 
     fn insert(&self, key: u64) -> bool {
@@ -235,6 +241,21 @@ pub fn models() -> Vec<Model> {
             None,
             137..=413,
             barrier_call,
+        ),
+        model("clear_get", "what a reader finds while the registry is cleared is whole", None, 13_316..=39_950, clear_get),
+        model(
+            "beyond_removed_get",
+            "a key beyond its home may be moved and removed under a reader's eyes",
+            Some(3),
+            10_370..=31_112,
+            beyond_removed_get,
+        ),
+        model(
+            "push_push_barrier",
+            "a barrier covers its caller's own removal, though another is about to enqueue it",
+            Some(2),
+            11_409..=34_229,
+            push_push_barrier,
         ),
         model(
             "barrier_barrier",
@@ -403,7 +424,8 @@ fn session_remove() {
 
 fn synchronize_reader() {
     let domain = Domain::builder().name("model").build();
-    let watched = Arc::new(Watched { memory: UnsafeCell::new(1), drops: Arc::default() });
+    let watched =
+        Arc::new(Watched { memory: UnsafeCell::new(1), drops: Arc::default(), dropped: Arc::default(), bit: 1 });
     let (reader, seen) = (domain.clone(), Arc::clone(&watched));
     // What RCU users do: unpublish, synchronize, write in place.
     let published = Arc::new(loom::sync::atomic::AtomicBool::new(true));
@@ -588,6 +610,53 @@ fn barrier_call() {
     calling.join().unwrap();
     domain.barrier();
     assert_eq!(ran.load(Ordering::SeqCst), 2);
+}
+
+fn push_push_barrier() {
+    // Both removals push on the one queue of the one shard: whoever comes second relies on the first to enqueue it.
+    let world = World::new(1..3);
+    let other = Arc::clone(&world);
+    let removing = thread::spawn(move || drop(other.registry().remove(&1)));
+    drop(world.registry().remove(&2));
+    world.domain.barrier();
+    assert!(world.dropped.load(Ordering::SeqCst) & 1 << 2 != 0, "what this thread removed before its barrier");
+    removing.join().unwrap();
+    world.account(2);
+}
+
+fn clear_get() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        for key in [1, 2] {
+            if let Some(entry) = guard.get(&key) {
+                assert_eq!(entry.read(), key as u32);
+            }
+        }
+    });
+    world.registry().clear();
+    reading.join().unwrap();
+    world.account(2);
+}
+
+fn beyond_removed_get() {
+    // A key that lives beyond its home is moved, removed and freed, while a reader walks there from the same home.
+    let world = World::with_capacity(10, (0..8).map(|key| 2 * key).chain([1]));
+    assert!(world.insert(3));
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        if let Some(entry) = guard.get(&14) {
+            assert_eq!(entry.read(), 14);
+        }
+        assert!(guard.get(&16).is_none());
+        assert_eq!(guard.get(&3).map(|entry| entry.read()), Some(3));
+    });
+    drop(world.registry().remove(&14));
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(10);
 }
 
 fn barrier_barrier() {

@@ -122,8 +122,9 @@ impl Domain {
     ///
     /// # Panics
     ///
-    /// In a critical section of the same domain (a guard, or an online session of this thread), and in a destructor or
-    /// callback that the domain runs: it would wait for itself.
+    /// In a critical section of the same domain (a guard, or an online session of this thread), in which it would wait for
+    /// itself; in a destructor or callback that any domain runs, two of which could wait for each other; and in the `Eq`
+    /// of a key.
     pub fn synchronize(&self) {
         self.refuse_to_wait("synchronize");
         let number = self.0.start_poll();
@@ -142,15 +143,9 @@ impl Domain {
     ///
     /// # Panics
     ///
-    /// In a critical section of the same domain, as [`synchronize`](Self::synchronize), and in a destructor or callback
-    /// that any domain runs: two of them could wait for each other.
+    /// As [`synchronize`](Self::synchronize).
     pub fn barrier(&self) {
         self.refuse_to_wait("barrier");
-        assert!(
-            !Running::is_anywhere(),
-            "barrier on domain `{}` within a destructor or callback of another domain: the two could wait for each other",
-            self.name()
-        );
         self.0.barrier();
     }
 
@@ -235,8 +230,8 @@ impl Domain {
         let name = self.name();
         assert!(!shard_locked(), "{what} within the `Eq` of a key, which runs under a shard lock");
         assert!(
-            !Running::is_within(&self.0),
-            "{what} on domain `{name}` within a destructor or callback of that domain would wait for itself"
+            !Running::is_anywhere(),
+            "{what} on domain `{name}` within a destructor or callback, of that domain or another, could wait for itself"
         );
         assert!(
             !self.0.in_critical_section(),
@@ -317,9 +312,11 @@ impl Inner {
     }
 
     pub(crate) fn call(&self, f: Callback) {
-        self.calls.lock().push(f);
-        // ORDERING: Relaxed, a hint to writers.
+        let mut calls = self.calls.lock();
+        calls.push(f);
+        // ORDERING: Relaxed, a hint to writers; under the lock, as in `unlock`.
         self.unfinished.store(true, Ordering::Relaxed);
+        drop(calls);
         self.wake();
     }
 

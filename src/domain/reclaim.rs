@@ -19,7 +19,7 @@
 use super::Inner;
 use super::grace::Grace;
 use super::retire::{List, Registrant, RetireQueue};
-use super::thread::Running;
+use super::thread::{Running, shard_locked};
 use crate::node::contain;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
@@ -209,10 +209,18 @@ impl Inner {
 
     fn unlock(&self, state: MutexGuard<'_, State>) -> Left {
         let left = state.left();
-        // ORDERING: Relaxed, a hint to writers; under the lock, so that it ends up right.
-        self.unfinished.store(left != Left::Nothing, Ordering::Relaxed);
+        // Under the lock of the callbacks too, as in `call`: what was given meanwhile is not forgotten.
+        let calls = self.calls.lock();
+        // ORDERING: Relaxed, a hint to writers, that ends up right by the locks.
+        self.unfinished.store(left != Left::Nothing || !calls.is_empty(), Ordering::Relaxed);
+        drop(calls);
         if state.sleepers > 0 {
             self.finished.notify_all();
+        }
+        drop(state);
+        if left != Left::Nothing {
+            // The reclaimer thread may have found nothing while this thread had it.
+            self.wake();
         }
         left
     }
@@ -267,8 +275,12 @@ impl Inner {
 
     /// One round of reclamation: collects what was retired, tries to end grace periods, and destroys up to `budget`
     /// objects that are ready. Returns without waiting if another thread is at it. Does not destroy anything within a
-    /// destructor or callback of the same domain. Returns what is left, and how many were destroyed.
+    /// destructor or callback of the same domain, nor within an `Eq` under a shard lock. Returns what is left, and how
+    /// many were destroyed.
     pub(crate) fn drive(&self, budget: usize) -> (Left, usize) {
+        if shard_locked() {
+            return (Left::Waiting, 0);
+        }
         let round = Running::enter(self, |frame| {
             let Some(mut state) = self.state.try_lock() else {
                 return (Left::Waiting, 0);
@@ -374,8 +386,8 @@ impl Inner {
             loop {
                 let mut state = self.state.lock();
                 self.collect(&mut state);
-                let mut batches: Vec<_> = std::mem::take(&mut state.waiting).into();
-                batches.extend(std::mem::take(&mut state.ready));
+                let mut batches: Vec<_> = std::mem::take(&mut state.ready).into();
+                batches.extend(std::mem::take(&mut state.waiting));
                 drop(state);
                 if batches.is_empty() {
                     return;

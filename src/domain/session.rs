@@ -1,6 +1,6 @@
 //! Sessions: readers whose reads cost no fence, in the manner of QSBR.
 
-use super::thread::{Pin, Record};
+use super::thread::{LateMark, Pin, Record};
 use super::{Domain, DomainGuard};
 use crate::sync::atomic::Ordering;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
@@ -32,8 +32,10 @@ pub struct Session {
     local: LocalHandle,
     /// The domain's request that the last quiescent state answered.
     seen: usize,
-    /// That this thread has a session online: `None` while it exits.
+    /// Where it counts that this thread has a session online.
     record: Option<Rc<Record>>,
+    /// The same, for a session that is made while the thread exits, when there is no record any more.
+    late: Option<LateMark>,
     domain: Domain,
 }
 
@@ -41,7 +43,7 @@ impl Session {
     pub(super) fn new(domain: Domain) -> Session {
         let local = domain.inner().collector.register();
         let record = domain.inner().record();
-        let mut session = Session { guard: None, local, seen: 0, record, domain };
+        let mut session = Session { guard: None, local, seen: 0, record, late: None, domain };
         session.online();
         session
     }
@@ -97,6 +99,8 @@ impl Session {
         self.guard = Some(self.local.pin());
         if let Some(record) = &self.record {
             record.session_online();
+        } else {
+            self.late = Some(LateMark::new());
         }
     }
 
@@ -105,6 +109,7 @@ impl Session {
             if let Some(record) = &self.record {
                 record.session_offline();
             }
+            self.late = None;
         }
     }
 }

@@ -91,8 +91,8 @@ impl Inner {
     /// A pin by a destructor of another thread-local, after ours: by a registration of its own, which ends with it.
     #[cold]
     fn pin_late(&self) -> Pin {
-        let late = Late::new(self.collector.register());
-        Pin { guard: late.0.pin(), late: Some(late) }
+        let late = Late { local: self.collector.register(), _mark: LateMark::new() };
+        Pin { guard: late.local.pin(), late: Some(late) }
     }
 
     /// Whether this thread holds critical sections of this domain up.
@@ -171,16 +171,22 @@ impl std::fmt::Debug for Pin {
 }
 
 /// The registration of a late section, counted for as long as it is open.
-struct Late(LocalHandle);
+struct Late {
+    local: LocalHandle,
+    _mark: LateMark,
+}
 
-impl Late {
-    fn new(local: LocalHandle) -> Self {
+/// Counts a late section or session.
+pub(crate) struct LateMark(());
+
+impl LateMark {
+    pub(crate) fn new() -> Self {
         LATE.with(|late| late.set(late.get() + 1));
-        Late(local)
+        LateMark(())
     }
 }
 
-impl Drop for Late {
+impl Drop for LateMark {
     fn drop(&mut self) {
         LATE.with(|late| late.set(late.get() - 1));
     }
@@ -222,11 +228,6 @@ impl Running {
     /// If this thread runs destructors or callbacks of `domain`: leaves a node without references to that run.
     pub(crate) fn adopt(domain: &Inner, orphan: NonNull<Header>) -> bool {
         Running::find(domain, |frame| frame.orphans.borrow_mut().push(orphan))
-    }
-
-    /// Whether this thread runs destructors or callbacks of `domain`.
-    pub(crate) fn is_within(domain: &Inner) -> bool {
-        Running::find(domain, |_| ())
     }
 
     /// Whether this thread runs destructors or callbacks of any domain.

@@ -22,7 +22,7 @@ impl<K, V> Table<K, V> {
         hash: u64,
         mut eq: impl FnMut(&Node<K, V>) -> bool,
     ) -> Option<(Position, NonNull<Node<K, V>>)> {
-        let home = hash as usize & self.mask();
+        let home = self.home(hash);
         for (index, control) in self.chain(home) {
             let bucket = self.bucket(index);
             for slot in control.matching(Tag::of(hash)) {

@@ -14,7 +14,7 @@ impl<K, V> Table<K, V> {
     /// holds the shard lock.
     #[inline]
     pub(crate) fn find(self, hash: u64, eq: impl Fn(&Node<K, V>) -> bool + Copy) -> Option<NonNull<Node<K, V>>> {
-        let home = hash as usize & self.mask();
+        let home = self.home(hash);
         let bucket = self.bucket(home);
         let control = bucket.control();
         let tag = Tag::of(hash);
@@ -39,7 +39,7 @@ impl<K, V> Table<K, V> {
         let mut control = home;
         // Ends, as each turn goes to a table that a further resize has made since.
         loop {
-            let home = hash as usize & table.mask();
+            let home = table.home(hash);
             if !control.is_moved() {
                 let found = table
                     .walk(home, control)
@@ -50,7 +50,7 @@ impl<K, V> Table<K, V> {
                 }
             }
             table = table.next()?;
-            let bucket = table.bucket(hash as usize & table.mask());
+            let bucket = table.bucket(table.home(hash));
             control = bucket.control();
             if let Some(node) = find_in(bucket, control, Tag::of(hash), eq) {
                 return Some(node);

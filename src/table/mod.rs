@@ -175,6 +175,12 @@ impl<K, V> Table<K, V> {
         (1 << log) - 1
     }
 
+    /// The bucket that nodes of `hash` belong to. By the half of the hash that they keep.
+    #[inline]
+    pub(crate) fn home(self, hash: u64) -> usize {
+        hash as u32 as usize & self.mask()
+    }
+
     pub(crate) fn buckets(self) -> usize {
         self.mask() + 1
     }
@@ -187,13 +193,13 @@ impl<K, V> Table<K, V> {
     /// Brings the line of a hash's home into the cache.
     #[inline]
     pub(crate) fn prefetch(self, hash: u64) {
-        prefetch(ptr::from_ref(self.bucket(hash as usize & self.mask())));
+        prefetch(ptr::from_ref(self.bucket(self.home(hash))));
     }
 
     /// Brings the line of the node that a lookup of `hash` will most likely look at into the cache.
     #[inline]
     pub(crate) fn prefetch_node(self, hash: u64) {
-        let bucket = self.bucket(hash as usize & self.mask());
+        let bucket = self.bucket(self.home(hash));
         if let Some(slot) = bucket.control().matching(Tag::of(hash)).next() {
             prefetch(bucket.slot(slot));
         }

@@ -1,0 +1,139 @@
+//! Nothing that is retired, or called for, is overlooked by those who are to see to it.
+
+mod common;
+
+use common::*;
+use epoch_registry::{Domain, Registry};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// Says that its drop has begun, and then waits there to be let go.
+struct Blocking {
+    entered: mpsc::Sender<()>,
+    release: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        self.entered.send(()).unwrap();
+        self.release.lock().unwrap().recv().unwrap();
+    }
+}
+
+fn blocking() -> (Blocking, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (entered, wait) = mpsc::channel();
+    let (go, release) = mpsc::channel();
+    (Blocking { entered, release: Mutex::new(release) }, wait, go)
+}
+
+/// A channel's `recv` parks the thread, and swallows what was to unpark it for the domain's sake.
+#[test]
+fn a_destructor_that_parks_does_not_cost_the_reclaimer_its_wake_up() {
+    within_a_minute(|| {
+        let ledger = Ledger::new();
+        let domain = Domain::builder().reclaimer(true).build();
+        let blockers: Registry<u64, Blocking> = Registry::builder().domain(domain.clone()).build();
+        let others: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
+        let (value, entered, go) = blocking();
+        drop(blockers.insert(0, value));
+        drop(blockers.remove(&0));
+        entered.recv().unwrap();
+        for key in 0..10 {
+            drop(others.insert(key, ledger.value(key)));
+            drop(others.remove(&key));
+        }
+        go.send(()).unwrap();
+        assert!(soon(|| ledger.dropped() == 10), "{} of 10", ledger.dropped());
+        for key in 10..1000 {
+            drop(others.insert(key, ledger.value(key)));
+            drop(others.remove(&key));
+        }
+        assert!(soon(|| ledger.dropped() == 1000), "{} of 1000", ledger.dropped());
+    });
+}
+
+/// A destructor that takes its time.
+struct Slow(Counted);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        assert!(self.0.get() < 4);
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The reclaimer finds nothing while another thread has the only batch, and that thread stops at its budget.
+#[test]
+fn what_a_bounded_reclaim_leaves_is_taken_up_by_the_reclaimer() {
+    within_a_minute(|| {
+        for _ in 0..times(20) {
+            let ledger = Ledger::new();
+            let domain = Domain::builder().reclaimer(true).build();
+            let registry: Registry<u64, Slow> = Registry::builder().shards(1).domain(domain.clone()).build();
+            for key in 0..4 {
+                drop(registry.insert(key, Slow(ledger.value(key))));
+            }
+            let guard = domain.pin();
+            for key in 0..4 {
+                drop(registry.remove(&key));
+            }
+            // The reclaimer's sleep between two looks is long by now.
+            thread::sleep(Duration::from_millis(10));
+            drop(guard);
+            while ledger.dropped() == 0 {
+                domain.reclaim(1);
+            }
+            assert!(soon(|| ledger.dropped() == 4), "{} of 4", ledger.dropped());
+        }
+    });
+}
+
+/// Given while another thread ends a round that has found nothing.
+#[test]
+fn a_callback_is_run_by_the_writes_that_follow_it() {
+    within_a_minute(|| {
+        for _ in 0..times(3000) {
+            let domain = Domain::new();
+            let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+            let (ran, stop) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+            thread::scope(|scope| {
+                let idler = scope.spawn(|| {
+                    while !stop.load(SeqCst) {
+                        domain.reclaim(0);
+                    }
+                });
+                let seen = Arc::clone(&ran);
+                thread::yield_now();
+                domain.call(move || seen.store(true, SeqCst));
+                stop.store(true, SeqCst);
+                idler.join().unwrap();
+            });
+            assert!(soon(|| {
+                drop(registry.replace(1, 1));
+                ran.load(SeqCst)
+            }));
+        }
+    });
+}
+
+#[test]
+fn callbacks_run_in_their_order_at_the_teardown_too() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let domain = Domain::new();
+    let noted = AtomicU64::new(0);
+    let note = || {
+        let (log, number) = (Arc::clone(&log), noted.fetch_add(1, SeqCst));
+        move || log.lock().unwrap().push(number)
+    };
+    domain.call(note());
+    domain.call(note());
+    while domain.grace_periods() == 0 {
+        // Collected, and ready, but not run.
+        domain.reclaim(0);
+    }
+    domain.call(note());
+    drop(domain);
+    assert_eq!(*log.lock().unwrap(), [0, 1, 2]);
+}

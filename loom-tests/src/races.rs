@@ -242,7 +242,13 @@ pub fn models() -> Vec<Model> {
             137..=413,
             barrier_call,
         ),
-        model("clear_get", "what a reader finds while the registry is cleared is whole", None, 13_316..=39_950, clear_get),
+        model(
+            "clear_get",
+            "what a reader finds while the registry is cleared is whole",
+            None,
+            13_316..=39_950,
+            clear_get,
+        ),
         model(
             "beyond_removed_get",
             "a key beyond its home may be moved and removed under a reader's eyes",

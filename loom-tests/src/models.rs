@@ -8,6 +8,8 @@
 mod harness;
 #[cfg(loom)]
 mod races;
+#[cfg(loom)]
+mod world;
 
 #[cfg(not(loom))]
 fn main() {

@@ -98,8 +98,10 @@ impl Global {
                     None => return,
                 }
             };
+            // ORDERING: Acquire, pairs with the Release in `defer_destroy`.
             next.token.fetch_add(0, Ordering::Acquire);
             for section in &next.waits_for {
+                // ORDERING: Acquire, pairs with the Release in `close`.
                 section.token.fetch_add(0, Ordering::Acquire);
             }
             (next.run)();
@@ -143,6 +145,7 @@ impl Local {
         }
         let section = Section { token: self.global.token(), ended: Arc::default() };
         // After all deferrals so far, and open for all to come.
+        // ORDERING: Acquire, pairs with the Release of `deferrals` in `defer_destroy`.
         self.global.deferrals.fetch_add(0, Ordering::Acquire);
         self.global.books.lock().unwrap().open.push(section.clone());
         *self.section.borrow_mut() = Some(section);
@@ -154,6 +157,7 @@ impl Local {
             return;
         }
         let section = self.section.borrow_mut().take().unwrap();
+        // ORDERING: Release, pairs with the Acquire in `run_what_may`.
         section.token.store(1, Ordering::Release);
         *section.ended.lock().unwrap() = true;
         let mut books = self.global.books.lock().unwrap();
@@ -174,7 +178,9 @@ impl Guard {
         // SAFETY: `into_shared` took it from a box, and the caller gives it up.
         let run = Box::new(move || drop(unsafe { Box::from_raw(pointer) }));
         let token = self.0.global.token();
+        // ORDERING: Release, pairs with the Acquire in `run_what_may`.
         token.store(1, Ordering::Release);
+        // ORDERING: Release, pairs with the Acquire in `open`.
         self.0.global.deferrals.fetch_add(1, Ordering::Release);
         let mut books = self.0.global.books.lock().unwrap();
         let waits_for = books.open.iter().chain(&books.ended).cloned().collect();

@@ -1,0 +1,183 @@
+//! Readers against those who change or remove what they read.
+
+use crate::world::World;
+use loom::thread;
+use std::sync::Arc;
+
+pub fn get_remove() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(entry) = reader.registry().pin().get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn get_insert() {
+    let world = World::new(0..0);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(entry) = reader.registry().pin().get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert!(world.insert(1));
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn get_update() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        let entry = guard.get(&1).expect("the key is there all the time");
+        assert!(matches!(entry.read(), 1 | 2));
+    });
+    let new = world.registry().update(&1, |_, old| world.value(old.read() + 1)).expect("the key is there");
+    assert_eq!(new.read(), 2);
+    drop(new);
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+pub fn get_reap() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(entry) = reader.registry().pin().get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert_eq!(world.registry().reap_if(usize::MAX, |_| true), 1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn lookup_remove() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(handle) = reader.registry().lookup(&1) {
+            assert_eq!(handle.read(), 1);
+        }
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn lookup_replace() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let handle = reader.registry().lookup(&1).expect("the key is there all the time");
+        assert!(matches!(handle.read(), 1 | 100));
+    });
+    let old = world.registry().replace(1, world.value(100)).expect("it was there");
+    assert_eq!(old.read(), 1);
+    drop(old);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+pub fn lookup_reap() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(handle) = reader.registry().lookup(&1) {
+            assert_eq!(handle.read(), 1);
+        }
+    });
+    assert_eq!(world.registry().reap_if(usize::MAX, |_| true), 1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn iterate_remove() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        let met: Vec<u32> = guard.iter().map(|entry| entry.read()).collect();
+        assert_eq!(met.iter().filter(|&&value| value == 2).count(), 1);
+        assert!(met.iter().filter(|&&value| value == 1).count() <= 1);
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+pub fn batch_remove() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        let [one, two] = guard.get_many([&1, &2]).map(|entry| entry.map(|entry| entry.read()));
+        assert!(matches!(one, None | Some(1)));
+        assert_eq!(two, Some(2));
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+pub fn borrow_to_handle_remove() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let handle = {
+            let guard = reader.registry().pin();
+            let Some(entry) = guard.get(&1) else { return };
+            entry.handle()
+        };
+        if let Some(handle) = handle {
+            assert_eq!(handle.read(), 1);
+        }
+    });
+    assert!(world.registry().remove(&1).is_some());
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn clear_get() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        for key in [1, 2] {
+            if let Some(entry) = guard.get(&key) {
+                assert_eq!(entry.read(), key as u32);
+            }
+        }
+    });
+    world.registry().clear();
+    reading.join().unwrap();
+    world.account(2);
+}
+
+pub fn session_remove() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let mut session = reader.registry().reader();
+        for _ in 0..2 {
+            if let Some(entry) = session.get(&1) {
+                assert_eq!(entry.read(), 1);
+            }
+        }
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(usize::MAX);
+    reading.join().unwrap();
+    world.account(1);
+}

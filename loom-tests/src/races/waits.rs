@@ -1,0 +1,95 @@
+//! Grace periods, and those who wait for them.
+
+use crate::world::{Watched, World};
+use epoch_registry::Domain;
+use loom::cell::UnsafeCell;
+use loom::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub fn offline_synchronize() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let mut session = reader.registry().reader();
+        session.offline(|| ());
+        if let Some(entry) = session.get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.synchronize();
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn synchronize_reader() {
+    let domain = Domain::builder().name("model").build();
+    let watched =
+        Arc::new(Watched { memory: UnsafeCell::new(1), drops: Arc::default(), dropped: Arc::default(), bit: 1 });
+    let (reader, seen) = (domain.clone(), Arc::clone(&watched));
+    // What RCU users do: unpublish, synchronize, write in place.
+    let published = Arc::new(loom::sync::atomic::AtomicBool::new(true));
+    let flag = Arc::clone(&published);
+    let reading = thread::spawn(move || {
+        let _guard = reader.pin();
+        // ORDERING: Acquire, pairs with nothing: the section alone must keep the writer away.
+        if flag.load(Ordering::Acquire) {
+            assert_eq!(seen.read(), 1);
+        }
+    });
+    published.store(false, Ordering::Release);
+    domain.synchronize();
+    watched.memory.with_mut(|memory| {
+        // SAFETY: checked by loom: every reader that saw the flag has left.
+        unsafe { *memory = 2 }
+    });
+    reading.join().unwrap();
+}
+
+pub fn barrier_call() {
+    let domain = Domain::builder().name("model").build();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (other, counter) = (domain.clone(), Arc::clone(&ran));
+    let calling = thread::spawn(move || {
+        let ours = Arc::clone(&counter);
+        other.call(move || {
+            ours.fetch_add(1, Ordering::SeqCst);
+        });
+        other.barrier();
+        assert!(counter.load(Ordering::SeqCst) >= 1);
+    });
+    let counter = Arc::clone(&ran);
+    domain.call(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    calling.join().unwrap();
+    domain.barrier();
+    assert_eq!(ran.load(Ordering::SeqCst), 2);
+}
+
+pub fn barrier_barrier() {
+    let world = World::new(1..3);
+    assert!(world.registry().remove(&1).is_some());
+    let other = Arc::clone(&world);
+    let waiting = thread::spawn(move || {
+        other.domain.barrier();
+        assert!(other.drops.load(Ordering::SeqCst) >= 1);
+    });
+    assert!(world.registry().remove(&2).is_some());
+    world.domain.barrier();
+    assert_eq!(world.drops.load(Ordering::SeqCst), 2);
+    waiting.join().unwrap();
+}
+
+pub fn push_push_barrier() {
+    // Both removals push on the one queue of the one shard: whoever comes second relies on the first to enqueue it.
+    let world = World::new(1..3);
+    let other = Arc::clone(&world);
+    let removing = thread::spawn(move || drop(other.registry().remove(&1)));
+    drop(world.registry().remove(&2));
+    world.domain.barrier();
+    assert!(world.dropped.load(Ordering::SeqCst) & 1 << 2 != 0, "what this thread removed before its barrier");
+    removing.join().unwrap();
+    world.account(2);
+}

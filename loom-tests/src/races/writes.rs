@@ -1,0 +1,67 @@
+//! Writers and holders of handles among each other.
+
+use crate::world::World;
+use loom::thread;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub fn remove_remove() {
+    let world = World::new(1..2);
+    let other = Arc::clone(&world);
+    let removing = thread::spawn(move || other.registry().remove(&1).is_some());
+    let mine = world.registry().remove(&1).is_some();
+    let theirs = removing.join().unwrap();
+    assert!(mine ^ theirs);
+    world.account(1);
+}
+
+pub fn insert_insert() {
+    let world = World::new(0..0);
+    let other = Arc::clone(&world);
+    let inserting = thread::spawn(move || other.insert(1));
+    let mine = world.insert(1);
+    let theirs = inserting.join().unwrap();
+    assert!(mine ^ theirs);
+    world.account(2);
+}
+
+pub fn clone_last_put() {
+    let world = World::new(1..2);
+    let handle = world.registry().remove(&1).unwrap();
+    world.domain.barrier();
+    let other = handle.clone();
+    let putting = thread::spawn(move || {
+        let again = other.clone();
+        drop(other);
+        assert_eq!(again.read(), 1);
+    });
+    assert_eq!(handle.read(), 1);
+    drop(handle);
+    putting.join().unwrap();
+    world.account(1);
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1);
+}
+
+pub fn put_collect() {
+    let world = World::new(1..2);
+    let handle = world.registry().remove(&1).unwrap();
+    world.domain.barrier();
+    let putting = thread::spawn(move || drop(handle));
+    world.domain.reclaim(usize::MAX);
+    putting.join().unwrap();
+    world.account(1);
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1);
+}
+
+pub fn handle_outlives_registry() {
+    let mut world = World::new(1..2);
+    let handle = world.registry().lookup(&1).unwrap();
+    let putting = thread::spawn(move || {
+        assert_eq!(handle.read(), 1);
+        drop(handle);
+    });
+    let owned = Arc::get_mut(&mut world).unwrap();
+    owned.registry = None;
+    putting.join().unwrap();
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1, "with no further call from anybody");
+}

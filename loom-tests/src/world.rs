@@ -1,0 +1,112 @@
+//! What the models share: a value that the checker watches, and a registry small enough to explore.
+
+use epoch_registry::{Domain, Registry};
+use loom::cell::UnsafeCell;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A value that the checker watches: reading it must be ordered before its drop, and after its creation.
+pub struct Watched {
+    pub memory: UnsafeCell<u32>,
+    pub drops: Arc<AtomicUsize>,
+    /// A bit for each content that was dropped.
+    pub dropped: Arc<AtomicUsize>,
+    pub bit: usize,
+}
+
+// SAFETY: that the accesses are ordered is what the models check.
+unsafe impl Send for Watched {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    pub fn read(&self) -> u32 {
+        self.memory.with(|memory| {
+            // SAFETY: checked by loom, which knows of the access.
+            unsafe { *memory }
+        })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.memory.with_mut(|memory| {
+            // SAFETY: checked by loom.
+            unsafe { *memory = u32::MAX }
+        });
+        self.drops.fetch_add(1, Ordering::SeqCst);
+        self.dropped.fetch_or(self.bit, Ordering::SeqCst);
+    }
+}
+
+/// Hashes an integer to itself: models are deterministic, and choose where their keys live.
+#[derive(Clone, Copy, Default)]
+pub struct Identity(u64);
+
+impl BuildHasher for Identity {
+    type Hasher = Identity;
+
+    fn build_hasher(&self) -> Identity {
+        Identity(0)
+    }
+}
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("keys are u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+/// One shard in a domain of its own, and the number of values dropped. std's `Arc`, so that sharing orders nothing.
+pub struct World {
+    pub registry: Option<Registry<u64, Watched, Identity>>,
+    pub domain: Domain,
+    pub drops: Arc<AtomicUsize>,
+    pub dropped: Arc<AtomicUsize>,
+}
+
+impl World {
+    pub fn new(keys: impl IntoIterator<Item = u64>) -> Arc<World> {
+        World::with_capacity(0, keys)
+    }
+
+    pub fn with_capacity(capacity: usize, keys: impl IntoIterator<Item = u64>) -> Arc<World> {
+        let domain = Domain::builder().name("model").build();
+        let builder = Registry::<u64, Watched>::builder().domain(domain.clone()).hasher(Identity(0));
+        let registry = builder.shards(1).capacity(capacity).build();
+        let world = World { registry: Some(registry), domain, drops: Arc::default(), dropped: Arc::default() };
+        for key in keys {
+            world.insert(key);
+        }
+        Arc::new(world)
+    }
+
+    pub fn registry(&self) -> &Registry<u64, Watched, Identity> {
+        self.registry.as_ref().unwrap()
+    }
+
+    pub fn value(&self, content: u32) -> Watched {
+        let (drops, dropped) = (Arc::clone(&self.drops), Arc::clone(&self.dropped));
+        Watched { memory: UnsafeCell::new(content), drops, dropped, bit: 1 << (content % 32) }
+    }
+
+    pub fn insert(&self, key: u64) -> bool {
+        self.registry().insert(key, self.value(key as u32)).is_ok()
+    }
+
+    /// Everything retired is destroyed, and nothing else: created = dropped + live.
+    pub fn account(&self, created: usize) {
+        self.domain.barrier();
+        let live = self.registry().len();
+        assert_eq!(self.drops.load(Ordering::SeqCst) + live, created, "{live} live");
+    }
+}

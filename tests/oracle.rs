@@ -332,7 +332,7 @@ impl Case {
 const MASKS: [u64; 5] = [0, 0x3, 0xc000_0003, 0x7f << 40, u64::MAX];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: times(1500) as u32, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: times(2000) as u32, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_operations_agrees_with_a_hash_map(

@@ -59,7 +59,7 @@ impl<K, V> Table<K, V> {
     }
 
     /// The buckets beyond `home` that nodes of it may live in, with their control words, given that of the home.
-    pub(super) fn walk(self, home: usize, control: Control) -> impl Iterator<Item = (usize, Control)> {
+    fn walk(self, home: usize, control: Control) -> impl Iterator<Item = (usize, Control)> {
         let mut control = control;
         let mut index = home;
         std::iter::from_fn(move || {
@@ -78,7 +78,11 @@ impl<K, V> Table<K, V> {
 
     /// The buckets that nodes of `home` may live in, the home first.
     pub(super) fn chain(self, home: usize) -> impl Iterator<Item = (usize, Control)> {
-        let control = self.bucket(home).control();
+        self.chain_from(home, self.bucket(home).control())
+    }
+
+    /// The same, given the control word of the home.
+    pub(super) fn chain_from(self, home: usize, control: Control) -> impl Iterator<Item = (usize, Control)> {
         std::iter::once((home, control)).chain(self.walk(home, control))
     }
 }

@@ -34,7 +34,7 @@ impl<K, V> Table<K, V> {
         let before = found.len();
         let first = self.bucket(home).control();
         if !first.is_moved() {
-            for (index, control) in std::iter::once((home, first)).chain(self.walk(home, first)) {
+            for (index, control) in self.chain_from(home, first) {
                 for slot in control.full() {
                     // SAFETY: B1.
                     let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };

@@ -1,7 +1,7 @@
 //! Settings of a registry.
 
 use crate::clock::{Clock, MonotonicClock};
-use crate::core::CoreOwner;
+use crate::core::{CoreOwner, Weigher};
 use crate::domain::Domain;
 use crate::registry::Registry;
 use ahash::RandomState;
@@ -28,6 +28,7 @@ pub struct Builder<K, V, S = RandomState> {
     capacity: usize,
     domain: Option<Domain>,
     clock: Box<dyn Clock>,
+    weigher: Option<Weigher<K, V>>,
     hasher: S,
     _entries: PhantomData<fn(K, V)>,
 }
@@ -41,6 +42,7 @@ impl<K, V> Builder<K, V> {
             capacity: 0,
             domain: None,
             clock: Box::new(MonotonicClock),
+            weigher: None,
             hasher: RandomState::new(),
             _entries: PhantomData,
         }
@@ -73,13 +75,27 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// How many bytes an entry holds beyond its own size: in strings, vectors and the like. By default none. It is asked
+    /// once, before an entry is inserted, and decides what the entry counts for in the domain's
+    /// [backlog](crate::Backlog): up to 4 GiB.
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    ///
+    /// let pages: Registry<u64, Vec<u8>> = Registry::builder().weigher(|_, page: &Vec<u8>| page.capacity()).build();
+    /// ```
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
+        self.weigher = Some(Box::new(weigher));
+        self
+    }
+
     /// The hasher. By default ahash, randomly seeded.
     ///
     /// All 64 bits of the hash should be good: 32 of them choose shard and bucket, and seven others tell neighbours
     /// apart.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        let Builder { shards, capacity, domain, clock, .. } = self;
-        Builder { shards, capacity, domain, clock, hasher, _entries: PhantomData }
+        let Builder { shards, capacity, domain, clock, weigher, .. } = self;
+        Builder { shards, capacity, domain, clock, weigher, hasher, _entries: PhantomData }
     }
 
     /// Builds the registry.
@@ -95,7 +111,7 @@ impl<K, V, S> Builder<K, V, S> {
     {
         let shards = self.shards.unwrap_or_else(default_shards).clamp(1, MOST_SHARDS).next_power_of_two();
         let domain = self.domain.unwrap_or_default();
-        Registry { core: CoreOwner::new(domain, self.clock, shards, self.capacity), hasher: self.hasher }
+        Registry { core: CoreOwner::new(domain, self.clock, self.weigher, shards, self.capacity), hasher: self.hasher }
     }
 }
 

@@ -66,6 +66,23 @@ impl fmt::Debug for ManualClock {
     }
 }
 
+/// What a domain measures grace periods by: to the nanosecond, and no code of the user's, since it is read under a lock.
+pub(crate) enum Stopwatch {
+    Real(std::time::Instant),
+    Manual(ManualClock),
+}
+
+impl Stopwatch {
+    pub(crate) fn now(&self) -> Duration {
+        match self {
+            // Models are deterministic.
+            Stopwatch::Real(_) if cfg!(loom) => Duration::ZERO,
+            Stopwatch::Real(start) => start.elapsed(),
+            Stopwatch::Manual(clock) => clock.now(),
+        }
+    }
+}
+
 /// A time in units of 2^24 ns, modulo 2^32 of them (2.3 years). Differences are taken modulo 2^32 too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tick(pub(crate) u32);

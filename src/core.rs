@@ -2,12 +2,13 @@
 
 #![allow(unsafe_code)]
 
+use crate::check;
 use crate::clock::{Clock, Tick};
-use crate::domain::{Domain, Registrant};
+use crate::domain::{Domain, Full, Refusal, Registrant};
 use crate::handle::Handle;
 use crate::iter::Cursor;
 use crate::node::{Draft, Node, contain};
-use crate::shard::{Cause, Rejected, Shard};
+use crate::shard::{Cause, NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
 use crossbeam_utils::CachePadded;
@@ -25,9 +26,13 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     roots: Box<[Root<K, V>]>,
     shards: Box<[CachePadded<Shard<K, V>>]>,
     clock: Box<dyn Clock>,
+    weigher: Option<Weigher<K, V>>,
     /// Where the next call of a reaper goes on.
     pub(crate) reaped_to: Mutex<Cursor>,
 }
+
+/// The bytes that an entry holds beyond its node.
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
 
 impl<K, V> Core<K, V>
 where
@@ -60,13 +65,17 @@ where
     }
 
     pub(crate) fn now(&self) -> Tick {
+        check::user_code();
         Tick::at(self.clock.now())
     }
 
     /// A node to be published here.
     pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
         let (shard, _) = self.shard(hash);
-        Draft::new(shard.queue(), hash, self.now().0, key, value)
+        check::user_code();
+        let beyond = self.weigher.as_ref().map_or(0, |weigher| weigher(&key, &value));
+        let weight = self.registrant.domain.inner().budget.weight(size_of::<Node<K, V>>().saturating_add(beyond));
+        Draft::new(shard.queue(), hash, self.now().0, weight, key, value)
     }
 
     /// Publishes a draft, unless its key is taken.
@@ -78,31 +87,47 @@ where
         shard.insert(root, hash, draft)
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old.
-    pub(crate) fn replace(&self, hash: u64, draft: Draft<K, V>) -> (Handle<K, V>, Option<Handle<K, V>>)
+    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the one replaced; or the
+    /// draft, if it is refused.
+    pub(crate) fn replace(
+        &self,
+        hash: u64,
+        draft: Draft<K, V>,
+        refusal: Refusal,
+    ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
     where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        shard.replace(root, hash, draft)
+        shard.replace(root, hash, draft, refusal)
     }
 
     /// Publishes a draft with the key of `old` in its place, unless it is unlinked.
-    pub(crate) fn replace_exact(&self, old: &Handle<K, V>, draft: Draft<K, V>) -> Result<Handle<K, V>, Draft<K, V>> {
+    pub(crate) fn replace_exact(
+        &self,
+        old: &Handle<K, V>,
+        draft: Draft<K, V>,
+        refusal: Refusal,
+    ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        shard.replace_exact(root, old, draft)
+        shard.replace_exact(root, old, draft, refusal)
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`.
-    pub(crate) fn remove(&self, hash: u64, eq: impl FnMut(&K) -> bool) -> Option<Handle<K, V>> {
+    pub(crate) fn remove(
+        &self,
+        hash: u64,
+        eq: impl FnMut(&K) -> bool,
+        refusal: Refusal,
+    ) -> Result<Option<Handle<K, V>>, Full> {
         let (shard, root) = self.shard(hash);
-        shard.remove(root, hash, eq)
+        shard.remove(root, hash, eq, refusal)
     }
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
-    pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause) -> bool {
+    pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: Refusal) -> Result<bool, Full> {
         let (shard, root) = self.shard(entry.hash().into());
-        !entry.is_unlinked() && shard.remove_exact(root, entry, cause)
+        Ok(!entry.is_unlinked() && shard.remove_exact(root, entry, cause, refusal)?)
     }
 }
 
@@ -116,14 +141,22 @@ unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreOwn
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
     /// A core with `shards` (a power of two up to 2^16) for `capacity` nodes in all.
-    pub(crate) fn new(domain: Domain, clock: Box<dyn Clock>, shards: usize, capacity: usize) -> Self {
+    pub(crate) fn new(
+        domain: Domain,
+        clock: Box<dyn Clock>,
+        weigher: Option<Weigher<K, V>>,
+        shards: usize,
+        capacity: usize,
+    ) -> Self {
         let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
+        domain.inner().budget.add_shards(shards);
         let core = Box::leak(Box::new(Core {
             registrant: Registrant::new(domain, Node::<K, V>::destroy, free::<K, V>),
             shift: 32 - shards.trailing_zeros(),
             roots: Box::default(),
             shards: Box::default(),
             clock,
+            weigher,
             reaped_to: Mutex::new(Cursor::new()),
         }));
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
@@ -148,16 +181,18 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Deref for CoreOwner<K, 
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V> {
     fn drop(&mut self) {
-        let mut inserted = 0;
+        let (mut inserted, mut live) = (0, Vec::new());
         for (shard, _) in self.shards() {
             // SAFETY: guards, sessions and views borrow the registry: there are none left, nor are there writers.
-            unsafe { shard.dismantle() };
+            let nodes = unsafe { shard.dismantle() };
+            live.push((NonNull::from(shard.queue()), nodes));
             inserted += shard.counts.inserted.get();
         }
         let registrant = self.0.cast();
         let domain = self.registrant.domain.clone();
+        domain.inner().budget.remove_shards(live.len());
         self.registrant.close();
-        domain.inner().expedite(registrant);
+        domain.inner().expedite(registrant, live);
         // SAFETY: closed, and every node ever inserted is counted; the core is not used below.
         unsafe { Registrant::retire_self(registrant, inserted) };
     }
@@ -169,6 +204,6 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V
 unsafe fn free<K: 'static, V: 'static>(registrant: NonNull<Registrant>) {
     // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
     let core = unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) };
-    // The clock is the user's, and this may be anybody's thread.
+    // Clock and weigher are the user's, and this may be anybody's thread.
     contain(|| drop(core));
 }

@@ -93,11 +93,15 @@
 mod batch;
 mod bucket;
 mod builder;
+mod check;
 mod clock;
 mod core;
 mod counts;
 mod domain;
 mod error;
+#[cfg(feature = "metrics")]
+mod export;
+mod fallible;
 mod handle;
 mod iter;
 mod node;
@@ -114,8 +118,11 @@ mod view;
 
 pub use builder::Builder;
 pub use clock::{Clock, ManualClock, MonotonicClock};
-pub use domain::{Cookie, Domain, DomainBuilder, DomainGuard, Session};
-pub use error::{ForeignGuard, Occupied};
+pub use domain::{
+    Backlog, Cookie, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, ReclaimJob, Session, StallReport,
+    StalledReader, WhenFull,
+};
+pub use error::{BacklogFull, ForeignGuard, Occupied};
 pub use handle::Handle;
 pub use iter::{Cursor, Iter};
 pub use reader::Reader;

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::check;
 use crate::domain::RetireQueue;
 use crate::refs::Refs;
 use crate::sync::atomic::Ordering;
@@ -28,6 +29,8 @@ pub(crate) struct Header {
     pub(crate) hash: u32,
     /// When the node was inserted, in [ticks](crate::clock::Tick).
     pub(crate) stamp: AtomicU32,
+    /// The bytes that it counts for in a backlog.
+    pub(crate) weight: u32,
 }
 
 impl Header {
@@ -101,13 +104,14 @@ pub(crate) struct Draft<K, V>(NonNull<Node<K, V>>);
 
 impl<K, V> Draft<K, V> {
     /// A node with two references: the table's, and one for the handle that its creator gets.
-    pub(crate) fn new(owner: &RetireQueue, hash: u64, stamp: u32, key: K, value: V) -> Self {
+    pub(crate) fn new(owner: &RetireQueue, hash: u64, stamp: u32, weight: u32, key: K, value: V) -> Self {
         let node = Box::new(Node {
             header: Header {
                 link: AtomicPtr::new(ptr::from_ref(owner).cast_mut().cast()),
                 refs: Refs::new(2),
                 hash: hash as u32,
                 stamp: AtomicU32::new(stamp),
+                weight,
             },
             key: ManuallyDrop::new(key),
             value: ManuallyDrop::new(value),
@@ -152,6 +156,7 @@ impl<K, V> Drop for Draft<K, V> {
 /// Runs `f` and keeps a panic of it in here. Returns how many there were: 0 or 1. (A payload whose own drop panics is
 /// leaked, since there is no end to that otherwise.)
 pub(crate) fn contain(f: impl FnOnce()) -> u32 {
+    check::user_code();
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(()) => 0,
         Err(payload) => {

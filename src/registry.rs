@@ -1,8 +1,9 @@
 //! The registry itself: writes, and the ways in for reads.
 
 use crate::builder::Builder;
+use crate::check;
 use crate::core::CoreOwner;
-use crate::domain::{Domain, DomainGuard};
+use crate::domain::{Domain, DomainGuard, Refusal, granted};
 use crate::error::{ForeignGuard, Occupied};
 use crate::handle::Handle;
 use crate::reader::Reader;
@@ -163,7 +164,7 @@ where
     pub fn replace(&self, key: K, value: V) -> Option<Handle<K, V>> {
         let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
-        self.core.replace(hash, draft).1
+        granted(self.core.replace(hash, draft, Refusal::Impossible))
     }
 
     /// Reads the entry of `key`, and replaces it by one with the value that `f` makes of it. Returns the new entry, or
@@ -185,14 +186,7 @@ where
         K: Borrow<Q> + Clone,
         Q: Hash + Eq + ?Sized,
     {
-        loop {
-            let old = self.lookup(key)?;
-            let value = f(old.key(), old.value());
-            let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
-            if let Ok(new) = self.core.replace_exact(&old, draft) {
-                return Some(new);
-            }
-        }
+        granted(self.update_or(key, &mut f, Refusal::Impossible))
     }
 
     /// The entry of `key`, which is inserted with the value that `f` makes if it is not there. `f` runs outside every
@@ -218,6 +212,7 @@ where
         if let Some(entry) = self.lookup(&key) {
             return Ok(entry);
         }
+        check::user_code();
         let value = f()?;
         Ok(self.insert(key, value).unwrap_or_else(|occupied| occupied.entry))
     }
@@ -232,7 +227,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.core.remove(hash_of(&self.hasher, key), |found| found.borrow() == key)
+        granted(self.core.remove(hash_of(&self.hasher, key), |found| found.borrow() == key, Refusal::Impossible))
     }
 
     /// Removes the entry of `key` if `condition` holds for it. The condition is asked outside every lock and critical
@@ -246,15 +241,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        loop {
-            let entry = self.lookup(key)?;
-            if !condition(entry.key(), entry.value()) {
-                return None;
-            }
-            if self.core.remove_exact(&entry, Cause::Removed) {
-                return Some(entry);
-            }
-        }
+        granted(self.remove_if_or(key, &mut condition, Refusal::Impossible))
     }
 
     /// Removes this very entry, if it is still in the registry. False if it has left it, or is of another registry.
@@ -263,17 +250,19 @@ where
     ///
     /// As [`insert`](Self::insert).
     pub fn remove_handle(&self, entry: &Handle<K, V>) -> bool {
-        self.core.remove_exact(entry, Cause::Removed)
+        granted(self.core.remove_exact(entry, Cause::Removed, Refusal::Impossible))
     }
 
-    /// Removes all entries, a shard at a time: each shard is emptied at one instant.
+    /// Removes all entries, a shard at a time: each shard is emptied at one instant. (Or, if the domain's backlog has a
+    /// limit and too little room for all of a shard, entry by entry, as by [`retain`](Self::retain).)
     ///
     /// # Progress
     ///
     /// Takes the lock of every shard, one after another, for a few instructions each.
     pub fn clear(&self) {
-        for (shard, root) in self.core.shards() {
-            shard.clear(root);
+        let emptied = self.core.shards().filter(|(shard, root)| shard.clear(root)).count();
+        if emptied < self.core.shards().len() {
+            self.retain(|_, _| false);
         }
     }
 

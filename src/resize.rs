@@ -4,7 +4,7 @@
 
 use crate::bucket::Tag;
 use crate::counts::Counts;
-use crate::domain::Domain;
+use crate::domain::{Allowance, Domain};
 use crate::node::Node;
 use crate::table::{Root, Table};
 use std::ptr::NonNull;
@@ -18,8 +18,12 @@ pub(crate) struct State<K, V> {
     pub(crate) live: usize,
     /// The size below which the table does not shrink, in buckets.
     pub(crate) floor: usize,
-    /// Removals since this shard last saw to it that something is reclaimed.
-    pub(crate) retired: u32,
+    /// The bytes that they count for.
+    pub(crate) weight: u64,
+    /// Room in the domain's backlog for what leaves the shard.
+    pub(crate) allowance: Allowance,
+    /// Tables that the root has left, to be retired without the lock.
+    pub(crate) outgoing: Vec<Table<K, V>>,
 }
 
 /// A move of all nodes to another table, under way.
@@ -33,7 +37,6 @@ pub(crate) struct Resize<K, V> {
 pub(crate) struct Site<'s, K, V> {
     pub(crate) root: &'s Root<K, V>,
     pub(crate) counts: &'s Counts,
-    pub(crate) domain: &'s Domain,
 }
 
 impl<K, V> Clone for Site<'_, K, V> {
@@ -54,7 +57,7 @@ where
     V: Send + Sync + 'static,
 {
     // SAFETY: T1: the root has left it, and this runs after a grace period.
-    domain.inner().call(Box::new(move || unsafe { table.free() }));
+    domain.inner().defer(table.bytes(), move || unsafe { table.free() });
 }
 
 impl<K, V> State<K, V>
@@ -82,6 +85,8 @@ where
     pub(crate) fn publish(&mut self, table: Table<K, V>, hash: u64, node: NonNull<Node<K, V>>, site: Site<'_, K, V>) {
         table.place(hash as u32 as usize, Tag::of(hash), node);
         self.live += 1;
+        // SAFETY: published under this lock, S1.
+        self.weight += u64::from(unsafe { node.as_ref() }.header.weight);
         site.counts.inserted.add(1);
         if self.live >= Table::<K, V>::limit(table.buckets()) {
             // The resize before this one is over long since, but for a hash that puts everything in one home.
@@ -126,7 +131,7 @@ where
             self.resize = None;
             site.root.store(self.table);
             self.measure(site.counts);
-            retire_table(site.domain, old);
+            self.outgoing.push(old);
         }
     }
 }

@@ -12,13 +12,18 @@
 
 #![allow(unsafe_code)]
 
+use crate::check;
 use crate::counts::Counts;
-use crate::domain::{Domain, List, Registrant, RetireQueue, set_shard_locked, shard_locked};
+use crate::domain::{
+    Allowance, Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, set_shard_locked, shard_locked,
+};
 use crate::handle::Handle;
 use crate::node::{Draft, Node};
 use crate::resize::{Site, State, retire_table};
 use crate::sync::{Mutex, MutexGuard};
-use crate::table::{Root, Table};
+use crate::table::{Position, Root, Table};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// The writers' side of a shard. The first field is what nodes know as their owner.
@@ -36,8 +41,13 @@ pub(crate) enum Cause {
     Reaped,
 }
 
-/// Removals in a shard after which it drives reclamation whatever the time.
-const DUE: u32 = 64;
+/// Why an entry was not replaced by a draft.
+pub(crate) enum NotReplaced<K: 'static, V: 'static> {
+    /// It has left the table.
+    Gone,
+    /// There is no room in the backlog.
+    Full(Draft<K, V>),
+}
 
 /// A draft whose key is taken, and by whom.
 pub(crate) struct Rejected<K: 'static, V: 'static> {
@@ -58,13 +68,79 @@ unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> {
 }
 
 /// The shard lock, held (S2).
-struct Locked<'s, K, V>(MutexGuard<'s, State<K, V>>);
+struct Locked<'s, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
+    domain: &'s Domain,
+    /// The allowance was used up, and filled again: it is time to reclaim something.
+    due: bool,
+}
 
-impl<K, V> Drop for Locked<'_, K, V> {
-    fn drop(&mut self) {
-        set_shard_locked(false);
+impl<K, V> Locked<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Takes a place in the backlog for `node`, which is about to be unlinked.
+    ///
+    /// # Safety
+    ///
+    /// The node is in the table (S1).
+    unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
+        // SAFETY: S1.
+        let bytes = unsafe { node.as_ref() }.header.weight.into();
+        if self.state.allowance.spend(bytes) {
+            return Ok(());
+        }
+        self.due = true;
+        let filled = self.domain.inner().budget.refill(&mut self.state.allowance, bytes);
+        if filled && self.state.allowance.spend(bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
     }
 }
+
+impl<K, V> Deref for Locked<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    type Target = State<K, V>;
+
+    fn deref(&self) -> &State<K, V> {
+        &self.state
+    }
+}
+
+impl<K, V> DerefMut for Locked<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn deref_mut(&mut self) -> &mut State<K, V> {
+        &mut self.state
+    }
+}
+
+impl<K, V> Drop for Locked<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let outgoing = std::mem::take(&mut self.state.outgoing);
+        set_shard_locked(false);
+        // SAFETY: not used below, and dropped once.
+        unsafe { ManuallyDrop::drop(&mut self.state) };
+        for table in outgoing {
+            retire_table(self.domain, table);
+        }
+    }
+}
+
+/// There is no room in the domain's backlog for an object of so many bytes, unless somebody makes it.
+struct NoRoom(u64);
 
 impl<K, V> Shard<K, V>
 where
@@ -73,7 +149,9 @@ where
 {
     pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>) -> Self {
         let floor = table.buckets();
-        let state = State { table, resize: None, live: 0, floor, retired: 0 };
+        // SAFETY: the registrant is there (it is being built).
+        let allowance = unsafe { registrant.as_ref() }.domain.inner().budget.first_allowance();
+        let state = State { table, resize: None, live: 0, floor, weight: 0, allowance, outgoing: Vec::new() };
         let counts = Counts::default();
         state.measure(&counts);
         Shard { queue: RetireQueue::new(registrant), state: Mutex::new(state), counts }
@@ -94,14 +172,24 @@ where
     }
 
     fn site<'s>(&'s self, root: &'s Root<K, V>) -> Site<'s, K, V> {
-        Site { root, counts: &self.counts, domain: self.domain() }
+        Site { root, counts: &self.counts }
     }
 
     fn lock(&self) -> Locked<'_, K, V> {
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
-        let state = self.state.lock();
+        let state = ManuallyDrop::new(self.state.lock());
         set_shard_locked(true);
-        Locked(state)
+        Locked { state, domain: self.domain(), due: false }
+    }
+
+    /// Lets go of the lock, makes room for a node of so many bytes, and takes the lock again: everything may have changed.
+    fn lock_with_room(&self, locked: Locked<'_, K, V>, bytes: u64, refusal: Refusal) -> Result<Locked<'_, K, V>, Full> {
+        drop(locked);
+        self.domain().inner().make_room(bytes, refusal)?;
+        let mut locked = self.lock();
+        // It stays with the shard if this thread has no use for it any more.
+        locked.allowance.add(Allowance::one(bytes));
+        Ok(locked)
     }
 
     /// Publishes a draft, unless its key is taken.
@@ -115,54 +203,68 @@ where
         K: Eq,
     {
         let mut locked = self.lock();
-        let state = &mut *locked.0;
-        let table = state.table_for(hash, self.site(root));
-        let holder = table.locate(hash, |found| found.key() == draft.key());
+        let table = locked.table_for(hash, self.site(root));
+        let holder = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
         let result = if let Some((_, holder)) = holder {
             // SAFETY: S1.
             Err(Rejected { draft, holder: unsafe { handle_on(holder) } })
         } else {
-            let node = draft.published();
-            state.publish(table, hash, node, self.site(root));
-            // SAFETY: a draft is made with a reference for this handle.
-            Ok(unsafe { Handle::from_reference(node) })
+            Ok(self.publish(&mut locked, root, table, hash, draft))
         };
         drop(locked);
         self.domain().inner().assist(false);
         result
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old.
+    fn publish(
+        &self,
+        locked: &mut Locked<'_, K, V>,
+        root: &Root<K, V>,
+        table: Table<K, V>,
+        hash: u64,
+        draft: Draft<K, V>,
+    ) -> Handle<K, V> {
+        let node = draft.published();
+        locked.publish(table, hash, node, self.site(root));
+        // SAFETY: a draft is made with a reference for this handle.
+        unsafe { Handle::from_reference(node) }
+    }
+
+    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the old entry; or the
+    /// draft, if it is refused.
     pub(crate) fn replace(
         &self,
         root: &Root<K, V>,
         hash: u64,
         draft: Draft<K, V>,
-    ) -> (Handle<K, V>, Option<Handle<K, V>>)
+        refusal: Refusal,
+    ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
     where
         K: Eq,
     {
         let mut locked = self.lock();
-        let state = &mut *locked.0;
-        let table = state.table_for(hash, self.site(root));
-        let holder = table.locate(hash, |found| found.key() == draft.key());
-        let node = draft.published();
-        // SAFETY: a draft is made with a reference for this handle.
-        let new = unsafe { Handle::from_reference(node) };
-        let Some((position, old)) = holder else {
-            state.publish(table, hash, node, self.site(root));
-            drop(locked);
-            self.domain().inner().assist(false);
-            return (new, None);
-        };
-        // SAFETY: S1.
-        let handle = unsafe { handle_on(old) };
-        table.swap(position, node);
-        self.counts.inserted.add(1);
-        self.counts.replaced.add(1);
-        // SAFETY: unlinked by the swap, S1.
-        unsafe { self.retire(locked, old) };
-        (new, Some(handle))
+        loop {
+            let table = locked.table_for(hash, self.site(root));
+            let Some((position, old)) = table.locate(hash, |found| check::eq(|| found.key() == draft.key())) else {
+                let new = self.publish(&mut locked, root, table, hash, draft);
+                drop((locked, new));
+                self.domain().inner().assist(false);
+                return Ok(None);
+            };
+            // SAFETY: S1.
+            if let Err(NoRoom(bytes)) = unsafe { locked.admit(old) } {
+                match self.lock_with_room(locked, bytes, refusal) {
+                    Ok(again) => locked = again,
+                    Err(Full) => return Err(draft),
+                }
+                continue;
+            }
+            // SAFETY: S1.
+            let handle = unsafe { handle_on(old) };
+            // SAFETY: the position is that of `old`, under this lock; there is room for it.
+            drop(unsafe { self.swap(locked, table, position, old, draft) });
+            return Ok(Some(handle));
+        }
     }
 
     /// Publishes a draft in the place of `old`, which has the same key, if that is still in the table.
@@ -171,59 +273,116 @@ where
         root: &Root<K, V>,
         old: &Handle<K, V>,
         draft: Draft<K, V>,
-    ) -> Result<Handle<K, V>, Draft<K, V>> {
+        refusal: Refusal,
+    ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let mut locked = self.lock();
-        let table = locked.0.table_for(old.hash().into(), self.site(root));
-        let Some(position) = table.locate_exact(old.node()) else {
-            return Err(draft);
-        };
+        loop {
+            let table = locked.table_for(old.hash().into(), self.site(root));
+            let Some(position) = table.locate_exact(old.node()) else {
+                return Err(NotReplaced::Gone);
+            };
+            // SAFETY: S1.
+            if let Err(NoRoom(bytes)) = unsafe { locked.admit(old.node()) } {
+                match self.lock_with_room(locked, bytes, refusal) {
+                    Ok(again) => locked = again,
+                    Err(Full) => return Err(NotReplaced::Full(draft)),
+                }
+                continue;
+            }
+            // SAFETY: the position is that of `old`, under this lock; there is room for it.
+            return Ok(unsafe { self.swap(locked, table, position, old.node(), draft) });
+        }
+    }
+
+    /// Puts a draft in the place of `old`, and retires that.
+    ///
+    /// # Safety
+    ///
+    /// `old` is at that position of the newest table, since `locked` was taken, and was admitted to the backlog.
+    unsafe fn swap(
+        &self,
+        mut locked: Locked<'_, K, V>,
+        table: Table<K, V>,
+        position: Position,
+        old: NonNull<Node<K, V>>,
+        draft: Draft<K, V>,
+    ) -> Handle<K, V> {
         let node = draft.published();
-        // SAFETY: a draft is made with a reference for this handle.
-        let new = unsafe { Handle::from_reference(node) };
         table.swap(position, node);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
+        // SAFETY: published just now, S1.
+        locked.weight += u64::from(unsafe { node.as_ref() }.header.weight);
         // SAFETY: unlinked by the swap, S1.
-        unsafe { self.retire(locked, old.node()) };
-        Ok(new)
+        unsafe { self.retire(locked, old) };
+        // SAFETY: a draft is made with a reference for this handle.
+        unsafe { Handle::from_reference(node) }
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`.
-    pub(crate) fn remove(&self, root: &Root<K, V>, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Option<Handle<K, V>> {
+    pub(crate) fn remove(
+        &self,
+        root: &Root<K, V>,
+        hash: u64,
+        mut eq: impl FnMut(&K) -> bool,
+        refusal: Refusal,
+    ) -> Result<Option<Handle<K, V>>, Full> {
         let mut locked = self.lock();
-        let table = locked.0.table_for(hash, self.site(root));
-        let (position, node) = table.locate(hash, |found| eq(found.key()))?;
-        // SAFETY: S1.
-        let handle = unsafe { handle_on(node) };
-        table.unlink(position);
-        // SAFETY: unlinked just now, S1.
-        unsafe { self.removed(locked, node, Cause::Removed) };
-        Some(handle)
+        loop {
+            let table = locked.table_for(hash, self.site(root));
+            let Some((position, node)) = table.locate(hash, |found| check::eq(|| eq(found.key()))) else {
+                return Ok(None);
+            };
+            // SAFETY: S1.
+            if let Err(NoRoom(bytes)) = unsafe { locked.admit(node) } {
+                locked = self.lock_with_room(locked, bytes, refusal)?;
+                continue;
+            }
+            // SAFETY: S1.
+            let handle = unsafe { handle_on(node) };
+            table.unlink(position);
+            // SAFETY: unlinked just now, S1.
+            unsafe { self.removed(locked, node, Cause::Removed) };
+            return Ok(Some(handle));
+        }
     }
 
     /// Unlinks `entry`, if it is still in the table.
-    pub(crate) fn remove_exact(&self, root: &Root<K, V>, entry: &Handle<K, V>, cause: Cause) -> bool {
+    pub(crate) fn remove_exact(
+        &self,
+        root: &Root<K, V>,
+        entry: &Handle<K, V>,
+        cause: Cause,
+        refusal: Refusal,
+    ) -> Result<bool, Full> {
         let mut locked = self.lock();
-        let table = locked.0.table_for(entry.hash().into(), self.site(root));
-        let Some(position) = table.locate_exact(entry.node()) else {
-            return false;
-        };
-        table.unlink(position);
-        // SAFETY: unlinked just now, S1.
-        unsafe { self.removed(locked, entry.node(), cause) };
-        true
+        loop {
+            let table = locked.table_for(entry.hash().into(), self.site(root));
+            let Some(position) = table.locate_exact(entry.node()) else {
+                return Ok(false);
+            };
+            // SAFETY: S1.
+            if let Err(NoRoom(bytes)) = unsafe { locked.admit(entry.node()) } {
+                locked = self.lock_with_room(locked, bytes, refusal)?;
+                continue;
+            }
+            table.unlink(position);
+            // SAFETY: unlinked just now, S1.
+            unsafe { self.removed(locked, entry.node(), cause) };
+            return Ok(true);
+        }
     }
 
     /// # Safety
     ///
     /// As for [`retire`](Self::retire).
     unsafe fn removed(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>, cause: Cause) {
-        locked.0.live -= 1;
+        locked.live -= 1;
         match cause {
             Cause::Removed => self.counts.removed.add(1),
             Cause::Reaped => self.counts.reaped.add(1),
         }
-        locked.0.shrink_if_sparse(&self.counts);
+        locked.shrink_if_sparse(&self.counts);
         // SAFETY: the caller's promise.
         unsafe { self.retire(locked, node) }
     }
@@ -232,36 +391,38 @@ where
     ///
     /// # Safety
     ///
-    /// `node` was unlinked by the caller, under `locked` (S3).
+    /// `node` was admitted to the backlog and unlinked by the caller, under `locked` (S3).
     unsafe fn retire(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
-        unsafe { node.as_ref() }.header.refs.set_unlinked();
-        locked.0.retired += 1;
-        let due = locked.0.retired >= DUE;
-        if due {
-            locked.0.retired = 0;
-        }
+        let header = unsafe { &node.as_ref().header };
+        header.refs.set_unlinked();
+        locked.weight -= u64::from(header.weight);
+        let due = locked.due;
         drop(locked);
         // SAFETY: S3. The caller borrows the registry, which keeps the registrant.
         unsafe { self.queue.push(List::one(node.cast())) };
         self.domain().inner().assist(due);
     }
 
-    /// Unlinks everything, by putting an empty table at the root. Returns how many nodes that were.
-    pub(crate) fn clear(&self, root: &Root<K, V>) -> usize {
+    /// Unlinks everything, by putting an empty table at the root. False if there is no room for all of it in the backlog:
+    /// then nothing is done.
+    pub(crate) fn clear(&self, root: &Root<K, V>) -> bool {
         let mut locked = self.lock();
-        let state = &mut *locked.0;
-        let count = state.live;
-        if count == 0 {
-            return 0;
+        let state = &mut *locked;
+        if state.live == 0 {
+            return true;
+        }
+        let amount = Backlog::of(state.live as u64, state.weight);
+        if !self.domain().inner().budget.take(amount) {
+            return false;
         }
         let empty = Table::new(state.floor);
         let old = std::mem::replace(&mut state.table, empty);
         let next = state.resize.take().map(|resize| resize.to);
         root.store(empty);
-        state.live = 0;
+        self.counts.removed.add(amount.objects);
+        (state.live, state.weight) = (0, 0);
         state.measure(&self.counts);
-        self.counts.removed.add(count as u64);
         drop(locked);
         let mut list = List::new();
         // The old table is ours now: readers may still be in it, but no writer.
@@ -276,14 +437,14 @@ where
             retire_table(self.domain(), table);
         }
         self.domain().inner().assist(true);
-        count
+        true
     }
 
     /// Lets the table follow the number of nodes, a bounded number of homes at a time: ends a resize that is under way,
     /// and then shrinks a sparse table, or a `tight` one as far as it goes. False when there is nothing more to do.
     pub(crate) fn settle(&self, root: &Root<K, V>, tight: bool) -> bool {
         let mut locked = self.lock();
-        let state = &mut *locked.0;
+        let state = &mut *locked;
         state.step(self.site(root), 1024);
         if tight && state.resize.is_none() {
             let least = Table::<K, V>::buckets_for(state.live + 1).max(state.floor);
@@ -299,7 +460,7 @@ where
     pub(crate) fn set_floor(&self, root: &Root<K, V>, nodes: usize) {
         let floor = Table::<K, V>::buckets_for(nodes);
         let mut locked = self.lock();
-        let state = &mut *locked.0;
+        let state = &mut *locked;
         if state.newest().buckets() < floor {
             state.step(self.site(root), usize::MAX);
             state.begin_resize(floor, &self.counts);
@@ -307,15 +468,15 @@ where
         state.floor = floor;
     }
 
-    /// Unlinks everything and frees the tables, of a shard that nobody reads or writes any more. The nodes are retired.
+    /// Unlinks everything and frees the tables, of a shard that nobody reads or writes any more. Returns the nodes.
     ///
     /// # Safety
     ///
     /// The registry is being dropped, and this is called once.
-    pub(crate) unsafe fn dismantle(&self) {
+    pub(crate) unsafe fn dismantle(&self) -> List {
         let mut list = List::new();
         // Not by `lock`: a registry may be dropped in an `Eq`, under the lock of another.
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         state.table.visit_all(&mut |node| {
             // SAFETY: the table's reference is still in it.
             unsafe { node.as_ref() }.header.refs.set_unlinked();
@@ -325,8 +486,7 @@ where
             // SAFETY: the caller's promise: no reader, no writer.
             unsafe { table.free() };
         }
-        drop(state);
-        // SAFETY: S3; the registry still keeps the registrant.
-        unsafe { self.queue.push(list) };
+        self.domain().inner().budget.give_back_allowance(std::mem::take(&mut state.allowance));
+        list
     }
 }

@@ -1,6 +1,7 @@
 //! Figures on a registry.
 
 use crate::core::Core;
+use crate::domain::DomainStats;
 use crate::sync::atomic::Ordering;
 use std::fmt;
 
@@ -8,6 +9,7 @@ use std::fmt;
 ///
 /// Counted a shard at a time, without stopping writers: exact while nobody writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Entries in the registry.
@@ -29,8 +31,8 @@ pub struct Stats {
     pub drop_panics: u64,
     /// Resizes of a shard's table that were begun.
     pub resizes: u64,
-    /// Grace periods of the domain that are over.
-    pub grace_periods: u64,
+    /// The domain's figures, which registries of one domain share.
+    pub domain: DomainStats,
 }
 
 impl Stats {
@@ -44,8 +46,7 @@ impl Stats {
         // counted as being where it comes from.
         let freed = registrant.freed.load(Ordering::Relaxed);
         let drop_panics = registrant.panics.load(Ordering::Relaxed);
-        let mut stats =
-            Stats { freed, drop_panics, grace_periods: registrant.domain.grace_periods(), ..Stats::default() };
+        let mut stats = Stats { freed, drop_panics, ..Stats::default() };
         for (shard, _) in core.shards() {
             let counts = &shard.counts;
             stats.removed += counts.removed.get();
@@ -57,6 +58,7 @@ impl Stats {
         let left = stats.removed + stats.replaced + stats.reaped;
         stats.live = stats.inserted.saturating_sub(left);
         stats.backlog = left.saturating_sub(freed);
+        stats.domain = registrant.domain.stats();
         stats
     }
 }
@@ -67,8 +69,8 @@ impl fmt::Display for Stats {
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             freed {freed}, backlog {backlog}, drop panics {}, resizes {}, grace periods {}",
-            self.drop_panics, self.resizes, self.grace_periods
+             freed {freed}, backlog {backlog}, drop panics {}, resizes {}; domain: {}",
+            self.drop_panics, self.resizes, self.domain
         )
     }
 }

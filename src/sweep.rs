@@ -2,7 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use crate::check;
 use crate::clock::Tick;
+use crate::domain::{Full, Refusal, granted};
+use crate::error::BacklogFull;
 use crate::handle::Handle;
 use crate::iter::Cursor;
 use crate::registry::Registry;
@@ -14,6 +17,14 @@ use std::time::Duration;
 
 /// Entries between two critical sections, about.
 const CHUNK: usize = 64;
+
+/// What became of a chunk.
+struct Swept {
+    seen: usize,
+    removed: usize,
+    /// A removal was refused for want of room in the backlog.
+    full: bool,
+}
 
 impl<K, V, S> Registry<K, V, S>
 where
@@ -62,6 +73,7 @@ where
             // SAFETY: the guard is held.
             unsafe { next.step(guard.core, &mut found) };
             seen += found.len();
+            check::user_code();
             for node in found.drain(..) {
                 // SAFETY: found within the guard's section, which outlasts the entry.
                 each(unsafe { Entry::new(node) });
@@ -78,11 +90,53 @@ where
     ///
     /// Works in chunks: critical sections and locks are short, however large the registry is.
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
-        let mut cursor = Cursor::new();
+        let (mut cursor, how) = (Cursor::new(), (Cause::Removed, Refusal::Impossible));
         while !cursor.is_done() {
-            self.sweep(None, &mut cursor, CHUNK, Cause::Removed, &mut |entry| !keep(entry.key(), entry.value()));
+            self.sweep(None, &mut cursor, CHUNK, how, &mut |entry| !keep(entry.key(), entry.value()));
         }
         self.settle();
+    }
+
+    /// As [`retain`](Self::retain), from `cursor` on, until it is done or a removal is refused for want of room in the
+    /// domain's backlog. Returns how many entries were removed.
+    ///
+    /// # Errors
+    ///
+    /// [`BacklogFull`], with how many entries were removed before. The cursor is where to go on: some entries may be
+    /// judged again.
+    ///
+    /// ```
+    /// use epoch_registry::{Cursor, Domain, Registry, WhenFull};
+    ///
+    /// let domain = Domain::builder().backlog_objects(100).when_full(WhenFull::Refuse).build();
+    /// let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+    /// for key in 0..1000 {
+    ///     registry.insert(key, key).unwrap();
+    /// }
+    /// let mut cursor = Cursor::new();
+    /// let guard = domain.pin(); // as long as somebody reads, nothing can be destroyed
+    /// assert!(registry.try_retain(&mut cursor, |_, _| false).is_err());
+    /// assert!(domain.backlog().objects <= 100);
+    /// drop(guard);
+    /// while registry.try_retain(&mut cursor, |_, _| false).is_err() {}
+    /// assert!(registry.is_empty());
+    /// ```
+    pub fn try_retain(
+        &self,
+        cursor: &mut Cursor,
+        mut keep: impl FnMut(&K, &V) -> bool,
+    ) -> Result<usize, BacklogFull<usize>> {
+        let mut removed = 0;
+        while !cursor.is_done() {
+            let how = (Cause::Removed, Refusal::Possible);
+            let swept = self.sweep(None, cursor, CHUNK, how, &mut |entry| !keep(entry.key(), entry.value()));
+            removed += swept.removed;
+            if swept.full {
+                return Err(BacklogFull(removed));
+            }
+        }
+        self.settle();
+        Ok(removed)
     }
 
     /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
@@ -95,7 +149,8 @@ where
     /// [`reap_older_than`](Self::reap_older_than)) stopped, each once at the most unless its shard is resized, and
     /// removes those for which `condition` holds. Returns how many were removed, which count as reaped.
     ///
-    /// `condition` runs in a critical section, but under no lock.
+    /// `condition` runs in a critical section, but under no lock. If the domain's backlog is full, and its policy is not
+    /// to grow, it stops before the budget is used up.
     ///
     /// # Progress
     ///
@@ -140,9 +195,13 @@ where
             if end.is_some_and(|end| !cursor.is_before(end)) {
                 break;
             }
-            let (examined, removed) = self.sweep(end, &mut cursor, CHUNK.min(budget - seen), Cause::Reaped, condition);
-            seen += examined;
-            reaped += removed;
+            let how = (Cause::Reaped, Refusal::Possible);
+            let swept = self.sweep(end, &mut cursor, CHUNK.min(budget - seen), how, condition);
+            seen += swept.seen;
+            reaped += swept.removed;
+            if swept.full {
+                break;
+            }
         }
         *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
         if reaped > 0 {
@@ -152,23 +211,35 @@ where
     }
 
     /// One chunk: judges entries in a critical section, and removes those `condemned` after it, since a guard held
-    /// through a flood of removals would keep every one of them waiting. Returns how many were seen and removed.
+    /// through a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it
+    /// was.
     fn sweep(
         &self,
         end: Option<Cursor>,
         cursor: &mut Cursor,
         budget: usize,
-        cause: Cause,
+        (cause, refusal): (Cause, Refusal),
         condemned: &mut dyn FnMut(Entry<'_, K, V>) -> bool,
-    ) -> (usize, usize) {
+    ) -> Swept {
         let mut victims = Vec::new();
-        let seen = self.scan_to(end, cursor, budget, |entry| {
+        let mut next = *cursor;
+        let seen = self.scan_to(end, &mut next, budget, |entry| {
             if condemned(entry) {
                 victims.extend(entry.handle());
             }
         });
-        let removed = victims.iter().filter(|victim| self.core.remove_exact(victim, cause)).count();
-        (seen, removed)
+        let mut swept = Swept { seen, removed: 0, full: false };
+        for victim in &victims {
+            match self.core.remove_exact(victim, cause, refusal) {
+                Ok(removed) => swept.removed += usize::from(removed),
+                Err(Full) => {
+                    swept.full = true;
+                    return swept;
+                }
+            }
+        }
+        *cursor = next;
+        swept
     }
 
     /// Lets table memory follow the number of entries at once, and not write by write.
@@ -198,7 +269,7 @@ where
     fn next(&mut self) -> Option<Handle<K, V>> {
         loop {
             while let Some(victim) = self.victims.pop() {
-                if self.registry.core.remove_exact(&victim, Cause::Removed) {
+                if granted(self.registry.core.remove_exact(&victim, Cause::Removed, Refusal::Impossible)) {
                     return Some(victim);
                 }
             }

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::check;
 use crate::core::Core;
 use crate::domain::{DomainGuard, Pin};
 use crate::handle::Handle;
@@ -21,6 +22,7 @@ use std::ptr::NonNull;
 #[inline]
 #[allow(clippy::manual_hash_one)]
 pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
+    check::user_code();
     let mut state = hasher.build_hasher();
     key.hash(&mut state);
     state.finish()
@@ -81,6 +83,13 @@ where
         self.find_in(self.core.root(hash).load(), hash, key)
     }
 
+    /// In debug builds: that there is a critical section indeed, as the types promise.
+    #[inline]
+    fn check(&self) {
+        let domain = &self.core.registrant.domain;
+        debug_assert!(domain.in_critical_section(), "a read outside a critical section of {domain:?}");
+    }
+
     /// The entry of `key` in a table that this critical section has loaded from the root for `hash`, the key's.
     #[inline]
     pub(crate) fn find_in<Q>(&self, table: Table<K, V>, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
@@ -88,6 +97,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        self.check();
         let node = table.find(hash, |node| node.key().borrow() == key)?;
         // SAFETY: the view is used within a critical section, and outlasts the entry.
         Some(unsafe { Entry::new(node) })
@@ -120,6 +130,7 @@ where
     /// come or go meanwhile may be met or not; a key that is replaced, or removed and inserted again, may be met with
     /// the old value, the new one, or both.
     pub fn iter(&self) -> Iter<'_, K, V> {
+        self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
         unsafe { Iter::new(self.core) }
     }

@@ -161,7 +161,7 @@ fn a_barrier_runs_the_callbacks_given_before_it_after_the_sections_open_then() {
         }
         go_on.send(()).unwrap();
         domain.barrier();
-        assert_eq!((order.load(SeqCst), domain.callback_panics()), (2, 0));
+        assert_eq!((order.load(SeqCst), domain.stats().callback_panics), (2, 0));
     });
 }
 
@@ -288,7 +288,7 @@ fn waiting_is_refused_in_destructors_and_callbacks() {
     });
     domain.barrier();
     assert_eq!(ran.load(SeqCst), 2);
-    assert_eq!((registry.stats().drop_panics, domain.callback_panics()), (0, 0));
+    assert_eq!((registry.stats().drop_panics, domain.stats().callback_panics), (0, 0));
 }
 
 #[test]

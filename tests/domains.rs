@@ -224,7 +224,7 @@ fn reclaim_destroys_no_more_than_its_budget() {
         // The tables that `clear` retired count, too.
         assert!(done <= 7 && ledger.dropped() - before <= 7);
     }
-    let backlog = registry.domain().backlog();
+    let backlog = registry.domain().backlog().objects;
     assert!(backlog <= 4, "four tables at the most, and not {backlog} objects, still wait");
 }
 
@@ -234,7 +234,7 @@ fn domains_are_equal_to_their_clones_alone_and_the_global_one_is_the_default() {
     assert!(one == one.clone() && one != two && two.name() == "two");
     assert_eq!(&Domain::default(), Domain::global());
     assert_eq!(Registry::<u64, u64>::new().domain(), Domain::global());
-    let before = one.grace_periods();
+    let before = one.stats().grace_periods;
     one.synchronize();
-    assert!(one.grace_periods() > before);
+    assert!(one.stats().grace_periods > before);
 }

@@ -277,7 +277,7 @@ fn a_panicking_callback_is_counted_and_its_neighbours_run() {
             });
         }
         domain.barrier();
-        assert_eq!((ran.load(SeqCst), domain.callback_panics()), (100, 50));
+        assert_eq!((ran.load(SeqCst), domain.stats().callback_panics), (100, 50));
     }
 }
 

@@ -129,7 +129,7 @@ fn callbacks_run_in_their_order_at_the_teardown_too() {
     };
     domain.call(note());
     domain.call(note());
-    while domain.grace_periods() == 0 {
+    while domain.stats().grace_periods == 0 {
         // Collected, and ready, but not run.
         domain.reclaim(0);
     }

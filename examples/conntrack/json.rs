@@ -92,7 +92,7 @@ pub fn write(replay: &Replay, is_balanced: bool, mut out: impl Write) -> io::Res
             removed: end.removed,
             reaped: end.reaped,
             backlog: end.backlog,
-            grace_periods: end.grace_periods,
+            grace_periods: end.domain.grace_periods,
             exported: totals.flows,
             freed: drained.freed,
         },

@@ -159,7 +159,7 @@ fn print_registry(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
         grouped(end.removed),
         grouped(end.freed),
         grouped(end.backlog),
-        grouped(end.grace_periods)
+        grouped(end.domain.grace_periods)
     )?;
     writeln!(
         out,
@@ -168,7 +168,7 @@ fn print_registry(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
         grouped(drained.inserted),
         grouped(drained.freed),
         grouped(drained.backlog),
-        grouped(drained.grace_periods)
+        grouped(drained.domain.grace_periods)
     )
 }
 

@@ -88,7 +88,7 @@ pub fn models() -> Vec<Model> {
             "grow_get_beyond",
             "a key that lives beyond its home is found all through a resize",
             None,
-            2439..=7319,
+            27_409..=82_229,
             grow_get_beyond,
         ),
         model(
@@ -102,7 +102,7 @@ pub fn models() -> Vec<Model> {
             "grow_remove",
             "a key removed during a resize is gone when the removal returns",
             None,
-            101..=305,
+            633..=1899,
             grow_remove,
         ),
         model(

@@ -1,19 +1,50 @@
 //! Settings of a domain.
 
-use super::reclaimer::Reclaimer;
-use super::{Domain, Inner};
+use super::Domain;
+use super::budget::{Budget, WhenFull};
+use super::inner::{Inner, Settings};
+use super::reclaimer::{Executor, ReclaimJob, ReclaimThread, Reclaimer};
+use super::stall::StallReport;
+use crate::clock::{ManualClock, Stopwatch};
+use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Settings of a new [`Domain`].
-#[derive(Debug)]
 pub struct DomainBuilder {
     name: Option<String>,
-    reclaimer: bool,
+    who: Who,
+    objects: Option<u64>,
+    bytes: Option<u64>,
+    when_full: WhenFull,
+    stall_after: Duration,
+    on_stall: Box<dyn Fn(&StallReport) + Send + Sync>,
+    clock: Stopwatch,
 }
+
+/// Who reclaims, beside those who call `reclaim` and `barrier`.
+enum Who {
+    Writers,
+    Nobody,
+    Thread,
+    Executor(Box<dyn Fn(ReclaimJob) + Send + Sync>),
+}
+
+/// As the Linux kernel's (`rcu_cpu_stall_timeout`).
+const STALL_AFTER: Duration = Duration::from_secs(21);
 
 impl DomainBuilder {
     pub(super) fn new() -> Self {
-        DomainBuilder { name: None, reclaimer: false }
+        DomainBuilder {
+            name: None,
+            who: Who::Writers,
+            objects: None,
+            bytes: None,
+            when_full: WhenFull::Grow,
+            stall_after: STALL_AFTER,
+            on_stall: Box::new(|report| log::warn!("{report}")),
+            clock: Stopwatch::Real(Instant::now()),
+        }
     }
 
     /// The domain's name, in panics, reports and the name of its reclaimer thread.
@@ -23,10 +54,92 @@ impl DomainBuilder {
     }
 
     /// Whether the domain has a thread of its own that runs destructors and callbacks, promptly and off everybody
-    /// else's time. It is joined when the domain is torn down. Off by default: then writers share the work, with a
-    /// bounded share each.
+    /// else's time. It is joined when the domain is torn down, or [stopped](Domain::stop_reclaimer). Off by default:
+    /// then writers share the work, with a bounded share each.
     pub fn reclaimer(mut self, on: bool) -> Self {
-        self.reclaimer = on;
+        self.who = if on { Who::Thread } else { Who::Writers };
+        self
+    }
+
+    /// Has destructors and callbacks run by an executor of yours: `spawn` is given a [job](ReclaimJob) when there is
+    /// something to do and none is under way, and is to see to it that it runs, elsewhere. It is called by writers and
+    /// by those who drop handles, outside every lock; a panic in it is contained.
+    ///
+    /// ```
+    /// use epoch_registry::{Domain, Registry};
+    ///
+    /// let (send, jobs) = std::sync::mpsc::channel();
+    /// let pool = std::thread::spawn(move || jobs.iter().for_each(epoch_registry::ReclaimJob::run));
+    /// let domain = Domain::builder().executor(move |job| send.send(job).unwrap()).build();
+    ///
+    /// let registry = Registry::builder().domain(domain.clone()).build();
+    /// registry.insert(1, "one").unwrap();
+    /// registry.remove(&1);
+    /// while registry.stats().freed == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// drop((registry, domain));
+    /// pool.join().unwrap();
+    /// ```
+    pub fn executor(mut self, spawn: impl Fn(ReclaimJob) + Send + Sync + 'static) -> Self {
+        self.who = Who::Executor(Box::new(spawn));
+        self
+    }
+
+    /// Leaves reclamation to explicit calls of [`Domain::reclaim`] and [`Domain::barrier`]: no write runs a destructor,
+    /// unless the backlog is beyond half of its limit.
+    pub fn manual(mut self) -> Self {
+        self.who = Who::Nobody;
+        self
+    }
+
+    /// The most objects that may wait to be destroyed: see [`Backlog`](crate::Backlog). No limit by default; at least 1.
+    ///
+    /// At half of it, the soft mark, writers assist whoever else reclaims, and expedite the grace period. At the limit it
+    /// is as [`when_full`](Self::when_full) says. Shards take up to a fourth of it in advance, so it may show before all
+    /// of it is used.
+    ///
+    /// What is not held to it: tables that were replaced by others, entries whose last handle goes after their grace
+    /// period (they wait for nobody), and the entries of a registry that is dropped (they do not wait at all).
+    pub fn backlog_objects(mut self, limit: usize) -> Self {
+        self.objects = Some((limit as u64).max(1));
+        self
+    }
+
+    /// The most bytes that may wait to be destroyed, as [`backlog_objects`](Self::backlog_objects). An entry that takes
+    /// more than half of that counts for half.
+    pub fn backlog_bytes(mut self, limit: usize) -> Self {
+        self.bytes = Some((limit as u64).max(2));
+        self
+    }
+
+    /// What becomes of a removal for which there is no room in the backlog. By default it goes on.
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.when_full = policy;
+        self
+    }
+
+    /// How long a grace period that something waits for may last before it is reported: 21 seconds by default. It is
+    /// reported once within 10% of that, and again after twice that time, four times, and so on.
+    ///
+    /// It is noticed by whoever drives reclamation: the reclaimer thread, a job on an executor, a caller that waits for
+    /// a grace period, a writer. If there is none of these, nobody notices.
+    pub fn stall_after(mut self, threshold: Duration) -> Self {
+        self.stall_after = threshold;
+        self
+    }
+
+    /// What is done with the report of a grace period that lasts too long. By default it is logged as a warning, by the
+    /// `log` crate. It runs where destructors run, outside every lock, and must not wait for a grace period; a panic in
+    /// it is contained.
+    pub fn on_stall(mut self, handler: impl Fn(&StallReport) + Send + Sync + 'static) -> Self {
+        self.on_stall = Box::new(handler);
+        self
+    }
+
+    /// Measures grace periods and stalls by a clock that moves only when told to. For tests.
+    pub fn manual_clock(mut self, clock: ManualClock) -> Self {
+        self.clock = Stopwatch::Manual(clock);
         self
     }
 
@@ -36,12 +149,31 @@ impl DomainBuilder {
     ///
     /// If the reclaimer thread cannot be started.
     pub fn build(self) -> Domain {
-        let domain = Domain(Inner::new(self.name));
-        if self.reclaimer {
-            let name = format!("{}-reclaim", domain.name());
-            let reclaimer = Reclaimer::start(name, Arc::downgrade(&domain.0)).expect("starting the reclaimer");
-            assert!(domain.0.reclaimer.set(reclaimer).is_ok(), "it is set once");
-        }
+        let DomainBuilder { name, who, objects, bytes, when_full, stall_after, on_stall, clock } = self;
+        let settings = Settings { writers_share: !matches!(who, Who::Nobody), clock, on_stall };
+        let domain = Domain(Inner::new(name, stall_after, Budget::new(objects, bytes, when_full), settings));
+        let weak = Arc::downgrade(&domain.0);
+        let reclaimer = match who {
+            Who::Writers | Who::Nobody => return domain,
+            Who::Thread => {
+                let name = format!("{}-reclaim", domain.name());
+                Reclaimer::Thread(ReclaimThread::start(name, weak).expect("starting the reclaimer"))
+            }
+            Who::Executor(spawn) => Reclaimer::Executor(Executor::new(spawn, weak)),
+        };
+        assert!(domain.0.reclaimer.set(reclaimer).is_ok(), "it is set once");
         domain
+    }
+}
+
+impl fmt::Debug for DomainBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DomainBuilder")
+            .field("name", &self.name)
+            .field("backlog_objects", &self.objects)
+            .field("backlog_bytes", &self.bytes)
+            .field("when_full", &self.when_full)
+            .field("stall_after", &self.stall_after)
+            .finish_non_exhaustive()
     }
 }

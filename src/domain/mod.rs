@@ -1,29 +1,39 @@
 //! Domains: one collector with its readers, and what waits for them.
 
+mod admission;
+mod budget;
 mod builder;
 mod grace;
+mod histogram;
+mod inner;
+mod readers;
 mod reclaim;
 mod reclaimer;
 mod retire;
 mod session;
+mod stall;
+mod state;
+mod stats;
 mod thread;
 
+pub(crate) use budget::{Allowance, Full, Refusal, granted};
+pub(crate) use inner::Inner;
 pub(crate) use retire::{List, Registrant, RetireQueue, put_last};
 pub(crate) use thread::{Pin, set_shard_locked, shard_locked};
 
+pub use budget::{Backlog, WhenFull};
 pub use builder::DomainBuilder;
+pub use histogram::Histogram;
+pub use readers::StalledReader;
+pub use reclaimer::ReclaimJob;
 pub use session::Session;
+pub use stall::StallReport;
+pub use stats::DomainStats;
 
-use self::grace::Grace;
-use self::reclaim::{Callback, State};
-use self::reclaimer::Reclaimer;
-use self::retire::Dirty;
+use self::state::Callback;
 use self::thread::Running;
-use crate::clock::coarse_ticks;
-use crate::sync::atomic::Ordering;
-use crate::sync::epoch::Collector;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Pause};
-use crossbeam_utils::CachePadded;
+use crate::error::BacklogFull;
+use crate::sync::{Pause, thread as threads};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,8 +41,8 @@ use std::time::{Duration, Instant};
 /// Readers and what waits for them: a grace period is a grace period *of* a domain.
 ///
 /// Registries that share a domain share its readers: a critical section in one delays the destruction of what was
-/// removed from the other. An isolated domain (the kernel's SRCU) keeps slow readers to themselves. It costs a few
-/// hundred bytes, and about 2 KB for each thread that reads in it.
+/// removed from the other. An isolated domain (the kernel's SRCU) keeps slow readers to themselves. It costs about
+/// a kilobyte, and 2 KB for each thread that reads in it.
 ///
 /// A `Domain` is a handle: clones mean the same domain. It is torn down when the last handle, registry, session and
 /// entry handle that belongs to it is gone, and everything retired in it is destroyed then.
@@ -49,31 +59,6 @@ use std::time::{Duration, Instant};
 /// ```
 #[derive(Clone)]
 pub struct Domain(Arc<Inner>);
-
-pub(crate) struct Inner {
-    id: u64,
-    name: String,
-    collector: Collector,
-    grace: crate::sync::Arc<Grace>,
-    /// Goes up whenever sessions are asked to announce a quiescent state.
-    quiesce: CachePadded<AtomicUsize>,
-    /// Retire queues that hold nodes.
-    dirty: CachePadded<Dirty>,
-    calls: Mutex<Vec<Callback>>,
-    state: Mutex<State>,
-    /// Signalled when a batch has been destroyed and somebody sleeps on it.
-    finished: Condvar,
-    /// A hint that `state` holds something.
-    unfinished: AtomicBool,
-    /// The coarse tick in which a writer last drove reclamation.
-    driven: AtomicU64,
-    /// Callbacks that panicked.
-    panics: AtomicU64,
-    reclaimer: OnceLock<Reclaimer>,
-}
-
-/// Objects that one write destroys at the most, beside its own work, where no reclaimer thread does.
-const WRITERS_SHARE: usize = 128;
 
 impl Domain {
     /// A new domain, isolated from all others, with the default settings.
@@ -127,11 +112,21 @@ impl Domain {
     /// of a key.
     pub fn synchronize(&self) {
         self.refuse_to_wait("synchronize");
-        let number = self.0.start_poll();
         let mut pause = Pause::new();
-        while !self.0.poll(number) {
-            pause.pause();
-        }
+        let number = self.0.start_poll(false);
+        self.0.wait_for(number, || pause.pause(), || false);
+    }
+
+    /// As [`synchronize`](Self::synchronize), without ever sleeping: it gives its time slice up to others, but keeps
+    /// asking. It returns sooner where readers come and go, at the price of a busy core.
+    ///
+    /// # Panics
+    ///
+    /// As [`synchronize`](Self::synchronize).
+    pub fn synchronize_expedited(&self) {
+        self.refuse_to_wait("synchronize_expedited");
+        let number = self.0.start_poll(true);
+        self.0.wait_for(number, threads::yield_now, || false);
     }
 
     /// Waits until everything that was retired, or given to [`call`](Self::call), before this call, on whatever
@@ -153,19 +148,42 @@ impl Domain {
     /// side, wherever destructors run, and never on a reader; callbacks given by one thread run in their order, unless
     /// several threads reclaim. A panic in it is contained and counted.
     ///
+    /// The caller runs neither `f` nor anything else, so it may hold locks that `f` takes (unless the domain has a
+    /// [limit](DomainBuilder::backlog_objects), and is at it). Somebody else must: a reclaimer thread, writers, or whoever
+    /// calls [`reclaim`](Self::reclaim).
+    ///
     /// A callback that itself holds a handle of the domain (or of an entry in it) keeps the domain from being torn down,
     /// until it is run: without a reclaimer thread, see to it that somebody writes, or reclaims.
     ///
     /// # Progress
     ///
-    /// Takes a short lock. Does not wait for readers.
-    pub fn call(&self, f: impl FnOnce() + Send + 'static) {
-        self.0.call(Box::new(f));
+    /// Takes a short lock. Does not wait for readers, unless the domain has a [limit](DomainBuilder::when_full) of which
+    /// that is the policy.
+    pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
+        let call = Callback::new(f);
+        if !self.0.budget.take(Backlog::one(call.bytes)) {
+            granted(self.0.make_room(call.bytes, Refusal::Impossible));
+        }
+        self.0.push_call(call);
+    }
+
+    /// As [`call`](Self::call), unless there is no room in the backlog and its policy is to refuse.
+    ///
+    /// # Errors
+    ///
+    /// [`BacklogFull`], with the callback.
+    pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
+        let bytes = Callback::bytes_of::<F>();
+        if !self.0.budget.take(Backlog::one(bytes)) && self.0.make_room(bytes, Refusal::Possible).is_err() {
+            return Err(BacklogFull(f));
+        }
+        self.0.push_call(Callback::new(f));
+        Ok(())
     }
 
     /// Begins a grace period, to be polled. It covers every critical section that is open now.
     pub fn start_poll(&self) -> Cookie {
-        Cookie { domain: self.0.id, number: self.0.start_poll() }
+        Cookie { domain: self.0.id, number: self.0.start_poll(false) }
     }
 
     /// Whether the grace period of `cookie` is over. Pushes it on, without waiting.
@@ -184,15 +202,10 @@ impl Domain {
     ///
     /// If the cookie is another domain's.
     pub fn poll_timeout(&self, cookie: Cookie, timeout: Duration) -> bool {
-        let deadline = Instant::now().checked_add(timeout);
+        assert_eq!(cookie.domain, self.0.id, "a cookie of another domain");
+        let since = Instant::now();
         let mut pause = Pause::new();
-        while !self.poll(cookie) {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return false;
-            }
-            pause.pause();
-        }
-        true
+        self.0.wait_for(cookie.number, || pause.pause(), || since.elapsed() >= timeout)
     }
 
     /// Destroys up to `budget` objects that are ready, and tries to make more ready. Returns how many it destroyed.
@@ -205,21 +218,33 @@ impl Domain {
         self.0.drive(budget).1
     }
 
-    /// Objects that have been collected for destruction and still wait, for a grace period or for their turn. Retired
-    /// objects that have not been collected yet are not counted.
-    pub fn backlog(&self) -> usize {
+    /// What waits to be destroyed, for a grace period or for its turn.
+    ///
+    /// # Progress
+    ///
+    /// As [`stats`](Self::stats).
+    pub fn backlog(&self) -> Backlog {
         self.0.backlog()
     }
 
-    /// Grace periods that are over.
-    pub fn grace_periods(&self) -> u64 {
-        self.0.grace.completed()
+    /// Whether this thread is in a critical section of the domain: has a guard, or a session that is online. (While the
+    /// thread exits, also one of another domain may count.) For assertions, as the kernel's `rcu_read_lock_held`.
+    pub fn in_critical_section(&self) -> bool {
+        self.0.in_critical_section()
     }
 
-    /// Callbacks given to [`call`](Self::call) that panicked.
-    pub fn callback_panics(&self) -> u64 {
-        // ORDERING: Relaxed, a statistic.
-        self.0.panics.load(Ordering::Relaxed)
+    /// Ends the reclaimer thread and waits for it, or ends the use of the executor. From then on writers share the work.
+    /// Without either it does nothing.
+    ///
+    /// # Panics
+    ///
+    /// In a destructor or callback, which the thread may be running.
+    pub fn stop_reclaimer(&self) {
+        let name = self.name();
+        assert!(!Running::is_anywhere(), "stop_reclaimer on domain `{name}` within a destructor or callback");
+        if let Some(reclaimer) = self.0.reclaimer.get() {
+            reclaimer.stop();
+        }
     }
 
     pub(crate) fn inner(&self) -> &Inner {
@@ -263,84 +288,6 @@ impl std::panic::UnwindSafe for Domain {}
 impl fmt::Debug for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Domain").field("name", &self.0.name).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    fn new(name: Option<String>) -> Arc<Self> {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        // ORDERING: Relaxed, only the number matters. (std's own atomic: identity is not part of any model.)
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Inner {
-            id,
-            name: name.unwrap_or_else(|| format!("domain-{id}")),
-            collector: Collector::new(),
-            grace: crate::sync::Arc::new(Grace::new()),
-            quiesce: CachePadded::new(AtomicUsize::new(0)),
-            dirty: CachePadded::new(Dirty::new()),
-            calls: Mutex::new(Vec::new()),
-            state: Mutex::new(State::default()),
-            finished: Condvar::new(),
-            unfinished: AtomicBool::new(false),
-            driven: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
-            reclaimer: OnceLock::new(),
-        })
-    }
-
-    /// What every write does for reclamation, outside its lock: at the latest after so many removals (`due`), or in a
-    /// new coarse tick of the clock, a round of it.
-    #[inline]
-    pub(crate) fn assist(&self, due: bool) {
-        // ORDERING: Relaxed, hints.
-        if due || self.unfinished.load(Ordering::Relaxed) || !self.dirty.is_empty() {
-            self.assist_with_work(due);
-        }
-    }
-
-    fn assist_with_work(&self, due: bool) {
-        if self.reclaimer.get().is_some() {
-            // The thread was woken when the first node was retired.
-            return;
-        }
-        let now = coarse_ticks();
-        // ORDERING: Relaxed. Two writers may both think it is their turn; one of them gets the lock.
-        if due || self.driven.load(Ordering::Relaxed) != now {
-            self.driven.store(now, Ordering::Relaxed);
-            self.drive(WRITERS_SHARE);
-        }
-    }
-
-    pub(crate) fn call(&self, f: Callback) {
-        let mut calls = self.calls.lock();
-        calls.push(f);
-        // ORDERING: Relaxed, a hint to writers; under the lock, as in `unlock`.
-        self.unfinished.store(true, Ordering::Relaxed);
-        drop(calls);
-        self.wake();
-    }
-
-    /// Takes a retire queue that has just become non-empty.
-    fn enqueue(&self, queue: &RetireQueue) {
-        if self.dirty.push(queue) {
-            self.wake();
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(reclaimer) = self.reclaimer.get() {
-            reclaimer.wake();
-        }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(reclaimer) = self.reclaimer.take() {
-            reclaimer.stop();
-        }
-        self.grace.abandon();
-        self.drain();
     }
 }
 

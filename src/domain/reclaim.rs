@@ -1,4 +1,4 @@
-//! What waits for a grace period, what is ready, and those who destroy it.
+//! Those who destroy what is ready, and those who wait for it.
 //!
 //! ```text
 //!  retire queues ──collect──▶ waiting ──grace period over──▶ ready ──take──▶ running ──▶ destroyed
@@ -17,158 +17,30 @@
 #![allow(unsafe_code)]
 
 use super::Inner;
+use super::budget::Backlog;
 use super::grace::Grace;
 use super::retire::{List, Registrant, RetireQueue};
+use super::stall::Stall;
+use super::state::{Batch, Left, State};
 use super::thread::{Running, shard_locked};
-use crate::node::contain;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
-use std::collections::VecDeque;
 use std::ptr::NonNull;
 
-/// A deferred closure.
-pub(crate) type Callback = Box<dyn FnOnce() + Send>;
-
-/// What a domain's lock guards.
-#[derive(Default)]
-pub(crate) struct State {
-    /// The newest grace period that has begun.
-    begun: u64,
-    /// In the order of their numbers.
-    waiting: VecDeque<Batch>,
-    ready: VecDeque<Batch>,
-    /// The tickets of the batches that some thread is destroying now.
-    running: Vec<u64>,
-    /// Callers of `barrier` that are asleep.
-    sleepers: usize,
-}
-
-/// Retired nodes, by the shard that they come from, and callbacks.
-#[derive(Default)]
-pub(crate) struct Batch {
-    ticket: u64,
-    lists: Vec<(NonNull<RetireQueue>, List)>,
-    calls: Vec<Callback>,
-}
-
-// SAFETY: retire queues are `Sync`, lists and callbacks are `Send`.
-unsafe impl Send for Batch {}
-
-/// What is left to do after a round of [`Inner::drive`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Left {
-    Nothing,
-    /// Batches whose grace period is not over.
-    Waiting,
-    /// Batches that could be destroyed now.
-    Ready,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.lists.is_empty() && self.calls.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.lists.iter().map(|(_, list)| list.len()).sum::<usize>() + self.calls.len()
-    }
-
-    /// Destroys up to `budget` nodes and runs callbacks, each of which counts as one. Returns how many that was, and
-    /// how many callbacks panicked.
-    ///
-    /// # Safety
-    ///
-    /// The batch's grace period is over.
-    unsafe fn run(&mut self, budget: usize) -> (usize, u64) {
-        let (mut done, mut panics) = (0, 0);
-        while done < budget {
-            if let Some((queue, list)) = self.lists.last_mut() {
-                // SAFETY: the grace period is over, and batches hold each node once and no empty list.
-                done += unsafe { list.reclaim(*queue, budget - done) };
-                if list.len() == 0 {
-                    self.lists.pop();
-                }
-            } else if let Some(call) = self.calls.pop() {
-                panics += u64::from(contain(call));
-                done += 1;
-            } else {
-                break;
-            }
-        }
-        (done, panics)
-    }
-}
-
-impl State {
-    fn oldest_ticket(&self) -> Option<u64> {
-        let batches = self.waiting.iter().chain(&self.ready).map(|batch| batch.ticket);
-        batches.chain(self.running.iter().copied()).min()
-    }
-
-    fn left(&self) -> Left {
-        match (self.ready.is_empty(), self.waiting.is_empty()) {
-            (false, _) => Left::Ready,
-            (true, false) => Left::Waiting,
-            (true, true) => Left::Nothing,
-        }
-    }
-
-    /// Makes every batch ready whose grace period is over.
-    fn ripen(&mut self, completed: u64) {
-        while self.waiting.front().is_some_and(|batch| batch.ticket <= completed) {
-            self.ready.extend(self.waiting.pop_front());
-        }
-    }
-
-    /// The next ready batch, whose ticket counts as running until `finish`.
-    fn take(&mut self) -> Option<Batch> {
-        let batch = self.ready.pop_front()?;
-        self.running.push(batch.ticket);
-        Some(batch)
-    }
-
-    /// All lists that `belongs` says yes to, from wherever they wait, as one running batch.
-    fn extract(&mut self, belongs: impl Fn(&Registrant) -> bool) -> Option<Batch> {
-        let mut found = Batch { ticket: u64::MAX, ..Batch::default() };
-        for batch in self.waiting.iter_mut().chain(&mut self.ready) {
-            let mut index = 0;
-            while let Some((queue, _)) = batch.lists.get(index) {
-                // SAFETY: Q2, its nodes are in the list.
-                if belongs(unsafe { queue.as_ref() }.registrant()) {
-                    found.lists.push(batch.lists.swap_remove(index));
-                    found.ticket = found.ticket.min(batch.ticket);
-                } else {
-                    index += 1;
-                }
-            }
-        }
-        self.waiting.retain(|batch| !batch.is_empty());
-        self.ready.retain(|batch| !batch.is_empty());
-        if found.is_empty() {
-            return None;
-        }
-        self.running.push(found.ticket);
-        Some(found)
-    }
-
-    fn finish(&mut self, ticket: u64) {
-        if let Some(index) = self.running.iter().position(|&running| running == ticket) {
-            self.running.swap_remove(index);
-        }
-    }
-}
+/// Objects that are destroyed between two accounts of it.
+const ACCOUNT: usize = 4096;
 
 impl Inner {
     /// Empties the retire queues: nodes that must wait, and callbacks, go into a new batch whose grace period is begun
     /// here; nodes that need not wait become ready.
-    fn collect(&self, state: &mut State) {
+    pub(super) fn collect(&self, state: &mut State) {
         let mut limbo = Batch { ticket: state.begun + 1, ..Batch::default() };
         let mut ready = Batch { ticket: state.begun, ..Batch::default() };
         self.dirty.take(|queue, wait, done| {
-            if wait.len() > 0 {
+            if !wait.is_empty() {
                 limbo.lists.push((queue, wait));
             }
-            if done.len() > 0 {
+            if !done.is_empty() {
                 ready.lists.push((queue, done));
             }
         });
@@ -176,40 +48,57 @@ impl Inner {
         // They are taken from the end.
         limbo.calls.reverse();
         if !ready.is_empty() {
+            state.count(&ready);
             state.ready.push_back(ready);
         }
         if !limbo.is_empty() {
+            state.count(&limbo);
             self.begin_grace_period(state);
             state.waiting.push_back(limbo);
         }
     }
 
     fn begin_grace_period(&self, state: &mut State) -> u64 {
-        state.begun += 1;
+        let number = state.begin_period(self.settings.clock.now());
         let pin = self.pin();
-        Grace::begin(&self.grace, state.begun, pin.guard());
+        Grace::begin(&self.grace, number, pin.guard());
         // Out of this thread's bag, where nobody else would find it.
         pin.guard().flush();
-        state.begun
+        number
     }
 
     /// Tries to bring the newest grace period to its end. Two advances of the epoch do, if no reader is in the way, and
     /// each needs a pin of its own, since a pin blocks its own second advance.
-    fn advance(&self, state: &MutexGuard<'_, State>) {
+    fn advance(&self, state: &mut MutexGuard<'_, State>) {
         for _ in 0..2 {
-            self.pin().guard().flush();
             if self.grace.completed() >= state.begun {
-                return;
+                break;
             }
+            self.pin().guard().flush();
             // Sessions pin anew at their next read.
             // ORDERING: Relaxed. That pin has all the fences it needs; this only asks for it.
             self.quiesce.fetch_add(1, Ordering::Relaxed);
         }
+        state.ripen(self.grace.completed(), || self.settings.clock.now());
     }
 
-    fn unlock(&self, state: MutexGuard<'_, State>) -> Left {
+    /// Looks at the grace period that everything waits for.
+    fn stalled(&self, state: &mut State) -> Option<Stall> {
+        let Some((number, begun)) = state.awaited_period() else {
+            state.watchdog.calm();
+            return None;
+        };
+        let lasted = self.settings.clock.now().saturating_sub(begun);
+        let stall = state.watchdog.look(number, lasted, &self.readers)?;
+        state.figures.stalls += 1;
+        Some(stall)
+    }
+
+    fn unlock(&self, mut state: MutexGuard<'_, State>) -> Left {
         let left = state.left();
-        // Under the lock of the callbacks too, as in `call`: what was given meanwhile is not forgotten.
+        let figures = &mut state.figures;
+        figures.peak = figures.peak.max(figures.backlog);
+        // Under the lock of the callbacks too, as in `push_call`: what was given meanwhile is not forgotten.
         let calls = self.calls.lock();
         // ORDERING: Relaxed, a hint to writers, that ends up right by the locks.
         self.unfinished.store(left != Left::Nothing || !calls.is_empty(), Ordering::Relaxed);
@@ -219,7 +108,7 @@ impl Inner {
         }
         drop(state);
         if left != Left::Nothing {
-            // The reclaimer thread may have found nothing while this thread had it.
+            // The reclaimer may have found nothing while this thread had it.
             self.wake();
         }
         left
@@ -227,39 +116,52 @@ impl Inner {
 
     /// Destroys `batch`, or as much of it as `budget` allows, and all that its destructors leave behind of closed
     /// registries. Returns how much that was.
-    fn run(&self, frame: &Running, mut batch: Batch, budget: usize) -> usize {
+    fn run(&self, frame: &Running, mut batch: Batch, mut budget: usize) -> usize {
         let mut total = 0;
-        let mut budget = budget;
         loop {
             let ticket = batch.ticket;
             // SAFETY: callers take it from `ready`, or `extract` it for a closed registrant, which no reader can be in:
             // guards and sessions borrow the registry.
-            let (mut done, panics) = unsafe { batch.run(budget) };
+            let (mut done, panics) = unsafe { batch.run(budget.min(ACCOUNT)) };
             loop {
                 let orphan = frame.orphans.borrow_mut().pop();
                 let Some(orphan) = orphan else { break };
                 // SAFETY: it was left to this run, and is in no list (N2).
                 let queue = unsafe { orphan.as_ref() }.owner();
                 let mut list = List::one(orphan);
-                if done < budget {
+                batch.uncounted += list.amount();
+                if (done.objects as usize) < budget {
                     // SAFETY: without references, it needs no grace period: no reader has reached it since its own.
                     done += unsafe { list.reclaim(queue, 1) };
                 } else {
                     batch.lists.push((queue, list));
                 }
             }
-            total += done;
+            total += done.objects as usize;
+            budget = budget.saturating_sub(done.objects as usize);
+            let never_counted = batch.uncounted.min(done);
+            batch.uncounted -= never_counted;
+            done -= never_counted;
+            self.budget.give_back(done);
             if panics > 0 {
                 // ORDERING: Relaxed, a statistic.
                 self.panics.fetch_add(panics, Ordering::Relaxed);
             }
             let mut state = self.state.lock();
+            state.figures.backlog -= done;
+            if budget > 0 && !batch.is_empty() {
+                self.unlock(state);
+                continue;
+            }
             let cascade = frame.cascade.take();
             if cascade {
                 self.collect(&mut state);
             }
             let left_over = !batch.is_empty();
             if left_over {
+                let uncounted = std::mem::take(&mut batch.uncounted);
+                self.budget.overrun(uncounted);
+                state.figures.backlog += uncounted;
                 state.ready.push_front(batch);
             }
             // Nobody else may come by for what a closed registry left, or closed meanwhile.
@@ -278,14 +180,29 @@ impl Inner {
     /// destructor or callback of the same domain, nor within an `Eq` under a shard lock. Returns what is left, and how
     /// many were destroyed.
     pub(crate) fn drive(&self, budget: usize) -> (Left, usize) {
+        self.round(budget, false)
+    }
+
+    /// As [`drive`](Self::drive), for one that will be back at once if grace periods are not over.
+    pub(super) fn drive_expedited(&self, budget: usize) -> (Left, usize) {
+        self.round(budget, true)
+    }
+
+    fn round(&self, budget: usize, expedited: bool) -> (Left, usize) {
         if shard_locked() {
             return (Left::Waiting, 0);
         }
+        let mut stall = None;
         let round = Running::enter(self, |frame| {
             let Some(mut state) = self.state.try_lock() else {
                 return (Left::Waiting, 0);
             };
-            self.prepare(&mut state);
+            self.collect(&mut state);
+            if expedited {
+                state.expedite = state.begun;
+            }
+            self.advance(&mut state);
+            stall = self.stalled(&mut state);
             let batch = if budget > 0 { state.take() } else { None };
             let mut left = self.unlock(state);
             let mut done = 0;
@@ -301,30 +218,40 @@ impl Inner {
             }
             (left, done)
         });
+        self.report(stall);
         round.unwrap_or((Left::Waiting, 0))
     }
 
-    fn prepare(&self, state: &mut MutexGuard<'_, State>) {
-        self.collect(state);
-        if self.grace.completed() < state.begun {
-            self.advance(state);
-        }
-        state.ripen(self.grace.completed());
-    }
-
-    /// Destroys all that a closed registrant has retired, without a grace period, which it no longer needs: nobody can
-    /// be reading a registry that is gone.
-    pub(crate) fn expedite(&self, registrant: NonNull<Registrant>) {
-        // Within a destructor of this domain the thread's own loop, further up, will see to it.
-        let _ = Running::enter(self, |frame| {
+    /// Destroys all that a closed registrant has retired, and the `live` nodes that it still held, without a grace
+    /// period, which they do not need: nobody can be reading a registry that is gone.
+    pub(crate) fn expedite(&self, registrant: NonNull<Registrant>, mut live: Vec<(NonNull<RetireQueue>, List)>) {
+        live.retain(|(_, list)| !list.is_empty());
+        let mut kept = Some(live);
+        let entered = Running::enter(self, |frame| {
             let mut state = self.state.lock();
             self.collect(&mut state);
-            let batch = state.extract(|found| NonNull::from(found) == registrant);
+            let mut batch = state.extract(|found| NonNull::from(found) == registrant);
+            let live = kept.take().unwrap_or_default();
+            if !live.is_empty() {
+                let batch = batch.get_or_insert_with(|| state.running_batch());
+                batch.uncounted += live.iter().map(|(_, list)| list.amount()).sum();
+                batch.lists.extend(live);
+            }
             self.unlock(state);
             if let Some(batch) = batch {
                 self.run(frame, batch, usize::MAX);
             }
         });
+        if entered.is_err() {
+            // Within a destructor of this domain the thread's own loop, further up, will see to it.
+            for (queue, list) in kept.into_iter().flatten() {
+                self.budget.overrun(list.amount());
+                // SAFETY: Q2, its nodes are in the list.
+                let queue = unsafe { queue.as_ref() };
+                // SAFETY: the nodes are the caller's, who unlinked them and keeps the registrant.
+                unsafe { queue.push(list) };
+            }
+        }
     }
 
     /// Waits until everything retired before is destroyed, and helps.
@@ -334,10 +261,12 @@ impl Inner {
         // Q1: what was retired before, but is in a queue that is still about to become dirty, can be collected after
         // this grace period. (It overlaps with that of what was collected just now.)
         let collectable = self.begin_grace_period(&mut state);
+        state.waiters += 1;
         let mut target = None;
         let mut pause = Pause::new();
         loop {
-            self.prepare(&mut state);
+            self.collect(&mut state);
+            self.advance(&mut state);
             if target.is_none() && self.grace.completed() >= collectable {
                 self.collect(&mut state);
                 target = Some(state.begun);
@@ -349,39 +278,65 @@ impl Inner {
                 state = self.state.lock();
             }
             if target.is_some_and(|target| state.oldest_ticket().is_none_or(|oldest| oldest > target)) {
+                state.waiters -= 1;
                 self.unlock(state);
                 return;
             }
+            let stall = self.stalled(&mut state);
             if !state.running.is_empty() {
                 state.sleepers += 1;
                 sync::wait_for(&self.finished, &mut state, pause.interval());
                 state.sleepers -= 1;
             }
             self.unlock(state);
+            self.report(stall);
             pause.pause();
             state = self.state.lock();
         }
     }
 
     /// Begins a grace period that covers every critical section open now. Returns its number.
-    pub(crate) fn start_poll(&self) -> u64 {
+    pub(crate) fn start_poll(&self, expedited: bool) -> u64 {
         let mut state = self.state.lock();
-        self.begin_grace_period(&mut state)
+        let number = self.begin_grace_period(&mut state);
+        if expedited {
+            state.expedite = number;
+        }
+        number
     }
 
     /// Pushes a grace period on, without destroying anything. True if it is over.
     pub(crate) fn poll(&self, number: u64) -> bool {
-        if self.grace.completed() >= number {
-            return true;
+        let mut stall = None;
+        if let Some(mut state) = self.state.try_lock() {
+            self.advance(&mut state);
+            stall = self.stalled(&mut state);
         }
-        if let Some(state) = self.state.try_lock() {
-            self.advance(&state);
-        }
+        self.report(stall);
         self.grace.completed() >= number
     }
 
+    /// Waits for a grace period that has begun, until `give_up` says so after a look at it.
+    pub(super) fn wait_for(&self, number: u64, mut pause: impl FnMut(), mut give_up: impl FnMut() -> bool) -> bool {
+        if self.poll(number) {
+            return true;
+        }
+        self.state.lock().waiters += 1;
+        let over = loop {
+            pause();
+            if self.poll(number) {
+                break true;
+            }
+            if give_up() {
+                break false;
+            }
+        };
+        self.state.lock().waiters -= 1;
+        over
+    }
+
     /// Runs all that is left, when no reader can be there any more.
-    pub(crate) fn drain(&self) {
+    pub(super) fn drain(&self) {
         let _ = Running::enter(self, |_| {
             loop {
                 let mut state = self.state.lock();
@@ -400,9 +355,13 @@ impl Inner {
         });
     }
 
-    /// Objects that wait, or are ready, in batches; what is still in a retire queue is not counted.
-    pub(crate) fn backlog(&self) -> usize {
-        let state = self.state.lock();
-        state.waiting.iter().chain(&state.ready).map(Batch::len).sum()
+    /// All that waits to be destroyed, after a look at what was retired since the last. (It looks only where it may: see
+    /// [`drive`](Self::drive).)
+    pub(super) fn backlog(&self) -> Backlog {
+        let mut state = self.state.lock();
+        self.collect(&mut state);
+        let backlog = state.figures.backlog;
+        self.unlock(state);
+        backlog
     }
 }

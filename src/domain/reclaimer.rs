@@ -1,21 +1,97 @@
-//! The opt-in thread that reclaims, so that neither writers nor the droppers of handles need to.
+//! Those who reclaim so that neither writers nor the droppers of handles need to: a thread of the domain's own, or jobs on
+//! an executor of the user's.
 
 use super::Inner;
-use super::reclaim::Left;
+use super::state::Left;
+use crate::node::contain;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, AtomicBool, park_for, thread};
+use crate::sync::{self, Arc, AtomicBool, AtomicUsize, Mutex, park_for, thread};
+use std::fmt;
 use std::sync::Weak;
 use std::time::Duration;
 
-/// Nodes that it destroys between two looks at the rest of the world.
+/// Objects that are destroyed between two looks at the rest of the world.
 const ROUND: usize = 1024;
 /// Between two looks at a grace period that readers hold up: the shortest and the longest sleep.
 const SHORT_NAP: Duration = Duration::from_micros(50);
 const LONG_NAP: Duration = Duration::from_millis(2);
 
+/// What a domain has beside its writers.
+pub(crate) enum Reclaimer {
+    Thread(ReclaimThread),
+    Executor(Executor),
+}
+
+impl Reclaimer {
+    /// Says that there is something to do. Lock-free; for a thread, a system call if it is asleep.
+    pub(crate) fn wake(&self) {
+        match self {
+            Reclaimer::Thread(thread) => thread.wake(),
+            Reclaimer::Executor(executor) => executor.wake(),
+        }
+    }
+
+    /// For writers that come by: an executor may have dropped its job.
+    pub(crate) fn nudge(&self) {
+        match self {
+            // It sleeps only when there was nothing to do, and is woken by what comes then.
+            Reclaimer::Thread(_) => {}
+            // ORDERING: Relaxed, a hint.
+            Reclaimer::Executor(executor) if executor.job.0.load(Ordering::Relaxed) == NONE => executor.wake(),
+            Reclaimer::Executor(_) => {}
+        }
+    }
+
+    /// Whether it has not been stopped.
+    pub(crate) fn is_on(&self) -> bool {
+        let stop = match self {
+            Reclaimer::Thread(thread) => &thread.signal.stop,
+            Reclaimer::Executor(executor) => &executor.stop,
+        };
+        // ORDERING: Acquire, pairs with the Release in `stop`.
+        !stop.load(Ordering::Acquire)
+    }
+
+    /// Ends it. Waits for a thread to end, unless that is the caller itself, which then ends by itself; not for the job of
+    /// an executor, which ends with its round.
+    pub(crate) fn stop(&self) {
+        match self {
+            Reclaimer::Thread(thread) => thread.stop(),
+            // ORDERING: Release, pairs with the Acquire in `is_on`.
+            Reclaimer::Executor(executor) => executor.stop.store(true, Ordering::Release),
+        }
+    }
+}
+
+/// How long to sleep while readers are in the way: longer each time that nothing comes of it.
+struct Naps(Duration);
+
+impl Naps {
+    fn new() -> Self {
+        Naps(SHORT_NAP)
+    }
+
+    /// The time to the next round, after one that destroyed so much. `None` if nothing is left.
+    fn after(&mut self, domain: &Inner, left: Left, done: usize) -> Option<Duration> {
+        if done > 0 || domain.budget.is_pressed() {
+            self.0 = SHORT_NAP;
+        }
+        match left {
+            Left::Nothing => None,
+            Left::Ready => Some(Duration::ZERO),
+            Left::Waiting => {
+                let nap = self.0;
+                self.0 = (nap * 2).min(LONG_NAP);
+                Some(nap)
+            }
+        }
+    }
+}
+
 /// The thread, as the domain holds it.
-pub(crate) struct Reclaimer {
-    thread: thread::JoinHandle<()>,
+pub(crate) struct ReclaimThread {
+    thread: thread::Thread,
+    join: Mutex<Option<thread::JoinHandle<()>>>,
     signal: Arc<Signal>,
 }
 
@@ -26,38 +102,37 @@ struct Signal {
     stop: AtomicBool,
 }
 
-impl Reclaimer {
+impl ReclaimThread {
     /// Starts the thread. It holds the domain weakly, so that the domain's last user ends it.
-    pub(crate) fn start(name: String, domain: Weak<Inner>) -> std::io::Result<Reclaimer> {
+    pub(crate) fn start(name: String, domain: Weak<Inner>) -> std::io::Result<ReclaimThread> {
         let signal = Arc::new(Signal { wake: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let received = Arc::clone(&signal);
-        let thread = thread::Builder::new().name(name).spawn(move || work(&domain, &received))?;
-        Ok(Reclaimer { thread, signal })
+        let join = thread::Builder::new().name(name).spawn(move || work(&domain, &received))?;
+        Ok(ReclaimThread { thread: join.thread().clone(), join: Mutex::new(Some(join)), signal })
     }
 
-    /// Says that there is something to do. Lock-free; a system call only if the thread is asleep.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         // ORDERING: Release, pairs with the Acquire in `work`: the thread finds what it is woken for.
         self.signal.wake.store(true, Ordering::Release);
-        if self.thread.thread().id() != thread::current().id() {
-            self.thread.thread().unpark();
+        if self.thread.id() != thread::current().id() {
+            self.thread.unpark();
         }
     }
 
-    /// Ends the thread and waits for it, unless it is the caller itself, which then ends by itself.
-    pub(crate) fn stop(self) {
+    fn stop(&self) {
         // ORDERING: Release, pairs with the Acquire in `work`.
         self.signal.stop.store(true, Ordering::Release);
         self.wake();
-        if self.thread.thread().id() != thread::current().id() {
+        let join = self.join.lock().take();
+        if let Some(join) = join.filter(|_| self.thread.id() != thread::current().id()) {
             // It contains the panics of destructors; a panic of its own would be a bug in this crate.
-            self.thread.join().expect("the reclaimer thread does not panic");
+            join.join().expect("the reclaimer thread does not panic");
         }
     }
 }
 
 fn work(domain: &Weak<Inner>, signal: &Signal) {
-    let mut nap = SHORT_NAP;
+    let mut naps = Naps::new();
     // ORDERING: Acquire, pairs with the Release in `stop`.
     while !signal.stop.load(Ordering::Acquire) {
         // Before the round: what comes during it is for the next.
@@ -65,24 +140,115 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
         signal.wake.swap(false, Ordering::AcqRel);
         let Some(domain) = domain.upgrade() else { return };
         let (left, done) = domain.drive(ROUND);
+        let nap = naps.after(&domain, left, done);
         // Not held while asleep. If this was the last one, the domain ends here, on this thread.
         drop(domain);
-        if done > 0 {
-            nap = SHORT_NAP;
-        }
-        match left {
-            Left::Nothing => {
+        match nap {
+            Some(Duration::ZERO) => {}
+            Some(nap) => park_for(nap),
+            None => {
                 // ORDERING: Acquire, pairs with the Release in `wake`. It is stored before the unpark, so that a park
                 // that follows this load returns at once.
                 while !signal.wake.load(Ordering::Acquire) {
                     thread::park();
                 }
             }
-            Left::Ready => {}
-            Left::Waiting => {
-                park_for(nap);
-                nap = (nap * 2).min(LONG_NAP);
-            }
         }
+    }
+}
+
+/// The user's executor, as the domain holds it.
+pub(crate) struct Executor {
+    spawn: Box<dyn Fn(ReclaimJob) + Send + Sync>,
+    domain: Weak<Inner>,
+    job: Arc<JobState>,
+    stop: AtomicBool,
+}
+
+/// Whether a job is under way, and whether it is to make another round.
+struct JobState(AtomicUsize);
+
+const NONE: usize = 0;
+const UNDER_WAY: usize = 1;
+const WOKEN: usize = 2;
+
+impl Executor {
+    pub(crate) fn new(spawn: Box<dyn Fn(ReclaimJob) + Send + Sync>, domain: Weak<Inner>) -> Self {
+        Executor { spawn, domain, job: Arc::new(JobState(AtomicUsize::new(NONE))), stop: AtomicBool::new(false) }
+    }
+
+    fn wake(&self) {
+        // ORDERING: Relaxed, a hint: a job that is spawned nevertheless does no harm.
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        // ORDERING: AcqRel, pairs with itself in `step`: the round that follows finds what it is woken for.
+        if self.job.0.swap(WOKEN, Ordering::AcqRel) == NONE {
+            let (domain, state) = (Weak::clone(&self.domain), Arc::clone(&self.job));
+            let job = ReclaimJob { domain, state, ended: false, naps: Naps::new() };
+            // The user's code. If it panics, or drops the job, the next who wakes spawns another.
+            contain(|| (self.spawn)(job));
+        }
+    }
+}
+
+/// A domain's reclamation, for an executor of the user's to run: see
+/// [`DomainBuilder::executor`](crate::DomainBuilder::executor).
+///
+/// There is one at a time, from when something is retired until nothing is left to do. It does not keep the domain from
+/// being torn down. Dropped, it leaves what is left to the next.
+#[must_use = "nothing is reclaimed unless the job runs"]
+pub struct ReclaimJob {
+    domain: Weak<Inner>,
+    state: Arc<JobState>,
+    /// It has said that it has ended; whatever the state is, is another's.
+    ended: bool,
+    naps: Naps,
+}
+
+impl ReclaimJob {
+    /// One round: destroys up to 1,024 objects. Returns the time after which to call it again, or `None` if nothing is
+    /// left to do, which ends the job. For an executor that must not be blocked: sleep in its own way in between.
+    ///
+    /// # Progress
+    ///
+    /// Does not wait for readers.
+    pub fn step(&mut self) -> Option<Duration> {
+        if self.ended {
+            return None;
+        }
+        // Before the round: what comes during it is for the next.
+        // ORDERING: AcqRel, pairs with itself in `wake`.
+        self.state.0.swap(UNDER_WAY, Ordering::AcqRel);
+        let domain = self.domain.upgrade().filter(|domain| domain.is_reclaimer_on())?;
+        let (left, done) = domain.drive(ROUND);
+        let nap = self.naps.after(&domain, left, done);
+        drop(domain);
+        // ORDERING: AcqRel, as before: either this sees that it was woken, or whoever wakes sees that there is none.
+        let end = || self.state.0.compare_exchange(UNDER_WAY, NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.ended = nap.is_none() && end();
+        if self.ended { None } else { nap.or(Some(Duration::ZERO)) }
+    }
+
+    /// Makes rounds until nothing is left to do, asleep in between for as long as readers are in the way.
+    pub fn run(mut self) {
+        while let Some(nap) = self.step() {
+            sync::sleep(nap);
+        }
+    }
+}
+
+impl Drop for ReclaimJob {
+    fn drop(&mut self) {
+        if !self.ended {
+            // ORDERING: Release, pairs with the AcqRel in `wake`.
+            self.state.0.store(NONE, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for ReclaimJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReclaimJob").finish_non_exhaustive()
     }
 }

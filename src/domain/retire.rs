@@ -21,6 +21,7 @@
 #![allow(unsafe_code)]
 
 use super::Domain;
+use super::budget::Backlog;
 use super::thread::Running;
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
@@ -161,13 +162,14 @@ impl RetireQueue {
         let Some(last) = list.last else { return };
         // SAFETY: the list is the caller's, so its nodes are there.
         let last = unsafe { last.as_ref() };
+        let domain = self.registrant().domain.inner();
         // ORDERING: Relaxed, `head` is only compared, or pointed to.
         let mut head = self.head.load(Ordering::Relaxed);
         let mut pin = None;
         loop {
             if head.is_null() && pin.is_none() {
                 // Q1.
-                pin = Some(self.registrant().domain.inner().pin());
+                pin = Some(domain.pin());
             }
             last.set_next(head);
             // ORDERING: Release, pairs with the Acquire of `take`: hands the nodes over, and all that was done to
@@ -177,10 +179,11 @@ impl RetireQueue {
                 Err(now) => head = now,
             }
         }
-        if head.is_null() {
-            // Q1: nobody else puts the queue there, and until it is there nobody takes the nodes out, so that the
-            // registrant is alive.
-            self.registrant().domain.inner().enqueue(self);
+        // Q1: nobody else puts the queue there, and until it is there nobody takes the nodes out.
+        let wake = head.is_null() && domain.dirty.push(self);
+        drop(pin);
+        if wake {
+            domain.wake();
         }
     }
 
@@ -208,6 +211,10 @@ pub(crate) unsafe fn put_last(header: NonNull<Header>) {
     }
     let registrant = queue.registrant;
     queue.registrant().enter();
+    // SAFETY: R2, as before.
+    let weight = unsafe { header.as_ref() }.weight;
+    // It waits for nobody but its turn, and cannot be refused.
+    queue.registrant().domain.inner().budget.overrun(Backlog::one(weight.into()));
     // SAFETY: R2; and the visit keeps the registrant alive.
     unsafe { queue.push(List::one(header)) };
     // ORDERING: SeqCst, pairs with the fence in `Registrant::close` (Q3).
@@ -216,7 +223,7 @@ pub(crate) unsafe fn put_last(header: NonNull<Header>) {
     // visit, which may be the last.
     let domain = queue.registrant().is_closed().then(|| queue.registrant().domain.clone());
     if let Some(domain) = &domain {
-        domain.inner().expedite(registrant);
+        domain.inner().expedite(registrant, Vec::new());
     }
     // SAFETY: pairs with `enter`.
     unsafe { Registrant::leave(registrant, 0) };
@@ -287,7 +294,7 @@ impl Dirty {
 pub(crate) struct List {
     first: *mut Header,
     last: Option<NonNull<Header>>,
-    len: usize,
+    amount: Backlog,
 }
 
 // SAFETY: a list owns its nodes' links, and its users see to it that keys and values may be sent.
@@ -295,50 +302,60 @@ unsafe impl Send for List {}
 
 impl List {
     pub(crate) fn new() -> Self {
-        List { first: ptr::null_mut(), last: None, len: 0 }
+        List { first: ptr::null_mut(), last: None, amount: Backlog::default() }
     }
 
+    /// The node is the caller's to link (N2).
     pub(crate) fn one(header: NonNull<Header>) -> Self {
-        List { first: header.as_ptr(), last: Some(header), len: 1 }
+        let mut list = List::new();
+        list.push(header);
+        list
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn is_empty(&self) -> bool {
+        self.amount.objects == 0
+    }
+
+    pub(crate) fn amount(&self) -> Backlog {
+        self.amount
     }
 
     /// Adds a node at the front. The node is the caller's to link (N2).
     pub(crate) fn push(&mut self, header: NonNull<Header>) {
         // SAFETY: the caller holds the node.
-        unsafe { header.as_ref() }.set_next(self.first);
+        let node = unsafe { header.as_ref() };
+        node.set_next(self.first);
         self.first = header.as_ptr();
         self.last.get_or_insert(header);
-        self.len += 1;
+        self.amount += Backlog::one(node.weight.into());
     }
 
     fn pop(&mut self) -> Option<NonNull<Header>> {
-        if self.len == 0 {
+        if self.is_empty() {
             return None;
         }
         let header = NonNull::new(self.first)?;
         // SAFETY: the list holds its nodes.
-        self.first = unsafe { header.as_ref() }.next();
-        self.len -= 1;
-        if self.len == 0 {
+        let node = unsafe { header.as_ref() };
+        self.first = node.next();
+        self.amount -= Backlog::one(node.weight.into());
+        if self.is_empty() {
             self.last = None;
         }
         Some(header)
     }
 
     /// Puts the table's reference of up to `budget` nodes, and destroys those for which it was the last, or that had
-    /// none. Returns how many were taken off the list.
+    /// none. Returns what was taken off the list.
     ///
     /// # Safety
     ///
     /// The nodes are of `queue`'s shard, their grace period is over, and they come from a batch, so that no one else
     /// processes them. `queue` may be gone when this returns, if the list is empty then.
-    pub(crate) unsafe fn reclaim(&mut self, queue: NonNull<RetireQueue>, budget: usize) -> usize {
-        if self.len == 0 {
-            return 0;
+    pub(crate) unsafe fn reclaim(&mut self, queue: NonNull<RetireQueue>, budget: usize) -> Backlog {
+        let before = self.amount;
+        if self.is_empty() {
+            return before;
         }
         // SAFETY: Q2, the first node is not freed yet.
         let registrant = unsafe { queue.as_ref() }.registrant;
@@ -346,10 +363,9 @@ impl List {
         let this = unsafe { registrant.as_ref() };
         this.enter();
         let destroy = this.destroy;
-        let (mut taken, mut freed, mut panics) = (0, 0, 0);
-        while taken < budget {
+        let (mut freed, mut panics) = (0, 0);
+        for _ in 0..budget {
             let Some(header) = self.pop() else { break };
-            taken += 1;
             // SAFETY: the list held the node.
             let node = unsafe { header.as_ref() };
             // N2: out of the list; whoever puts the last reference looks its owner up.
@@ -366,6 +382,8 @@ impl List {
         }
         // SAFETY: pairs with `enter`.
         unsafe { Registrant::leave(registrant, freed) };
+        let mut taken = before;
+        taken -= self.amount;
         taken
     }
 }

@@ -1,5 +1,6 @@
 //! Sessions: readers whose reads cost no fence, in the manner of QSBR.
 
+use super::readers::Watch;
 use super::thread::{LateMark, Pin, Record};
 use super::{Domain, DomainGuard};
 use crate::sync::atomic::Ordering;
@@ -34,16 +35,32 @@ pub struct Session {
     seen: usize,
     /// Where it counts that this thread has a session online.
     record: Option<Rc<Record>>,
-    /// The same, for a session that is made while the thread exits, when there is no record any more.
+    /// What others see of it.
+    watch: std::sync::Arc<Watch>,
+    /// The same as `record`, for a session that is made while the thread exits, when there is no record any more.
     late: Option<LateMark>,
     domain: Domain,
+    /// What `!Send` says, for those who talk the compiler out of it.
+    #[cfg(debug_assertions)]
+    thread: std::thread::ThreadId,
 }
 
 impl Session {
     pub(super) fn new(domain: Domain) -> Session {
         let local = domain.inner().collector.register();
         let record = domain.inner().record();
-        let mut session = Session { guard: None, local, seen: 0, record, late: None, domain };
+        let watch = domain.inner().readers.register(true);
+        let mut session = Session {
+            guard: None,
+            local,
+            seen: 0,
+            record,
+            watch,
+            late: None,
+            domain,
+            #[cfg(debug_assertions)]
+            thread: std::thread::current().id(),
+        };
         session.online();
         session
     }
@@ -60,6 +77,8 @@ impl Session {
     /// Wait-free.
     #[inline]
     pub fn quiescent(&mut self) {
+        #[cfg(debug_assertions)]
+        assert_eq!(self.thread, std::thread::current().id(), "a session is used by another thread than its own");
         // ORDERING: Relaxed. An old value delays the announcement and nothing else: until `pin_anew` the session stays
         // pinned where it was.
         let asked = self.domain.inner().quiesce.load(Ordering::Relaxed);
@@ -74,6 +93,7 @@ impl Session {
         if let Some(guard) = &mut self.guard {
             // Out and in again, with the fence of a new pin: see docs/ordering.md, "Sessions".
             guard.repin_after(|| ());
+            self.watch.renew();
         }
     }
 
@@ -81,7 +101,7 @@ impl Session {
     /// [`Registry::view`](crate::Registry::view). No fence.
     pub fn pin(&mut self) -> DomainGuard<'_> {
         self.quiescent();
-        DomainGuard { pin: Pin::nested(self.local.pin()), domain: self.domain.inner() }
+        DomainGuard { pin: Pin::within_session(self.local.pin()), domain: self.domain.inner() }
     }
 
     /// Calls `f` with the session offline: in no critical section, so that it holds nothing up. For work that blocks.
@@ -97,6 +117,7 @@ impl Session {
         // ORDERING: Relaxed, as in `quiescent`.
         self.seen = self.domain.inner().quiesce.load(Ordering::Relaxed);
         self.guard = Some(self.local.pin());
+        self.watch.turn();
         if let Some(record) = &self.record {
             record.session_online();
         } else {
@@ -106,6 +127,7 @@ impl Session {
 
     fn go_offline(&mut self) {
         if self.guard.take().is_some() {
+            self.watch.turn();
             if let Some(record) = &self.record {
                 record.session_offline();
             }

@@ -1,7 +1,15 @@
 //! The calling thread as a reader: its registration with each domain, the pin, and what it is in the middle of.
+//!
+//! # Invariants
+//!
+//! - **P1** A record lives for as long as a pin by it does: it leaves its thread's list only without pins, and is leaked if
+//!   the thread ends before them.
+
+#![allow(unsafe_code)]
 
 use super::Inner;
 use super::grace::Grace;
+use super::readers::Watch;
 use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
@@ -14,8 +22,11 @@ pub(crate) struct Record {
     domain: u64,
     grace: Arc<Grace>,
     local: LocalHandle,
+    /// Pins by this record that are open.
+    pins: Cell<usize>,
     /// Sessions of this thread that are online.
     sessions: Cell<usize>,
+    watch: std::sync::Arc<Watch>,
 }
 
 impl Record {
@@ -26,12 +37,34 @@ impl Record {
     pub(crate) fn session_offline(&self) {
         self.sessions.set(self.sessions.get() - 1);
     }
+
+    fn is_in_section(&self) -> bool {
+        self.pins.get() > 0 || self.sessions.get() > 0
+    }
+
+    #[inline]
+    fn pin(&self) -> Pin {
+        let guard = self.local.pin();
+        if self.pins.get() == 0 {
+            self.watch.turn();
+        }
+        self.pins.set(self.pins.get() + 1);
+        Pin { guard, by: By::Record(NonNull::from(self)) }
+    }
+
+    #[inline]
+    fn unpin(&self) {
+        self.pins.set(self.pins.get() - 1);
+        if self.pins.get() == 0 {
+            self.watch.turn();
+        }
+    }
 }
 
 #[derive(Default)]
 struct Records {
-    /// The one used last, in front of the others.
-    recent: RefCell<Option<Rc<Record>>>,
+    /// The one used last, which is one of `all`.
+    recent: Cell<Option<NonNull<Record>>>,
     all: RefCell<Vec<Rc<Record>>>,
 }
 
@@ -75,24 +108,23 @@ impl Inner {
     #[inline]
     pub(crate) fn pin(&self) -> Pin {
         let pinned = RECORDS.try_with(|records| {
-            if let Some(record) = &*records.recent.borrow() {
-                if record.domain == self.id {
-                    return record.local.pin();
+            if let Some(recent) = records.recent.get() {
+                // SAFETY: it is in the list of this thread's records.
+                let recent = unsafe { recent.as_ref() };
+                if recent.domain == self.id {
+                    return recent.pin();
                 }
             }
-            records.of(self).local.pin()
+            records.of(self).pin()
         });
-        match pinned {
-            Ok(guard) => Pin { guard, late: None },
-            Err(_) => self.pin_late(),
-        }
+        pinned.unwrap_or_else(|_| self.pin_late())
     }
 
     /// A pin by a destructor of another thread-local, after ours: by a registration of its own, which ends with it.
     #[cold]
     fn pin_late(&self) -> Pin {
         let late = Late { local: self.collector.register(), _mark: LateMark::new() };
-        Pin { guard: late.local.pin(), late: Some(late) }
+        Pin { guard: late.local.pin(), by: By::Late(late) }
     }
 
     /// Whether this thread holds critical sections of this domain up.
@@ -100,7 +132,7 @@ impl Inner {
         let recorded = RECORDS.try_with(|records| {
             let all = records.all.borrow();
             let record = all.iter().find(|record| record.domain == self.id);
-            record.is_some_and(|record| record.local.is_pinned() || record.sessions.get() > 0)
+            record.is_some_and(|record| record.is_in_section())
         });
         // Late sections are not told apart by domain; a wait in one is refused for all.
         recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
@@ -109,11 +141,13 @@ impl Inner {
 
 impl Drop for Records {
     fn drop(&mut self) {
+        let all = std::mem::take(self.all.get_mut());
         // A section or session in some other thread-local outlives the record of it. From now on it counts as late.
-        let open = |record: &Rc<Record>| record.local.is_pinned() || record.sessions.get() > 0;
-        if self.all.get_mut().iter().any(open) {
+        if all.iter().any(|record| record.is_in_section()) {
             LATE.with(|late| late.set(late.get() + 1));
         }
+        // P1.
+        all.into_iter().filter(|record| record.pins.get() > 0).for_each(std::mem::forget);
     }
 }
 
@@ -123,20 +157,22 @@ impl Records {
         let record = match all.iter().find(|record| record.domain == domain.id) {
             Some(record) => Rc::clone(record),
             None => {
-                // Threads that see many domains come and go keep no record of those gone. (The recent one may be among
-                // them: it goes below.)
-                all.retain(|record| !record.grace.is_abandoned() || record.local.is_pinned());
+                // Threads that see many domains come and go keep no record of those gone (P1).
+                self.recent.set(None);
+                all.retain(|record| !record.grace.is_abandoned() || record.pins.get() > 0);
                 let record = Rc::new(Record {
                     domain: domain.id,
                     grace: Arc::clone(&domain.grace),
                     local: domain.collector.register(),
+                    pins: Cell::new(0),
                     sessions: Cell::new(0),
+                    watch: domain.readers.register(false),
                 });
                 all.push(Rc::clone(&record));
                 record
             }
         };
-        *self.recent.borrow_mut() = Some(Rc::clone(&record));
+        self.recent.set(Some(NonNull::from(&*record)));
         record
     }
 }
@@ -144,13 +180,23 @@ impl Records {
 /// An open critical section. `!Send`, by the epoch guard in it.
 pub(crate) struct Pin {
     guard: EpochGuard,
-    late: Option<Late>,
+    by: By,
+}
+
+/// What a pin counts on.
+enum By {
+    /// P1.
+    Record(NonNull<Record>),
+    /// An online session, which outlasts the pin.
+    Session,
+    /// A registration for this pin alone.
+    Late(#[expect(dead_code, reason = "kept for its drop")] Late),
 }
 
 impl Pin {
     /// For a critical section that lies within a session's.
-    pub(crate) fn nested(guard: EpochGuard) -> Pin {
-        Pin { guard, late: None }
+    pub(crate) fn within_session(guard: EpochGuard) -> Pin {
+        Pin { guard, by: By::Session }
     }
 
     pub(crate) fn guard(&self) -> &EpochGuard {
@@ -161,12 +207,29 @@ impl Pin {
     pub(crate) fn repin(&mut self) {
         // The full way round, with its fence, and not the collector's `repin`: see docs/ordering.md, "Sessions".
         self.guard.repin_after(|| ());
+        if let By::Record(record) = &self.by {
+            // SAFETY: P1.
+            let record = unsafe { record.as_ref() };
+            if record.pins.get() == 1 {
+                record.watch.renew();
+            }
+        }
+    }
+}
+
+impl Drop for Pin {
+    #[inline]
+    fn drop(&mut self) {
+        if let By::Record(record) = &self.by {
+            // SAFETY: P1.
+            unsafe { record.as_ref() }.unpin();
+        }
     }
 }
 
 impl std::fmt::Debug for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pin").field("late", &self.late.is_some()).finish()
+        f.debug_struct("Pin").field("late", &matches!(self.by, By::Late(_))).finish()
     }
 }
 
@@ -192,6 +255,8 @@ impl Drop for LateMark {
     }
 }
 
+const NO_DOMAIN: u64 = u64::MAX;
+
 /// That this thread runs destructors or callbacks of a domain: a frame of its stack.
 pub(crate) struct Running {
     domain: u64,
@@ -209,15 +274,20 @@ impl Running {
         if Running::cascade(domain) {
             return Err(());
         }
-        let frame = Running {
-            domain: domain.id,
-            cascade: Cell::new(false),
-            orphans: RefCell::default(),
-            outer: RUNNING.with(Cell::get),
-        };
-        let _restore = Restore(frame.outer);
+        Ok(Running::frame(domain.id, f))
+    }
+
+    /// Calls `f` as a callback of no domain in particular: one that may retire and reclaim, and must not wait.
+    pub(crate) fn callback<R>(f: impl FnOnce() -> R) -> R {
+        Running::frame(NO_DOMAIN, |_| f())
+    }
+
+    fn frame<R>(domain: u64, f: impl FnOnce(&Running) -> R) -> R {
+        let outer = RUNNING.with(Cell::get);
+        let frame = Running { domain, cascade: Cell::new(false), orphans: RefCell::default(), outer };
+        let _restore = Restore(outer);
         RUNNING.with(|running| running.set(&frame));
-        Ok(f(&frame))
+        f(&frame)
     }
 
     /// If this thread runs destructors or callbacks of `domain`: tells that run that they left more to do.
@@ -235,7 +305,6 @@ impl Running {
         !RUNNING.with(Cell::get).is_null()
     }
 
-    #[allow(unsafe_code)]
     fn find(domain: &Inner, found: impl FnOnce(&Running)) -> bool {
         let mut frame = RUNNING.with(Cell::get);
         // SAFETY: frames are linked by `enter` for as long as they are on this thread's stack, and unlinked by

@@ -131,10 +131,6 @@ impl LocalHandle {
         self.0.open();
         Guard(Rc::clone(&self.0))
     }
-
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.0.guards.get() > 0
-    }
 }
 
 impl Local {

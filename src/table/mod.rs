@@ -24,6 +24,8 @@ mod change;
 mod find;
 mod visit;
 
+pub(crate) use change::Position;
+
 use crate::bucket::{Bucket, SLOTS, Tag};
 use crate::node::Node;
 use crate::sync::atomic::Ordering;

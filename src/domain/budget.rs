@@ -1,0 +1,380 @@
+//! How much may wait: limits of the backlog, and what is lent of them in advance.
+//!
+//! Every node that is unlinked takes its place in the backlog before: one object, and its bytes. It gives it back when
+//! the reclaim side is done with it. So that not every removal writes the domain's one counter, a shard takes places
+//! in advance, an [`Allowance`] of up to [`DUE`] at a time, and spends them under its own lock.
+//!
+//! # Invariants
+//!
+//! - **L1** A meter shows no less than what waits: retired nodes and callbacks that are not reclaimed, and allowances.
+//! - **L2** What is taken is at most the limit, but for what cannot be refused: see [`Budget::overrun`].
+
+use crate::sync::atomic::Ordering;
+use crate::sync::{AtomicU64, AtomicUsize};
+use crossbeam_utils::CachePadded;
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{AddAssign, SubAssign};
+use std::time::Duration;
+
+/// What waits to be destroyed: objects, and the bytes that they take.
+///
+/// An entry is an object, and takes the bytes of its node and what the registry's
+/// [weigher](crate::Builder::weigher) says of it. A callback is one, and so is a table that was replaced by another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Backlog {
+    /// Entries, callbacks and tables.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Backlog {
+    pub(crate) fn of(objects: u64, bytes: u64) -> Self {
+        Backlog { objects, bytes }
+    }
+
+    pub(crate) fn one(bytes: u64) -> Self {
+        Backlog::of(1, bytes)
+    }
+
+    pub(crate) fn min(self, other: Backlog) -> Backlog {
+        Backlog { objects: self.objects.min(other.objects), bytes: self.bytes.min(other.bytes) }
+    }
+
+    pub(crate) fn max(self, other: Backlog) -> Backlog {
+        Backlog { objects: self.objects.max(other.objects), bytes: self.bytes.max(other.bytes) }
+    }
+}
+
+impl AddAssign for Backlog {
+    fn add_assign(&mut self, other: Backlog) {
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Backlog {
+    fn sub_assign(&mut self, other: Backlog) {
+        self.objects -= other.objects;
+        self.bytes -= other.bytes;
+    }
+}
+
+impl Sum for Backlog {
+    fn sum<I: Iterator<Item = Backlog>>(amounts: I) -> Backlog {
+        amounts.fold(Backlog::default(), |mut sum, amount| {
+            sum += amount;
+            sum
+        })
+    }
+}
+
+impl fmt::Display for Backlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} objects of {} bytes", self.objects, self.bytes)
+    }
+}
+
+/// What becomes of a removal, or of a callback, for which there is no room in the backlog.
+///
+/// Before any of it, the caller assists: it reclaims what is ready, and pushes the grace period on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It goes on. The limit says from where on writers assist, and nothing more.
+    #[default]
+    Grow,
+    /// It waits for so long at the most. Then it is refused, if it can be (`try_remove` and its like); else it goes on,
+    /// and is counted as an [overrun](crate::DomainStats::overruns). Within a critical section of the same domain, which
+    /// it would wait for, and in destructors and callbacks, it does not wait.
+    Wait(Duration),
+    /// It is refused at once, if it can be; else it goes on, and is counted as an overrun.
+    Refuse,
+}
+
+/// There is no room in the backlog, and its policy is to refuse.
+pub(crate) struct Full;
+
+/// Whether an operation can be refused for want of room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    Possible,
+    Impossible,
+}
+
+/// The result of an operation that cannot be refused.
+pub(crate) fn granted<T, E>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|_| unreachable!("what cannot be refused is not"))
+}
+
+/// Removals of one shard between two calls on the domain, at the most.
+pub(crate) const DUE: u64 = 64;
+
+/// The part of a limit that is lent in advance, at the most, to all shards together: a fourth.
+const LENT: u64 = 4;
+
+/// The bytes of an allowance where they are not limited.
+const UNLIMITED: u64 = u64::MAX;
+
+/// Places in the backlog that a shard has taken and not used.
+#[derive(Default)]
+pub(crate) struct Allowance {
+    objects: u64,
+    bytes: u64,
+}
+
+impl Allowance {
+    pub(crate) fn one(bytes: u64) -> Self {
+        Allowance { objects: 1, bytes }
+    }
+
+    /// Takes the place of one object from it. False if it has none.
+    pub(crate) fn spend(&mut self, bytes: u64) -> bool {
+        let enough = self.objects > 0 && self.bytes >= bytes;
+        if enough {
+            self.objects -= 1;
+            self.bytes -= bytes;
+        }
+        enough
+    }
+
+    pub(crate) fn add(&mut self, other: Allowance) {
+        self.objects += other.objects;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// The limits of a domain, and what is taken of them.
+pub(crate) struct Budget {
+    objects: Option<Meter>,
+    bytes: Option<Meter>,
+    pub(crate) when_full: WhenFull,
+    /// Shards of the domain's registries.
+    shards: AtomicUsize,
+}
+
+struct Meter {
+    limit: u64,
+    taken: CachePadded<AtomicU64>,
+}
+
+impl Meter {
+    fn new(limit: u64) -> Self {
+        Meter { limit, taken: CachePadded::new(AtomicU64::new(0)) }
+    }
+
+    /// Takes `wanted`, or else `needed`. Returns which.
+    fn take(&self, wanted: u64, needed: u64) -> Option<u64> {
+        // ORDERING: Relaxed, here and below: a count, which orders nothing.
+        let mut taken = self.taken.load(Ordering::Relaxed);
+        loop {
+            let room = self.limit.saturating_sub(taken);
+            let granted = if wanted <= room { wanted } else { needed };
+            if granted > room {
+                return None;
+            }
+            match self.taken.compare_exchange_weak(taken, taken + granted, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(granted),
+                Err(now) => taken = now,
+            }
+        }
+    }
+
+    fn overrun(&self, by: u64) {
+        self.taken.fetch_add(by, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, amount: u64) {
+        let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
+        debug_assert!(before >= amount, "L1: {amount} given back of {before}");
+    }
+
+    /// Beyond the soft mark, which is at half of the limit.
+    fn is_pressed(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > self.limit / 2
+    }
+}
+
+impl Budget {
+    pub(crate) fn new(objects: Option<u64>, bytes: Option<u64>, when_full: WhenFull) -> Self {
+        let meter = |limit: Option<u64>| limit.map(Meter::new);
+        Budget { objects: meter(objects), bytes: meter(bytes), when_full, shards: AtomicUsize::new(0) }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.objects.is_some() || self.bytes.is_some()
+    }
+
+    /// What an entry of so many bytes counts for: half of the limit at the most, so that it can go at all.
+    pub(crate) fn weight(&self, bytes: usize) -> u32 {
+        let most = self.bytes.as_ref().map_or(u64::MAX, |meter| meter.limit / 2);
+        u32::try_from((bytes as u64).min(most)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn add_shards(&self, shards: usize) {
+        if self.is_limited() {
+            // ORDERING: Relaxed. It bounds the loans to come.
+            self.shards.fetch_add(shards, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn remove_shards(&self, shards: usize) {
+        if self.is_limited() {
+            // ORDERING: Relaxed, as in `add_shards`.
+            self.shards.fetch_sub(shards, Ordering::Relaxed);
+        }
+    }
+
+    /// What a shard has to begin with: nothing of a limit.
+    pub(crate) fn first_allowance(&self) -> Allowance {
+        if self.is_limited() { Allowance::default() } else { Allowance { objects: DUE, bytes: UNLIMITED } }
+    }
+
+    /// Fills an allowance up, so that there is room in it for at least one object of so many bytes. False if there is
+    /// none to be had. Lock-free.
+    pub(crate) fn refill(&self, allowance: &mut Allowance, bytes: u64) -> bool {
+        if !self.is_limited() {
+            *allowance = Allowance { objects: DUE, bytes: UNLIMITED };
+            return true;
+        }
+        // ORDERING: Relaxed, as in `add_shards`.
+        let shards = LENT * self.shards.load(Ordering::Relaxed).max(1) as u64;
+        if allowance.objects == 0 {
+            allowance.objects = match &self.objects {
+                Some(meter) => self.lend(meter, (meter.limit / shards).clamp(1, DUE), 1, DUE),
+                None => DUE,
+            };
+        }
+        let lacking = bytes.saturating_sub(allowance.bytes);
+        if lacking > 0 {
+            allowance.bytes += match &self.bytes {
+                Some(meter) => self.lend(meter, lacking + meter.limit / shards, lacking, lacking.saturating_mul(DUE)),
+                None => UNLIMITED - allowance.bytes,
+            };
+        }
+        allowance.objects > 0 && allowance.bytes >= bytes
+    }
+
+    /// As much as is `wanted`, or is `needed` at least. Or `beyond` the limit, so much of it that the next to ask is not
+    /// the very next.
+    fn lend(&self, meter: &Meter, wanted: u64, needed: u64, beyond: u64) -> u64 {
+        match meter.take(wanted, needed) {
+            Some(granted) => granted,
+            None if self.when_full == WhenFull::Grow => {
+                meter.overrun(beyond);
+                beyond
+            }
+            None => 0,
+        }
+    }
+
+    /// Takes room for what cannot be refused, whether there is any or not.
+    pub(crate) fn overrun(&self, amount: Backlog) {
+        if let Some(meter) = &self.objects {
+            meter.overrun(amount.objects);
+        }
+        if let Some(meter) = &self.bytes {
+            meter.overrun(amount.bytes);
+        }
+    }
+
+    /// Takes room for exactly this, if there is, or if the policy is to grow.
+    pub(crate) fn take(&self, amount: Backlog) -> bool {
+        let fits =
+            |meter: &Option<Meter>, wanted| meter.as_ref().is_none_or(|meter| meter.take(wanted, wanted).is_some());
+        let objects = fits(&self.objects, amount.objects);
+        if objects && fits(&self.bytes, amount.bytes) {
+            return true;
+        }
+        if objects {
+            self.give_back(Backlog { objects: amount.objects, bytes: 0 });
+        }
+        if self.when_full == WhenFull::Grow {
+            self.overrun(amount);
+        }
+        self.when_full == WhenFull::Grow
+    }
+
+    pub(crate) fn give_back(&self, amount: Backlog) {
+        if let Some(meter) = &self.objects {
+            meter.give_back(amount.objects);
+        }
+        if let Some(meter) = &self.bytes {
+            meter.give_back(amount.bytes);
+        }
+    }
+
+    pub(crate) fn give_back_allowance(&self, allowance: Allowance) {
+        // (That of unlimited bytes means nothing to a meter that is not there.)
+        self.give_back(Backlog { objects: allowance.objects, bytes: allowance.bytes });
+    }
+
+    /// Whether the backlog is beyond the soft mark.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let pressed = |meter: &Option<Meter>| meter.as_ref().is_some_and(Meter::is_pressed);
+        pressed(&self.objects) || pressed(&self.bytes)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loans_never_exceed_the_limit_and_the_last_places_go_one_by_one() {
+        let budget = Budget::new(Some(100), Some(10_000), WhenFull::Refuse);
+        budget.add_shards(4);
+        let mut shards: [Allowance; 4] = Default::default();
+        let mut spent = 0;
+        'all: for turn in 0.. {
+            let shard = &mut shards[turn % 4];
+            if !shard.spend(50) {
+                if !budget.refill(shard, 50) {
+                    break 'all;
+                }
+                assert!(shard.spend(50));
+            }
+            spent += 1;
+        }
+        let idle: u64 = shards.iter().map(|shard| shard.objects).sum();
+        assert_eq!(spent + idle, 100, "of the objects, which run out first");
+        assert!(idle <= 25, "{idle} lent and unused");
+        assert!(!budget.take(Backlog::one(50)));
+        for shard in shards {
+            budget.give_back_allowance(shard);
+        }
+        budget.give_back(Backlog { objects: spent, bytes: spent * 50 });
+        assert!(budget.take(Backlog { objects: 100, bytes: 10_000 }), "all of it is back");
+    }
+
+    #[test]
+    fn an_amount_is_taken_whole_or_not_at_all() {
+        let budget = Budget::new(Some(10), Some(1000), WhenFull::Refuse);
+        budget.overrun(Backlog { objects: 0, bytes: 990 });
+        assert!(!budget.take(Backlog { objects: 10, bytes: 11 }));
+        assert!(budget.take(Backlog { objects: 10, bytes: 10 }));
+    }
+
+    #[test]
+    fn what_is_lacking_alone_is_lent() {
+        let budget = Budget::new(Some(1000), Some(1000), WhenFull::Refuse);
+        budget.add_shards(1);
+        let mut shard = Allowance::default();
+        // Heavy entries use up bytes, and not the objects lent with them.
+        for _ in 0..4 {
+            assert!(budget.refill(&mut shard, 250) && shard.spend(250));
+        }
+        assert!(!budget.refill(&mut shard, 250));
+        assert!(shard.objects + 4 <= DUE, "{} objects", shard.objects);
+    }
+
+    #[test]
+    fn the_heaviest_entry_is_half_the_limit() {
+        let budget = Budget::new(None, Some(1000), WhenFull::Refuse);
+        assert_eq!((budget.weight(10), budget.weight(usize::MAX)), (10, 500));
+        assert_eq!(Budget::new(None, None, WhenFull::Grow).weight(usize::MAX), u32::MAX);
+    }
+}

@@ -1,0 +1,103 @@
+//! What the features `metrics` and `serde` add: `cargo test --all-features --test features`.
+
+#![cfg(all(feature = "metrics", feature = "serde"))]
+
+mod common;
+
+use common::isolated;
+use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Keeps the last value of each metric, under its name and labels.
+#[derive(Clone, Default)]
+struct Book(Arc<Mutex<BTreeMap<String, f64>>>);
+
+struct Entry(Book, String);
+
+impl Book {
+    fn entry(&self, key: &Key) -> Arc<Entry> {
+        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        Arc::new(Entry(self.clone(), format!("{}{{{}}}", key.name(), labels.join(","))))
+    }
+}
+
+impl Entry {
+    fn note(&self, value: f64) {
+        self.0.0.lock().unwrap().insert(self.1.clone(), value);
+    }
+}
+
+impl CounterFn for Entry {
+    fn increment(&self, _by: u64) {
+        unreachable!("the figures are totals");
+    }
+
+    fn absolute(&self, value: u64) {
+        self.note(value as f64);
+    }
+}
+
+impl GaugeFn for Entry {
+    fn increment(&self, _by: f64) {
+        unreachable!("the figures are totals");
+    }
+
+    fn decrement(&self, _by: f64) {
+        unreachable!("the figures are totals");
+    }
+
+    fn set(&self, value: f64) {
+        self.note(value);
+    }
+}
+
+impl Recorder for Book {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.entry(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.entry(key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        unreachable!("{key}: the histogram comes in buckets");
+    }
+}
+
+#[test]
+fn the_statistics_are_exported_whole() {
+    let registry = isolated();
+    (0..10).for_each(|key| drop(registry.insert(key, key)));
+    (0..4).for_each(|key| drop(registry.remove(&key)));
+    registry.domain().barrier();
+    let stats = registry.stats();
+    let book = Book::default();
+    metrics::with_local_recorder(&book, || stats.export("flows", "net"));
+    let book = book.0.lock().unwrap();
+    let get = |name: &str| *book.get(name).unwrap_or_else(|| panic!("{name} is missing in {book:#?}"));
+    assert_eq!(get("epoch_registry_live{registry=flows}"), 6.0);
+    assert_eq!(get("epoch_registry_freed_total{registry=flows}"), 4.0);
+    assert_eq!(get("epoch_domain_backlog_objects{domain=net}"), 0.0);
+    let over = stats.domain.latency.count() as f64;
+    assert!(over > 0.0);
+    assert_eq!(get("epoch_domain_grace_period_seconds_bucket{domain=net,le=+Inf}"), over);
+    assert_eq!(get("epoch_domain_grace_period_seconds_count{domain=net}"), over);
+}
+
+#[test]
+fn the_statistics_survive_a_round_trip_through_json() {
+    let registry = isolated();
+    registry.insert(1, 1).unwrap();
+    registry.remove(&1);
+    registry.domain().barrier();
+    let stats = registry.stats();
+    let json = serde_json::to_string(&stats).unwrap();
+    assert!(json.contains("\"peak\":{\"objects\":1,"), "{json}");
+    assert_eq!(serde_json::from_str::<epoch_registry::Stats>(&json).unwrap(), stats);
+}

@@ -20,14 +20,15 @@ use std::time::Duration;
 /// What waits to be destroyed: objects, and the bytes that they take.
 ///
 /// An entry is an object, and takes the bytes of its node and what the registry's
-/// [weigher](crate::Builder::weigher) says of it. A callback is one, and so is a table that was replaced by another.
+/// [weigher](crate::Builder::weigher) says of it. A callback is one. A table that was replaced by a larger or smaller one
+/// counts by its bytes alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Backlog {
-    /// Entries, callbacks and tables.
+    /// Entries and callbacks.
     pub objects: u64,
-    /// Their bytes.
+    /// Their bytes, and those of tables.
     pub bytes: u64,
 }
 

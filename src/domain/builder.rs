@@ -42,7 +42,7 @@ impl DomainBuilder {
             bytes: None,
             when_full: WhenFull::Grow,
             stall_after: STALL_AFTER,
-            on_stall: Box::new(|report| log::warn!("{report}")),
+            on_stall: Box::new(|report| log::warn!(target: "epoch_registry", "{report}")),
             clock: Stopwatch::Real(Instant::now()),
         }
     }
@@ -99,15 +99,15 @@ impl DomainBuilder {
     /// is as [`when_full`](Self::when_full) says. Shards take up to a fourth of it in advance, so it may show before all
     /// of it is used.
     ///
-    /// What is not held to it: tables that were replaced by others, entries whose last handle goes after their grace
-    /// period (they wait for nobody), and the entries of a registry that is dropped (they do not wait at all).
+    /// What is not held to it: entries whose last handle goes after their grace period (they wait for nobody), and the
+    /// entries of a registry that is dropped (they do not wait at all).
     pub fn backlog_objects(mut self, limit: usize) -> Self {
         self.objects = Some((limit as u64).max(1));
         self
     }
 
     /// The most bytes that may wait to be destroyed, as [`backlog_objects`](Self::backlog_objects). An entry that takes
-    /// more than half of that counts for half.
+    /// more than half of that counts for half. Tables that were replaced by others are counted, but not held to it.
     pub fn backlog_bytes(mut self, limit: usize) -> Self {
         self.bytes = Some((limit as u64).max(2));
         self

@@ -138,11 +138,11 @@ impl Inner {
         self.wake();
     }
 
-    /// Calls `run` after a grace period. Not to be refused: it frees memory of the registry's own. Not under a lock,
+    /// Calls `run` after a grace period, to free so many bytes of the registry's own. Not to be refused. Not under a lock,
     /// since it may wake an executor of the user's.
     pub(crate) fn defer(&self, bytes: usize, run: impl FnOnce() + Send + 'static) {
-        let call = Callback { run: Box::new(run), bytes: bytes as u64 };
-        self.budget.overrun(Backlog::one(call.bytes));
+        let call = Callback { run: Box::new(run), amount: Backlog::of(0, bytes as u64) };
+        self.budget.overrun(call.amount);
         self.push_call(call);
     }
 

@@ -161,8 +161,8 @@ impl Domain {
     /// that is the policy.
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
         let call = Callback::new(f);
-        if !self.0.budget.take(Backlog::one(call.bytes)) {
-            granted(self.0.make_room(call.bytes, Refusal::Impossible));
+        if !self.0.budget.take(call.amount) {
+            granted(self.0.make_room(call.amount.bytes, Refusal::Impossible));
         }
         self.0.push_call(call);
     }
@@ -173,8 +173,8 @@ impl Domain {
     ///
     /// [`BacklogFull`], with the callback.
     pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
-        let bytes = Callback::bytes_of::<F>();
-        if !self.0.budget.take(Backlog::one(bytes)) && self.0.make_room(bytes, Refusal::Possible).is_err() {
+        let amount = Callback::amount_of::<F>();
+        if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, Refusal::Possible).is_err() {
             return Err(BacklogFull(f));
         }
         self.0.push_call(Callback::new(f));

@@ -54,8 +54,11 @@ pub(crate) struct Watchdog {
 
 struct Suspect {
     number: u64,
-    /// Critical sections that were open early in the grace period.
+    /// Critical sections that were open when the grace period was so old.
     sections: Vec<Section>,
+    sampled: Duration,
+    /// None of the sections was open any more when the report was due: others have been looked for.
+    sampled_again: bool,
     /// The age of the grace period at which the next report is due, and how long after that the one that follows.
     due: Duration,
     interval: Duration,
@@ -81,25 +84,35 @@ impl Watchdog {
 
     /// Something waits for the grace period of that number, which is the oldest and began so long ago.
     pub(crate) fn look(&mut self, number: u64, lasted: Duration, readers: &Readers) -> Option<Stall> {
-        // Most end long before: no list of readers is made for them.
-        if lasted < self.threshold / 20 {
+        // How long a section must have been watched to be named. Most grace periods end long before, and no list of
+        // readers is made for them.
+        let watch = self.threshold / 20;
+        if lasted < watch {
             return None;
         }
         let known = self.suspect.take().filter(|suspect| suspect.number == number);
         let suspect = self.suspect.insert(known.unwrap_or_else(|| Suspect {
             number,
             sections: readers.open(),
+            sampled: lasted,
+            sampled_again: false,
             due: self.threshold,
             interval: self.threshold,
             reports: 0,
         }));
-        if lasted < suspect.due {
+        // (It may be old for no better reason than that nobody has come by to end it.)
+        if lasted < suspect.due.max(suspect.sampled + watch) {
+            return None;
+        }
+        let found: Vec<_> = suspect.sections.iter().filter_map(Section::reader).collect();
+        if found.is_empty() && !suspect.sampled_again {
+            (suspect.sections, suspect.sampled, suspect.sampled_again) = (readers.open(), lasted, true);
             return None;
         }
         suspect.interval = suspect.interval.saturating_mul(2);
         suspect.due = lasted.saturating_add(suspect.interval);
+        suspect.sampled_again = false;
         suspect.reports += 1;
-        let readers = suspect.sections.iter().filter_map(Section::reader).collect();
-        Some(Stall { lasted, readers, repeats: suspect.reports - 1 })
+        Some(Stall { lasted, readers: found, repeats: suspect.reports - 1 })
     }
 }

@@ -14,17 +14,17 @@ use std::time::Duration;
 /// A deferred closure.
 pub(crate) struct Callback {
     pub(crate) run: Box<dyn FnOnce() + Send>,
-    /// What it keeps from being freed.
-    pub(crate) bytes: u64,
+    /// What it counts for.
+    pub(crate) amount: Backlog,
 }
 
 impl Callback {
     pub(crate) fn new<F: FnOnce() + Send + 'static>(f: F) -> Self {
-        Callback { run: Box::new(f), bytes: Callback::bytes_of::<F>() }
+        Callback { run: Box::new(f), amount: Callback::amount_of::<F>() }
     }
 
-    pub(crate) fn bytes_of<F>() -> u64 {
-        size_of::<F>() as u64
+    pub(crate) fn amount_of<F>() -> Backlog {
+        Backlog::one(size_of::<F>() as u64)
     }
 }
 
@@ -48,11 +48,11 @@ impl Batch {
 
     pub(super) fn amount(&self) -> Backlog {
         let lists: Backlog = self.lists.iter().map(|(_, list)| list.amount()).sum();
-        let calls: Backlog = self.calls.iter().map(|call| Backlog::one(call.bytes)).sum();
+        let calls: Backlog = self.calls.iter().map(|call| call.amount).sum();
         [lists, calls].into_iter().sum()
     }
 
-    /// Destroys up to `budget` nodes and runs callbacks, each of which counts as one. Returns how much that was, and
+    /// Destroys up to `budget` nodes and runs callbacks, each of which counts as one (but for tables, which are cheap). Returns how much that was, and
     /// how many callbacks panicked.
     ///
     /// # Safety
@@ -69,7 +69,7 @@ impl Batch {
                 }
             } else if let Some(call) = self.calls.pop() {
                 panics += u64::from(contain(call.run));
-                done += Backlog::one(call.bytes);
+                done += call.amount;
             } else {
                 break;
             }

@@ -74,29 +74,43 @@ mod real {
         drop(node);
     }
 
-    /// Between two attempts to see a grace period end: first at once, then yielding, then asleep for ever longer,
-    /// to a millisecond.
-    pub(crate) struct Pause(u32);
+    /// Between two attempts to see a grace period end: at once a few times, then asleep for ever longer, to a
+    /// millisecond. It never yields: where readers keep all cores busy, one that was preempted in a critical section must
+    /// get its core back, and a thread that yields is next in line before it has.
+    pub(crate) struct Pause {
+        attempts: u32,
+        nap: Duration,
+        longest: Duration,
+    }
 
     impl Pause {
         pub(crate) fn new() -> Self {
-            Pause(0)
+            Pause { attempts: 0, nap: SHORTEST, longest: Duration::from_millis(1) }
+        }
+
+        /// For one in a hurry: its naps stay as short as they can be.
+        pub(crate) fn expedited() -> Self {
+            Pause { longest: SHORTEST, ..Pause::new() }
         }
 
         pub(crate) fn pause(&mut self) {
-            match self.0 {
-                0..4 => std::hint::spin_loop(),
-                4..24 => thread::yield_now(),
-                _ => thread::sleep(self.interval()),
+            if self.attempts < 16 {
+                self.attempts += 1;
+                std::hint::spin_loop();
+            } else {
+                thread::sleep(self.nap);
+                self.nap = (self.nap * 5 / 4).min(self.longest);
             }
-            self.0 = self.0.saturating_add(1);
         }
 
-        /// How long the next sleep would be.
+        /// How long the next nap would be.
         pub(crate) fn interval(&self) -> Duration {
-            Duration::from_micros(50 << (self.0.saturating_sub(24) / 4).min(4))
+            self.nap
         }
     }
+
+    /// What a timer can do: on Linux it takes 50 µs more.
+    const SHORTEST: Duration = Duration::from_micros(10);
 }
 
 #[cfg(loom)]
@@ -202,6 +216,10 @@ mod looming {
 
     impl Pause {
         pub(crate) fn new() -> Self {
+            Pause
+        }
+
+        pub(crate) fn expedited() -> Self {
             Pause
         }
 

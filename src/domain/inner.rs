@@ -120,7 +120,6 @@ impl Inner {
             if !self.budget.is_pressed() || self.in_critical_section() {
                 return;
             }
-            crate::sync::thread::yield_now();
         }
     }
 

@@ -1,0 +1,238 @@
+//! What the benchmark programs share: a clock, random keys, order statistics, tables, and the command line.
+
+#[cfg(feature = "liburcu")]
+pub mod liburcu;
+
+use core_affinity::CoreId;
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// The command line of a benchmark: `--NAME N` and `--test`.
+#[derive(Debug)]
+pub struct CommandLine {
+    /// The value of the one option.
+    pub amount: u64,
+    /// One quick round of everything, to see that it runs.
+    pub test: bool,
+}
+
+impl CommandLine {
+    /// Reads the command line of this process, in which `--name` stands for `default` if it is absent. Ends the process
+    /// if there is anything else in it.
+    pub fn read(name: &str, default: u64) -> CommandLine {
+        CommandLine::parse(lexopt::Parser::from_env(), name, default).unwrap_or_else(|error| {
+            eprintln!("{error}\nusage: [--{name} N] [--test]    (N is {default} by default)");
+            std::process::exit(2);
+        })
+    }
+
+    fn parse(mut parser: lexopt::Parser, name: &str, default: u64) -> Result<CommandLine, lexopt::Error> {
+        use lexopt::{Arg::Long, ValueExt};
+        let mut line = CommandLine { amount: default, test: false };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("test") => line.test = true,
+                Long(option) if option == name => line.amount = parser.value()?.parse()?,
+                other => return Err(other.unexpected()),
+            }
+        }
+        if line.amount == 0 { Err(format!("--{name} 0 measures nothing").into()) } else { Ok(line) }
+    }
+}
+
+/// A clock for single operations of a few nanoseconds: the time stamp counter on x86-64, where it counts at one rate on
+/// all cores (as it does on every machine of the last decade); `Instant` elsewhere.
+#[derive(Debug)]
+pub struct Clock {
+    nanoseconds_per_tick: f64,
+}
+
+impl Clock {
+    /// Measures the counter's rate against `Instant`, for 50 ms.
+    pub fn calibrate() -> Clock {
+        let mut clock = Clock { nanoseconds_per_tick: 1.0 };
+        let (ticks, time) = (clock.now(), Instant::now());
+        while time.elapsed() < Duration::from_millis(50) {}
+        let (ticks, time) = (clock.now() - ticks, time.elapsed());
+        clock.nanoseconds_per_tick = time.as_nanos() as f64 / ticks as f64;
+        clock
+    }
+
+    /// The time now, in ticks. What comes before it in the program is done by then, and what comes after has not begun.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        use std::arch::x86_64::{_mm_lfence, _rdtsc};
+        // SAFETY: every x86-64 has SSE2.
+        unsafe { _mm_lfence() };
+        // SAFETY: the counter may be read wherever the kernel does not forbid it, and Linux does not.
+        let ticks = unsafe { _rdtsc() };
+        // SAFETY: as before.
+        unsafe { _mm_lfence() };
+        ticks
+    }
+
+    /// The time now, in ticks.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        ORIGIN.elapsed().as_nanos() as u64
+    }
+
+    /// So many ticks, in nanoseconds.
+    pub fn nanoseconds(&self, ticks: u64) -> f64 {
+        ticks as f64 * self.nanoseconds_per_tick
+    }
+
+    /// The ticks that a duration takes.
+    pub fn ticks(&self, duration: Duration) -> u64 {
+        (duration.as_nanos() as f64 / self.nanoseconds_per_tick) as u64
+    }
+}
+
+/// Keeps this thread, and those that it starts, on one core from now on: the place of that number among the cores that
+/// the process may use, counted round and round. On a system that cannot, threads go where they like.
+pub fn stay_on_core(place: usize) {
+    // Asked for once: a thread that keeps to one core knows of no other.
+    static CORES: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+    let cores = &*CORES;
+    if let Some(core) = cores.get(place % cores.len().max(1)) {
+        core_affinity::set_for_current(*core);
+    }
+}
+
+/// Random numbers (xorshift64), fast and in an order that no prefetcher guesses.
+#[derive(Debug)]
+pub struct Xorshift(u64);
+
+impl Xorshift {
+    /// A sequence of its own for each seed.
+    pub fn new(seed: u64) -> Xorshift {
+        // Never zero, where it would stay.
+        Xorshift(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number below `limit`.
+    #[inline]
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Values in order, to be asked for percentiles.
+#[derive(Debug)]
+pub struct Sorted(Vec<f64>);
+
+impl Sorted {
+    /// Sorts the values, of which there is at least one.
+    pub fn new(values: impl IntoIterator<Item = f64>) -> Sorted {
+        let mut values: Vec<_> = values.into_iter().collect();
+        assert!(!values.is_empty(), "order statistics of nothing");
+        values.sort_by(f64::total_cmp);
+        Sorted(values)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The smallest value that at least so many percent of all values do not exceed; of 0 percent, the smallest of all.
+    pub fn percentile(&self, percent: f64) -> f64 {
+        let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
+        self.0[rank.saturating_sub(1)]
+    }
+
+    /// The median.
+    pub fn median(&self) -> f64 {
+        self.percentile(50.0)
+    }
+}
+
+/// The median and the quartiles: `1.02 [0.99, 1.10]`.
+impl fmt::Display for Sorted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, middle, high] = [25.0, 50.0, 75.0].map(|percent| figure(self.percentile(percent)));
+        write!(f, "{middle} [{low}, {high}]")
+    }
+}
+
+/// A number with at most two decimals, or with more where it is so small that two would say nothing.
+pub fn figure(value: f64) -> String {
+    let decimals = match value {
+        0.0..0.01 => 4,
+        0.01..100.0 => 2,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// A table of text, for the terminal: the first columns flush left, the others flush right.
+#[derive(Debug)]
+pub struct Table {
+    left: usize,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with this header, whose first `left` columns are words.
+    pub fn new<const N: usize>(left: usize, header: [&str; N]) -> Table {
+        Table { left, rows: vec![header.map(str::to_owned).into()] }
+    }
+
+    /// Adds a row.
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        debug_assert_eq!(N, self.rows[0].len(), "a row has a cell for each column");
+        self.rows.push(cells.into());
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut widths = vec![0; self.rows[0].len()];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (&width, cell)) in widths.iter().zip(row).enumerate() {
+                let padded = if column < self.left { format!("{cell:width$}  ") } else { format!("{cell:>width$}  ") };
+                line.push_str(&padded);
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_given() {
+        let sorted = Sorted::new((1..=200).rev().map(f64::from));
+        let asked = [0.0, 0.5, 50.0, 99.0, 100.0].map(|percent| sorted.percentile(percent));
+        assert_eq!(asked, [1.0, 1.0, 100.0, 198.0, 200.0]);
+        assert_eq!(Sorted::new([0.001, 0.7, 700.0]).to_string(), "0.70 [0.0010, 700]");
+    }
+
+    #[test]
+    fn the_command_line_takes_one_option_and_test() {
+        let parse = |arguments: &[&str]| CommandLine::parse(lexopt::Parser::from_args(arguments), "rounds", 30);
+        let line = parse(&["--test", "--rounds", "7"]).unwrap();
+        assert_eq!((line.amount, line.test), (7, true));
+        let line = parse(&[]).unwrap();
+        assert_eq!((line.amount, line.test), (30, false));
+        for wrong in [&["--rounds"][..], &["--rounds", "many"], &["--rounds", "0"], &["--seconds", "1"], &["7"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

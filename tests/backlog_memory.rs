@@ -1,0 +1,65 @@
+//! The bound of the backlog in real memory: a process of its own, whose resident size is looked at. (Linux.)
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{Stop, times, within_a_minute};
+use epoch_registry::{Domain, Registry, WhenFull};
+use std::thread;
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+const LIMIT: usize = 32 * MIB;
+const VALUE: usize = 64 << 10;
+const KEYS: usize = 16;
+
+/// Bytes of this process that are resident.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // The kernel tells pages of 4 KiB on the machines that have them, and this test is lenient on others.
+    pages * 4096
+}
+
+/// A reader stays for 20 ms at a time, under a flood of half a gigabyte (25 with `STRESS=50`).
+#[test]
+fn resident_memory_stays_within_twice_the_limit_under_a_flood() {
+    within_a_minute(|| {
+        let domain =
+            Domain::builder().backlog_bytes(LIMIT).when_full(WhenFull::Wait(Duration::from_secs(3600))).build();
+        let builder = Registry::builder().domain(domain.clone()).shards(4);
+        let registry: Registry<usize, Vec<u8>> = builder.weigher(|_, value: &Vec<u8>| value.capacity()).build();
+        let (stop, before) = (Stop::default(), resident());
+        let (mut most, mut flood) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.stopped() {
+                    let guard = registry.pin();
+                    thread::sleep(Duration::from_millis(20));
+                    drop(guard);
+                }
+            });
+            let _end = stop.at_end();
+            while flood < times(512) * MIB {
+                let replaced = registry.try_replace(flood / VALUE % KEYS, vec![1; VALUE]);
+                assert!(replaced.is_ok(), "there is patience for more than that");
+                drop(replaced);
+                flood += VALUE;
+                most = most.max(resident() - before);
+            }
+        });
+        let stats = domain.stats();
+        println!(
+            "{} MiB retired, backlog limited to {} MiB: peak {:.1} MiB, resident {:.1} MiB more than before; {} overruns",
+            flood / MIB,
+            LIMIT / MIB,
+            stats.peak.bytes as f64 / MIB as f64,
+            most as f64 / MIB as f64,
+            stats.overruns
+        );
+        assert!(stats.peak.bytes <= LIMIT as u64 && stats.overruns == 0, "{stats}");
+        assert!(stats.peak.bytes > LIMIT as u64 / 2, "the flood was no flood: {stats}");
+        assert!(most <= 2 * LIMIT, "{most} bytes");
+    });
+}

@@ -1,11 +1,13 @@
 //! The models: their claims, bounds and expected executions.
 
+mod limits;
 mod reads;
 mod resizes;
 mod waits;
 mod writes;
 
 use crate::harness::Model;
+use limits::*;
 use reads::*;
 use resizes::*;
 use waits::*;
@@ -160,6 +162,34 @@ pub fn models() -> Vec<Model> {
             Some(2),
             11_409..=34_229,
             push_push_barrier,
+        ),
+        model(
+            "limit_remove_remove",
+            "of two removals for which there is one place in the backlog one is refused; the place is given back",
+            None,
+            826..=2479,
+            limit_remove_remove,
+        ),
+        model(
+            "limit_put",
+            "a place in the backlog is given back, whoever puts the last reference meanwhile",
+            Some(2),
+            7473..=22_419,
+            limit_put,
+        ),
+        model(
+            "executor_remove",
+            "what is retired while a job ends is destroyed by it, or by another",
+            Some(5),
+            42_776..=128_328,
+            executor_remove,
+        ),
+        model(
+            "reclaimer_remove",
+            "a reclaimer thread that goes to sleep misses nothing",
+            Some(5),
+            59_824..=179_472,
+            reclaimer_remove,
         ),
         model(
             "barrier_barrier",

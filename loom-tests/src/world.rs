@@ -80,7 +80,10 @@ impl World {
     }
 
     pub fn with_capacity(capacity: usize, keys: impl IntoIterator<Item = u64>) -> Arc<World> {
-        let domain = Domain::builder().name("model").build();
+        World::in_domain(Domain::builder().name("model").build(), capacity, keys)
+    }
+
+    pub fn in_domain(domain: Domain, capacity: usize, keys: impl IntoIterator<Item = u64>) -> Arc<World> {
         let builder = Registry::<u64, Watched>::builder().domain(domain.clone()).hasher(Identity(0));
         let registry = builder.shards(1).capacity(capacity).build();
         let world = World { registry: Some(registry), domain, drops: Arc::default(), dropped: Arc::default() };

@@ -112,9 +112,10 @@ impl ReclaimThread {
     }
 
     fn wake(&self) {
-        // ORDERING: Release, pairs with the Acquire in `work`: the thread finds what it is woken for.
-        self.signal.wake.store(true, Ordering::Release);
-        if self.thread.id() != thread::current().id() {
+        // ORDERING: AcqRel, pairs with that in `work`: the thread finds what it is woken for. If it has been told already and
+        // has not looked yet, it will; whoever told it unparks it.
+        let told = self.signal.wake.swap(true, Ordering::AcqRel);
+        if !told && self.thread.id() != thread::current().id() {
             self.thread.unpark();
         }
     }
@@ -133,11 +134,14 @@ impl ReclaimThread {
 
 fn work(domain: &Weak<Inner>, signal: &Signal) {
     let mut naps = Naps::new();
-    // ORDERING: Acquire, pairs with the Release in `stop`.
-    while !signal.stop.load(Ordering::Acquire) {
-        // Before the round: what comes during it is for the next.
-        // ORDERING: AcqRel, pairs with the Release in `wake`.
+    loop {
+        // Before the round: what comes during it is for the next. And before the look at `stop`, which is set before.
+        // ORDERING: AcqRel, pairs with that in `wake`.
         signal.wake.swap(false, Ordering::AcqRel);
+        // ORDERING: Acquire, pairs with the Release in `stop`.
+        if signal.stop.load(Ordering::Acquire) {
+            return;
+        }
         let Some(domain) = domain.upgrade() else { return };
         let (left, done) = domain.drive(ROUND);
         let nap = naps.after(&domain, left, done);
@@ -147,9 +151,9 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
             Some(Duration::ZERO) => {}
             Some(nap) => park_for(nap),
             None => {
-                // ORDERING: Acquire, pairs with the Release in `wake`. It is stored before the unpark, so that a park
-                // that follows this load returns at once.
-                while !signal.wake.load(Ordering::Acquire) {
+                // ORDERING: AcqRel, pairs with that in `wake`, which comes before the unpark: what this exchange does
+                // not see yet ends the park that follows.
+                while !signal.wake.swap(false, Ordering::AcqRel) {
                     thread::park();
                 }
             }

@@ -1,0 +1,77 @@
+//! The limit of the backlog, and those who are told that there is something to do.
+
+use crate::world::World;
+use epoch_registry::{Domain, ReclaimJob, WhenFull};
+use loom::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+fn limited() -> Domain {
+    Domain::builder().name("model").backlog_objects(1).when_full(WhenFull::Refuse).build()
+}
+
+pub fn limit_remove_remove() {
+    let world = World::in_domain(limited(), 0, 1..3);
+    let removed = Arc::new(AtomicUsize::new(0));
+    let guard = world.domain.pin();
+    let (other, count) = (Arc::clone(&world), Arc::clone(&removed));
+    let removing = thread::spawn(move || {
+        count.fetch_add(usize::from(other.registry().try_remove(&1).is_ok()), Ordering::SeqCst);
+    });
+    removed.fetch_add(usize::from(world.registry().try_remove(&2).is_ok()), Ordering::SeqCst);
+    removing.join().unwrap();
+    assert_eq!(removed.load(Ordering::SeqCst), 1, "there is room for one, and one gets it");
+    drop(guard);
+    world.account(2);
+    // Its place is free again.
+    let left = (1..3).filter(|key| world.registry().try_remove(key).is_ok_and(|found| found.is_some())).count();
+    assert_eq!(left, 1);
+}
+
+pub fn limit_put() {
+    let world = World::in_domain(limited(), 0, 1..3);
+    let kept = world.registry().lookup(&1);
+    assert!(world.registry().try_remove(&1).is_ok());
+    world.domain.barrier();
+    // What the handle kept comes back to the backlog while another takes its place there.
+    let other = Arc::clone(&world);
+    let putting = thread::spawn(move || {
+        drop(kept);
+        other.domain.reclaim(2);
+    });
+    let removed = world.registry().try_remove(&2).is_ok();
+    putting.join().unwrap();
+    world.domain.barrier();
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1 + usize::from(removed));
+    world.insert(3);
+    assert!(world.registry().try_remove(&3).is_ok(), "every place was given back");
+}
+
+pub fn executor_remove() {
+    // A thread ends a job while another retires: that one finds the job under way, and wakes it, or brings another.
+    let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
+    let queue = Arc::clone(&jobs);
+    let domain = Domain::builder().name("model").executor(move |job| queue.lock().unwrap().push(job)).build();
+    let world = World::in_domain(domain, 0, 1..3);
+    drop(world.registry().remove(&1));
+    let first = jobs.lock().unwrap().pop().expect("something was retired");
+    let pool = thread::spawn(move || first.run());
+    drop(world.registry().remove(&2));
+    pool.join().unwrap();
+    let another = jobs.lock().unwrap().pop();
+    if let Some(another) = another {
+        another.run();
+    }
+    assert_eq!(world.drops.load(Ordering::SeqCst), 2, "nobody else comes by");
+}
+
+pub fn reclaimer_remove() {
+    // The thread goes to sleep while another retires.
+    let domain = Domain::builder().name("model").reclaimer(true).build();
+    let world = World::in_domain(domain, 0, 1..2);
+    drop(world.registry().remove(&1));
+    while world.drops.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+    world.domain.stop_reclaimer();
+}

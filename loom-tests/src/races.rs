@@ -167,7 +167,7 @@ pub fn models() -> Vec<Model> {
             "limit_remove_remove",
             "of two removals for which there is one place in the backlog one is refused; the place is given back",
             None,
-            826..=2479,
+            1818..=5455,
             limit_remove_remove,
         ),
         model(

@@ -78,10 +78,18 @@
 //! registry [its own](Builder::domain) to keep the slow readers of others away from it. Values are dropped
 //!
 //! - by the domain's reclaimer thread, if it [has one](DomainBuilder::reclaimer): within milliseconds, with no call from
-//!   anybody;
+//!   anybody; or by an [executor](DomainBuilder::executor) of yours;
 //! - else by writers, a bounded share with each write: after 64 removals in a shard, or with the first write of a new
 //!   tick of the coarse clock (about 4 ms);
 //! - at once, as far as no reader is in the way, by [`Domain::reclaim`]; and by [`Domain::barrier`], which waits.
+//!
+//! How much may wait for a reader that stays can be [limited](DomainBuilder::backlog_objects), in objects and bytes, and
+//! such a reader is [reported](DomainBuilder::on_stall) by name.
+//!
+//! # Features
+//!
+//! None is on by default. `serde`: the statistics can be serialised. `metrics`: `Stats::export` hands them to the `metrics`
+//! crate.
 //!
 //! # Guarantees
 //!

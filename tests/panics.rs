@@ -102,6 +102,9 @@ fn panics_in_closures_leave_the_registry_as_it_was() {
     planned(&mut || drop(registry.get_or_insert_with(1000, || panic!("planned"))));
     planned(&mut || drop(registry.get_or_try_insert_with(1000, || -> Result<_, ()> { panic!("planned") })));
     planned(&mut || drop(registry.remove_if(&1, |_, _| panic!("planned"))));
+    planned(&mut || drop(registry.try_update(&1, |_, _| panic!("planned"))));
+    planned(&mut || drop(registry.try_remove_if(&1, |_, _| panic!("planned"))));
+    planned(&mut || assert!(registry.try_retain(&mut Cursor::new(), |_, _| panic!("planned")).is_ok()));
     planned(&mut || assert_eq!(registry.scan(&mut Cursor::new(), 10, |_| panic!("planned")), 0));
     planned(&mut || registry.pin().get_batch(&[1, 2], |_, _| panic!("planned")));
     planned(&mut || registry.pin().lookup_batch(&[1, 2], |_, _| panic!("planned")));
@@ -301,4 +304,41 @@ fn a_panicking_clock_loses_nothing() {
     broken.store(false, SeqCst);
     registry.domain().barrier();
     assert_eq!((ledger.live(), registry.len()), (1, 1));
+}
+
+/// A million with `STRESS=50`.
+#[test]
+fn one_destructor_in_a_thousand_that_panics_harms_no_neighbour() {
+    static DROPPED: AtomicU64 = AtomicU64::new(0);
+    struct OneInAThousand(u64);
+    impl Drop for OneInAThousand {
+        fn drop(&mut self) {
+            DROPPED.fetch_add(1, SeqCst);
+            assert!(self.0 % 1000 != 999, "planned");
+        }
+    }
+    let count = times(20_000) as u64;
+    for domain in [Domain::new(), Domain::builder().reclaimer(true).build()] {
+        let before = DROPPED.load(SeqCst);
+        let registry: Registry<u64, OneInAThousand> = Registry::builder().domain(domain.clone()).build();
+        for key in 0..count {
+            assert!(registry.insert(key, OneInAThousand(key)).is_ok());
+        }
+        (0..count).for_each(|key| drop(registry.remove(&key)));
+        domain.barrier();
+        let stats = registry.stats();
+        assert_eq!((stats.freed, stats.drop_panics, stats.backlog), (count, count / 1000, 0), "{stats}");
+        assert_eq!(DROPPED.load(SeqCst) - before, count);
+    }
+}
+
+#[test]
+fn a_panicking_weigher_gives_nothing_to_the_registry() {
+    let ledger = Ledger::new();
+    let builder = isolated_builder().weigher(|key, _: &Counted| if *key == 7 { panic!("planned") } else { 10 });
+    let registry: Registry<u64, Counted> = builder.build();
+    assert_eq!(panic_of(|| drop(registry.insert(7, ledger.value(7)))), "planned");
+    assert_eq!((ledger.live(), registry.len()), (0, 0));
+    registry.insert(8, ledger.value(8)).unwrap();
+    assert_eq!(registry.len(), 1);
 }

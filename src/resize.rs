@@ -22,8 +22,8 @@ pub(crate) struct State<K, V> {
     pub(crate) weight: u64,
     /// Room in the domain's backlog for what leaves the shard.
     pub(crate) allowance: Allowance,
-    /// Tables that the root has left, to be retired without the lock.
-    pub(crate) outgoing: Vec<Table<K, V>>,
+    /// A table that the root has left, to be retired without the lock.
+    pub(crate) outgoing: Option<Table<K, V>>,
 }
 
 /// A move of all nodes to another table, under way.
@@ -131,7 +131,9 @@ where
             self.resize = None;
             site.root.store(self.table);
             self.measure(site.counts);
-            self.outgoing.push(old);
+            // Under one lock no more than one resize ends: what begins after it is not stepped under the same lock.
+            debug_assert!(self.outgoing.is_none());
+            self.outgoing = Some(old);
         }
     }
 }

@@ -129,11 +129,11 @@ where
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        let outgoing = std::mem::take(&mut self.state.outgoing);
+        let outgoing = self.state.outgoing.take();
         set_shard_locked(false);
         // SAFETY: not used below, and dropped once.
         unsafe { ManuallyDrop::drop(&mut self.state) };
-        for table in outgoing {
+        if let Some(table) = outgoing {
             retire_table(self.domain, table);
         }
     }
@@ -151,7 +151,7 @@ where
         let floor = table.buckets();
         // SAFETY: the registrant is there (it is being built).
         let allowance = unsafe { registrant.as_ref() }.domain.inner().budget.first_allowance();
-        let state = State { table, resize: None, live: 0, floor, weight: 0, allowance, outgoing: Vec::new() };
+        let state = State { table, resize: None, live: 0, floor, weight: 0, allowance, outgoing: None };
         let counts = Counts::default();
         state.measure(&counts);
         Shard { queue: RetireQueue::new(registrant), state: Mutex::new(state), counts }

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+/// Where code of the user's finds the registry that calls it.
+type Slot = Arc<Mutex<Option<Arc<Registry<u64, u64>>>>>;
+
 fn registry_of(domain: &Domain) -> Registry<u64, Counted> {
     Registry::builder().domain(domain.clone()).shards(2).build()
 }
@@ -117,7 +120,7 @@ fn a_job_may_outlive_its_domain() {
 
 #[test]
 fn an_executor_may_use_the_registry() {
-    let slot: Arc<Mutex<Option<Arc<Registry<u64, u64>>>>> = Arc::default();
+    let slot: Slot = Arc::default();
     let inside = Arc::clone(&slot);
     let spawn = move |job: ReclaimJob| {
         let registry = inside.lock().unwrap().clone();

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 const THRESHOLD: Duration = Duration::from_secs(21);
 
+/// Where code of the user's finds the registry that calls it.
+type Slot = Arc<Mutex<Option<Arc<Registry<u64, u64>>>>>;
+
 type Reports = Arc<Mutex<Vec<StallReport>>>;
 
 /// A domain whose time stands still, and where its reports go.
@@ -215,7 +218,7 @@ fn a_reader_that_stays_under_a_flood_is_named_and_the_backlog_is_bounded_until_i
 #[test]
 fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
     let (clock, seen) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
-    let slot: Arc<Mutex<Option<Arc<Registry<u64, u64>>>>> = Arc::default();
+    let slot: Slot = Arc::default();
     let (inside, log) = (Arc::clone(&slot), Arc::clone(&seen));
     let domain = Domain::builder()
         .manual_clock(clock.clone())

@@ -4,6 +4,7 @@
 //!
 //! - **P1** A record lives for as long as a pin by it does: it leaves its thread's list only without pins, and is leaked if
 //!   the thread ends before them.
+//! - **P2** `RECENT` is null, or points to a record in the list.
 
 #![allow(unsafe_code)]
 
@@ -63,9 +64,17 @@ impl Record {
 
 #[derive(Default)]
 struct Records {
-    /// The one used last, which is one of `all`.
-    recent: Cell<Option<NonNull<Record>>>,
     all: RefCell<Vec<Rc<Record>>>,
+}
+
+const_thread_local! {
+    /// The record used last (P2).
+    static RECENT: Cell<*const Record> = Cell::new(std::ptr::null());
+}
+
+fn set_recent(record: *const Record) {
+    // (It is gone before its thread is in a model alone.)
+    let _ = RECENT.try_with(|recent| recent.set(record));
 }
 
 thread_local! {
@@ -107,17 +116,17 @@ impl Inner {
     /// Opens a critical section.
     #[inline]
     pub(crate) fn pin(&self) -> Pin {
-        let pinned = RECORDS.try_with(|records| {
-            if let Some(recent) = records.recent.get() {
-                // SAFETY: it is in the list of this thread's records.
-                let recent = unsafe { recent.as_ref() };
-                if recent.domain == self.id {
-                    return recent.pin();
-                }
-            }
-            records.of(self).pin()
-        });
-        pinned.unwrap_or_else(|_| self.pin_late())
+        let recent = RECENT.try_with(Cell::get).unwrap_or(std::ptr::null());
+        // SAFETY: P2, and the list keeps its records; it is this thread's, which does nothing else meanwhile.
+        match unsafe { recent.as_ref() } {
+            Some(recent) if recent.domain == self.id => recent.pin(),
+            _ => self.pin_by_another(),
+        }
+    }
+
+    #[cold]
+    fn pin_by_another(&self) -> Pin {
+        RECORDS.try_with(|records| records.of(self).pin()).unwrap_or_else(|_| self.pin_late())
     }
 
     /// A pin by a destructor of another thread-local, after ours: by a registration of its own, which ends with it.
@@ -141,6 +150,8 @@ impl Inner {
 
 impl Drop for Records {
     fn drop(&mut self) {
+        // P2.
+        set_recent(std::ptr::null());
         let all = std::mem::take(self.all.get_mut());
         // A section or session in some other thread-local outlives the record of it. From now on it counts as late.
         if all.iter().any(|record| record.is_in_section()) {
@@ -158,7 +169,7 @@ impl Records {
             Some(record) => Rc::clone(record),
             None => {
                 // Threads that see many domains come and go keep no record of those gone (P1).
-                self.recent.set(None);
+                set_recent(std::ptr::null());
                 all.retain(|record| !record.grace.is_abandoned() || record.pins.get() > 0);
                 let record = Rc::new(Record {
                     domain: domain.id,
@@ -172,7 +183,7 @@ impl Records {
                 record
             }
         };
-        self.recent.set(Some(NonNull::from(&*record)));
+        set_recent(Rc::as_ptr(&record));
         record
     }
 }

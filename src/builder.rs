@@ -77,7 +77,7 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// How many bytes an entry holds beyond its own size: in strings, vectors and the like. By default none. It is asked
     /// once, before an entry is inserted, and decides what the entry counts for in the domain's
-    /// [backlog](crate::Backlog): up to 4 GiB.
+    /// [backlog](crate::Backlog): up to 4 TB, rounded up by a thousandth.
     ///
     /// ```
     /// use epoch_registry::Registry;

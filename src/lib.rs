@@ -123,6 +123,7 @@ mod sweep;
 mod sync;
 mod table;
 mod view;
+mod weight;
 
 pub use builder::Builder;
 pub use clock::{Clock, ManualClock, MonotonicClock};

@@ -15,6 +15,7 @@ use crate::domain::RetireQueue;
 use crate::refs::Refs;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, AtomicPtr, AtomicU32};
+use crate::weight::Weight;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -29,8 +30,8 @@ pub(crate) struct Header {
     pub(crate) hash: u32,
     /// When the node was inserted, in [ticks](crate::clock::Tick).
     pub(crate) stamp: AtomicU32,
-    /// The bytes that it counts for in a backlog.
-    pub(crate) weight: u32,
+    /// The bytes that it counts for.
+    pub(crate) weight: Weight,
 }
 
 impl Header {
@@ -104,7 +105,7 @@ pub(crate) struct Draft<K, V>(NonNull<Node<K, V>>);
 
 impl<K, V> Draft<K, V> {
     /// A node with two references: the table's, and one for the handle that its creator gets.
-    pub(crate) fn new(owner: &RetireQueue, hash: u64, stamp: u32, weight: u32, key: K, value: V) -> Self {
+    pub(crate) fn new(owner: &RetireQueue, hash: u64, stamp: u32, weight: Weight, key: K, value: V) -> Self {
         let node = Box::new(Node {
             header: Header {
                 link: AtomicPtr::new(ptr::from_ref(owner).cast_mut().cast()),

@@ -86,7 +86,7 @@ where
         table.place(hash as u32 as usize, Tag::of(hash), node);
         self.live += 1;
         // SAFETY: published under this lock, S1.
-        self.weight += u64::from(unsafe { node.as_ref() }.header.weight);
+        self.weight += unsafe { node.as_ref() }.header.weight.bytes();
         site.counts.inserted.add(1);
         if self.live >= Table::<K, V>::limit(table.buckets()) {
             // The resize before this one is over long since, but for a hash that puts everything in one home.

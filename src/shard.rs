@@ -91,7 +91,7 @@ where
     /// The node is in the table (S1).
     unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
         // SAFETY: S1.
-        let bytes = unsafe { node.as_ref() }.header.weight.into();
+        let bytes = unsafe { node.as_ref() }.header.weight.bytes();
         if self.state.allowance.spend(bytes) {
             return Ok(());
         }
@@ -312,7 +312,7 @@ where
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
         // SAFETY: published just now, S1.
-        locked.weight += u64::from(unsafe { node.as_ref() }.header.weight);
+        locked.weight += unsafe { node.as_ref() }.header.weight.bytes();
         // SAFETY: unlinked by the swap, S1.
         unsafe { self.retire(locked, old) };
         // SAFETY: a draft is made with a reference for this handle.
@@ -396,7 +396,7 @@ where
         // SAFETY: the table's reference is still in it.
         let header = unsafe { &node.as_ref().header };
         header.refs.set_unlinked();
-        locked.weight -= u64::from(header.weight);
+        locked.weight -= header.weight.bytes();
         let due = locked.due;
         drop(locked);
         // SAFETY: S3. The caller borrows the registry, which keeps the registrant.

@@ -11,6 +11,7 @@
 
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, AtomicUsize};
+use crate::weight::Weight;
 use crossbeam_utils::CachePadded;
 use std::fmt;
 use std::iter::Sum;
@@ -210,9 +211,9 @@ impl Budget {
     }
 
     /// What an entry of so many bytes counts for: half of the limit at the most, so that it can go at all.
-    pub(crate) fn weight(&self, bytes: usize) -> u32 {
+    pub(crate) fn weight(&self, bytes: usize) -> Weight {
         let most = self.bytes.as_ref().map_or(u64::MAX, |meter| meter.limit / 2);
-        u32::try_from((bytes as u64).min(most)).unwrap_or(u32::MAX)
+        Weight::at_least((bytes as u64).min(most))
     }
 
     pub(crate) fn add_shards(&self, shards: usize) {
@@ -375,7 +376,6 @@ mod tests {
     #[test]
     fn the_heaviest_entry_is_half_the_limit() {
         let budget = Budget::new(None, Some(1000), WhenFull::Refuse);
-        assert_eq!((budget.weight(10), budget.weight(usize::MAX)), (10, 500));
-        assert_eq!(Budget::new(None, None, WhenFull::Grow).weight(usize::MAX), u32::MAX);
+        assert_eq!((budget.weight(10).bytes(), budget.weight(usize::MAX).bytes()), (10, 500));
     }
 }

@@ -214,7 +214,7 @@ pub(crate) unsafe fn put_last(header: NonNull<Header>) {
     // SAFETY: R2, as before.
     let weight = unsafe { header.as_ref() }.weight;
     // It waits for nobody but its turn, and cannot be refused.
-    queue.registrant().domain.inner().budget.overrun(Backlog::one(weight.into()));
+    queue.registrant().domain.inner().budget.overrun(Backlog::one(weight.bytes()));
     // SAFETY: R2; and the visit keeps the registrant alive.
     unsafe { queue.push(List::one(header)) };
     // ORDERING: SeqCst, pairs with the fence in `Registrant::close` (Q3).
@@ -327,7 +327,7 @@ impl List {
         node.set_next(self.first);
         self.first = header.as_ptr();
         self.last.get_or_insert(header);
-        self.amount += Backlog::one(node.weight.into());
+        self.amount += Backlog::one(node.weight.bytes());
     }
 
     fn pop(&mut self) -> Option<NonNull<Header>> {
@@ -338,7 +338,7 @@ impl List {
         // SAFETY: the list holds its nodes.
         let node = unsafe { header.as_ref() };
         self.first = node.next();
-        self.amount -= Backlog::one(node.weight.into());
+        self.amount -= Backlog::one(node.weight.bytes());
         if self.is_empty() {
             self.last = None;
         }

@@ -26,6 +26,7 @@ use std::marker::PhantomData;
 pub struct Builder<K, V, S = RandomState> {
     shards: Option<usize>,
     capacity: usize,
+    max_entries: Option<usize>,
     domain: Option<Domain>,
     clock: Box<dyn Clock>,
     weigher: Option<Weigher<K, V>>,
@@ -35,11 +36,15 @@ pub struct Builder<K, V, S = RandomState> {
 
 const MOST_SHARDS: usize = 1 << 16;
 
+/// Entries for which a shard is worth its while, where their number is bounded.
+const LEAST_SHARE: usize = 64;
+
 impl<K, V> Builder<K, V> {
     pub(crate) fn new() -> Self {
         Builder {
             shards: None,
             capacity: 0,
+            max_entries: None,
             domain: None,
             clock: Box::new(MonotonicClock),
             weigher: None,
@@ -60,6 +65,31 @@ impl<K, V, S> Builder<K, V, S> {
     /// Entries that the registry takes before it grows, and below which its tables do not shrink. 0 by default.
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = capacity;
+        self
+    }
+
+    /// The most entries that the registry holds, at every instant. No bound by default; at least 1. An insertion that would
+    /// go beyond it evicts another entry of its shard first, by second chance: one that was not used since the last look
+    /// at it.
+    ///
+    /// The bound is divided among the shards, of which there are no more by default than have 64 entries each. As keys
+    /// spread unevenly, some shards are full, and evict, before others.
+    ///
+    /// What is evicted goes through the domain's backlog, whose [policy](crate::WhenFull) an insertion follows as a
+    /// removal does.
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    ///
+    /// let cache = Registry::builder().max_entries(1000).build();
+    /// for key in 0..10_000 {
+    ///     cache.insert(key, key).unwrap();
+    ///     assert!(cache.len() <= 1000);
+    /// }
+    /// assert!(cache.stats().evicted >= 9000);
+    /// ```
+    pub fn max_entries(mut self, bound: usize) -> Self {
+        self.max_entries = Some(bound);
         self
     }
 
@@ -94,8 +124,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// All 64 bits of the hash should be good: 32 of them choose shard and bucket, and seven others tell neighbours
     /// apart.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        let Builder { shards, capacity, domain, clock, weigher, .. } = self;
-        Builder { shards, capacity, domain, clock, weigher, hasher, _entries: PhantomData }
+        let Builder { shards, capacity, max_entries, domain, clock, weigher, .. } = self;
+        Builder { shards, capacity, max_entries, domain, clock, weigher, hasher, _entries: PhantomData }
     }
 
     /// Builds the registry.
@@ -109,9 +139,15 @@ impl<K, V, S> Builder<K, V, S> {
         V: Send + Sync + 'static,
         S: BuildHasher,
     {
-        let shards = self.shards.unwrap_or_else(default_shards).clamp(1, MOST_SHARDS).next_power_of_two();
+        let most = self.max_entries.unwrap_or(usize::MAX).max(1);
+        let wanted = self.shards.unwrap_or_else(|| default_shards().min(most / LEAST_SHARE));
+        let shards = wanted.clamp(1, MOST_SHARDS).next_power_of_two().min(1 << most.ilog2().min(16));
+        let bound = self.max_entries.map_or(usize::MAX, |most| (most / shards).max(1));
         let domain = self.domain.unwrap_or_default();
-        Registry { core: CoreOwner::new(domain, self.clock, self.weigher, shards, self.capacity), hasher: self.hasher }
+        Registry {
+            core: CoreOwner::new(domain, self.clock, self.weigher, shards, self.capacity, bound),
+            hasher: self.hasher,
+        }
     }
 }
 

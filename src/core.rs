@@ -7,7 +7,7 @@ use crate::clock::{Clock, Tick};
 use crate::domain::{Domain, Full, Refusal, Registrant};
 use crate::handle::Handle;
 use crate::iter::Cursor;
-use crate::node::{Draft, Node, contain};
+use crate::node::{Draft, Node, Used, contain};
 use crate::shard::{Cause, NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
@@ -27,6 +27,9 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     shards: Box<[CachePadded<Shard<K, V>>]>,
     clock: Box<dyn Clock>,
     weigher: Option<Weigher<K, V>>,
+    /// Whether entries begin without the mark that their first use leaves. Where there is no bound they have it from the
+    /// beginning, and reads store nothing. (Of std's type, as the mark itself.)
+    pub(crate) unmarked: std::sync::atomic::AtomicBool,
     /// Where the next call of a reaper goes on.
     pub(crate) reaped_to: Mutex<Cursor>,
 }
@@ -75,7 +78,9 @@ where
         check::user_code();
         let beyond = self.weigher.as_ref().map_or(0, |weigher| weigher(&key, &value));
         let weight = self.registrant.domain.inner().budget.weight(size_of::<Node<K, V>>().saturating_add(beyond));
-        Draft::new(shard.queue(), hash, self.now().0, weight, key, value)
+        // ORDERING: Relaxed, as all that has to do with the mark.
+        let used = Used::new(!self.unmarked.load(std::sync::atomic::Ordering::Relaxed));
+        Draft::new(shard.queue(), hash, self.now().0, weight, used, key, value)
     }
 
     /// Publishes a draft, unless its key is taken.
@@ -147,6 +152,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         weigher: Option<Weigher<K, V>>,
         shards: usize,
         capacity: usize,
+        bound: usize,
     ) -> Self {
         let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
         domain.inner().budget.add_shards(shards);
@@ -157,12 +163,13 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             shards: Box::default(),
             clock,
             weigher,
+            unmarked: (bound != usize::MAX).into(),
             reaped_to: Mutex::new(Cursor::new()),
         }));
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let shards = tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table))).collect();
+        let shards = tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bound))).collect();
         // SAFETY: nobody else knows of the core yet.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner(core)

@@ -10,7 +10,10 @@ pub(crate) struct Counts {
     pub(crate) removed: Count,
     pub(crate) replaced: Count,
     pub(crate) reaped: Count,
+    pub(crate) evicted: Count,
     pub(crate) resizes: Count,
+    /// Nodes in the shard.
+    pub(crate) live: Count,
     /// Nodes that the shard takes before it grows.
     pub(crate) capacity: Count,
     /// Bytes that its tables take.

@@ -16,6 +16,7 @@ impl Stats {
         count("epoch_registry_removed_total", self.removed);
         count("epoch_registry_replaced_total", self.replaced);
         count("epoch_registry_reaped_total", self.reaped);
+        count("epoch_registry_evicted_total", self.evicted);
         count("epoch_registry_freed_total", self.freed);
         count("epoch_registry_drop_panics_total", self.drop_panics);
         count("epoch_registry_resizes_total", self.resizes);

@@ -107,6 +107,7 @@ mod core;
 mod counts;
 mod domain;
 mod error;
+mod evict;
 #[cfg(feature = "metrics")]
 mod export;
 mod fallible;

@@ -32,6 +32,7 @@ pub(crate) struct Header {
     pub(crate) stamp: AtomicU32,
     /// The bytes that it counts for.
     pub(crate) weight: Weight,
+    pub(crate) used: Used,
 }
 
 impl Header {
@@ -56,6 +57,35 @@ impl Header {
     pub(crate) fn set_next(&self, next: *mut Header) {
         // ORDERING: Relaxed. Publishing the list releases it.
         self.link.store(next.cast(), Ordering::Relaxed);
+    }
+}
+
+/// Whether an entry was used since the last look at it by whoever evicts. It orders nothing, and nothing but the choice of
+/// what to evict depends on it: it is of std's type, which the model checker does not see.
+pub(crate) struct Used(std::sync::atomic::AtomicBool);
+
+impl Used {
+    pub(crate) fn new(used: bool) -> Self {
+        Used(std::sync::atomic::AtomicBool::new(used))
+    }
+
+    /// For readers: a store at the first use since the last look, and none at those that follow.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        // ORDERING: Relaxed, see the type.
+        if !self.0.load(Ordering::Relaxed) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the mark away. True if there was one.
+    pub(crate) fn clear(&self) -> bool {
+        // ORDERING: Relaxed, see the type. A use at this very moment may be lost.
+        let used = self.0.load(Ordering::Relaxed);
+        if used {
+            self.0.store(false, Ordering::Relaxed);
+        }
+        used
     }
 }
 
@@ -105,7 +135,15 @@ pub(crate) struct Draft<K, V>(NonNull<Node<K, V>>);
 
 impl<K, V> Draft<K, V> {
     /// A node with two references: the table's, and one for the handle that its creator gets.
-    pub(crate) fn new(owner: &RetireQueue, hash: u64, stamp: u32, weight: Weight, key: K, value: V) -> Self {
+    pub(crate) fn new(
+        owner: &RetireQueue,
+        hash: u64,
+        stamp: u32,
+        weight: Weight,
+        used: Used,
+        key: K,
+        value: V,
+    ) -> Self {
         let node = Box::new(Node {
             header: Header {
                 link: AtomicPtr::new(ptr::from_ref(owner).cast_mut().cast()),
@@ -113,6 +151,7 @@ impl<K, V> Draft<K, V> {
                 hash: hash as u32,
                 stamp: AtomicU32::new(stamp),
                 weight,
+                used,
             },
             key: ManuallyDrop::new(key),
             value: ManuallyDrop::new(value),

@@ -5,6 +5,7 @@
 use crate::bucket::Tag;
 use crate::counts::Counts;
 use crate::domain::{Allowance, Domain};
+use crate::evict::Hand;
 use crate::node::Node;
 use crate::table::{Root, Table};
 use std::ptr::NonNull;
@@ -20,6 +21,9 @@ pub(crate) struct State<K, V> {
     pub(crate) floor: usize,
     /// The bytes that they count for.
     pub(crate) weight: u64,
+    /// The most nodes that the shard takes before it evicts one for another.
+    pub(crate) bound: usize,
+    pub(crate) hand: Hand<K, V>,
     /// Room in the domain's backlog for what leaves the shard.
     pub(crate) allowance: Allowance,
     /// A table that the root has left, to be retired without the lock.

@@ -15,8 +15,9 @@
 use crate::check;
 use crate::counts::Counts;
 use crate::domain::{
-    Allowance, Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, set_shard_locked, shard_locked,
+    Allowance, Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, set_shard_locked, shard_locked,
 };
+use crate::evict::Hand;
 use crate::handle::Handle;
 use crate::node::{Draft, Node};
 use crate::resize::{Site, State, retire_table};
@@ -68,13 +69,13 @@ unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> {
 }
 
 /// The shard lock, held (S2).
-struct Locked<'s, K, V>
+pub(crate) struct Locked<'s, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
-    domain: &'s Domain,
+    shard: &'s Shard<K, V>,
     /// The allowance was used up, and filled again: it is time to reclaim something.
     due: bool,
 }
@@ -89,14 +90,14 @@ where
     /// # Safety
     ///
     /// The node is in the table (S1).
-    unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
+    pub(crate) unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
         // SAFETY: S1.
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
         if self.state.allowance.spend(bytes) {
             return Ok(());
         }
         self.due = true;
-        let filled = self.domain.inner().budget.refill(&mut self.state.allowance, bytes);
+        let filled = self.shard.domain().inner().budget.refill(&mut self.state.allowance, bytes);
         if filled && self.state.allowance.spend(bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
     }
 }
@@ -130,28 +131,39 @@ where
 {
     fn drop(&mut self) {
         let outgoing = self.state.outgoing.take();
+        self.shard.counts.live.set(self.state.live as u64);
         set_shard_locked(false);
         // SAFETY: not used below, and dropped once.
         unsafe { ManuallyDrop::drop(&mut self.state) };
         if let Some(table) = outgoing {
-            retire_table(self.domain, table);
+            retire_table(self.shard.domain(), table);
         }
     }
 }
 
 /// There is no room in the domain's backlog for an object of so many bytes, unless somebody makes it.
-struct NoRoom(u64);
+pub(crate) struct NoRoom(pub(crate) u64);
 
 impl<K, V> Shard<K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>) -> Self {
+    pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>, bound: usize) -> Self {
         let floor = table.buckets();
         // SAFETY: the registrant is there (it is being built).
         let allowance = unsafe { registrant.as_ref() }.domain.inner().budget.first_allowance();
-        let state = State { table, resize: None, live: 0, floor, weight: 0, allowance, outgoing: None };
+        let state = State {
+            table,
+            resize: None,
+            live: 0,
+            floor,
+            weight: 0,
+            bound,
+            hand: Hand::default(),
+            allowance,
+            outgoing: None,
+        };
         let counts = Counts::default();
         state.measure(&counts);
         Shard { queue: RetireQueue::new(registrant), state: Mutex::new(state), counts }
@@ -162,28 +174,31 @@ where
     }
 
     pub(crate) fn live(&self) -> u64 {
-        // Removals first: so a node that comes and goes meanwhile is not counted as less than none.
-        let gone = self.counts.removed.get() + self.counts.reaped.get() + self.counts.replaced.get();
-        self.counts.inserted.get().saturating_sub(gone)
+        self.counts.live.get()
     }
 
-    fn domain(&self) -> &Domain {
+    pub(crate) fn domain(&self) -> &Domain {
         &self.queue.registrant().domain
     }
 
-    fn site<'s>(&'s self, root: &'s Root<K, V>) -> Site<'s, K, V> {
+    pub(crate) fn site<'s>(&'s self, root: &'s Root<K, V>) -> Site<'s, K, V> {
         Site { root, counts: &self.counts }
     }
 
-    fn lock(&self) -> Locked<'_, K, V> {
+    pub(crate) fn lock(&self) -> Locked<'_, K, V> {
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
         let state = ManuallyDrop::new(self.state.lock());
         set_shard_locked(true);
-        Locked { state, domain: self.domain(), due: false }
+        Locked { state, shard: self, due: false }
     }
 
     /// Lets go of the lock, makes room for a node of so many bytes, and takes the lock again: everything may have changed.
-    fn lock_with_room(&self, locked: Locked<'_, K, V>, bytes: u64, refusal: Refusal) -> Result<Locked<'_, K, V>, Full> {
+    pub(crate) fn lock_with_room(
+        &self,
+        locked: Locked<'_, K, V>,
+        bytes: u64,
+        refusal: Refusal,
+    ) -> Result<Locked<'_, K, V>, Full> {
         drop(locked);
         self.domain().inner().make_room(bytes, refusal)?;
         let mut locked = self.lock();
@@ -203,31 +218,45 @@ where
         K: Eq,
     {
         let mut locked = self.lock();
-        let table = locked.table_for(hash, self.site(root));
-        let holder = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
-        let result = if let Some((_, holder)) = holder {
-            // SAFETY: S1.
-            Err(Rejected { draft, holder: unsafe { handle_on(holder) } })
-        } else {
-            Ok(self.publish(&mut locked, root, table, hash, draft))
-        };
-        drop(locked);
-        self.domain().inner().assist(false);
-        result
+        loop {
+            let table = locked.table_for(hash, self.site(root));
+            let holder = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
+            if let Some((_, holder)) = holder {
+                // SAFETY: S1.
+                let holder = unsafe { handle_on(holder) };
+                drop(locked);
+                self.domain().inner().assist(false);
+                return Err(Rejected { draft, holder });
+            }
+            match self.room_for_one(&mut locked, root) {
+                Ok(victim) => return Ok(self.publish(locked, root, table, hash, draft, victim)),
+                Err(NoRoom(bytes)) => locked = granted(self.lock_with_room(locked, bytes, Refusal::Impossible)),
+            }
+        }
     }
 
+    /// Publishes a draft in the newest table, and retires a victim that made room for it.
     fn publish(
         &self,
-        locked: &mut Locked<'_, K, V>,
+        mut locked: Locked<'_, K, V>,
         root: &Root<K, V>,
         table: Table<K, V>,
         hash: u64,
         draft: Draft<K, V>,
+        victim: Option<NonNull<Node<K, V>>>,
     ) -> Handle<K, V> {
         let node = draft.published();
-        locked.publish(table, hash, node, self.site(root));
         // SAFETY: a draft is made with a reference for this handle.
-        unsafe { Handle::from_reference(node) }
+        let handle = unsafe { Handle::from_reference(node) };
+        locked.publish(table, hash, node, self.site(root));
+        if let Some(victim) = victim {
+            // SAFETY: admitted and unlinked under this lock, by `room_for_one`.
+            unsafe { self.retire(locked, victim) };
+        } else {
+            drop(locked);
+            self.domain().inner().assist(false);
+        }
+        handle
     }
 
     /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the old entry; or the
@@ -246,9 +275,13 @@ where
         loop {
             let table = locked.table_for(hash, self.site(root));
             let Some((position, old)) = table.locate(hash, |found| check::eq(|| found.key() == draft.key())) else {
-                let new = self.publish(&mut locked, root, table, hash, draft);
-                drop((locked, new));
-                self.domain().inner().assist(false);
+                match self.room_for_one(&mut locked, root) {
+                    Ok(victim) => drop(self.publish(locked, root, table, hash, draft, victim)),
+                    Err(NoRoom(bytes)) => {
+                        locked = granted(self.lock_with_room(locked, bytes, Refusal::Impossible));
+                        continue;
+                    }
+                }
                 return Ok(None);
             };
             // SAFETY: S1.
@@ -392,7 +425,7 @@ where
     /// # Safety
     ///
     /// `node` was admitted to the backlog and unlinked by the caller, under `locked` (S3).
-    unsafe fn retire(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>) {
+    pub(crate) unsafe fn retire(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
         let header = unsafe { &node.as_ref().header };
         header.refs.set_unlinked();

@@ -22,6 +22,8 @@ pub struct Stats {
     pub replaced: u64,
     /// Entries removed by a reaper.
     pub reaped: u64,
+    /// Entries evicted, for want of room for others or by [`evict`](crate::Registry::evict) and its like.
+    pub evicted: u64,
     /// Entries destroyed.
     pub freed: u64,
     /// Entries that have left the registry and are not destroyed yet: they wait for a grace period, for their turn, or
@@ -49,14 +51,15 @@ impl Stats {
         let mut stats = Stats { freed, drop_panics, ..Stats::default() };
         for (shard, _) in core.shards() {
             let counts = &shard.counts;
+            stats.live += counts.live.get();
             stats.removed += counts.removed.get();
             stats.replaced += counts.replaced.get();
             stats.reaped += counts.reaped.get();
+            stats.evicted += counts.evicted.get();
             stats.inserted += counts.inserted.get();
             stats.resizes += counts.resizes.get();
         }
-        let left = stats.removed + stats.replaced + stats.reaped;
-        stats.live = stats.inserted.saturating_sub(left);
+        let left = stats.removed + stats.replaced + stats.reaped + stats.evicted;
         stats.backlog = left.saturating_sub(freed);
         stats.domain = registrant.domain.stats();
         stats
@@ -65,11 +68,11 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { live, inserted, removed, replaced, reaped, freed, backlog, .. } = self;
+        let Stats { live, inserted, removed, replaced, reaped, evicted, freed, backlog, .. } = self;
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             freed {freed}, backlog {backlog}, drop panics {}, resizes {}; domain: {}",
+             evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, resizes {}; domain: {}",
             self.drop_panics, self.resizes, self.domain
         )
     }

@@ -243,7 +243,7 @@ where
     }
 
     /// Lets table memory follow the number of entries at once, and not write by write.
-    fn settle(&self) {
+    pub(crate) fn settle(&self) {
         for (shard, root) in self.core.shards() {
             while shard.settle(root, false) {}
         }

@@ -99,6 +99,8 @@ where
     {
         self.check();
         let node = table.find(hash, |node| node.key().borrow() == key)?;
+        // SAFETY: B2.
+        unsafe { node.as_ref() }.header.used.touch();
         // SAFETY: the view is used within a critical section, and outlasts the entry.
         Some(unsafe { Entry::new(node) })
     }

@@ -137,3 +137,18 @@ fn a_domain_whose_guard_was_forgotten_is_torn_down_all_the_same() {
     drop(domain);
     assert!(soon(|| ran.load(SeqCst)));
 }
+
+#[test]
+fn a_forgotten_job_of_an_executor_leaves_its_work_to_barriers_and_the_end() {
+    let (domain, ledger) = (Domain::builder().executor(std::mem::forget).build(), Ledger::new());
+    let registry: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
+    let come_and_go =
+        || (0..1000).for_each(|key| drop((registry.insert(key, ledger.value(key)), registry.remove(&key))));
+    come_and_go();
+    assert_eq!(ledger.live(), 1000, "no job ever comes again");
+    domain.barrier();
+    assert_eq!(ledger.live(), 0);
+    come_and_go();
+    drop((registry, domain));
+    assert_eq!(ledger.live(), 0);
+}

@@ -76,14 +76,14 @@ fn read(registry: &Registry<u64, Counted>, rng: &mut Rng) {
     }
 }
 
-fn storm(domain: Domain) {
+fn storm(domain: Domain, bound: usize) {
     let ledger = Ledger::new();
-    let registry: Registry<u64, Counted> = Registry::builder().shards(2).domain(domain).build();
-    let reaped = AtomicU64::new(0);
+    let registry: Registry<u64, Counted> = Registry::builder().shards(2).domain(domain).max_entries(bound).build();
+    let (reaped, evicted) = (AtomicU64::new(0), AtomicU64::new(0));
     let end = Instant::now() + a_while();
     let going = || Instant::now() < end;
     thread::scope(|scope| {
-        let (registry, ledger, reaped) = (&registry, &ledger, &reaped);
+        let (registry, ledger, reaped, evicted) = (&registry, &ledger, &reaped, &evicted);
         for seed in 0..2 {
             scope.spawn(move || {
                 let mut rng = Rng::new(seed + 1);
@@ -104,6 +104,7 @@ fn storm(domain: Domain) {
                 reaped.fetch_add(count as u64, SeqCst);
                 registry.retain(|key, _| key % 97 != 0);
                 registry.drain().take(3).for_each(drop);
+                evicted.fetch_add(registry.evict(2) as u64, SeqCst);
             }
         });
         // Threads that come and go.
@@ -134,6 +135,7 @@ fn storm(domain: Domain) {
     assert_eq!(ledger.live(), registry.len() as u64, "created = dropped + live: {stats}");
     assert_eq!((stats.live, stats.backlog), (registry.len() as u64, 0), "{stats}");
     assert_eq!((stats.freed, stats.reaped), (stats.inserted - stats.live, reaped.load(SeqCst)), "{stats}");
+    assert!(stats.evicted >= evicted.load(SeqCst), "{stats}");
     assert!(stats.freed > 0 && stats.removed > 0 && stats.replaced > 0, "the storm was no storm: {stats}");
     let domain = registry.domain().clone();
     drop(registry);
@@ -143,12 +145,17 @@ fn storm(domain: Domain) {
 
 #[test]
 fn a_storm_of_reads_and_writes_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::new()));
+    within_a_minute(|| storm(Domain::new(), usize::MAX));
+}
+
+#[test]
+fn a_storm_within_a_bound_loses_and_leaks_nothing() {
+    within_a_minute(|| storm(Domain::new(), KEYS as usize / 4));
 }
 
 #[test]
 fn a_storm_with_a_reclaimer_thread_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::builder().reclaimer(true).build()));
+    within_a_minute(|| storm(Domain::builder().reclaimer(true).build(), usize::MAX));
 }
 
 /// Keys that are only ever replaced, while tables grow and shrink around them: no read of any kind finds one absent,

@@ -33,6 +33,14 @@ pub fn models() -> Vec<Model> {
             get_update,
         ),
         model("get_reap", "a borrow is valid though a reaper takes the entry", None, 93..=280, get_reap),
+        model("get_evict", "a borrow is valid though the entry is evicted", None, 5030..=15_092, get_evict),
+        model(
+            "lookup_insert_that_evicts",
+            "an insertion that evicts leaves the bound intact, and what a handle keeps",
+            None,
+            4098..=12_294,
+            lookup_insert_that_evicts,
+        ),
         model(
             "lookup_remove",
             "a handle taken while the entry is removed keeps it",

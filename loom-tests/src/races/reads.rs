@@ -88,6 +88,37 @@ pub fn lookup_replace() {
     world.account(2);
 }
 
+pub fn get_evict() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        let guard = reader.registry().pin();
+        if let Some(entry) = guard.get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert_eq!(world.registry().evict(2), 1);
+    world.domain.reclaim(2);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+pub fn lookup_insert_that_evicts() {
+    let world = World::new(1..2);
+    world.registry().set_max_entries(Some(1));
+    let reader = Arc::clone(&world);
+    let reading = thread::spawn(move || {
+        if let Some(entry) = reader.registry().lookup(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+        assert!(reader.registry().len() <= 1);
+    });
+    assert!(world.insert(2));
+    reading.join().unwrap();
+    assert!(world.registry().contains_key(&2));
+    world.account(2);
+}
+
 pub fn lookup_reap() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);

@@ -1,0 +1,157 @@
+//! Registries that hold no more than so many entries, and what they evict.
+
+mod common;
+
+use common::*;
+use epoch_registry::{Domain, Registry, WhenFull};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+const BOUND: usize = 1000;
+
+fn bounded(bound: usize) -> Registry<u64, Counted> {
+    isolated_builder().max_entries(bound).build()
+}
+
+#[test]
+fn the_bound_holds_at_every_instant_under_writers_of_many_threads() {
+    let (registry, ledger, stop) = (bounded(BOUND), Ledger::new(), Stop::default());
+    assert_eq!(registry.max_entries(), Some(BOUND));
+    let seen = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.stopped() {
+                seen.fetch_max(registry.len() as u64, SeqCst);
+            }
+        });
+        let _end = stop.at_end();
+        let (registry, ledger) = (&registry, &ledger);
+        let writers: Vec<_> = (0..3)
+            .map(|seed| {
+                scope.spawn(move || {
+                    let mut rng = Rng::new(seed + 1);
+                    for _ in 0..times(20_000) {
+                        let key = rng.below(5000);
+                        match rng.below(8) {
+                            0..4 => drop(registry.insert(key, ledger.value(key))),
+                            4 => drop(registry.replace(key, ledger.value(key))),
+                            5 => drop(registry.get_or_insert_with(key, || ledger.value(key))),
+                            6 => assert!(registry.lookup(&key).is_none_or(|entry| entry.get() == key)),
+                            _ => drop(registry.remove(&key)),
+                        }
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+    println!("at the most {} of {BOUND}", seen.load(SeqCst));
+    assert!((900..=BOUND as u64).contains(&seen.load(SeqCst)), "{seen:?}");
+    registry.domain().barrier();
+    let stats = registry.stats();
+    assert_eq!(ledger.live(), registry.len() as u64, "{stats}");
+    assert!(stats.evicted > 1000 && stats.backlog == 0, "{stats}");
+}
+
+#[test]
+fn what_is_used_survives_a_scan_and_what_is_not_goes() {
+    let registry: Registry<u64, u64> = isolated_builder().max_entries(BOUND).build();
+    let hot = || 0..200_u64;
+    hot().for_each(|key| drop(registry.insert(key, key)));
+    let mut reader = registry.reader();
+    for cold in 1000..50_000 {
+        // Each is used once between two laps of the hand, about.
+        if cold % 500 == 0 {
+            hot().for_each(|key| drop(reader.lookup(&key)));
+        }
+        drop(registry.insert(cold, cold));
+    }
+    let left = hot().filter(|key| registry.contains_key(key)).count();
+    println!("{left} of 200 that are used are left after 49,000 insertions");
+    assert!(left >= 190, "{left}");
+    assert_eq!(registry.len(), registry.max_entries().unwrap(), "it is full");
+}
+
+#[test]
+fn the_bound_can_be_lowered_raised_and_lifted() {
+    let (registry, ledger) = (isolated(), Ledger::new());
+    assert_eq!(registry.max_entries(), None);
+    let fill = |from: u64| (from..from + 2000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    fill(0);
+    let before = registry.table_bytes();
+    registry.set_max_entries(Some(100));
+    assert_eq!((registry.max_entries(), registry.len()), (Some(100), 100));
+    assert!(registry.table_bytes() < before, "table memory follows");
+    fill(10_000);
+    assert_eq!(registry.len(), 100);
+    registry.set_max_entries(Some(500));
+    fill(20_000);
+    assert_eq!(registry.len(), 500);
+    registry.set_max_entries(None);
+    fill(30_000);
+    assert_eq!((registry.max_entries(), registry.len()), (None, 2500));
+    // Each of the four shards keeps one.
+    registry.set_max_entries(Some(0));
+    assert_eq!((registry.max_entries(), registry.len()), (Some(4), 4));
+    registry.domain().barrier();
+    assert_eq!(ledger.live(), 4);
+}
+
+#[test]
+fn evict_and_shrink_to_take_as_many_as_they_are_told() {
+    let (registry, ledger) = (isolated(), Ledger::new());
+    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    assert_eq!((registry.evict(0), registry.evict(1), registry.evict(99), registry.len()), (0, 1, 99, 900));
+    let kept: Vec<_> = (0..1000).filter_map(|key| registry.lookup(&key)).collect();
+    assert_eq!((registry.shrink_to(2000), registry.shrink_to(50), registry.len()), (0, 850, 50));
+    assert_eq!((registry.evict(usize::MAX), registry.evict(1), registry.is_empty()), (50, 0, true));
+    assert!(
+        kept.iter().all(|entry| entry.is_unlinked() && entry.get() == *entry.key()),
+        "handles keep what was evicted"
+    );
+    drop(kept);
+    registry.domain().barrier();
+    assert_eq!((ledger.live(), registry.stats().evicted, registry.stats().backlog), (0, 1000, 0));
+}
+
+#[test]
+fn a_replaced_key_makes_no_room_and_a_rejected_one_evicts_nothing() {
+    let registry: Registry<u64, u64> = isolated_builder().shards(1).max_entries(10).build();
+    (0..10).for_each(|key| drop(registry.insert(key, key)));
+    (0..10).for_each(|key| assert!(registry.replace(key, key + 1).is_some()));
+    (0..10).for_each(|key| assert!(registry.insert(key, key).is_err()));
+    assert!((0..10).all(|key| registry.update(&key, |_, old| old + 1).is_some()));
+    assert_eq!((registry.len(), registry.stats().evicted), (10, 0));
+    assert!(registry.replace(100, 100).is_none());
+    assert_eq!((registry.len(), registry.stats().evicted), (10, 1));
+}
+
+#[test]
+fn small_bounds_are_held_with_few_shards() {
+    for bound in [0, 1, 2, 3, 7, 100] {
+        let registry: Registry<u64, u64> = Registry::builder().domain(Domain::new()).max_entries(bound).build();
+        (0..1000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        assert!((1..=bound.max(1)).contains(&registry.len()), "{} of {bound}", registry.len());
+        assert!(registry.contains_key(&999), "what was inserted last is there");
+    }
+}
+
+#[test]
+fn an_insertion_that_evicts_follows_the_backlogs_policy() {
+    within_a_minute(|| {
+        let builder = Domain::builder().backlog_objects(50).when_full(WhenFull::Wait(Duration::from_millis(1)));
+        let domain = builder.build();
+        let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).max_entries(100).build();
+        (0..1000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        assert_eq!(domain.stats().overruns, 0, "without readers there is room");
+        let guard = domain.pin();
+        (1000..1100).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        let stats = domain.stats();
+        assert!(stats.overruns > 0 && registry.len() <= 100, "both bounds cannot hold, and the entries' does: {stats}");
+        assert_eq!(registry.evict(10), 0, "what can be refused is");
+        drop(guard);
+        domain.barrier();
+        assert_eq!(registry.evict(10), 10);
+    });
+}

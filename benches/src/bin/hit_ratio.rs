@@ -1,0 +1,123 @@
+//! How often a bounded registry has what it is asked for, beside moka and quick_cache at equal capacity.
+//!
+//! Each trace is the same for all: a key is looked up, and inserted if it is not there. The shares of hits are of the
+//! whole trace, the filling of an empty cache included. `optimum` is what would be had by keeping the most frequent keys
+//! (of a Zipf trace; no policy knows them beforehand).
+
+use benches::{CommandLine, Table, Xorshift};
+use epoch_registry::{Domain, Registry};
+
+const KEYS: u64 = 100_000;
+const CAPACITIES: [usize; 3] = [1_000, 10_000, 50_000];
+
+/// Keys by rank, drawn with a probability in proportion to 1 / rank^skew.
+struct Zipf {
+    /// The share of all ranks up to each.
+    below: Vec<f64>,
+}
+
+impl Zipf {
+    fn new(skew: f64) -> Zipf {
+        let mut sum = 0.0;
+        let mut below: Vec<f64> = (1..=KEYS)
+            .map(|rank| {
+                sum += (rank as f64).powf(-skew);
+                sum
+            })
+            .collect();
+        below.iter_mut().for_each(|share| *share /= sum);
+        Zipf { below }
+    }
+
+    fn draw(&self, random: &mut Xorshift) -> u64 {
+        let point = random.below(1 << 53) as f64 / (1_u64 << 53) as f64;
+        self.below.partition_point(|&share| share < point).min(KEYS as usize - 1) as u64
+    }
+}
+
+/// What keys are asked for.
+struct Trace {
+    name: String,
+    keys: Vec<u64>,
+    zipf: Option<Zipf>,
+}
+
+fn traces(length: usize) -> Vec<Trace> {
+    let zipf = |skew| {
+        let (zipf, mut random) = (Zipf::new(skew), Xorshift::new(7));
+        let keys = (0..length).map(|_| zipf.draw(&mut random)).collect();
+        Trace { name: format!("Zipf {skew}"), keys, zipf: Some(zipf) }
+    };
+    let mut traces: Vec<_> = [0.7, 0.8, 0.9, 0.99, 1.1, 1.2].map(zipf).into();
+    // Every tenth stretch of 5,000 asks for keys that nobody has asked for, nor will again.
+    let polluted = {
+        let (zipf, mut random, mut new) = (Zipf::new(0.99), Xorshift::new(7), KEYS);
+        let mut key = |index: usize| {
+            if index / 5_000 % 10 == 9 {
+                new += 1;
+                new
+            } else {
+                zipf.draw(&mut random)
+            }
+        };
+        (0..length).map(&mut key).collect()
+    };
+    traces.push(Trace { name: "Zipf 0.99, scans".into(), keys: polluted, zipf: None });
+    // Round and round through twice as much as the largest capacity.
+    let length = length as u64;
+    traces.push(Trace { name: "a loop".into(), keys: (0..length).map(|index| index % KEYS).collect(), zipf: None });
+    traces
+}
+
+fn share(keys: &[u64], mut asked: impl FnMut(u64) -> bool) -> f64 {
+    keys.iter().filter(|&&key| asked(key)).count() as f64 / keys.len() as f64
+}
+
+fn ours(capacity: usize, keys: &[u64]) -> f64 {
+    let registry: Registry<u64, u64> = Registry::builder().domain(Domain::new()).max_entries(capacity).build();
+    share(keys, |key| {
+        let hit = registry.pin().get(&key).is_some();
+        if !hit {
+            drop(registry.insert(key, key));
+        }
+        hit
+    })
+}
+
+fn moka(capacity: usize, keys: &[u64]) -> f64 {
+    let cache = moka::sync::Cache::new(capacity as u64);
+    share(keys, |key| {
+        let hit = cache.get(&key).is_some();
+        if !hit {
+            cache.insert(key, key);
+        }
+        hit
+    })
+}
+
+fn quick_cache(capacity: usize, keys: &[u64]) -> f64 {
+    let cache = quick_cache::sync::Cache::new(capacity);
+    share(keys, |key| {
+        let hit = cache.get(&key).is_some();
+        if !hit {
+            cache.insert(key, key);
+        }
+        hit
+    })
+}
+
+fn main() {
+    let CommandLine { amount, test } = CommandLine::read("millions", 3);
+    let length = if test { 20_000 } else { amount as usize * 1_000_000 };
+    let mut table = Table::new(1, ["trace", "capacity", "ours", "moka", "quick_cache", "optimum"]);
+    for Trace { name, keys, zipf } in traces(length) {
+        for capacity in CAPACITIES {
+            let shares = [ours, moka, quick_cache].map(|cache| format!("{:.1}", 100.0 * cache(capacity, &keys)));
+            let optimum =
+                zipf.as_ref().map_or(String::new(), |zipf| format!("{:.1}", 100.0 * zipf.below[capacity - 1]));
+            let [ours, moka, quick_cache] = shares;
+            table.row([name.clone(), capacity.to_string(), ours, moka, quick_cache, optimum]);
+        }
+    }
+    println!("Hits in 100 of {length} lookups, of {KEYS} keys.\n\n{table}");
+}

@@ -11,6 +11,7 @@ use crate::node::{Draft, Node, Used, contain};
 use crate::shard::{Cause, NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
+use crate::weight::Weight;
 use crossbeam_utils::CachePadded;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -77,7 +78,8 @@ where
         let (shard, _) = self.shard(hash);
         check::user_code();
         let beyond = self.weigher.as_ref().map_or(0, |weigher| weigher(&key, &value));
-        let weight = self.registrant.domain.inner().budget.weight(size_of::<Node<K, V>>().saturating_add(beyond));
+        let bytes = size_of::<Node<K, V>>().saturating_add(beyond);
+        let weight = Weight::at_least(self.registrant.domain.inner().budget.weigh(bytes));
         // ORDERING: Relaxed, as all that has to do with the mark.
         let used = Used::new(!self.unmarked.load(std::sync::atomic::Ordering::Relaxed));
         Draft::new(shard.queue(), hash, self.now().0, weight, used, key, value)

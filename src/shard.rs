@@ -15,7 +15,7 @@
 use crate::check;
 use crate::counts::Counts;
 use crate::domain::{
-    Allowance, Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, set_shard_locked, shard_locked,
+    Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, set_shard_locked, shard_locked,
 };
 use crate::evict::Hand;
 use crate::handle::Handle;
@@ -76,6 +76,8 @@ where
 {
     state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
     shard: &'s Shard<K, V>,
+    /// A place in the backlog that this thread has made room for, of so many bytes.
+    place: Option<u64>,
     /// The allowance was used up, and filled again: it is time to reclaim something.
     due: bool,
 }
@@ -93,12 +95,16 @@ where
     pub(crate) unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
         // SAFETY: S1.
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
+        if let Some(place) = self.place.take_if(|place| *place >= bytes) {
+            self.shard.domain().inner().budget.give_back(Backlog::of(0, place - bytes));
+            return Ok(());
+        }
         if self.state.allowance.spend(bytes) {
             return Ok(());
         }
         self.due = true;
-        let filled = self.shard.domain().inner().budget.refill(&mut self.state.allowance, bytes);
-        if filled && self.state.allowance.spend(bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
+        let budget = &self.shard.domain().inner().budget;
+        if budget.refill(&mut self.state.allowance, bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
     }
 }
 
@@ -130,6 +136,10 @@ where
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
+        if let Some(bytes) = self.place.take() {
+            // The node for which it was has gone another way.
+            self.shard.domain().inner().budget.give_back(Backlog::one(bytes));
+        }
         let outgoing = self.state.outgoing.take();
         self.shard.counts.live.set(self.state.live as u64);
         set_shard_locked(false);
@@ -189,7 +199,7 @@ where
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
         let state = ManuallyDrop::new(self.state.lock());
         set_shard_locked(true);
-        Locked { state, shard: self, due: false }
+        Locked { state, shard: self, place: None, due: false }
     }
 
     /// Lets go of the lock, makes room for a node of so many bytes, and takes the lock again: everything may have changed.
@@ -202,8 +212,7 @@ where
         drop(locked);
         self.domain().inner().make_room(bytes, refusal)?;
         let mut locked = self.lock();
-        // It stays with the shard if this thread has no use for it any more.
-        locked.allowance.add(Allowance::one(bytes));
+        locked.place = Some(bytes);
         Ok(locked)
     }
 

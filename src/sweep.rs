@@ -24,6 +24,8 @@ struct Swept {
     removed: usize,
     /// A removal was refused for want of room in the backlog.
     full: bool,
+    /// How the sweep goes on.
+    refusal: Refusal,
 }
 
 impl<K, V, S> Registry<K, V, S>
@@ -90,9 +92,11 @@ where
     ///
     /// Works in chunks: critical sections and locks are short, however large the registry is.
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
-        let (mut cursor, how) = (Cursor::new(), (Cause::Removed, Refusal::Impossible));
+        let (mut cursor, mut refusal) = (Cursor::new(), Refusal::Impossible);
         while !cursor.is_done() {
-            self.sweep(None, &mut cursor, CHUNK, how, &mut |entry| !keep(entry.key(), entry.value()));
+            let how = (Cause::Removed, refusal);
+            let swept = self.sweep(None, &mut cursor, CHUNK, how, &mut |entry| !keep(entry.key(), entry.value()));
+            refusal = swept.refusal;
         }
         self.settle();
     }
@@ -142,7 +146,7 @@ where
     /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
     /// that are inserted meanwhile may be. Dropping the iterator leaves the rest in place.
     pub fn drain(&self) -> Drain<'_, K, V, S> {
-        Drain { registry: self, cursor: Cursor::new(), victims: Vec::new() }
+        Drain { registry: self, cursor: Cursor::new(), victims: Vec::new(), refusal: Refusal::Impossible }
     }
 
     /// Examines up to about `budget` entries, from where the last call of this method (or of
@@ -228,9 +232,9 @@ where
                 victims.extend(entry.handle());
             }
         });
-        let mut swept = Swept { seen, removed: 0, full: false };
+        let mut swept = Swept { seen, removed: 0, full: false, refusal };
         for victim in &victims {
-            match self.core.remove_exact(victim, cause, refusal) {
+            match self.remove_in_sweep(victim, cause, &mut swept.refusal) {
                 Ok(removed) => swept.removed += usize::from(removed),
                 Err(Full) => {
                     swept.full = true;
@@ -240,6 +244,18 @@ where
         }
         *cursor = next;
         swept
+    }
+
+    /// Removes an entry, and sees to it that those that follow do not wait for room if this one did, and in vain: a
+    /// sweep waits once. (It may take another thread's overrun for its own, and wait less.)
+    fn remove_in_sweep(&self, victim: &Handle<K, V>, cause: Cause, refusal: &mut Refusal) -> Result<bool, Full> {
+        let domain = self.domain().inner();
+        let before = domain.overruns();
+        let removed = self.core.remove_exact(victim, cause, *refusal)?;
+        if *refusal == Refusal::Impossible && domain.overruns() != before {
+            *refusal = Refusal::Hasty;
+        }
+        Ok(removed)
     }
 
     /// Lets table memory follow the number of entries at once, and not write by write.
@@ -256,6 +272,7 @@ pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     cursor: Cursor,
     /// Entries met that are still to be removed.
     victims: Vec<Handle<K, V>>,
+    refusal: Refusal,
 }
 
 impl<K, V, S> Iterator for Drain<'_, K, V, S>
@@ -269,7 +286,7 @@ where
     fn next(&mut self) -> Option<Handle<K, V>> {
         loop {
             while let Some(victim) = self.victims.pop() {
-                if granted(self.registry.core.remove_exact(&victim, Cause::Removed, Refusal::Impossible)) {
+                if granted(self.registry.remove_in_sweep(&victim, Cause::Removed, &mut self.refusal)) {
                     return Some(victim);
                 }
             }

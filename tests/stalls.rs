@@ -204,6 +204,10 @@ fn a_reader_that_stays_under_a_flood_is_named_and_the_backlog_is_bounded_until_i
             registry.insert(key, key).unwrap();
             refused += usize::from(registry.try_remove(&key).is_err());
             clock.advance(THRESHOLD / 500);
+            if key % 10 == 0 {
+                // What writers do every few milliseconds of real time.
+                domain.reclaim(0);
+            }
         }
     });
     let report = reports.lock().unwrap().remove(0);

@@ -8,10 +8,11 @@
 //!
 //! - **L1** A meter shows no less than what waits: retired nodes and callbacks that are not reclaimed, and allowances.
 //! - **L2** What is taken is at most the limit, but for what cannot be refused: see [`Budget::overrun`].
+//! - **L3** What is lent, that is in allowances beyond the place that was needed, is at most a fourth of the limit. (Where the
+//!   policy is to grow it may be more.)
 
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, AtomicUsize};
-use crate::weight::Weight;
 use crossbeam_utils::CachePadded;
 use std::fmt;
 use std::iter::Sum;
@@ -91,7 +92,8 @@ pub enum WhenFull {
     Grow,
     /// It waits for so long at the most. Then it is refused, if it can be (`try_remove` and its like); else it goes on,
     /// and is counted as an [overrun](crate::DomainStats::overruns). Within a critical section of the same domain, which
-    /// it would wait for, and in destructors and callbacks, it does not wait.
+    /// it would wait for, and in destructors and callbacks, it does not wait. A sweep that cannot be refused (`retain`,
+    /// `clear`, `drain`) waits once in vain at the most.
     Wait(Duration),
     /// It is refused at once, if it can be; else it goes on, and is counted as an overrun.
     Refuse,
@@ -105,6 +107,8 @@ pub(crate) struct Full;
 pub(crate) enum Refusal {
     Possible,
     Impossible,
+    /// As `Impossible`, and it has waited long enough.
+    Hasty,
 }
 
 /// The result of an operation that cannot be refused.
@@ -115,7 +119,7 @@ pub(crate) fn granted<T, E>(result: Result<T, E>) -> T {
 /// Removals of one shard between two calls on the domain, at the most.
 pub(crate) const DUE: u64 = 64;
 
-/// The part of a limit that is lent in advance, at the most, to all shards together: a fourth.
+/// The part of a limit that is lent in advance, at the most, to all shards together: a fourth (L3).
 const LENT: u64 = 4;
 
 /// The bytes of an allowance where they are not limited.
@@ -126,13 +130,11 @@ const UNLIMITED: u64 = u64::MAX;
 pub(crate) struct Allowance {
     objects: u64,
     bytes: u64,
+    /// What of it was lent, when it was last filled up.
+    lent: Backlog,
 }
 
 impl Allowance {
-    pub(crate) fn one(bytes: u64) -> Self {
-        Allowance { objects: 1, bytes }
-    }
-
     /// Takes the place of one object from it. False if it has none.
     pub(crate) fn spend(&mut self, bytes: u64) -> bool {
         let enough = self.objects > 0 && self.bytes >= bytes;
@@ -141,11 +143,6 @@ impl Allowance {
             self.bytes -= bytes;
         }
         enough
-    }
-
-    pub(crate) fn add(&mut self, other: Allowance) {
-        self.objects += other.objects;
-        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
@@ -161,16 +158,18 @@ pub(crate) struct Budget {
 struct Meter {
     limit: u64,
     taken: CachePadded<AtomicU64>,
+    /// L3. (Of std's type: it bounds what lies idle, and no model is about that.)
+    lent: std::sync::atomic::AtomicU64,
 }
 
+// ORDERING: Relaxed, in all of the meter: counts, which order nothing.
 impl Meter {
     fn new(limit: u64) -> Self {
-        Meter { limit, taken: CachePadded::new(AtomicU64::new(0)) }
+        Meter { limit, taken: CachePadded::new(AtomicU64::new(0)), lent: Default::default() }
     }
 
     /// Takes `wanted`, or else `needed`. Returns which.
     fn take(&self, wanted: u64, needed: u64) -> Option<u64> {
-        // ORDERING: Relaxed, here and below: a count, which orders nothing.
         let mut taken = self.taken.load(Ordering::Relaxed);
         loop {
             let room = self.limit.saturating_sub(taken);
@@ -185,18 +184,48 @@ impl Meter {
         }
     }
 
+    /// Takes what is `needed`, and lends up to `extra` with it. Returns how much was lent.
+    fn lend(&self, needed: u64, extra: u64, when_full: WhenFull) -> Option<u64> {
+        if when_full == WhenFull::Grow {
+            self.overrun(needed + extra);
+            self.lent.fetch_add(extra, Ordering::Relaxed);
+            return Some(extra);
+        }
+        let mut lent = self.lent.load(Ordering::Relaxed);
+        let extra = loop {
+            let extra = extra.min((self.limit / LENT).saturating_sub(lent));
+            match self.lent.compare_exchange_weak(lent, lent + extra, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break extra,
+                Err(now) => lent = now,
+            }
+        };
+        let granted = self.take(needed + extra, needed);
+        let used = granted.map(|granted| granted - needed);
+        self.lent.fetch_sub(extra - used.unwrap_or(0), Ordering::Relaxed);
+        used
+    }
+
+    /// What was lent is used up, or given back.
+    fn settle(&self, lent: u64) {
+        self.lent.fetch_sub(lent, Ordering::Relaxed);
+    }
+
     fn overrun(&self, by: u64) {
         self.taken.fetch_add(by, Ordering::Relaxed);
     }
 
     fn give_back(&self, amount: u64) {
+        if amount == 0 {
+            return;
+        }
         let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
         debug_assert!(before >= amount, "L1: {amount} given back of {before}");
     }
 
     /// Beyond the soft mark, which is at half of the limit.
     fn is_pressed(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) > self.limit / 2
+        let taken = self.taken.load(Ordering::Relaxed);
+        taken.saturating_sub(self.lent.load(Ordering::Relaxed)) > self.limit / 2
     }
 }
 
@@ -210,10 +239,10 @@ impl Budget {
         self.objects.is_some() || self.bytes.is_some()
     }
 
-    /// What an entry of so many bytes counts for: half of the limit at the most, so that it can go at all.
-    pub(crate) fn weight(&self, bytes: usize) -> Weight {
+    /// What an object of so many bytes counts for: half of the limit at the most, so that it can go at all.
+    pub(crate) fn weigh(&self, bytes: usize) -> u64 {
         let most = self.bytes.as_ref().map_or(u64::MAX, |meter| meter.limit / 2);
-        Weight::at_least((bytes as u64).min(most))
+        (bytes as u64).min(most)
     }
 
     pub(crate) fn add_shards(&self, shards: usize) {
@@ -232,44 +261,43 @@ impl Budget {
 
     /// What a shard has to begin with: nothing of a limit.
     pub(crate) fn first_allowance(&self) -> Allowance {
-        if self.is_limited() { Allowance::default() } else { Allowance { objects: DUE, bytes: UNLIMITED } }
+        let unlimited = Allowance { objects: DUE, bytes: UNLIMITED, lent: Backlog::default() };
+        if self.is_limited() { Allowance::default() } else { unlimited }
     }
 
-    /// Fills an allowance up, so that there is room in it for at least one object of so many bytes. False if there is
-    /// none to be had. Lock-free.
+    /// Takes the place of one object of so many bytes, and fills the allowance up, which has not enough for it. False if
+    /// there is no room. Lock-free.
     pub(crate) fn refill(&self, allowance: &mut Allowance, bytes: u64) -> bool {
         if !self.is_limited() {
-            *allowance = Allowance { objects: DUE, bytes: UNLIMITED };
+            allowance.objects = DUE - 1;
             return true;
         }
+        // What is left of the old one goes back: heavy entries use up bytes before objects, and light ones the reverse.
+        self.give_back_allowance(std::mem::take(allowance));
         // ORDERING: Relaxed, as in `add_shards`.
         let shards = LENT * self.shards.load(Ordering::Relaxed).max(1) as u64;
-        if allowance.objects == 0 {
-            allowance.objects = match &self.objects {
-                Some(meter) => self.lend(meter, (meter.limit / shards).clamp(1, DUE), 1, DUE),
-                None => DUE,
-            };
-        }
-        let lacking = bytes.saturating_sub(allowance.bytes);
-        if lacking > 0 {
-            allowance.bytes += match &self.bytes {
-                Some(meter) => self.lend(meter, lacking + meter.limit / shards, lacking, lacking.saturating_mul(DUE)),
-                None => UNLIMITED - allowance.bytes,
-            };
-        }
-        allowance.objects > 0 && allowance.bytes >= bytes
+        let lend = |meter: &Option<Meter>, needed, most: u64| match meter {
+            Some(meter) => meter.lend(needed, (meter.limit / shards).min(most), self.when_full),
+            None => Some(0),
+        };
+        let Some(objects) = lend(&self.objects, 1, DUE - 1) else { return false };
+        let Some(lent) = lend(&self.bytes, bytes, u64::MAX) else {
+            self.give_back(Backlog { objects: 1 + objects, bytes: 0 });
+            self.settle(Backlog { objects, bytes: 0 });
+            return false;
+        };
+        allowance.objects = if self.objects.is_some() { objects } else { DUE - 1 };
+        allowance.bytes = if self.bytes.is_some() { lent } else { UNLIMITED };
+        allowance.lent = Backlog { objects, bytes: lent };
+        true
     }
 
-    /// As much as is `wanted`, or is `needed` at least. Or `beyond` the limit, so much of it that the next to ask is not
-    /// the very next.
-    fn lend(&self, meter: &Meter, wanted: u64, needed: u64, beyond: u64) -> u64 {
-        match meter.take(wanted, needed) {
-            Some(granted) => granted,
-            None if self.when_full == WhenFull::Grow => {
-                meter.overrun(beyond);
-                beyond
-            }
-            None => 0,
+    fn settle(&self, lent: Backlog) {
+        if let Some(meter) = &self.objects {
+            meter.settle(lent.objects);
+        }
+        if let Some(meter) = &self.bytes {
+            meter.settle(lent.bytes);
         }
     }
 
@@ -310,8 +338,9 @@ impl Budget {
     }
 
     pub(crate) fn give_back_allowance(&self, allowance: Allowance) {
-        // (That of unlimited bytes means nothing to a meter that is not there.)
+        // (Where something is not limited, there is no meter to give it to.)
         self.give_back(Backlog { objects: allowance.objects, bytes: allowance.bytes });
+        self.settle(allowance.lent);
     }
 
     /// Whether the backlog is beyond the soft mark.
@@ -331,13 +360,10 @@ mod tests {
         budget.add_shards(4);
         let mut shards: [Allowance; 4] = Default::default();
         let mut spent = 0;
-        'all: for turn in 0.. {
+        for turn in 0.. {
             let shard = &mut shards[turn % 4];
-            if !shard.spend(50) {
-                if !budget.refill(shard, 50) {
-                    break 'all;
-                }
-                assert!(shard.spend(50));
+            if !shard.spend(50) && !budget.refill(shard, 50) {
+                break;
             }
             spent += 1;
         }
@@ -353,29 +379,43 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_a_fourth_is_lent_to_shards_that_come_one_by_one() {
+        let budget = Budget::new(Some(1000), None, WhenFull::Refuse);
+        let mut shards: Vec<Allowance> = Vec::new();
+        for _ in 0..200 {
+            budget.add_shards(1);
+            let mut shard = Allowance::default();
+            assert!(budget.refill(&mut shard, 10));
+            budget.give_back(Backlog::one(10));
+            shards.push(shard);
+        }
+        let idle: u64 = shards.iter().map(|shard| shard.objects).sum();
+        assert!(idle <= 250, "{idle} lent and unused");
+        assert!(budget.take(Backlog { objects: 750, bytes: 0 }));
+    }
+
+    #[test]
     fn an_amount_is_taken_whole_or_not_at_all() {
         let budget = Budget::new(Some(10), Some(1000), WhenFull::Refuse);
         budget.overrun(Backlog { objects: 0, bytes: 990 });
-        assert!(!budget.take(Backlog { objects: 10, bytes: 11 }));
+        assert!(!budget.take(Backlog { objects: 10, bytes: 11 }) && !budget.refill(&mut Allowance::default(), 11));
         assert!(budget.take(Backlog { objects: 10, bytes: 10 }));
     }
 
     #[test]
-    fn what_is_lacking_alone_is_lent() {
-        let budget = Budget::new(Some(1000), Some(1000), WhenFull::Refuse);
-        budget.add_shards(1);
-        let mut shard = Allowance::default();
-        // Heavy entries use up bytes, and not the objects lent with them.
-        for _ in 0..4 {
-            assert!(budget.refill(&mut shard, 250) && shard.spend(250));
-        }
-        assert!(!budget.refill(&mut shard, 250));
-        assert!(shard.objects + 4 <= DUE, "{} objects", shard.objects);
+    fn what_grows_presses_by_what_waits_and_not_by_what_is_lent() {
+        let budget = Budget::new(Some(100), None, WhenFull::Grow);
+        let mut shards: [Allowance; 8] = Default::default();
+        shards.iter_mut().for_each(|shard| assert!(budget.refill(shard, 10)));
+        assert!(!budget.is_pressed());
+        (0..50).for_each(|_| assert!(budget.take(Backlog::one(10))));
+        assert!(budget.is_pressed());
     }
 
     #[test]
     fn the_heaviest_entry_is_half_the_limit() {
         let budget = Budget::new(None, Some(1000), WhenFull::Refuse);
-        assert_eq!((budget.weight(10).bytes(), budget.weight(usize::MAX).bytes()), (10, 500));
+        assert_eq!((budget.weigh(10), budget.weigh(usize::MAX)), (10, 500));
+        assert_eq!(Budget::new(None, None, WhenFull::Grow).weigh(usize::MAX), usize::MAX as u64);
     }
 }

@@ -4,7 +4,7 @@ use super::Domain;
 use super::budget::{Budget, WhenFull};
 use super::inner::{Inner, Settings};
 use super::reclaimer::{Executor, ReclaimJob, ReclaimThread, Reclaimer};
-use super::stall::StallReport;
+use super::stall::{StallHandler, StallReport};
 use crate::clock::{ManualClock, Stopwatch};
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct DomainBuilder {
     bytes: Option<u64>,
     when_full: WhenFull,
     stall_after: Duration,
-    on_stall: Box<dyn Fn(&StallReport) + Send + Sync>,
+    on_stall: StallHandler,
     clock: Stopwatch,
 }
 
@@ -150,7 +150,7 @@ impl DomainBuilder {
     /// If the reclaimer thread cannot be started.
     pub fn build(self) -> Domain {
         let DomainBuilder { name, who, objects, bytes, when_full, stall_after, on_stall, clock } = self;
-        let settings = Settings { writers_share: !matches!(who, Who::Nobody), clock, on_stall };
+        let settings = Settings { writers_share: !matches!(who, Who::Nobody), clock, on_stall: Some(on_stall) };
         let domain = Domain(Inner::new(name, stall_after, Budget::new(objects, bytes, when_full), settings));
         let weak = Arc::downgrade(&domain.0);
         let reclaimer = match who {

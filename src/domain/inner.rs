@@ -5,7 +5,7 @@ use super::grace::Grace;
 use super::readers::Readers;
 use super::reclaimer::Reclaimer;
 use super::retire::Dirty;
-use super::stall::{Stall, StallReport, Watchdog};
+use super::stall::{Stall, StallHandler, StallReport, Watchdog};
 use super::state::{Callback, State};
 use super::thread::{Running, shard_locked};
 use crate::clock::{Stopwatch, coarse_ticks};
@@ -50,7 +50,8 @@ pub(crate) struct Settings {
     pub(super) writers_share: bool,
     /// What grace periods and stalls are measured by.
     pub(super) clock: Stopwatch,
-    pub(super) on_stall: Box<dyn Fn(&StallReport) + Send + Sync>,
+    /// There until the domain is torn down.
+    pub(super) on_stall: Option<StallHandler>,
 }
 
 /// Objects that one write destroys at the most, beside its own work, where no reclaimer does.
@@ -101,8 +102,9 @@ impl Inner {
         }
         if let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) {
             // It was woken when the first node was retired.
-            reclaimer.nudge();
-            return;
+            if reclaimer.nudge() {
+                return;
+            }
         }
         let now = coarse_ticks();
         // ORDERING: Relaxed. Two writers may both think it is their turn; one of them gets the lock.
@@ -123,6 +125,12 @@ impl Inner {
         }
     }
 
+    /// Objects that were retired beyond the limits.
+    pub(crate) fn overruns(&self) -> u64 {
+        // ORDERING: Relaxed, a statistic.
+        self.overruns.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_reclaimer_on(&self) -> bool {
         self.reclaimer.get().is_some_and(Reclaimer::is_on)
     }
@@ -140,9 +148,9 @@ impl Inner {
     /// Calls `run` after a grace period, to free so many bytes of the registry's own. Not to be refused. Not under a lock,
     /// since it may wake an executor of the user's.
     pub(crate) fn defer(&self, bytes: usize, run: impl FnOnce() + Send + 'static) {
-        let call = Callback { run: Box::new(run), amount: Backlog::of(0, bytes as u64) };
-        self.budget.overrun(call.amount);
-        self.push_call(call);
+        let amount = Backlog::of(0, bytes as u64);
+        self.budget.overrun(amount);
+        self.push_call(Callback::new(run, amount));
     }
 
     pub(super) fn wake(&self) {
@@ -164,7 +172,8 @@ impl Inner {
             (state.figures.backlog, state.waiters)
         };
         let report = StallReport { domain: self.name.clone(), lasted, readers, backlog, waiters, repeats };
-        let panics = u64::from(Running::callback(|| contain(|| (self.settings.on_stall)(&report))));
+        let Some(handler) = &self.settings.on_stall else { return };
+        let panics = u64::from(Running::callback(|| contain(|| handler(&report))));
         // ORDERING: Relaxed, a statistic.
         self.panics.fetch_add(panics, Ordering::Relaxed);
     }
@@ -172,10 +181,15 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(reclaimer) = self.reclaimer.take() {
+        let reclaimer = self.reclaimer.take();
+        if let Some(reclaimer) = &reclaimer {
             reclaimer.stop();
         }
         self.grace.abandon();
         self.drain();
+        // Closures of the user's, on anybody's thread.
+        let handler = self.settings.on_stall.take();
+        contain(|| drop(reclaimer));
+        contain(|| drop(handler));
     }
 }

@@ -161,11 +161,11 @@ impl Domain {
     /// Takes a short lock. Does not wait for readers, unless the domain has a [limit](DomainBuilder::when_full) of which
     /// that is the policy.
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
-        let call = Callback::new(f);
-        if !self.0.budget.take(call.amount) {
-            granted(self.0.make_room(call.amount.bytes, Refusal::Impossible));
+        let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
+        if !self.0.budget.take(amount) {
+            granted(self.0.make_room(amount.bytes, Refusal::Impossible));
         }
-        self.0.push_call(call);
+        self.0.push_call(Callback::new(f, amount));
     }
 
     /// As [`call`](Self::call), unless there is no room in the backlog and its policy is to refuse.
@@ -174,11 +174,11 @@ impl Domain {
     ///
     /// [`BacklogFull`], with the callback.
     pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
-        let amount = Callback::amount_of::<F>();
+        let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
         if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, Refusal::Possible).is_err() {
             return Err(BacklogFull(f));
         }
-        self.0.push_call(Callback::new(f));
+        self.0.push_call(Callback::new(f, amount));
         Ok(())
     }
 
@@ -239,9 +239,10 @@ impl Domain {
     ///
     /// # Panics
     ///
-    /// In a destructor or callback, which the thread may be running.
+    /// In a destructor or callback, which the thread may be running, and in the `Eq` of a key.
     pub fn stop_reclaimer(&self) {
         let name = self.name();
+        assert!(!shard_locked(), "stop_reclaimer within the `Eq` of a key, which runs under a shard lock");
         assert!(!Running::is_anywhere(), "stop_reclaimer on domain `{name}` within a destructor or callback");
         if let Some(reclaimer) = self.0.reclaimer.get() {
             reclaimer.stop();

@@ -84,10 +84,8 @@ impl Inner {
 
     /// Looks at the grace period that everything waits for.
     fn stalled(&self, state: &mut State) -> Option<Stall> {
-        let Some((number, begun)) = state.awaited_period() else {
-            state.watchdog.calm();
-            return None;
-        };
+        // No report is handed out under a shard lock, within an `Eq`.
+        let (number, begun) = state.awaited_period().filter(|_| !shard_locked())?;
         let lasted = self.settings.clock.now().saturating_sub(begun);
         let stall = state.watchdog.look(number, lasted, &self.readers)?;
         state.figures.stalls += 1;
@@ -142,13 +140,14 @@ impl Inner {
             let never_counted = batch.uncounted.min(done);
             batch.uncounted -= never_counted;
             done -= never_counted;
-            self.budget.give_back(done);
             if panics > 0 {
                 // ORDERING: Relaxed, a statistic.
                 self.panics.fetch_add(panics, Ordering::Relaxed);
             }
             let mut state = self.state.lock();
             state.figures.backlog -= done;
+            // After that: what is counted in the figures has its place.
+            self.budget.give_back(done);
             if budget > 0 && !batch.is_empty() {
                 self.unlock(state);
                 continue;

@@ -3,6 +3,7 @@
 
 use super::Inner;
 use super::state::Left;
+use super::thread::shard_locked;
 use crate::node::contain;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, Arc, AtomicBool, AtomicUsize, Mutex, park_for, thread};
@@ -31,14 +32,19 @@ impl Reclaimer {
         }
     }
 
-    /// For writers that come by: an executor may have dropped its job.
-    pub(crate) fn nudge(&self) {
+    /// For writers that come by. False if nobody is at it: an executor drops the jobs that it is given.
+    pub(crate) fn nudge(&self) -> bool {
         match self {
             // It sleeps only when there was nothing to do, and is woken by what comes then.
-            Reclaimer::Thread(_) => {}
-            // ORDERING: Relaxed, a hint.
-            Reclaimer::Executor(executor) if executor.job.0.load(Ordering::Relaxed) == NONE => executor.wake(),
-            Reclaimer::Executor(_) => {}
+            Reclaimer::Thread(_) => true,
+            Reclaimer::Executor(executor) => {
+                // ORDERING: Relaxed, a hint.
+                let idle = || executor.job.0.load(Ordering::Relaxed) == NONE;
+                if idle() {
+                    executor.wake();
+                }
+                !idle()
+            }
         }
     }
 
@@ -124,8 +130,12 @@ impl ReclaimThread {
         // ORDERING: Release, pairs with the Acquire in `work`.
         self.signal.stop.store(true, Ordering::Release);
         self.wake();
-        let join = self.join.lock().take();
-        if let Some(join) = join.filter(|_| self.thread.id() != thread::current().id()) {
+        if self.thread.id() == thread::current().id() {
+            return;
+        }
+        // The lock is held meanwhile: whoever else stops it waits too.
+        let mut join = self.join.lock();
+        if let Some(join) = join.take() {
             // It contains the panics of destructors; a panic of its own would be a bug in this crate.
             join.join().expect("the reclaimer thread does not panic");
         }
@@ -182,8 +192,9 @@ impl Executor {
     }
 
     fn wake(&self) {
+        // No code of the user's under a shard lock, within an `Eq`: the next write sees to it.
         // ORDERING: Relaxed, a hint: a job that is spawned nevertheless does no harm.
-        if self.stop.load(Ordering::Relaxed) {
+        if shard_locked() || self.stop.load(Ordering::Relaxed) {
             return;
         }
         // ORDERING: AcqRel, pairs with itself in `step`: the round that follows finds what it is woken for.
@@ -235,9 +246,16 @@ impl ReclaimJob {
     }
 
     /// Makes rounds until nothing is left to do, asleep in between for as long as readers are in the way.
+    ///
+    /// Where it would wait for itself, in a destructor or callback or in a critical section of the same domain, it
+    /// returns at once, and leaves what is left to the next job. (An executor may run it within `spawn`, which is called
+    /// from anywhere.)
     pub fn run(mut self) {
-        while let Some(nap) = self.step() {
-            sync::sleep(nap);
+        while !self.domain.upgrade().is_some_and(|domain| domain.would_wait_for_itself()) {
+            match self.step() {
+                Some(nap) => sync::sleep(nap),
+                None => return,
+            }
         }
     }
 }

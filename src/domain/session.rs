@@ -118,20 +118,19 @@ impl Session {
         self.seen = self.domain.inner().quiesce.load(Ordering::Relaxed);
         self.guard = Some(self.local.pin());
         self.watch.turn();
-        if let Some(record) = &self.record {
-            record.session_online();
-        } else {
-            self.late = Some(LateMark::new());
+        match &self.record {
+            Some(record) if !record.is_late() => record.session_online(),
+            _ => self.late = Some(LateMark::new()),
         }
     }
 
     fn go_offline(&mut self) {
         if self.guard.take().is_some() {
             self.watch.turn();
-            if let Some(record) = &self.record {
-                record.session_offline();
+            match (&self.record, self.late.take()) {
+                (Some(record), None) => record.session_offline(),
+                (_, late) => drop(late),
             }
-            self.late = None;
         }
     }
 }

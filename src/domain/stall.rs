@@ -46,6 +46,8 @@ impl fmt::Display for StallReport {
     }
 }
 
+pub(crate) type StallHandler = Box<dyn Fn(&StallReport) + Send + Sync>;
+
 /// The grace period that may be stalled.
 pub(crate) struct Watchdog {
     threshold: Duration,
@@ -77,19 +79,14 @@ impl Watchdog {
         Watchdog { threshold, suspect: None }
     }
 
-    /// Nothing waits, or no grace period is under way.
-    pub(crate) fn calm(&mut self) {
-        self.suspect = None;
-    }
-
     /// Something waits for the grace period of that number, which is the oldest and began so long ago.
     pub(crate) fn look(&mut self, number: u64, lasted: Duration, readers: &Readers) -> Option<Stall> {
-        // How long a section must have been watched to be named. Most grace periods end long before, and no list of
-        // readers is made for them.
-        let watch = self.threshold / 20;
-        if lasted < watch {
+        // Most grace periods end long before, and no list of readers is made for them.
+        if lasted < self.threshold / 20 {
             return None;
         }
+        // How long a section must have been watched to be named: nearly the threshold.
+        let watch = self.threshold.mul_f64(0.9);
         let known = self.suspect.take().filter(|suspect| suspect.number == number);
         let suspect = self.suspect.insert(known.unwrap_or_else(|| Suspect {
             number,
@@ -101,7 +98,7 @@ impl Watchdog {
             reports: 0,
         }));
         // (It may be old for no better reason than that nobody has come by to end it.)
-        if lasted < suspect.due.max(suspect.sampled + watch) {
+        if lasted < suspect.due.max(suspect.sampled.saturating_add(watch)) {
             return None;
         }
         let found: Vec<_> = suspect.sections.iter().filter_map(Section::reader).collect();

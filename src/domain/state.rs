@@ -19,12 +19,8 @@ pub(crate) struct Callback {
 }
 
 impl Callback {
-    pub(crate) fn new<F: FnOnce() + Send + 'static>(f: F) -> Self {
-        Callback { run: Box::new(f), amount: Callback::amount_of::<F>() }
-    }
-
-    pub(crate) fn amount_of<F>() -> Backlog {
-        Backlog::one(size_of::<F>() as u64)
+    pub(crate) fn new(f: impl FnOnce() + Send + 'static, amount: Backlog) -> Self {
+        Callback { run: Box::new(f), amount }
     }
 }
 

@@ -11,6 +11,7 @@
 use super::Inner;
 use super::grace::Grace;
 use super::readers::Watch;
+use super::retire::put_last;
 use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
@@ -28,6 +29,10 @@ pub(crate) struct Record {
     /// Sessions of this thread that are online.
     sessions: Cell<usize>,
     watch: std::sync::Arc<Watch>,
+    /// The thread's list of records is gone, and the sections of this one, if any are open, count as late.
+    late: Cell<bool>,
+    /// It was leaked, and is freed with its last pin (P1).
+    leaked: Cell<bool>,
 }
 
 impl Record {
@@ -37,6 +42,20 @@ impl Record {
 
     pub(crate) fn session_offline(&self) {
         self.sessions.set(self.sessions.get() - 1);
+        self.left();
+    }
+
+    /// Whether its thread has no list of records any more, so that sections are no longer to be counted in it.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.get()
+    }
+
+    /// After the end of a section: whether it was the last of those that counted as late.
+    #[inline]
+    fn left(&self) {
+        if self.late.get() && !self.is_in_section() {
+            LATE.with(|late| late.set(late.get() - 1));
+        }
     }
 
     fn is_in_section(&self) -> bool {
@@ -58,6 +77,7 @@ impl Record {
         self.pins.set(self.pins.get() - 1);
         if self.pins.get() == 0 {
             self.watch.turn();
+            self.left();
         }
     }
 }
@@ -152,13 +172,18 @@ impl Drop for Records {
     fn drop(&mut self) {
         // P2.
         set_recent(std::ptr::null());
-        let all = std::mem::take(self.all.get_mut());
-        // A section or session in some other thread-local outlives the record of it. From now on it counts as late.
-        if all.iter().any(|record| record.is_in_section()) {
-            LATE.with(|late| late.set(late.get() + 1));
+        for record in std::mem::take(self.all.get_mut()) {
+            // A section or session in some other thread-local outlives this list. From now on it counts as late.
+            if record.is_in_section() {
+                LATE.with(|late| late.set(late.get() + 1));
+                record.late.set(true);
+            }
+            if record.pins.get() > 0 {
+                // P1.
+                record.leaked.set(true);
+                std::mem::forget(record);
+            }
         }
-        // P1.
-        all.into_iter().filter(|record| record.pins.get() > 0).for_each(std::mem::forget);
     }
 }
 
@@ -178,6 +203,8 @@ impl Records {
                     pins: Cell::new(0),
                     sessions: Cell::new(0),
                     watch: domain.readers.register(false),
+                    late: Cell::new(false),
+                    leaked: Cell::new(false),
                 });
                 all.push(Rc::clone(&record));
                 record
@@ -233,7 +260,13 @@ impl Drop for Pin {
     fn drop(&mut self) {
         if let By::Record(record) = &self.by {
             // SAFETY: P1.
-            unsafe { record.as_ref() }.unpin();
+            let this = unsafe { record.as_ref() };
+            this.unpin();
+            if this.leaked.get() && this.pins.get() == 0 {
+                // SAFETY: P1: the list's own reference was forgotten, and this was the last pin. (The guard needs no
+                // record.)
+                unsafe { Rc::decrement_strong_count(record.as_ptr()) };
+            }
         }
     }
 }
@@ -296,9 +329,16 @@ impl Running {
     fn frame<R>(domain: u64, f: impl FnOnce(&Running) -> R) -> R {
         let outer = RUNNING.with(Cell::get);
         let frame = Running { domain, cascade: Cell::new(false), orphans: RefCell::default(), outer };
-        let _restore = Restore(outer);
+        let restore = Restore(outer);
         RUNNING.with(|running| running.set(&frame));
-        f(&frame)
+        let result = f(&frame);
+        drop(restore);
+        // Left by code of the user's that ran in this frame, but in no run: an executor's, which was woken.
+        for orphan in frame.orphans.take() {
+            // SAFETY: it has no reference left, and was left to this frame alone.
+            unsafe { put_last(orphan) };
+        }
+        result
     }
 
     /// If this thread runs destructors or callbacks of `domain`: tells that run that they left more to do.

@@ -78,7 +78,8 @@ where
     ///
     /// # Progress
     ///
-    /// Wait-free, but for the first pin of a thread in a domain, which registers it (lock-free; allocates about 2 KB).
+    /// Wait-free, but for the first pin of a thread in a domain, which registers it (under a short lock; allocates about
+    /// 2 KB).
     /// Costs one locked instruction, unless it is nested in another critical section of the same thread and domain.
     #[inline]
     pub fn pin(&self) -> Guard<'_, K, V, S> {

@@ -319,3 +319,17 @@ fn writers_share_the_work_that_no_executor_takes() {
     let backlog = domain.backlog().objects;
     assert!(backlog < 10_000, "{backlog} wait, without a reader, after {} calls of `spawn`", calls.load(SeqCst));
 }
+
+/// What is retired in a destructor, where jobs run within `spawn`, is destroyed with no further call from anybody.
+#[test]
+fn what_a_job_within_a_round_could_not_do_is_done_after_the_round() {
+    let ledger = Ledger::new();
+    let domain = Domain::builder().executor(ReclaimJob::run).build();
+    let children: Arc<Registry<u64, Counted>> = Arc::new(Registry::builder().domain(domain.clone()).build());
+    let parents: Registry<u64, OnDrop> = Registry::builder().domain(domain.clone()).build();
+    drop(children.insert(1, ledger.value(1)));
+    let theirs = Arc::clone(&children);
+    drop(parents.insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
+    drop(parents);
+    assert_eq!(ledger.live(), 0);
+}

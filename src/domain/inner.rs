@@ -164,6 +164,17 @@ impl Inner {
         shard_locked() || Running::is_anywhere() || self.in_critical_section()
     }
 
+    /// After a round, with its frame gone: an executor that ran its job within `spawn`, within that round, has had nothing of
+    /// it.
+    pub(super) fn after_round(&self) {
+        // ORDERING: Relaxed, a hint.
+        if self.unfinished.load(Ordering::Relaxed) || !self.dirty.is_empty() {
+            if let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) {
+                reclaimer.nudge();
+            }
+        }
+    }
+
     /// Counts and hands out a report. Without a lock: it is the user's code.
     pub(super) fn report(&self, stall: Option<Stall>) {
         let Some(Stall { lasted, readers, repeats }) = stall else { return };

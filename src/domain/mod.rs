@@ -88,7 +88,7 @@ impl Domain {
     ///
     /// # Progress
     ///
-    /// Wait-free, but for the first pin of a thread, which registers it (lock-free, and allocates about 2 KB).
+    /// Wait-free, but for the first pin of a thread, which registers it (under a short lock, and allocates about 2 KB).
     pub fn pin(&self) -> DomainGuard<'_> {
         DomainGuard { pin: self.0.pin(), domain: &self.0 }
     }

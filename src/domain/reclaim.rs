@@ -218,6 +218,9 @@ impl Inner {
             (left, done)
         });
         self.report(stall);
+        if round.is_ok() {
+            self.after_round();
+        }
         round.unwrap_or((Left::Waiting, 0))
     }
 
@@ -250,6 +253,8 @@ impl Inner {
                 // SAFETY: the nodes are the caller's, who unlinked them and keeps the registrant.
                 unsafe { queue.push(list) };
             }
+        } else {
+            self.after_round();
         }
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 /// What a domain has done, and what waits in it: from [`Domain::stats`].
 ///
-/// Taken at one instant, under the domain's lock, after a look at everything that was retired: exact while nobody writes.
+/// Taken under the domain's lock, after a look at everything that was retired: exact while nobody writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -189,14 +189,14 @@ pub fn models() -> Vec<Model> {
             "executor_remove",
             "what is retired while a job ends is destroyed by it, or by another",
             Some(5),
-            42_776..=128_328,
+            124_705..=374_117,
             executor_remove,
         ),
         model(
             "reclaimer_remove",
             "a reclaimer thread that goes to sleep misses nothing",
             Some(5),
-            59_824..=179_472,
+            80_456..=241_370,
             reclaimer_remove,
         ),
         model(

@@ -167,11 +167,10 @@ impl Inner {
     /// After a round, with its frame gone: an executor that ran its job within `spawn`, within that round, has had nothing of
     /// it.
     pub(super) fn after_round(&self) {
+        let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
         // ORDERING: Relaxed, a hint.
         if self.unfinished.load(Ordering::Relaxed) || !self.dirty.is_empty() {
-            if let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) {
-                reclaimer.nudge();
-            }
+            reclaimer.nudge();
         }
     }
 

@@ -62,9 +62,11 @@ fn main() -> ExitCode {
         domain.barrier();
         let full = in_use() - before;
         let reaped = if by_age {
-            registry.reap_older_than(Duration::from_secs(30), usize::MAX)
+            registry.reap_older_than(Duration::from_secs(30), usize::MAX).removed
         } else {
-            registry.reap_if(usize::MAX, |entry| entry.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 >= (1 << 32) / 100)
+            registry
+                .reap_if(usize::MAX, |entry| entry.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 >= (1 << 32) / 100)
+                .removed
         };
         domain.barrier();
         let left = in_use() - before;

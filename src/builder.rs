@@ -1,13 +1,17 @@
 //! Settings of a registry.
 
 use crate::clock::{Clock, MonotonicClock};
-use crate::core::{CoreOwner, Weigher};
+use crate::core::{CoreOwner, Settings, Weigher};
 use crate::domain::Domain;
+use crate::evict::Bounds;
+use crate::expiry::{Lifetime, Lifetimes};
+use crate::handle::Handle;
+use crate::listener::{Cause, Listener, Listeners};
 use crate::registry::Registry;
 use ahash::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::marker::PhantomData;
+use std::time::Duration;
 
 /// Settings of a new [`Registry`], from [`Registry::builder`].
 ///
@@ -23,15 +27,27 @@ use std::marker::PhantomData;
 ///     .build();
 /// assert!(registry.capacity() >= 10_000);
 /// ```
-pub struct Builder<K, V, S = RandomState> {
-    shards: Option<usize>,
-    capacity: usize,
-    max_entries: Option<usize>,
+pub struct Builder<K: 'static, V: 'static, S = RandomState> {
+    limits: Limits,
     domain: Option<Domain>,
     clock: Box<dyn Clock>,
     weigher: Option<Weigher<K, V>>,
+    lifetime: Option<Lifetime<K, V>>,
+    listener: Option<Listener<K, V>>,
     hasher: S,
-    _entries: PhantomData<fn(K, V)>,
+}
+
+/// What a registry may hold.
+#[derive(Debug)]
+struct Limits {
+    shards: Option<usize>,
+    capacity: usize,
+    max_entries: Option<usize>,
+    max_weight: Option<u64>,
+    max_age: Option<Duration>,
+    max_idle: Option<Duration>,
+    spare_held: bool,
+    seeks: u32,
 }
 
 const MOST_SHARDS: usize = 1 << 16;
@@ -41,15 +57,24 @@ const LEAST_SHARE: usize = 64;
 
 impl<K, V> Builder<K, V> {
     pub(crate) fn new() -> Self {
-        Builder {
+        let limits = Limits {
             shards: None,
             capacity: 0,
             max_entries: None,
+            max_weight: None,
+            max_age: None,
+            max_idle: None,
+            spare_held: false,
+            seeks: 2,
+        };
+        Builder {
+            limits,
             domain: None,
             clock: Box::new(MonotonicClock),
             weigher: None,
+            lifetime: None,
+            listener: None,
             hasher: RandomState::new(),
-            _entries: PhantomData,
         }
     }
 }
@@ -58,13 +83,13 @@ impl<K, V, S> Builder<K, V, S> {
     /// The number of shards, each of which has its own writers' lock: rounded up to a power of two, 65,536 at most. By
     /// default eight for each core of the machine.
     pub fn shards(mut self, shards: usize) -> Self {
-        self.shards = Some(shards);
+        self.limits.shards = Some(shards);
         self
     }
 
     /// Entries that the registry takes before it grows, and below which its tables do not shrink. 0 by default.
     pub fn capacity(mut self, capacity: usize) -> Self {
-        self.capacity = capacity;
+        self.limits.capacity = capacity;
         self
     }
 
@@ -89,7 +114,162 @@ impl<K, V, S> Builder<K, V, S> {
     /// assert!(cache.stats().evicted >= 9000);
     /// ```
     pub fn max_entries(mut self, bound: usize) -> Self {
-        self.max_entries = Some(bound);
+        self.limits.max_entries = Some(bound);
+        self
+    }
+
+    /// The most bytes that the entries count for: their own, and what the [weigher](Self::weigher) says. No bound by default. An
+    /// insertion that would go beyond it evicts others of its shard first, as with [`max_entries`](Self::max_entries): as many
+    /// as it takes.
+    ///
+    /// The bound is divided among the shards. An entry that is heavier than a shard's part of it is alone in its shard:
+    /// choose fewer [shards](Self::shards) where entries are large. (In a domain with a limit on the bytes of its backlog,
+    /// an entry never counts for more than half of that.)
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    ///
+    /// let pages: Registry<u64, Vec<u8>> =
+    ///     Registry::builder().shards(4).max_weight(1 << 20).weigher(|_, page: &Vec<u8>| page.capacity()).build();
+    /// for key in 0..1000 {
+    ///     pages.insert(key, vec![0; 10_000]).unwrap();
+    ///     assert!(pages.weight() <= 1 << 20);
+    /// }
+    /// assert!(pages.len() > 50);
+    /// ```
+    pub fn max_weight(mut self, bytes: u64) -> Self {
+        self.limits.max_weight = Some(bytes);
+        self
+    }
+
+    /// How old an entry may become. No limit by default. Ages have a resolution of 17 ms: an entry's time has come when it
+    /// is older than `age`, for certain when it is older by 34 ms.
+    ///
+    /// Readers read no clock: an entry is found until it is reaped. It is reaped by [`Registry::reap`]; in the background, if
+    /// the domain has a reclaimer that is [told to](Domain::add_reaper); and by insertions, each of which reaps a few of its
+    /// own shard. That costs in proportion to what expires: others are not looked at. An entry takes 8 to 16 bytes more.
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let registry = Registry::builder().max_age(Duration::from_secs(60)).clock(clock.clone()).build();
+    /// registry.insert("old", ()).unwrap();
+    /// clock.advance(Duration::from_secs(40));
+    /// registry.insert("new", ()).unwrap();
+    /// clock.advance(Duration::from_secs(40));
+    /// let reaped = registry.reap(1000);
+    /// assert_eq!((reaped.examined, reaped.removed), (1, 1));
+    /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
+    /// ```
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.limits.max_age = Some(age);
+        self
+    }
+
+    /// How long an entry may be without use: without being found by a read, or inserted. No limit by default. It is reaped as
+    /// with [`max_age`](Self::max_age), when it was not used for `time`, and at the latest a sixteenth of that later
+    /// than that is looked for.
+    ///
+    /// A read stores one byte in an entry that it finds, once in such a sixteenth; it reads no clock. Insertions and
+    /// reapers do, and mark the sixteenths: where there are neither, entries count as used for longer.
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let registry = Registry::builder().max_idle(Duration::from_secs(60)).clock(clock.clone()).build();
+    /// (0..10).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    /// for _ in 0..100 {
+    ///     clock.advance(Duration::from_secs(1));
+    ///     registry.lookup(&7).unwrap();
+    ///     registry.reap(1000);
+    /// }
+    /// assert_eq!(registry.len(), 1);
+    /// ```
+    pub fn max_idle(mut self, time: Duration) -> Self {
+        self.limits.max_idle = Some(time);
+        self
+    }
+
+    /// How long each entry may live after its insertion: `None` for as long as it likes. It is reaped as with
+    /// [`max_age`](Self::max_age), of which the shorter counts if there are both.
+    ///
+    /// It is asked before an entry is inserted and again when its time may have come, outside every lock: it may depend on
+    /// what the value knows by then. So a value may have its life prolonged, by storing something in it. (If it becomes
+    /// shorter, that is noticed when the time comes that was told before.)
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// struct Lease {
+    ///     seconds: u64,
+    /// }
+    ///
+    /// let clock = ManualClock::new();
+    /// let leases = Registry::builder()
+    ///     .lifetime(|_: &&str, lease: &Lease| Some(Duration::from_secs(lease.seconds)))
+    ///     .clock(clock.clone())
+    ///     .build();
+    /// leases.insert("short", Lease { seconds: 10 }).unwrap();
+    /// leases.insert("long", Lease { seconds: 3600 }).unwrap();
+    /// clock.advance(Duration::from_secs(60));
+    /// assert_eq!((leases.reap(1000).removed, leases.contains_key("long")), (1, true));
+    /// ```
+    pub fn lifetime(mut self, lifetime: impl Fn(&K, &V) -> Option<Duration> + Send + Sync + 'static) -> Self {
+        self.lifetime = Some(Box::new(lifetime));
+        self
+    }
+
+    /// Whether entries of which there are handles are spared: not evicted, as long as a few others can be found; not reaped
+    /// under pressure; and not removed when their time has come, until a second or so after their handles are gone. By
+    /// default they are not: an entry that is evicted leaves the registry, and lives on for as long as its handles do.
+    ///
+    /// (A handle may be taken at the very moment that its entry is found to have none. Who must know whether an entry is
+    /// still in the registry asks [`Handle::is_unlinked`].)
+    pub fn spare_held(mut self, spare: bool) -> Self {
+        self.limits.spare_held = spare;
+        self
+    }
+
+    /// What it costs to make an entry again, when memory pressure is divided among several: see
+    /// [`Reaper::seeks`](crate::Reaper::seeks). 2 by default.
+    pub fn seeks(mut self, seeks: u32) -> Self {
+        self.limits.seeks = seeks;
+        self
+    }
+
+    /// Who is told of each entry that leaves, and why: with a handle of it, after it has left, by the thread that had it
+    /// leave. (Not when the registry is dropped.)
+    ///
+    /// It is called outside every lock, and may use the registry. Entries that leave by what it does are told of when it
+    /// has returned, so there is no recursion. A panic in it is contained, and [counted](crate::Stats::listener_panics). Two
+    /// threads may be in it at a time, so it may be told in another order than things happened.
+    ///
+    /// A listener that owns the registry would keep it forever: have it own a [`Weak`](std::sync::Weak).
+    ///
+    /// ```
+    /// use epoch_registry::{Cause, Registry};
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let told = Arc::new(Mutex::new(Vec::new()));
+    /// let log = told.clone();
+    /// let registry = Registry::<&str, i32>::builder()
+    ///     .max_entries(1)
+    ///     .listener(move |cause, entry| log.lock().unwrap().push((cause, *entry.key(), *entry)))
+    ///     .build();
+    /// registry.insert("a", 1).unwrap();
+    /// registry.replace("a", 2);
+    /// registry.insert("b", 3).unwrap();
+    /// registry.remove("b");
+    /// let expected = [(Cause::Replaced, "a", 1), (Cause::Capacity, "a", 2), (Cause::Removed, "b", 3)];
+    /// assert_eq!(*told.lock().unwrap(), expected);
+    /// ```
+    pub fn listener(mut self, listener: impl Fn(Cause, Handle<K, V>) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
         self
     }
 
@@ -107,7 +287,7 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// How many bytes an entry holds beyond its own size: in strings, vectors and the like. By default none. It is asked
     /// once, before an entry is inserted, and decides what the entry counts for in the domain's
-    /// [backlog](crate::Backlog): up to 4 TB, rounded up by a thousandth.
+    /// [backlog](crate::Backlog) and within [`max_weight`](Self::max_weight): up to 4 TB, rounded up by a thousandth.
     ///
     /// ```
     /// use epoch_registry::Registry;
@@ -124,8 +304,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// All 64 bits of the hash should be good: 32 of them choose shard and bucket, and seven others tell neighbours
     /// apart.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        let Builder { shards, capacity, max_entries, domain, clock, weigher, .. } = self;
-        Builder { shards, capacity, max_entries, domain, clock, weigher, hasher, _entries: PhantomData }
+        let Builder { limits, domain, clock, weigher, lifetime, listener, .. } = self;
+        Builder { limits, domain, clock, weigher, lifetime, listener, hasher }
     }
 
     /// Builds the registry.
@@ -139,15 +319,25 @@ impl<K, V, S> Builder<K, V, S> {
         V: Send + Sync + 'static,
         S: BuildHasher,
     {
-        let most = self.max_entries.unwrap_or(usize::MAX).max(1);
-        let wanted = self.shards.unwrap_or_else(|| default_shards().min(most / LEAST_SHARE));
+        let limits = self.limits;
+        let most = limits.max_entries.unwrap_or(usize::MAX).max(1);
+        let wanted = limits.shards.unwrap_or_else(|| default_shards().min(most / LEAST_SHARE));
         let shards = wanted.clamp(1, MOST_SHARDS).next_power_of_two().min(1 << most.ilog2().min(16));
-        let bound = self.max_entries.map_or(usize::MAX, |most| (most / shards).max(1));
+        let bounds = Bounds {
+            entries: limits.max_entries.map_or(usize::MAX, |most| (most / shards).max(1)),
+            weight: limits.max_weight.map_or(u64::MAX, |most| (most / shards as u64).max(1)),
+            spare_held: limits.spare_held,
+        };
+        let settings = Settings {
+            clock: self.clock,
+            weigher: self.weigher,
+            lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime),
+            listeners: Listeners::new(self.listener),
+            spare_held: limits.spare_held,
+            seeks: limits.seeks,
+        };
         let domain = self.domain.unwrap_or_default();
-        Registry {
-            core: CoreOwner::new(domain, self.clock, self.weigher, shards, self.capacity, bound),
-            hasher: self.hasher,
-        }
+        Registry { core: CoreOwner::new(domain, settings, shards, limits.capacity, bounds), hasher: self.hasher }
     }
 }
 
@@ -157,10 +347,6 @@ fn default_shards() -> usize {
 
 impl<K, V, S> fmt::Debug for Builder<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("shards", &self.shards)
-            .field("capacity", &self.capacity)
-            .field("domain", &self.domain)
-            .finish_non_exhaustive()
+        f.debug_struct("Builder").field("limits", &self.limits).field("domain", &self.domain).finish_non_exhaustive()
     }
 }

@@ -88,8 +88,18 @@ impl Stopwatch {
 pub(crate) struct Tick(pub(crate) u32);
 
 impl Tick {
-    pub(crate) fn at(time: Duration) -> Tick {
-        Tick((time.as_nanos() >> 24) as u32)
+    /// Times are told in ticks that do not wrap, and kept as this.
+    pub(crate) fn of(ticks: u64) -> Tick {
+        Tick(ticks as u32)
+    }
+
+    #[cfg(test)]
+    fn at(time: Duration) -> Tick {
+        Tick::of(ticks(time))
+    }
+
+    pub(crate) fn spanned(ticks: u32) -> Duration {
+        Duration::from_nanos(u64::from(ticks) << 24)
     }
 
     /// Whole ticks from `earlier` to this one; none if `earlier` is later.
@@ -104,6 +114,11 @@ impl Tick {
         let ticks = age.as_nanos().div_ceil(1 << 24);
         u32::try_from(ticks).ok().filter(|&ticks| ticks < i32::MAX as u32)
     }
+}
+
+/// A time in units of 2^24 ns.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    (time.as_nanos() >> 24) as u64
 }
 
 /// A number that changes every few milliseconds. Tells writers apart that come in a burst from those that come rarely.

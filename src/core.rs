@@ -3,18 +3,26 @@
 #![allow(unsafe_code)]
 
 use crate::check;
-use crate::clock::{Clock, Tick};
+use crate::clock::{Clock, Tick, ticks};
+use crate::cursor::Cursor;
 use crate::domain::{Domain, Full, Refusal, Registrant};
+use crate::evict::{Bounds, Evicted, Shed};
+use crate::expiry::{Lifetimes, RETRY, Taken};
 use crate::handle::Handle;
-use crate::iter::Cursor;
-use crate::node::{Draft, Node, Used, contain};
-use crate::shard::{Cause, NotReplaced, Rejected, Shard};
+use crate::listener::{Cause, Listeners};
+use crate::node::{Draft, Making, Node, contain};
+use crate::reaper::Reaped;
+use crate::resize::State;
+use crate::shard::{NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
+use crate::timers::Due;
+use crate::usage::Eras;
 use crate::weight::Weight;
 use crossbeam_utils::CachePadded;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Roots and shards, in step. The first field is what the domain knows.
 #[repr(C)]
@@ -22,18 +30,36 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) registrant: Registrant,
     /// How far to shift 32 bits of hash so that the number of the shard is left.
     shift: u32,
+    pub(crate) eras: Eras,
     /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
     /// every write dirties a line.
     roots: Box<[Root<K, V>]>,
     shards: Box<[CachePadded<Shard<K, V>>]>,
-    clock: Box<dyn Clock>,
-    weigher: Option<Weigher<K, V>>,
+    settings: Settings<K, V>,
     /// Whether entries begin without the mark that their first use leaves. Where there is no bound they have it from the
     /// beginning, and reads store nothing. (Of std's type, as the mark itself.)
-    pub(crate) unmarked: std::sync::atomic::AtomicBool,
+    pub(crate) unmarked: AtomicBool,
     /// Where the next call of a reaper goes on.
     pub(crate) reaped_to: Mutex<Cursor>,
+    /// The shard where the next call looks first for entries whose time has come. (Of std's type, as no matter.)
+    expired_to: AtomicUsize,
 }
+
+/// What a registry is told when it is built.
+pub(crate) struct Settings<K: 'static, V: 'static> {
+    pub(crate) clock: Box<dyn Clock>,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) lifetimes: Lifetimes<K, V>,
+    pub(crate) listeners: Listeners<K, V>,
+    pub(crate) spare_held: bool,
+    pub(crate) seeks: u32,
+}
+
+/// Entries whose time may have come that an insertion looks at.
+const WRITERS_SHARE: usize = 4;
+
+/// Entries that are looked at between two locks of a shard.
+const CHUNK: usize = 64;
 
 /// The bytes that an entry holds beyond its node.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
@@ -68,21 +94,49 @@ where
         self.shards.iter().map(|shard| &**shard).zip(&self.roots)
     }
 
-    pub(crate) fn now(&self) -> Tick {
+    /// The time, in ticks that do not wrap.
+    pub(crate) fn now(&self) -> Due {
         check::user_code();
-        Tick::at(self.clock.now())
+        ticks(self.settings.clock.now())
+    }
+
+    pub(crate) fn settings(&self) -> &Settings<K, V> {
+        &self.settings
+    }
+
+    pub(crate) fn evicted(&self) -> Evicted<K, V> {
+        Evicted::new(self.settings.listeners.is_some())
+    }
+
+    /// Tells the listener of entries that have left for want of room.
+    pub(crate) fn tell_all(&self, cause: Cause, left: Evicted<K, V>) {
+        let left = left.into_entries();
+        if !left.is_empty() {
+            self.settings.listeners.tell_all(left.into_iter().map(|entry| (cause, entry)));
+        }
     }
 
     /// A node to be published here.
     pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
         let (shard, _) = self.shard(hash);
         check::user_code();
-        let beyond = self.weigher.as_ref().map_or(0, |weigher| weigher(&key, &value));
+        let beyond = self.settings.weigher.as_ref().map_or(0, |weigher| weigher(&key, &value));
         let bytes = size_of::<Node<K, V>>().saturating_add(beyond);
         let weight = Weight::at_least(self.registrant.domain.inner().budget.weigh(bytes));
+        let now = self.now();
+        self.eras.advance(Tick::of(now));
         // ORDERING: Relaxed, as all that has to do with the mark.
-        let used = Used::new(!self.unmarked.load(std::sync::atomic::Ordering::Relaxed));
-        Draft::new(shard.queue(), hash, self.now().0, weight, used, key, value)
+        let used = self.eras.fresh(!self.unmarked.load(Ordering::Relaxed));
+        let making = Making { owner: shard.queue(), hash, stamp: Tick::of(now).0, weight, used };
+        let mut draft = Draft::new(making, key, value);
+        if self.settings.lifetimes.are_limited() {
+            let entry = (draft.key(), draft.value());
+            let now_tick = Tick::of(now);
+            if let Some((left, _)) = self.settings.lifetimes.left(entry, now_tick, now_tick, now_tick) {
+                draft.arm(now + Due::from(left));
+            }
+        }
+        draft
     }
 
     /// Publishes a draft, unless its key is taken.
@@ -91,7 +145,11 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        shard.insert(root, hash, draft)
+        let mut evicted = self.evicted();
+        let inserted = shard.insert(root, hash, draft, &mut evicted);
+        self.tell_all(Cause::Capacity, evicted);
+        self.assist(shard);
+        inserted
     }
 
     /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the one replaced; or the
@@ -106,7 +164,15 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        shard.replace(root, hash, draft, refusal)
+        let mut evicted = self.evicted();
+        let replaced = shard.replace(root, hash, draft, refusal, &mut evicted);
+        self.tell_all(Cause::Capacity, evicted);
+        let (_, old) = replaced?;
+        if let Some(old) = &old {
+            self.settings.listeners.tell(Cause::Replaced, old);
+        }
+        self.assist(shard);
+        Ok(old)
     }
 
     /// Publishes a draft with the key of `old` in its place, unless it is unlinked.
@@ -117,7 +183,14 @@ where
         refusal: Refusal,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        shard.replace_exact(root, old, draft, refusal)
+        let mut evicted = self.evicted();
+        let replaced = shard.replace_exact(root, old, draft, refusal, &mut evicted);
+        self.tell_all(Cause::Capacity, evicted);
+        if replaced.is_ok() {
+            self.settings.listeners.tell(Cause::Replaced, old);
+            self.assist(shard);
+        }
+        replaced
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`.
@@ -128,13 +201,126 @@ where
         refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, Full> {
         let (shard, root) = self.shard(hash);
-        shard.remove(root, hash, eq, refusal)
+        let removed = shard.remove(root, hash, eq, refusal)?;
+        if let Some(entry) = &removed {
+            self.settings.listeners.tell(Cause::Removed, entry);
+        }
+        Ok(removed)
     }
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
     pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: Refusal) -> Result<bool, Full> {
         let (shard, root) = self.shard(entry.hash().into());
-        Ok(!entry.is_unlinked() && shard.remove_exact(root, entry, cause, refusal)?)
+        let removed = !entry.is_unlinked() && shard.remove_exact(root, entry, cause, refusal)?;
+        if removed {
+            self.settings.listeners.tell(cause, entry);
+        }
+        Ok(removed)
+    }
+
+    /// Unlinks everything in a shard, unless there is no room for that in the backlog.
+    pub(crate) fn clear(&self, shard: &Shard<K, V>, root: &Root<K, V>) -> bool {
+        let mut cleared = self.evicted();
+        let done = shard.clear(root, &mut cleared);
+        self.tell_all(Cause::Removed, cleared);
+        done
+    }
+
+    /// Evicts up to `most` entries from a shard, as long as `excess` holds of it.
+    pub(crate) fn evict(
+        &self,
+        shard: &Shard<K, V>,
+        root: &Root<K, V>,
+        most: usize,
+        excess: impl Fn(&State<K, V>) -> bool,
+    ) -> Shed {
+        let mut evicted = self.evicted();
+        let shed = shard.evict(root, most, &mut evicted, excess);
+        self.tell_all(Cause::Capacity, evicted);
+        shed
+    }
+
+    /// What an insertion does for those that have been there for long enough.
+    #[inline]
+    fn assist(&self, shard: &Shard<K, V>) {
+        if self.settings.lifetimes.are_limited() {
+            let now = self.now();
+            if shard.counts.due.get() <= now {
+                self.expire_in(shard, now, WRITERS_SHARE);
+            }
+        }
+    }
+
+    /// Removes entries whose time has come, of up to `budget` whose time may have.
+    pub(crate) fn expire(&self, budget: usize) -> Reaped {
+        let now = self.now();
+        self.eras.advance(Tick::of(now));
+        let mut reaped = Reaped::default();
+        // ORDERING: Relaxed, a hint.
+        let first = self.expired_to.load(Ordering::Relaxed);
+        for index in first..first + self.shards.len() {
+            let shard = &self.shards[index % self.shards.len()];
+            while shard.counts.due.get() <= now && reaped.examined < budget {
+                reaped += self.expire_in(shard, now, CHUNK.min(budget - reaped.examined));
+                if reaped.stopped {
+                    return reaped;
+                }
+            }
+            // ORDERING: Relaxed, a hint.
+            self.expired_to.store(index % self.shards.len(), Ordering::Relaxed);
+            if reaped.examined >= budget {
+                break;
+            }
+        }
+        reaped
+    }
+
+    /// The same, in one shard and under a few locks.
+    fn expire_in(&self, shard: &Shard<K, V>, now: Due, most: usize) -> Reaped {
+        let mut reaped = Reaped::default();
+        let mut taken = Taken::new(shard, now, most);
+        reaped.examined = taken.len();
+        taken.judge(|entry| {
+            let (left, cause) = self.time_left(entry, Tick::of(now))?;
+            if reaped.stopped || left > 0 {
+                return Some(now + Due::from(left));
+            }
+            if self.settings.spare_held && entry.is_held() {
+                reaped.skipped += 1;
+                return Some(now + Due::from(RETRY));
+            }
+            match self.remove_exact(entry, cause, Refusal::Possible) {
+                Ok(removed) => {
+                    reaped.removed += usize::from(removed);
+                    reaped.bytes += if removed { entry.weight() } else { 0 };
+                    None
+                }
+                Err(Full) => {
+                    reaped.stopped = true;
+                    Some(now + 1)
+                }
+            }
+        });
+        reaped
+    }
+
+    /// In how many ticks an entry expires, and why.
+    fn time_left(&self, entry: &Handle<K, V>, now: Tick) -> Option<(u32, Cause)> {
+        // SAFETY: the handle holds the node.
+        let header = unsafe { &entry.node().as_ref().header };
+        let used = self.eras.last_use(&header.used, now);
+        self.settings.lifetimes.left((entry.key(), entry.value()), Tick(header.stamp), used, now)
+    }
+
+    /// Gives entries the timers that they need by the settings as of now.
+    pub(crate) fn rearm(&self, entries: &[Handle<K, V>]) {
+        let now = self.now();
+        for entry in entries {
+            if let Some((left, _)) = self.time_left(entry, Tick::of(now)) {
+                let (shard, _) = self.shard(entry.hash().into());
+                drop(Taken::of(shard, vec![(entry.clone(), now + Due::from(left))]));
+            }
+        }
     }
 }
 
@@ -150,11 +336,10 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
     /// A core with `shards` (a power of two up to 2^16) for `capacity` nodes in all.
     pub(crate) fn new(
         domain: Domain,
-        clock: Box<dyn Clock>,
-        weigher: Option<Weigher<K, V>>,
+        settings: Settings<K, V>,
         shards: usize,
         capacity: usize,
-        bound: usize,
+        bounds: Bounds,
     ) -> Self {
         let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
         domain.inner().budget.add_shards(shards);
@@ -163,15 +348,17 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             shift: 32 - shards.trailing_zeros(),
             roots: Box::default(),
             shards: Box::default(),
-            clock,
-            weigher,
-            unmarked: (bound != usize::MAX).into(),
+            eras: Eras::new(),
+            settings,
+            unmarked: bounds.are_set().into(),
             reaped_to: Mutex::new(Cursor::new()),
+            expired_to: AtomicUsize::new(0),
         }));
+        core.settings.lifetimes.track_use(&core.eras);
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let shards = tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bound))).collect();
+        let shards = tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds))).collect();
         // SAFETY: nobody else knows of the core yet.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner(core)
@@ -213,6 +400,6 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V
 unsafe fn free<K: 'static, V: 'static>(registrant: NonNull<Registrant>) {
     // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
     let core = unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) };
-    // Clock and weigher are the user's, and this may be anybody's thread.
+    // Clock, weigher and listener are the user's, and this may be anybody's thread.
     contain(|| drop(core));
 }

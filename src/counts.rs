@@ -1,7 +1,10 @@
 //! What a shard counts.
 
+use crate::listener::Cause;
 use crate::sync::AtomicU64;
 use crate::sync::atomic::Ordering;
+use crate::timers::{Due, NEVER};
+use std::sync::atomic::AtomicBool;
 
 /// Statistics, written under the lock and read without it.
 #[derive(Default)]
@@ -10,6 +13,7 @@ pub(crate) struct Counts {
     pub(crate) removed: Count,
     pub(crate) replaced: Count,
     pub(crate) reaped: Count,
+    pub(crate) expired: Count,
     pub(crate) evicted: Count,
     pub(crate) resizes: Count,
     /// Nodes in the shard.
@@ -18,6 +22,57 @@ pub(crate) struct Counts {
     pub(crate) capacity: Count,
     /// Bytes that its tables take.
     pub(crate) bytes: Count,
+    /// A resize is under way. (Of std's type, a hint.)
+    resizing: AtomicBool,
+    /// When some node may have expired. (Of std's type, as nothing but when it is looked at depends on it.)
+    pub(crate) due: NextDue,
+}
+
+pub(crate) struct NextDue(std::sync::atomic::AtomicU64);
+
+impl Default for NextDue {
+    fn default() -> Self {
+        NextDue(NEVER.into())
+    }
+}
+
+impl NextDue {
+    /// Under the shard lock.
+    pub(crate) fn set(&self, due: Due) {
+        // ORDERING: Relaxed, a hint.
+        if self.get() != due {
+            self.0.store(due, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> Due {
+        // ORDERING: Relaxed, a hint: whoever looks takes the lock, and finds what there is.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counts {
+    /// Under the shard lock.
+    pub(crate) fn set_resizing(&self, resizing: bool) {
+        // ORDERING: Relaxed, a hint.
+        self.resizing.store(resizing, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_resizing(&self) -> bool {
+        // ORDERING: Relaxed, a hint.
+        self.resizing.load(Ordering::Relaxed)
+    }
+
+    /// Where it is counted that a node left for this cause.
+    pub(crate) fn left(&self, cause: Cause) -> &Count {
+        match cause {
+            Cause::Removed => &self.removed,
+            Cause::Replaced => &self.replaced,
+            Cause::Expired | Cause::Idle => &self.expired,
+            Cause::Capacity => &self.evicted,
+            Cause::Reaped | Cause::Pressure => &self.reaped,
+        }
+    }
 }
 
 pub(crate) struct Count(AtomicU64);

@@ -4,8 +4,9 @@ use crate::check;
 use crate::domain::{Full, Refusal};
 use crate::error::BacklogFull;
 use crate::handle::Handle;
+use crate::listener::Cause;
 use crate::registry::Registry;
-use crate::shard::{Cause, NotReplaced};
+use crate::shard::NotReplaced;
 use crate::view::hash_of;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -118,7 +119,7 @@ where
             let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
             match self.core.replace_exact(&old, draft, refusal) {
                 Ok(new) => return Ok(Some(new)),
-                Err(NotReplaced::Gone) => {}
+                Err(NotReplaced::Gone(_)) => {}
                 Err(NotReplaced::Full(draft)) => return Err(BacklogFull(draft.into_parts().1)),
             }
         }

@@ -105,38 +105,53 @@ mod check;
 mod clock;
 mod core;
 mod counts;
+mod cursor;
 mod domain;
 mod error;
 mod evict;
+mod expiry;
 #[cfg(feature = "metrics")]
 mod export;
 mod fallible;
 mod handle;
 mod iter;
+mod limits;
+mod listener;
+mod locked;
 mod node;
+pub mod policy;
 mod reader;
+mod reaper;
 mod refs;
 mod registry;
 mod resize;
 mod shard;
+mod shrink;
 mod stats;
 mod sweep;
 mod sync;
 mod table;
+mod timers;
+mod usage;
 mod view;
 mod weight;
 
 pub use builder::Builder;
 pub use clock::{Clock, ManualClock, MonotonicClock};
+pub use cursor::Cursor;
 pub use domain::{
     Backlog, Cookie, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, ReclaimJob, Session, StallReport,
     StalledReader, WhenFull,
 };
 pub use error::{BacklogFull, ForeignGuard, Occupied};
 pub use handle::Handle;
-pub use iter::{Cursor, Iter};
+pub use iter::Iter;
+pub use listener::Cause;
+pub use policy::{Candidate, Policy, Verdict};
 pub use reader::Reader;
+pub use reaper::{Reaped, Reaper, Scan};
 pub use registry::Registry;
+pub use shrink::PolicyReaper;
 pub use stats::Stats;
 pub use sweep::Drain;
 pub use view::{Entry, Guard, View};

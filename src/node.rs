@@ -14,7 +14,9 @@ use crate::check;
 use crate::domain::RetireQueue;
 use crate::refs::Refs;
 use crate::sync::atomic::Ordering;
-use crate::sync::{self, AtomicPtr, AtomicU32};
+use crate::sync::{self, AtomicPtr};
+use crate::timers::{Armed, Due, NEVER};
+use crate::usage::Used;
 use crate::weight::Weight;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,11 +31,15 @@ pub(crate) struct Header {
     /// The low half of the key's hash: what the table needs to place the node anew when it is resized.
     pub(crate) hash: u32,
     /// When the node was inserted, in [ticks](crate::clock::Tick).
-    pub(crate) stamp: AtomicU32,
+    pub(crate) stamp: u32,
     /// The bytes that it counts for.
     pub(crate) weight: Weight,
     pub(crate) used: Used,
+    pub(crate) armed: Armed,
 }
+
+#[cfg(all(target_pointer_width = "64", not(loom)))]
+const _: () = assert!(size_of::<Header>() == 24);
 
 impl Header {
     pub(crate) fn owner(&self) -> NonNull<RetireQueue> {
@@ -57,35 +63,6 @@ impl Header {
     pub(crate) fn set_next(&self, next: *mut Header) {
         // ORDERING: Relaxed. Publishing the list releases it.
         self.link.store(next.cast(), Ordering::Relaxed);
-    }
-}
-
-/// Whether an entry was used since the last look at it by whoever evicts. It orders nothing, and nothing but the choice of
-/// what to evict depends on it: it is of std's type, which the model checker does not see.
-pub(crate) struct Used(std::sync::atomic::AtomicBool);
-
-impl Used {
-    pub(crate) fn new(used: bool) -> Self {
-        Used(std::sync::atomic::AtomicBool::new(used))
-    }
-
-    /// For readers: a store at the first use since the last look, and none at those that follow.
-    #[inline]
-    pub(crate) fn touch(&self) {
-        // ORDERING: Relaxed, see the type.
-        if !self.0.load(Ordering::Relaxed) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes the mark away. True if there was one.
-    pub(crate) fn clear(&self) -> bool {
-        // ORDERING: Relaxed, see the type. A use at this very moment may be lost.
-        let used = self.0.load(Ordering::Relaxed);
-        if used {
-            self.0.store(false, Ordering::Relaxed);
-        }
-        used
     }
 }
 
@@ -131,48 +108,75 @@ impl<K, V> Node<K, V> {
 }
 
 /// A node that nobody else knows of yet. Dropping it drops key and value.
-pub(crate) struct Draft<K, V>(NonNull<Node<K, V>>);
+pub(crate) struct Draft<K, V> {
+    node: NonNull<Node<K, V>>,
+    /// When it is to be looked at because it may have expired.
+    due: Due,
+}
+
+/// What a node is made with, beside key and value.
+pub(crate) struct Making<'q> {
+    pub(crate) owner: &'q RetireQueue,
+    pub(crate) hash: u64,
+    pub(crate) stamp: u32,
+    pub(crate) weight: Weight,
+    pub(crate) used: u8,
+}
 
 impl<K, V> Draft<K, V> {
     /// A node with two references: the table's, and one for the handle that its creator gets.
-    pub(crate) fn new(
-        owner: &RetireQueue,
-        hash: u64,
-        stamp: u32,
-        weight: Weight,
-        used: Used,
-        key: K,
-        value: V,
-    ) -> Self {
+    pub(crate) fn new(making: Making<'_>, key: K, value: V) -> Self {
+        let Making { owner, hash, stamp, weight, used } = making;
         let node = Box::new(Node {
             header: Header {
                 link: AtomicPtr::new(ptr::from_ref(owner).cast_mut().cast()),
                 refs: Refs::new(2),
                 hash: hash as u32,
-                stamp: AtomicU32::new(stamp),
+                stamp,
                 weight,
-                used,
+                used: Used::new(used),
+                armed: Armed::new(NEVER),
             },
             key: ManuallyDrop::new(key),
             value: ManuallyDrop::new(value),
         });
-        Draft(NonNull::from(Box::leak(node)))
+        Draft { node: NonNull::from(Box::leak(node)), due: NEVER }
+    }
+
+    /// Sets when it is to be looked at (W1).
+    pub(crate) fn arm(&mut self, due: Due) {
+        self.due = due;
+        self.header().armed.set(due);
+    }
+
+    pub(crate) fn due(&self) -> Due {
+        self.due
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the draft owns the node.
+        &unsafe { self.node.as_ref() }.header
+    }
+
+    pub(crate) fn value(&self) -> &V {
+        // SAFETY: the draft owns the node.
+        unsafe { self.node.as_ref() }.value()
     }
 
     pub(crate) fn key(&self) -> &K {
         // SAFETY: the draft owns the node.
-        unsafe { self.0.as_ref() }.key()
+        unsafe { self.node.as_ref() }.key()
     }
 
     /// Gives the draft up: its node is about to be published.
     pub(crate) fn published(self) -> NonNull<Node<K, V>> {
-        ManuallyDrop::new(self).0
+        ManuallyDrop::new(self).node
     }
 
     /// Takes the draft apart.
     pub(crate) fn into_parts(self) -> (K, V) {
         // SAFETY: the draft is given up, and nobody else knows of the node.
-        unsafe { Self::unbuild(ManuallyDrop::new(self).0) }
+        unsafe { Self::unbuild(ManuallyDrop::new(self).node) }
     }
 
     /// # Safety
@@ -189,7 +193,7 @@ impl<K, V> Draft<K, V> {
 impl<K, V> Drop for Draft<K, V> {
     fn drop(&mut self) {
         // SAFETY: the draft owns the node, and is dropped once.
-        drop(unsafe { Self::unbuild(self.0) });
+        drop(unsafe { Self::unbuild(self.node) });
     }
 }
 

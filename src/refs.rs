@@ -88,6 +88,12 @@ impl Refs {
         self.0.load(Ordering::Relaxed) & UNLINKED != 0
     }
 
+    /// Whether there are more than so many references, at this moment.
+    pub(crate) fn is_more_than(&self, references: u32) -> bool {
+        // ORDERING: Relaxed. A hint: the count may change at once.
+        self.0.load(Ordering::Relaxed) / ONE > references
+    }
+
     /// Whether nobody holds a reference. Stable once true (R2).
     pub(crate) fn is_zero(&self) -> bool {
         // ORDERING: Relaxed. Called for nodes of a retire queue, whose `swap` has acquired all that happened to them.

@@ -6,8 +6,8 @@ use crate::core::CoreOwner;
 use crate::domain::{Domain, DomainGuard, Refusal, granted};
 use crate::error::{ForeignGuard, Occupied};
 use crate::handle::Handle;
+use crate::listener::Cause;
 use crate::reader::Reader;
-use crate::shard::Cause;
 use crate::stats::Stats;
 use crate::view::{Guard, View, hash_of};
 use ahash::RandomState;
@@ -254,6 +254,33 @@ where
         granted(self.core.remove_exact(entry, Cause::Removed, Refusal::Impossible))
     }
 
+    /// Replaces this very entry by one with another value, if it is still in the registry.
+    ///
+    /// # Errors
+    ///
+    /// The value, if the entry has left the registry, or is of another.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// let first = registry.insert("a", 1).unwrap();
+    /// let second = registry.replace_handle(&first, 2).unwrap();
+    /// assert_eq!(registry.replace_handle(&first, 3).unwrap_err(), 3);
+    /// assert_eq!(*second, 2);
+    /// ```
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn replace_handle(&self, entry: &Handle<K, V>, value: V) -> Result<Handle<K, V>, V>
+    where
+        K: Clone,
+    {
+        let draft = self.core.draft(entry.hash().into(), entry.key().clone(), value);
+        self.core
+            .replace_exact(entry, draft, Refusal::Impossible)
+            .map_err(|rejected| rejected.into_draft().into_parts().1)
+    }
+
     /// Removes all entries, a shard at a time: each shard is emptied at one instant. (Or, if the domain's backlog has a
     /// limit and too little room for all of a shard, entry by entry, as by [`retain`](Self::retain).)
     ///
@@ -261,7 +288,7 @@ where
     ///
     /// Takes the lock of every shard, one after another, for a few instructions each.
     pub fn clear(&self) {
-        let emptied = self.core.shards().filter(|(shard, root)| shard.clear(root)).count();
+        let emptied = self.core.shards().filter(|(shard, root)| self.core.clear(shard, root)).count();
         if emptied < self.core.shards().len() {
             self.retain(|_, _| false);
         }

@@ -5,9 +5,10 @@
 use crate::bucket::Tag;
 use crate::counts::Counts;
 use crate::domain::{Allowance, Domain};
-use crate::evict::Hand;
+use crate::evict::{Bounds, Hand};
 use crate::node::Node;
 use crate::table::{Root, Table};
+use crate::timers::Timers;
 use std::ptr::NonNull;
 
 /// What the lock guards.
@@ -21,9 +22,9 @@ pub(crate) struct State<K, V> {
     pub(crate) floor: usize,
     /// The bytes that they count for.
     pub(crate) weight: u64,
-    /// The most nodes that the shard takes before it evicts one for another.
-    pub(crate) bound: usize,
+    pub(crate) bounds: Bounds,
     pub(crate) hand: Hand<K, V>,
+    pub(crate) timers: Timers,
     /// Room in the domain's backlog for what leaves the shard.
     pub(crate) allowance: Allowance,
     /// A table that the root has left, to be retired without the lock.
@@ -119,6 +120,7 @@ where
     pub(crate) fn measure(&self, counts: &Counts) {
         let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
         counts.capacity.set(Table::<K, V>::limit(self.newest().buckets()) as u64);
+        counts.set_resizing(self.resize.is_some());
         counts.bytes.set((self.table.bytes() + next) as u64);
     }
 

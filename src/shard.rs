@@ -14,17 +14,16 @@
 
 use crate::check;
 use crate::counts::Counts;
-use crate::domain::{
-    Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, set_shard_locked, shard_locked,
-};
-use crate::evict::Hand;
+use crate::domain::{Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, shard_locked};
+use crate::evict::{Bounds, Evicted, Hand};
 use crate::handle::Handle;
+use crate::listener::Cause;
+use crate::locked::{Locked, NoRoom};
 use crate::node::{Draft, Node};
 use crate::resize::{Site, State, retire_table};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use crate::table::{Position, Root, Table};
-use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
+use crate::timers::Timers;
 use std::ptr::NonNull;
 
 /// The writers' side of a shard. The first field is what nodes know as their owner.
@@ -35,19 +34,20 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     pub(crate) counts: Counts,
 }
 
-/// Why a node leaves the registry.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    Removed,
-    Reaped,
-}
-
 /// Why an entry was not replaced by a draft.
 pub(crate) enum NotReplaced<K: 'static, V: 'static> {
     /// It has left the table.
-    Gone,
+    Gone(Draft<K, V>),
     /// There is no room in the backlog.
     Full(Draft<K, V>),
+}
+
+impl<K, V> NotReplaced<K, V> {
+    pub(crate) fn into_draft(self) -> Draft<K, V> {
+        match self {
+            NotReplaced::Gone(draft) | NotReplaced::Full(draft) => draft,
+        }
+    }
 }
 
 /// A draft whose key is taken, and by whom.
@@ -60,106 +60,20 @@ pub(crate) struct Rejected<K: 'static, V: 'static> {
 ///
 /// # Safety
 ///
-/// The node is in a table, whose shard's lock the caller holds (S1).
-unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> {
+/// The node is in a table, whose shard's lock the caller holds (S1); or the caller holds the table's reference.
+pub(crate) unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> {
     // SAFETY: S1.
     unsafe { node.as_ref() }.header.refs.get();
     // SAFETY: the reference just taken is the handle's.
     unsafe { Handle::from_reference(node) }
 }
 
-/// The shard lock, held (S2).
-pub(crate) struct Locked<'s, K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
-    shard: &'s Shard<K, V>,
-    /// A place in the backlog that this thread has made room for, of so many bytes.
-    place: Option<u64>,
-    /// The allowance was used up, and filled again: it is time to reclaim something.
-    due: bool,
-}
-
-impl<K, V> Locked<'_, K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    /// Takes a place in the backlog for `node`, which is about to be unlinked.
-    ///
-    /// # Safety
-    ///
-    /// The node is in the table (S1).
-    pub(crate) unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
-        // SAFETY: S1.
-        let bytes = unsafe { node.as_ref() }.header.weight.bytes();
-        if let Some(place) = self.place.take_if(|place| *place >= bytes) {
-            self.shard.domain().inner().budget.give_back(Backlog::of(0, place - bytes));
-            return Ok(());
-        }
-        if self.state.allowance.spend(bytes) {
-            return Ok(());
-        }
-        self.due = true;
-        let budget = &self.shard.domain().inner().budget;
-        if budget.refill(&mut self.state.allowance, bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
-    }
-}
-
-impl<K, V> Deref for Locked<'_, K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    type Target = State<K, V>;
-
-    fn deref(&self) -> &State<K, V> {
-        &self.state
-    }
-}
-
-impl<K, V> DerefMut for Locked<'_, K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    fn deref_mut(&mut self) -> &mut State<K, V> {
-        &mut self.state
-    }
-}
-
-impl<K, V> Drop for Locked<'_, K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    fn drop(&mut self) {
-        if let Some(bytes) = self.place.take() {
-            // The node for which it was has gone another way.
-            self.shard.domain().inner().budget.give_back(Backlog::one(bytes));
-        }
-        let outgoing = self.state.outgoing.take();
-        self.shard.counts.live.set(self.state.live as u64);
-        set_shard_locked(false);
-        // SAFETY: not used below, and dropped once.
-        unsafe { ManuallyDrop::drop(&mut self.state) };
-        if let Some(table) = outgoing {
-            retire_table(self.shard.domain(), table);
-        }
-    }
-}
-
-/// There is no room in the domain's backlog for an object of so many bytes, unless somebody makes it.
-pub(crate) struct NoRoom(pub(crate) u64);
-
 impl<K, V> Shard<K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>, bound: usize) -> Self {
+    pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>, bounds: Bounds) -> Self {
         let floor = table.buckets();
         // SAFETY: the registrant is there (it is being built).
         let allowance = unsafe { registrant.as_ref() }.domain.inner().budget.first_allowance();
@@ -169,8 +83,9 @@ where
             live: 0,
             floor,
             weight: 0,
-            bound,
+            bounds,
             hand: Hand::default(),
+            timers: Timers::default(),
             allowance,
             outgoing: None,
         };
@@ -196,13 +111,16 @@ where
     }
 
     pub(crate) fn lock(&self) -> Locked<'_, K, V> {
-        assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
-        let state = ManuallyDrop::new(self.state.lock());
-        set_shard_locked(true);
-        Locked { state, shard: self, place: None, due: false }
+        self.lock_with_place(None)
     }
 
-    /// Lets go of the lock, makes room for a node of so many bytes, and takes the lock again: everything may have changed.
+    fn lock_with_place(&self, place: Option<u64>) -> Locked<'_, K, V> {
+        assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
+        Locked::new(self, self.state.lock(), place)
+    }
+
+    /// Lets go of the lock, makes room in the backlog for a node of so many bytes, and takes the lock again: everything may
+    /// have changed.
     pub(crate) fn lock_with_room(
         &self,
         locked: Locked<'_, K, V>,
@@ -211,9 +129,7 @@ where
     ) -> Result<Locked<'_, K, V>, Full> {
         drop(locked);
         self.domain().inner().make_room(bytes, refusal)?;
-        let mut locked = self.lock();
-        locked.place = Some(bytes);
-        Ok(locked)
+        Ok(self.lock_with_place(Some(bytes)))
     }
 
     /// Publishes a draft, unless its key is taken.
@@ -222,6 +138,7 @@ where
         root: &Root<K, V>,
         hash: u64,
         draft: Draft<K, V>,
+        evicted: &mut Evicted<K, V>,
     ) -> Result<Handle<K, V>, Rejected<K, V>>
     where
         K: Eq,
@@ -233,18 +150,18 @@ where
             if let Some((_, holder)) = holder {
                 // SAFETY: S1.
                 let holder = unsafe { handle_on(holder) };
-                drop(locked);
-                self.domain().inner().assist(false);
+                locked.finish();
                 return Err(Rejected { draft, holder });
             }
-            match self.room_for_one(&mut locked, root) {
-                Ok(victim) => return Ok(self.publish(locked, root, table, hash, draft, victim)),
-                Err(NoRoom(bytes)) => locked = granted(self.lock_with_room(locked, bytes, Refusal::Impossible)),
+            let weight = draft.header().weight.bytes();
+            if locked.has_room(weight, None) {
+                return Ok(self.publish(locked, root, table, hash, draft));
             }
+            locked = self.make_room(locked, root, weight, None, evicted);
         }
     }
 
-    /// Publishes a draft in the newest table, and retires a victim that made room for it.
+    /// Publishes a draft in the newest table.
     fn publish(
         &self,
         mut locked: Locked<'_, K, V>,
@@ -252,46 +169,41 @@ where
         table: Table<K, V>,
         hash: u64,
         draft: Draft<K, V>,
-        victim: Option<NonNull<Node<K, V>>>,
     ) -> Handle<K, V> {
+        locked.arm(draft.due(), hash as u32, &self.counts);
         let node = draft.published();
         // SAFETY: a draft is made with a reference for this handle.
         let handle = unsafe { Handle::from_reference(node) };
         locked.publish(table, hash, node, self.site(root));
-        if let Some(victim) = victim {
-            // SAFETY: admitted and unlinked under this lock, by `room_for_one`.
-            unsafe { self.retire(locked, victim) };
-        } else {
-            drop(locked);
-            self.domain().inner().assist(false);
-        }
+        locked.finish();
         handle
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the old entry; or the
-    /// draft, if it is refused.
+    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old one;
+    /// or the draft, if it is refused.
+    #[allow(clippy::type_complexity)]
     pub(crate) fn replace(
         &self,
         root: &Root<K, V>,
         hash: u64,
         draft: Draft<K, V>,
         refusal: Refusal,
-    ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
+        evicted: &mut Evicted<K, V>,
+    ) -> Result<(Handle<K, V>, Option<Handle<K, V>>), Draft<K, V>>
     where
         K: Eq,
     {
         let mut locked = self.lock();
         loop {
             let table = locked.table_for(hash, self.site(root));
-            let Some((position, old)) = table.locate(hash, |found| check::eq(|| found.key() == draft.key())) else {
-                match self.room_for_one(&mut locked, root) {
-                    Ok(victim) => drop(self.publish(locked, root, table, hash, draft, victim)),
-                    Err(NoRoom(bytes)) => {
-                        locked = granted(self.lock_with_room(locked, bytes, Refusal::Impossible));
-                        continue;
-                    }
-                }
-                return Ok(None);
+            let found = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
+            let (weight, old) = (draft.header().weight.bytes(), found.map(|(_, old)| old));
+            if !locked.has_room(weight, old) {
+                locked = self.make_room(locked, root, weight, old, evicted);
+                continue;
+            }
+            let Some((position, old)) = found else {
+                return Ok((self.publish(locked, root, table, hash, draft), None));
             };
             // SAFETY: S1.
             if let Err(NoRoom(bytes)) = unsafe { locked.admit(old) } {
@@ -304,8 +216,8 @@ where
             // SAFETY: S1.
             let handle = unsafe { handle_on(old) };
             // SAFETY: the position is that of `old`, under this lock; there is room for it.
-            drop(unsafe { self.swap(locked, table, position, old, draft) });
-            return Ok(Some(handle));
+            let new = unsafe { self.swap(locked, table, position, old, draft) };
+            return Ok((new, Some(handle)));
         }
     }
 
@@ -316,15 +228,21 @@ where
         old: &Handle<K, V>,
         draft: Draft<K, V>,
         refusal: Refusal,
+        evicted: &mut Evicted<K, V>,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let mut locked = self.lock();
         loop {
             let table = locked.table_for(old.hash().into(), self.site(root));
             let Some(position) = table.locate_exact(old.node()) else {
-                return Err(NotReplaced::Gone);
+                return Err(NotReplaced::Gone(draft));
             };
+            let (weight, node) = (draft.header().weight.bytes(), old.node());
+            if !locked.has_room(weight, Some(node)) {
+                locked = self.make_room(locked, root, weight, Some(node), evicted);
+                continue;
+            }
             // SAFETY: S1.
-            if let Err(NoRoom(bytes)) = unsafe { locked.admit(old.node()) } {
+            if let Err(NoRoom(bytes)) = unsafe { locked.admit(node) } {
                 match self.lock_with_room(locked, bytes, refusal) {
                     Ok(again) => locked = again,
                     Err(Full) => return Err(NotReplaced::Full(draft)),
@@ -332,7 +250,7 @@ where
                 continue;
             }
             // SAFETY: the position is that of `old`, under this lock; there is room for it.
-            return Ok(unsafe { self.swap(locked, table, position, old.node(), draft) });
+            return Ok(unsafe { self.swap(locked, table, position, node, draft) });
         }
     }
 
@@ -349,14 +267,16 @@ where
         old: NonNull<Node<K, V>>,
         draft: Draft<K, V>,
     ) -> Handle<K, V> {
+        let header = draft.header();
+        locked.arm(draft.due(), header.hash, &self.counts);
+        locked.weight += header.weight.bytes();
         let node = draft.published();
         table.swap(position, node);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
-        // SAFETY: published just now, S1.
-        locked.weight += unsafe { node.as_ref() }.header.weight.bytes();
         // SAFETY: unlinked by the swap, S1.
-        unsafe { self.retire(locked, old) };
+        unsafe { locked.discard(old) };
+        locked.finish();
         // SAFETY: a draft is made with a reference for this handle.
         unsafe { Handle::from_reference(node) }
     }
@@ -417,38 +337,19 @@ where
 
     /// # Safety
     ///
-    /// As for [`retire`](Self::retire).
+    /// As for [`Locked::discard`].
     unsafe fn removed(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>, cause: Cause) {
         locked.live -= 1;
-        match cause {
-            Cause::Removed => self.counts.removed.add(1),
-            Cause::Reaped => self.counts.reaped.add(1),
-        }
+        self.counts.left(cause).add(1);
         locked.shrink_if_sparse(&self.counts);
         // SAFETY: the caller's promise.
-        unsafe { self.retire(locked, node) }
-    }
-
-    /// Lets go of the lock and retires a node that was unlinked under it.
-    ///
-    /// # Safety
-    ///
-    /// `node` was admitted to the backlog and unlinked by the caller, under `locked` (S3).
-    pub(crate) unsafe fn retire(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>) {
-        // SAFETY: the table's reference is still in it.
-        let header = unsafe { &node.as_ref().header };
-        header.refs.set_unlinked();
-        locked.weight -= header.weight.bytes();
-        let due = locked.due;
-        drop(locked);
-        // SAFETY: S3. The caller borrows the registry, which keeps the registrant.
-        unsafe { self.queue.push(List::one(node.cast())) };
-        self.domain().inner().assist(due);
+        unsafe { locked.discard(node) };
+        locked.finish();
     }
 
     /// Unlinks everything, by putting an empty table at the root. False if there is no room for all of it in the backlog:
     /// then nothing is done.
-    pub(crate) fn clear(&self, root: &Root<K, V>) -> bool {
+    pub(crate) fn clear(&self, root: &Root<K, V>, cleared: &mut Evicted<K, V>) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
         if state.live == 0 {
@@ -464,6 +365,7 @@ where
         root.store(empty);
         self.counts.removed.add(amount.objects);
         (state.live, state.weight) = (0, 0);
+        state.timers = Timers::default();
         state.measure(&self.counts);
         drop(locked);
         let mut list = List::new();
@@ -471,6 +373,8 @@ where
         old.visit_all(&mut |node| {
             // SAFETY: the table's reference is still in it.
             unsafe { node.as_ref() }.header.refs.set_unlinked();
+            // SAFETY: as before.
+            cleared.push(|| unsafe { handle_on(node) });
             list.push(node.cast());
         });
         // SAFETY: S3; the registry is borrowed.

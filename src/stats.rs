@@ -22,6 +22,8 @@ pub struct Stats {
     pub replaced: u64,
     /// Entries removed by a reaper.
     pub reaped: u64,
+    /// Entries whose time had come: too old, or not used for too long.
+    pub expired: u64,
     /// Entries evicted, for want of room for others or by [`evict`](crate::Registry::evict) and its like.
     pub evicted: u64,
     /// Entries destroyed.
@@ -31,6 +33,8 @@ pub struct Stats {
     pub backlog: u64,
     /// Drops of keys or values that panicked.
     pub drop_panics: u64,
+    /// Calls of the [listener](crate::Builder::listener) that panicked.
+    pub listener_panics: u64,
     /// Resizes of a shard's table that were begun.
     pub resizes: u64,
     /// The domain's figures, which registries of one domain share.
@@ -48,7 +52,8 @@ impl Stats {
         // counted as being where it comes from.
         let freed = registrant.freed.load(Ordering::Relaxed);
         let drop_panics = registrant.panics.load(Ordering::Relaxed);
-        let mut stats = Stats { freed, drop_panics, ..Stats::default() };
+        let listener_panics = core.settings().listeners.panics();
+        let mut stats = Stats { freed, drop_panics, listener_panics, ..Stats::default() };
         for (shard, _) in core.shards() {
             let counts = &shard.counts;
             stats.live += counts.live.get();
@@ -56,10 +61,11 @@ impl Stats {
             stats.replaced += counts.replaced.get();
             stats.reaped += counts.reaped.get();
             stats.evicted += counts.evicted.get();
+            stats.expired += counts.expired.get();
             stats.inserted += counts.inserted.get();
             stats.resizes += counts.resizes.get();
         }
-        let left = stats.removed + stats.replaced + stats.reaped + stats.evicted;
+        let left = stats.removed + stats.replaced + stats.reaped + stats.expired + stats.evicted;
         stats.backlog = left.saturating_sub(freed);
         stats.domain = registrant.domain.stats();
         stats
@@ -68,12 +74,12 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { live, inserted, removed, replaced, reaped, evicted, freed, backlog, .. } = self;
+        let Stats { live, inserted, removed, replaced, reaped, expired, evicted, freed, backlog, .. } = self;
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, resizes {}; domain: {}",
-            self.drop_panics, self.resizes, self.domain
+             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, listener panics {}, resizes {}; domain: {}",
+            self.drop_panics, self.listener_panics, self.resizes, self.domain
         )
     }
 }

@@ -4,12 +4,14 @@
 
 use crate::check;
 use crate::clock::Tick;
+use crate::cursor::Cursor;
 use crate::domain::{Full, Refusal, granted};
 use crate::error::BacklogFull;
 use crate::handle::Handle;
-use crate::iter::Cursor;
+use crate::listener::Cause;
+use crate::policy::{self, Candidate, Policy, Verdict};
+use crate::reaper::{Reaped, Scan};
 use crate::registry::Registry;
-use crate::shard::Cause;
 use crate::view::Entry;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -18,14 +20,24 @@ use std::time::Duration;
 /// Entries between two critical sections, about.
 const CHUNK: usize = 64;
 
-/// What became of a chunk.
-struct Swept {
-    seen: usize,
-    removed: usize,
-    /// A removal was refused for want of room in the backlog.
-    full: bool,
-    /// How the sweep goes on.
+/// What is to become of an entry.
+pub(crate) type Judge<'j, K, V> = dyn FnMut(&Candidate<'_, K, V>) -> Verdict + 'j;
+
+fn keeps(keep: bool) -> Verdict {
+    if keep { Verdict::Keep } else { Verdict::Remove }
+}
+
+/// How a sweep removes, and what it has done.
+struct Sweep {
+    cause: Cause,
     refusal: Refusal,
+    reaped: Reaped,
+}
+
+impl Sweep {
+    fn new(cause: Cause, refusal: Refusal) -> Self {
+        Sweep { cause, refusal, reaped: Reaped::default() }
+    }
 }
 
 impl<K, V, S> Registry<K, V, S>
@@ -92,11 +104,9 @@ where
     ///
     /// Works in chunks: critical sections and locks are short, however large the registry is.
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
-        let (mut cursor, mut refusal) = (Cursor::new(), Refusal::Impossible);
+        let (mut cursor, mut sweep) = (Cursor::new(), Sweep::new(Cause::Removed, Refusal::Impossible));
         while !cursor.is_done() {
-            let how = (Cause::Removed, refusal);
-            let swept = self.sweep(None, &mut cursor, CHUNK, how, &mut |entry| !keep(entry.key(), entry.value()));
-            refusal = swept.refusal;
+            self.sweep(None, &mut cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
         }
         self.settle();
     }
@@ -130,17 +140,15 @@ where
         cursor: &mut Cursor,
         mut keep: impl FnMut(&K, &V) -> bool,
     ) -> Result<usize, BacklogFull<usize>> {
-        let mut removed = 0;
-        while !cursor.is_done() {
-            let how = (Cause::Removed, Refusal::Possible);
-            let swept = self.sweep(None, cursor, CHUNK, how, &mut |entry| !keep(entry.key(), entry.value()));
-            removed += swept.removed;
-            if swept.full {
-                return Err(BacklogFull(removed));
-            }
+        let mut sweep = Sweep::new(Cause::Removed, Refusal::Possible);
+        while !cursor.is_done() && !sweep.reaped.stopped {
+            self.sweep(None, cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
+        }
+        if sweep.reaped.stopped {
+            return Err(BacklogFull(sweep.reaped.removed));
         }
         self.settle();
-        Ok(removed)
+        Ok(sweep.reaped.removed)
     }
 
     /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
@@ -151,7 +159,7 @@ where
 
     /// Examines up to about `budget` entries, from where the last call of this method (or of
     /// [`reap_older_than`](Self::reap_older_than)) stopped, each once at the most unless its shard is resized, and
-    /// removes those for which `condition` holds. Returns how many were removed, which count as reaped.
+    /// removes those for which `condition` holds, which count as reaped.
     ///
     /// `condition` runs in a critical section, but under no lock. If the domain's backlog is full, and its policy is not
     /// to grow, it stops before the budget is used up.
@@ -159,12 +167,15 @@ where
     /// # Progress
     ///
     /// As [`retain`](Self::retain).
-    pub fn reap_if(&self, budget: usize, mut condition: impl FnMut(Entry<'_, K, V>) -> bool) -> usize {
-        self.reap(budget, &mut condition)
+    pub fn reap_if(&self, budget: usize, mut condition: impl FnMut(Entry<'_, K, V>) -> bool) -> Reaped {
+        self.reap_around(budget, &mut |candidate| keeps(!condition(candidate.entry())))
     }
 
     /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does. Ages have a
     /// resolution of 17 ms: an entry goes when it is older than `age`, for certain when it is older by 34 ms.
+    ///
+    /// It looks at all entries. A registry with a [`max_age`](crate::Builder::max_age) looks at those alone that have
+    /// reached it.
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -175,75 +186,121 @@ where
     /// registry.insert("old", ()).unwrap();
     /// clock.advance(Duration::from_secs(60));
     /// registry.insert("new", ()).unwrap();
-    /// assert_eq!(registry.reap_older_than(Duration::from_secs(30), usize::MAX), 1);
+    /// assert_eq!(registry.reap_older_than(Duration::from_secs(30), usize::MAX).removed, 1);
     /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
     /// ```
-    pub fn reap_older_than(&self, age: Duration, budget: usize) -> usize {
-        let Some(ticks) = Tick::spanning(age) else { return 0 };
-        let now = self.core.now();
-        self.reap(budget, &mut |entry| now.since(Tick(entry.stamp())) > ticks)
+    pub fn reap_older_than(&self, age: Duration, budget: usize) -> Reaped {
+        let policy = policy::older_than(age);
+        self.reap_around(budget, &mut |candidate| policy.judge(candidate))
     }
 
-    fn reap(&self, budget: usize, condition: &mut dyn FnMut(Entry<'_, K, V>) -> bool) -> usize {
-        // Copied: no lock is held while `condition` runs. Two reapers at a time go over the same ground, which is a
-        // waste and nothing worse.
+    /// Examines up to about [`scan.nr_to_scan`](Scan::nr_to_scan) entries from where `scan` stands, and does with each as
+    /// `policy` says. At the end of the registry it stops; the next call begins anew. What is removed counts as reaped.
+    ///
+    /// ```
+    /// use epoch_registry::{Registry, Scan, policy};
+    ///
+    /// let registry = Registry::new();
+    /// let held = registry.insert(0, "held").unwrap();
+    /// (1..1000).for_each(|key| drop(registry.insert(key, "not held").unwrap()));
+    ///
+    /// let policy = policy::unless_held(policy::when::<i32, &str>(|entry| entry.key() % 2 == 0));
+    /// let reaped = registry.reap_by(&policy, &mut Scan::new(usize::MAX));
+    /// assert_eq!((reaped.examined, reaped.removed, reaped.skipped), (1000, 499, 1));
+    /// assert!(!held.is_unlinked());
+    /// ```
+    ///
+    /// # Progress
+    ///
+    /// As [`retain`](Self::retain).
+    pub fn reap_by(&self, policy: &impl Policy<K, V>, scan: &mut Scan) -> Reaped {
+        self.reap_from(scan, Cause::Reaped, &mut |candidate| policy.judge(candidate))
+    }
+
+    /// The same, from where the last call of this or of [`reap_if`](Self::reap_if) stopped, and once around at the most.
+    pub(crate) fn reap_round(&self, policy: &impl Policy<K, V>, budget: usize) -> Reaped {
+        self.reap_around(budget, &mut |candidate| policy.judge(candidate))
+    }
+
+    pub(crate) fn reap_from(&self, scan: &mut Scan, cause: Cause, judge: &mut Judge<'_, K, V>) -> Reaped {
+        if scan.cursor.is_done() {
+            scan.cursor = Cursor::new();
+        }
+        let mut sweep = Sweep::new(cause, Refusal::Possible);
+        while !scan.cursor.is_done() && sweep.reaped.examined < scan.nr_to_scan && !sweep.reaped.stopped {
+            let budget = CHUNK.min(scan.nr_to_scan - sweep.reaped.examined);
+            self.sweep(None, &mut scan.cursor, budget, &mut sweep, judge);
+        }
+        if sweep.reaped.removed > 0 {
+            self.settle();
+        }
+        sweep.reaped
+    }
+
+    fn reap_around(&self, budget: usize, judge: &mut Judge<'_, K, V>) -> Reaped {
+        // Copied: no lock is held while `judge` runs. Two reapers at a time go over the same ground, which is a waste and
+        // nothing worse.
         let start = *self.core.reaped_to.lock();
         let mut cursor = start;
-        let (mut seen, mut reaped) = (0, 0);
+        let mut sweep = Sweep::new(Cause::Reaped, Refusal::Possible);
         // Once around, to where it started.
         let mut end = None;
-        while seen < budget {
+        while sweep.reaped.examined < budget && !sweep.reaped.stopped {
             if cursor.is_done() && end.is_none() {
                 (end, cursor) = (Some(start), Cursor::new());
             }
             if end.is_some_and(|end| !cursor.is_before(end)) {
                 break;
             }
-            let how = (Cause::Reaped, Refusal::Possible);
-            let swept = self.sweep(end, &mut cursor, CHUNK.min(budget - seen), how, condition);
-            seen += swept.seen;
-            reaped += swept.removed;
-            if swept.full {
-                break;
-            }
+            let budget = CHUNK.min(budget - sweep.reaped.examined);
+            self.sweep(end, &mut cursor, budget, &mut sweep, judge);
         }
         *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
-        if reaped > 0 {
+        if sweep.reaped.removed > 0 {
             self.settle();
         }
-        reaped
+        sweep.reaped
     }
 
-    /// One chunk: judges entries in a critical section, and removes those `condemned` after it, since a guard held
-    /// through a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it
-    /// was.
+    /// One chunk: judges entries in a critical section, and removes those condemned after it, since a guard held through
+    /// a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it was.
     fn sweep(
         &self,
         end: Option<Cursor>,
         cursor: &mut Cursor,
         budget: usize,
-        (cause, refusal): (Cause, Refusal),
-        condemned: &mut dyn FnMut(Entry<'_, K, V>) -> bool,
-    ) -> Swept {
-        let mut victims = Vec::new();
+        sweep: &mut Sweep,
+        judge: &mut Judge<'_, K, V>,
+    ) {
+        let (mut victims, mut rotated, mut skipped) = (Vec::new(), 0, 0);
         let mut next = *cursor;
-        let seen = self.scan_to(end, &mut next, budget, |entry| {
-            if condemned(entry) {
-                victims.extend(entry.handle());
-            }
-        });
-        let mut swept = Swept { seen, removed: 0, full: false, refusal };
+        let now = Tick::of(self.core.now());
+        sweep.reaped.examined +=
+            self.scan_to(end, &mut next, budget, |entry| match judge(&Candidate::new(entry, &self.core, now)) {
+                Verdict::Remove => victims.extend(entry.handle()),
+                Verdict::Keep => {}
+                Verdict::Rotate => {
+                    entry.header().used.clear();
+                    rotated += 1;
+                }
+                Verdict::Skip => skipped += 1,
+            });
+        sweep.reaped.rotated += rotated;
+        sweep.reaped.skipped += skipped;
         for victim in &victims {
-            match self.remove_in_sweep(victim, cause, &mut swept.refusal) {
-                Ok(removed) => swept.removed += usize::from(removed),
+            match self.remove_in_sweep(victim, sweep.cause, &mut sweep.refusal) {
+                Ok(true) => {
+                    sweep.reaped.removed += 1;
+                    sweep.reaped.bytes += victim.weight();
+                }
+                Ok(false) => {}
                 Err(Full) => {
-                    swept.full = true;
-                    return swept;
+                    sweep.reaped.stopped = true;
+                    return;
                 }
             }
         }
         *cursor = next;
-        swept
     }
 
     /// Removes an entry, and sees to it that those that follow do not wait for room if this one did, and in vain: a
@@ -261,7 +318,9 @@ where
     /// Lets table memory follow the number of entries at once, and not write by write.
     pub(crate) fn settle(&self) {
         for (shard, root) in self.core.shards() {
-            while shard.settle(root, false) {}
+            if shard.counts.is_resizing() {
+                while shard.settle(root, false) {}
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::domain::{DomainGuard, Pin};
 use crate::handle::Handle;
 use crate::iter::Iter;
-use crate::node::Node;
+use crate::node::{Header, Node};
 use crate::table::Table;
 use std::borrow::Borrow;
 use std::fmt;
@@ -100,7 +100,7 @@ where
         self.check();
         let node = table.find(hash, |node| node.key().borrow() == key)?;
         // SAFETY: B2.
-        unsafe { node.as_ref() }.header.used.touch();
+        unsafe { node.as_ref() }.header.used.touch(self.core.eras.present());
         // SAFETY: the view is used within a critical section, and outlasts the entry.
         Some(unsafe { Entry::new(node) })
     }
@@ -260,9 +260,8 @@ impl<'g, K, V> Entry<'g, K, V> {
         unsafe { Handle::from_reference(self.node) }
     }
 
-    pub(crate) fn stamp(self) -> u32 {
-        // ORDERING: Relaxed, a time stamp that orders nothing.
-        self.node().header.stamp.load(crate::sync::atomic::Ordering::Relaxed)
+    pub(crate) fn header(&self) -> &'g Header {
+        &self.node().header
     }
 }
 

@@ -19,7 +19,7 @@ fn write(registry: &Values, ledger: &Ledger, rng: &mut Rng) {
         2 => drop(registry.replace(key, ledger.value(key))),
         3 => drop(registry.update(&key, |_, old| ledger.value(old.get()))),
         4 => drop(registry.remove(&key)),
-        _ => drop(registry.reap_if(8, |entry| entry.get() % 3 == 0)),
+        _ => drop(registry.reap_if(8, |entry| entry.get() % 3 == 0).removed),
     }
 }
 

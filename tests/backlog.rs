@@ -115,7 +115,7 @@ fn a_reaper_stops_and_a_retain_says_so_where_there_is_no_room() {
     let domain = limited(WhenFull::Refuse).build();
     let registry = filled(&domain, 5000);
     let guard = domain.pin();
-    let reaped = registry.reap_if(usize::MAX, |_| true) as u64;
+    let reaped = registry.reap_if(usize::MAX, |_| true).removed as u64;
     assert!((LIMIT * 3 / 4..=LIMIT).contains(&reaped), "{reaped}");
     let mut cursor = Cursor::new();
     let BacklogFull(removed) = registry.try_retain(&mut cursor, |_, _| false).unwrap_err();
@@ -314,7 +314,7 @@ fn churn(domain: &Domain, ledger: &Ledger, rng: &mut Rng) {
             5 => kept.extend(registry.try_remove(&key).ok().flatten()),
             6 => drop(registry.try_update(&key, |_, old| ledger.value(old.get()))),
             7 => kept.truncate(rng.below(20) as usize),
-            8 => drop(registry.reap_if(3, |entry| entry.get() % 2 == 0)),
+            8 => drop(registry.reap_if(3, |entry| entry.get() % 2 == 0).removed),
             _ if rng.below(200) == 0 => registry.clear(),
             _ => drop(domain.try_call(|| ())),
         }

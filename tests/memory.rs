@@ -22,7 +22,7 @@ fn a_sweep_that_empties_a_registry_gives_its_tables_back() {
     let smallest = registry.table_bytes();
     let sweeps: [&dyn Fn(); 3] =
         [&|| registry.retain(|_, _| false), &|| assert_eq!(registry.drain().count(), 50_000), &|| {
-            assert_eq!(registry.reap_if(usize::MAX, |_| true), 50_000)
+            assert_eq!(registry.reap_if(usize::MAX, |_| true).removed, 50_000)
         }];
     for sweep in sweeps {
         (0..50_000).for_each(|key| drop(registry.insert(key, key)));

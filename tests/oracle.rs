@@ -269,7 +269,7 @@ impl Case {
                     let yes = entry.get() % modulus == 0;
                     yes && condemned.insert(*entry.key())
                 });
-                assert_eq!(reaped, condemned.len());
+                assert_eq!(reaped.removed, condemned.len());
                 condemned.into_iter().for_each(|key| assert!(model.remove(key).is_some()));
             }
             Op::ReapOlder(millis) => {
@@ -282,7 +282,7 @@ impl Case {
                     .filter(|(_, (_, stamp))| now - stamp / TICK > ticks)
                     .map(|(&key, _)| key)
                     .collect();
-                assert_eq!(registry.reap_older_than(age, usize::MAX), old.len());
+                assert_eq!(registry.reap_older_than(age, usize::MAX).removed, old.len());
                 old.into_iter().for_each(|key| assert!(model.remove(key).is_some()));
             }
             Op::Advance(millis) => {

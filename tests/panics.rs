@@ -117,7 +117,7 @@ fn panics_in_closures_leave_the_registry_as_it_was() {
         if seen % 100 == 0 { panic!("planned") } else { seen % 2 == 0 }
     };
     planned(&mut || registry.retain(|_, _| late()));
-    planned(&mut || assert_eq!(registry.reap_if(usize::MAX, |_| late()), 0));
+    planned(&mut || assert_eq!(registry.reap_if(usize::MAX, |_| late()).removed, 0));
     registry.domain().barrier();
     let stats = registry.stats();
     assert_eq!(
@@ -128,7 +128,7 @@ fn panics_in_closures_leave_the_registry_as_it_was() {
     assert!((1..200).contains(&registry.len()));
     assert_eq!(registry.pin().iter().count(), registry.len());
     let left = registry.len();
-    assert_eq!(registry.reap_if(usize::MAX, |_| true), left);
+    assert_eq!(registry.reap_if(usize::MAX, |_| true).removed, left);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_panicking_clock_loses_nothing() {
     panic_of(|| drop(registry.insert(2, ledger.value(2))));
     panic_of(|| drop(registry.replace(1, ledger.value(2))));
     panic_of(|| drop(registry.update(&1, |_, _| ledger.value(2))));
-    panic_of(|| registry.reap_older_than(Duration::ZERO, 10));
+    panic_of(|| registry.reap_older_than(Duration::ZERO, 10).removed);
     broken.store(false, SeqCst);
     registry.domain().barrier();
     assert_eq!((ledger.live(), registry.len()), (1, 1));

@@ -175,7 +175,7 @@ fn closures_may_use_their_registry() {
         assert_eq!(*registry.get_or_insert_with(500, || (all(), 7).1), 7);
         assert!(registry.remove_if(&2, |_, _| (all(), true).1).is_some());
         registry.retain(|&key, _| (all(), key != 3).1);
-        assert_eq!(registry.reap_if(usize::MAX, |entry| (all(), *entry.key() == 4).1), 1);
+        assert_eq!(registry.reap_if(usize::MAX, |entry| (all(), *entry.key() == 4).1).removed, 1);
         let mut cursor = Cursor::new();
         while !cursor.is_done() {
             registry.scan(&mut cursor, 10, |_| all());

@@ -100,7 +100,7 @@ fn storm(domain: Domain, bound: usize) {
         }
         scope.spawn(move || {
             while going() {
-                let count = registry.reap_if(50, |entry| entry.get() >> 16 > 3);
+                let count = registry.reap_if(50, |entry| entry.get() >> 16 > 3).removed;
                 reaped.fetch_add(count as u64, SeqCst);
                 registry.retain(|key, _| key % 97 != 0);
                 registry.drain().take(3).for_each(drop);

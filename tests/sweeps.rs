@@ -47,7 +47,7 @@ fn reapers_with_a_budget_come_by_every_entry_in_turn() {
         assert!(count < 20 + 40, "{count} for a budget of 20");
     }
     assert_eq!(examined.len(), 1000);
-    assert_eq!(registry.reap_if(0, |_| true), 0);
+    assert_eq!(registry.reap_if(0, |_| true).removed, 0);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn what_is_reaped_is_counted_as_reaped_and_leaves_by_the_same_way() {
     let ledger = Ledger::new();
     (0..300).for_each(|key| drop(registry.insert(key, ledger.value(key))));
     let held = registry.lookup(&2).unwrap();
-    assert_eq!(registry.reap_if(usize::MAX, |entry| entry.get() % 2 == 0), 150);
+    assert_eq!(registry.reap_if(usize::MAX, |entry| entry.get() % 2 == 0).removed, 150);
     registry.domain().barrier();
     let stats = registry.stats();
     assert_eq!((stats.reaped, stats.removed, stats.live, stats.backlog), (150, 0, 150, 1), "{stats}");
@@ -84,9 +84,9 @@ fn reaping_by_age_spares_what_is_young_and_takes_what_is_two_ticks_too_old() {
     registry.replace(98, ());
     registry.reap_older_than(age, usize::MAX);
     assert!(registry.contains_key(&99) && registry.contains_key(&98), "a new value is a new entry");
-    assert_eq!(registry.reap_older_than(Duration::MAX, usize::MAX), 0);
+    assert_eq!(registry.reap_older_than(Duration::MAX, usize::MAX).removed, 0);
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(registry.reap_older_than(Duration::from_secs(3599), usize::MAX), 2);
+    assert_eq!(registry.reap_older_than(Duration::from_secs(3599), usize::MAX).removed, 2);
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn concurrent_reapers_and_drains_remove_each_entry_once_between_them() {
         (0..2000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
         let removed: usize = thread::scope(|scope| {
             let ways = [
-                scope.spawn(|| registry.reap_if(usize::MAX, |_| true)),
+                scope.spawn(|| registry.reap_if(usize::MAX, |_| true).removed),
                 scope.spawn(|| registry.drain().count()),
-                scope.spawn(|| registry.reap_if(usize::MAX, |entry| entry.get() % 2 == 0)),
+                scope.spawn(|| registry.reap_if(usize::MAX, |entry| entry.get() % 2 == 0).removed),
                 scope.spawn(|| (0..2000).filter(|key| registry.remove(key).is_some()).count()),
             ];
             ways.into_iter().map(|way| way.join().unwrap()).sum()

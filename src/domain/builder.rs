@@ -1,6 +1,7 @@
 //! Settings of a domain.
 
 use super::Domain;
+use super::background::{Background, REAP_EVERY};
 use super::budget::{Budget, WhenFull};
 use super::inner::{Inner, Settings};
 use super::reclaimer::{Executor, ReclaimJob, ReclaimThread, Reclaimer};
@@ -18,6 +19,7 @@ pub struct DomainBuilder {
     bytes: Option<u64>,
     when_full: WhenFull,
     stall_after: Duration,
+    reap_every: Duration,
     on_stall: StallHandler,
     clock: Stopwatch,
 }
@@ -42,6 +44,7 @@ impl DomainBuilder {
             bytes: None,
             when_full: WhenFull::Grow,
             stall_after: STALL_AFTER,
+            reap_every: REAP_EVERY,
             on_stall: Box::new(|report| log::warn!(target: "epoch_registry", "{report}")),
             clock: Stopwatch::Real(Instant::now()),
         }
@@ -137,6 +140,13 @@ impl DomainBuilder {
         self
     }
 
+    /// How often reapers are called that were [added](Domain::add_reaper) to the domain: every 100 ms by default; and again at
+    /// once for as long as they have more to do.
+    pub fn reap_every(mut self, interval: Duration) -> Self {
+        self.reap_every = interval;
+        self
+    }
+
     /// Measures grace periods and stalls by a clock that moves only when told to. For tests.
     pub fn manual_clock(mut self, clock: ManualClock) -> Self {
         self.clock = Stopwatch::Manual(clock);
@@ -149,8 +159,10 @@ impl DomainBuilder {
     ///
     /// If the reclaimer thread cannot be started.
     pub fn build(self) -> Domain {
-        let DomainBuilder { name, who, objects, bytes, when_full, stall_after, on_stall, clock } = self;
-        let settings = Settings { writers_share: !matches!(who, Who::Nobody), clock, on_stall: Some(on_stall) };
+        let DomainBuilder { name, who, objects, bytes, when_full, stall_after, reap_every, on_stall, clock } = self;
+        let writers_share = !matches!(who, Who::Nobody);
+        let background = Background::new(reap_every);
+        let settings = Settings { writers_share, clock, background, on_stall: Some(on_stall) };
         let domain = Domain(Inner::new(name, stall_after, Budget::new(objects, bytes, when_full), settings));
         let weak = Arc::downgrade(&domain.0);
         let reclaimer = match who {

@@ -1,5 +1,6 @@
 //! What a domain consists of, and who is called upon to reclaim.
 
+use super::background::Background;
 use super::budget::{Backlog, Budget};
 use super::grace::Grace;
 use super::readers::Readers;
@@ -50,6 +51,7 @@ pub(crate) struct Settings {
     pub(super) writers_share: bool,
     /// What grace periods and stalls are measured by.
     pub(super) clock: Stopwatch,
+    pub(super) background: Background,
     /// There until the domain is torn down.
     pub(super) on_stall: Option<StallHandler>,
 }

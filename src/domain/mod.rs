@@ -1,6 +1,7 @@
 //! Domains: one collector with its readers, and what waits for them.
 
 mod admission;
+mod background;
 mod budget;
 mod builder;
 mod grace;
@@ -33,6 +34,7 @@ pub use stats::DomainStats;
 use self::state::Callback;
 use self::thread::Running;
 use crate::error::BacklogFull;
+use crate::reaper::Reaper;
 use crate::sync::Pause;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -81,6 +83,42 @@ impl Domain {
     /// The name given by [`DomainBuilder::name`], or `domain-` and a number.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Has a reaper asked to [expire](Reaper::expire) what is due, every now and then, by the domain's reclaimer thread or a
+    /// job on its executor (which then does not end): see [`DomainBuilder::reap_every`]. It is not kept alive by that, and
+    /// asked no more when it is gone. A panic in it is contained, and counted.
+    ///
+    /// # Panics
+    ///
+    /// If the domain has neither: then nobody would.
+    ///
+    /// ```
+    /// use epoch_registry::{Domain, ManualClock, Registry};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// let domain = Domain::builder().reclaimer(true).build();
+    /// let clock = ManualClock::new();
+    /// let registry = Registry::builder()
+    ///     .domain(domain.clone())
+    ///     .max_age(Duration::from_secs(60))
+    ///     .clock(clock.clone())
+    ///     .build();
+    /// let registry = Arc::new(registry);
+    /// domain.add_reaper(&registry);
+    ///
+    /// registry.insert(1, "one").unwrap();
+    /// clock.advance(Duration::from_secs(61));
+    /// while registry.stats().freed == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert!(registry.is_empty());
+    /// ```
+    pub fn add_reaper<R: Reaper + 'static>(&self, reaper: &Arc<R>) {
+        assert!(self.0.is_reclaimer_on(), "{self:?} has neither a reclaimer thread nor an executor, to call a reaper");
+        let reaper: Arc<dyn Reaper> = reaper.clone();
+        self.0.add_reaper(Arc::downgrade(&reaper));
     }
 
     /// Opens a critical section: nothing that it can reach is destroyed before the guard is dropped. Use it with

@@ -94,6 +94,11 @@ impl Naps {
     }
 }
 
+/// The shorter of two times to wait, where there may be none.
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
 /// The thread, as the domain holds it.
 pub(crate) struct ReclaimThread {
     thread: thread::Thread,
@@ -154,7 +159,7 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
         }
         let Some(domain) = domain.upgrade() else { return };
         let (left, done) = domain.drive(ROUND);
-        let nap = naps.after(&domain, left, done);
+        let nap = sooner(naps.after(&domain, left, done), domain.reap());
         // Not held while asleep. If this was the last one, the domain ends here, on this thread.
         drop(domain);
         match nap {
@@ -237,7 +242,7 @@ impl ReclaimJob {
         self.state.0.swap(UNDER_WAY, Ordering::AcqRel);
         let domain = self.domain.upgrade().filter(|domain| domain.is_reclaimer_on())?;
         let (left, done) = domain.drive(ROUND);
-        let nap = self.naps.after(&domain, left, done);
+        let nap = sooner(self.naps.after(&domain, left, done), domain.reap());
         drop(domain);
         // ORDERING: AcqRel, as before: either this sees that it was woken, or whoever wakes sees that there is none.
         let end = || self.state.0.compare_exchange(UNDER_WAY, NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();

@@ -55,7 +55,7 @@ pub fn get_reap() {
             assert_eq!(entry.read(), 1);
         }
     });
-    assert_eq!(world.registry().reap_if(usize::MAX, |_| true), 1);
+    assert_eq!(world.registry().reap_if(usize::MAX, |_| true).removed, 1);
     reading.join().unwrap();
     world.account(1);
 }
@@ -127,7 +127,7 @@ pub fn lookup_reap() {
             assert_eq!(handle.read(), 1);
         }
     });
-    assert_eq!(world.registry().reap_if(usize::MAX, |_| true), 1);
+    assert_eq!(world.registry().reap_if(usize::MAX, |_| true).removed, 1);
     reading.join().unwrap();
     world.account(1);
 }

@@ -1,0 +1,236 @@
+//! Entries whose time has come: how long they may stay, and how those are found that have stayed long enough, without
+//! looking at the others.
+
+#![allow(unsafe_code)]
+
+use crate::check;
+use crate::clock::Tick;
+use crate::counts::Counts;
+use crate::handle::Handle;
+use crate::listener::Cause;
+use crate::node::Node;
+use crate::resize::State;
+use crate::shard::{Shard, handle_on};
+use crate::timers::{Due, HASH_MASK, NEVER, Token};
+use crate::usage::Eras;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long the user lets an entry live.
+pub(crate) type Lifetime<K, V> = Box<dyn Fn(&K, &V) -> Option<Duration> + Send + Sync>;
+
+/// How long entries may stay. Ages are in ticks; an entry goes when it is older than that.
+pub(crate) struct Lifetimes<K, V> {
+    max_age: Limit,
+    max_idle: Limit,
+    own: Option<Lifetime<K, V>>,
+}
+
+/// A number of ticks that may be changed at any time, or none.
+struct Limit(AtomicU32);
+
+const NO_LIMIT: u32 = u32::MAX;
+
+/// Eras of use in the time for which an entry may be idle: what is known of its last use is right to a sixteenth of that.
+const ERAS_OF_IDLENESS: u32 = 16;
+
+// ORDERING: Relaxed, settings: those who are told when they have changed are told by other means.
+impl Limit {
+    fn new(age: Option<Duration>) -> Self {
+        Limit(AtomicU32::new(Self::ticks(age)))
+    }
+
+    fn ticks(age: Option<Duration>) -> u32 {
+        age.and_then(Tick::spanning).unwrap_or(NO_LIMIT)
+    }
+
+    fn get(&self) -> Option<u32> {
+        Some(self.0.load(Relaxed)).filter(|&limit| limit != NO_LIMIT)
+    }
+
+    fn set(&self, age: Option<Duration>) {
+        self.0.store(Self::ticks(age), Relaxed);
+    }
+}
+
+impl<K, V> Lifetimes<K, V> {
+    pub(crate) fn new(max_age: Option<Duration>, max_idle: Option<Duration>, own: Option<Lifetime<K, V>>) -> Self {
+        Lifetimes { max_age: Limit::new(max_age), max_idle: Limit::new(max_idle), own }
+    }
+
+    /// Whether entries may expire.
+    #[inline]
+    pub(crate) fn are_limited(&self) -> bool {
+        self.own.is_some() || self.max_age.get().is_some() || self.max_idle.get().is_some()
+    }
+
+    pub(crate) fn set_max_age(&self, age: Option<Duration>) {
+        self.max_age.set(age);
+    }
+
+    pub(crate) fn set_max_idle(&self, age: Option<Duration>, eras: &Eras) {
+        self.max_idle.set(age);
+        self.track_use(eras);
+    }
+
+    /// Has the last use of entries known as exactly as is needed.
+    pub(crate) fn track_use(&self, eras: &Eras) {
+        eras.set_span(self.max_idle.get().map(|limit| limit / ERAS_OF_IDLENESS));
+    }
+
+    /// In how many ticks the entry expires, and why: 0 if it is time. `None` if it does not.
+    pub(crate) fn left(&self, entry: (&K, &V), inserted: Tick, used: Tick, now: Tick) -> Option<(u32, Cause)> {
+        let left = |since: Tick, limit: Option<u32>| Some((limit? + 1).saturating_sub(now.since(since)));
+        check::user_code();
+        let own = self.own.as_ref().and_then(|own| own(entry.0, entry.1)).and_then(Tick::spanning);
+        let age = own.into_iter().chain(self.max_age.get()).min();
+        let expired = left(inserted, age).map(|left| (left, Cause::Expired));
+        let idle = left(used, self.max_idle.get()).map(|left| (left, Cause::Idle));
+        expired.into_iter().chain(idle).min_by_key(|(left, _)| *left)
+    }
+}
+
+impl<K, V> State<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Sees to it that an entry is looked at when it may have expired (W1).
+    #[inline]
+    pub(crate) fn arm(&mut self, due: Due, hash: u32, counts: &Counts) {
+        if due != NEVER {
+            self.set_timer(due, hash, counts);
+        }
+    }
+
+    fn set_timer(&mut self, due: Due, hash: u32, counts: &Counts) {
+        self.timers.push(due, hash);
+        if self.timers.is_crowded(self.live) {
+            self.timers.doubt_all();
+        }
+        counts.due.set(self.timers.next_due());
+    }
+
+    /// Calls `each` with the nodes that `token` is the timer of.
+    fn armed_by(&mut self, token: Token, mut each: impl FnMut(NonNull<Node<K, V>>)) {
+        let found = self.hand.scratch();
+        self.table.visit(token.hash(), HASH_MASK, found);
+        for node in found.drain(..) {
+            // SAFETY: in the table, S1.
+            if unsafe { node.as_ref() }.header.armed.is_by(token) {
+                each(node);
+            }
+        }
+    }
+}
+
+/// Tokens that are looked at under one lock, for each entry that is wanted.
+const TOKENS: usize = 8;
+
+/// Ticks after which an entry is looked at again that could not be removed: a second.
+pub(crate) const RETRY: u32 = 60;
+
+impl<K, V> Shard<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Adds up to `most` entries to `taken` whose time may have come. They have no timer then.
+    fn take_due(&self, now: Due, most: usize, taken: &mut Vec<(Handle<K, V>, Due)>) {
+        let mut locked = self.lock();
+        for _ in 0..most.saturating_mul(TOKENS) {
+            if taken.len() >= most {
+                break;
+            }
+            if let Some(token) = locked.timers.doubtful() {
+                let mut valid = false;
+                locked.armed_by(token, |_| valid = true);
+                if valid {
+                    locked.timers.trust(token);
+                }
+                continue;
+            }
+            let Some(token) = locked.timers.pop(now) else { break };
+            locked.armed_by(token, |node| {
+                // Another token that ends alike is none of its any more.
+                // SAFETY: in the table, S1.
+                unsafe { node.as_ref() }.header.armed.set(token.due().wrapping_add(128));
+                // SAFETY: as before.
+                taken.push((unsafe { handle_on(node) }, now));
+            });
+        }
+        self.counts.due.set(locked.timers.next_due());
+    }
+
+    /// Gives entries a timer, if they are still there.
+    pub(crate) fn rearm(&self, entries: &[(Handle<K, V>, Due)]) {
+        let mut locked = self.lock();
+        for (entry, due) in entries {
+            if !entry.is_unlinked() {
+                // SAFETY: the handle holds the node.
+                unsafe { entry.node().as_ref() }.header.armed.set(*due);
+                locked.set_timer(*due, entry.hash(), &self.counts);
+            }
+        }
+    }
+}
+
+/// Entries that were taken because they are due, all of one shard. Those that are left in it get a timer again, when it is
+/// dropped, whatever becomes of the others.
+pub(crate) struct Taken<'s, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    shard: &'s Shard<K, V>,
+    entries: Vec<(Handle<K, V>, Due)>,
+}
+
+impl<'s, K, V> Taken<'s, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn new(shard: &'s Shard<K, V>, now: Due, most: usize) -> Self {
+        let mut taken = Taken { shard, entries: Vec::new() };
+        shard.take_due(now, most, &mut taken.entries);
+        taken
+    }
+
+    /// Entries to be given a timer.
+    pub(crate) fn of(shard: &'s Shard<K, V>, entries: Vec<(Handle<K, V>, Due)>) -> Self {
+        Taken { shard, entries }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Asks `judge` about each: it stays, and is due at the given time; or it is taken out.
+    pub(crate) fn judge(&mut self, mut judge: impl FnMut(&Handle<K, V>) -> Option<Due>) {
+        let mut index = 0;
+        while let Some((entry, due)) = self.entries.get_mut(index) {
+            match judge(entry) {
+                Some(next) => {
+                    *due = next;
+                    index += 1;
+                }
+                None => drop(self.entries.swap_remove(index)),
+            }
+        }
+    }
+}
+
+impl<K, V> Drop for Taken<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        if !self.entries.is_empty() {
+            self.shard.rearm(&self.entries);
+        }
+    }
+}

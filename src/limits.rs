@@ -1,0 +1,185 @@
+//! What a registry may hold, and for how long: set when it is built, changed while it runs.
+
+use crate::cursor::Cursor;
+use crate::evict::Bounds;
+use crate::reaper::Reaped;
+use crate::registry::Registry;
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Entries that are evicted from one shard before the next has its turn.
+const CHUNK: usize = 16;
+
+/// Entries that are given new timers at a time.
+const REARMED: usize = 64;
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// The most entries that the registry holds: what was [asked for](crate::Builder::max_entries), rounded down to a
+    /// multiple of the number of shards. `None` if there is no bound.
+    pub fn max_entries(&self) -> Option<usize> {
+        self.sum_of(|bounds| (bounds.entries != usize::MAX).then_some(bounds.entries))
+    }
+
+    /// The most bytes that its entries count for: what was [asked for](crate::Builder::max_weight), rounded down to a
+    /// multiple of the number of shards. `None` if there is no bound.
+    pub fn max_weight(&self) -> Option<u64> {
+        self.sum_of(|bounds| (bounds.weight != u64::MAX).then_some(bounds.weight))
+    }
+
+    fn sum_of<T: std::iter::Sum>(&self, share: impl Fn(&Bounds) -> Option<T>) -> Option<T> {
+        self.core.shards().map(|(shard, _)| share(&shard.lock().bounds)).sum()
+    }
+
+    /// Changes the bound on the number of entries, and evicts those above it. From when this returns the bound holds at
+    /// every instant, if there is room in the domain's backlog for what must go.
+    ///
+    /// The bound is divided among the shards, of which each holds one entry at least.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of every shard, one after another, and again for every few entries that are evicted.
+    pub fn set_max_entries(&self, bound: Option<usize>) {
+        let shards = self.core.shards().len();
+        let share = bound.map_or(usize::MAX, |bound| (bound / shards).max(1));
+        self.change_bounds(|bounds| bounds.entries = share);
+    }
+
+    /// Changes the bound on the bytes that entries count for, and evicts those above it, as
+    /// [`set_max_entries`](Self::set_max_entries) does.
+    ///
+    /// The bound is divided among the shards, of which each holds one entry at least, however heavy.
+    ///
+    /// # Progress
+    ///
+    /// As [`set_max_entries`](Self::set_max_entries).
+    pub fn set_max_weight(&self, bound: Option<u64>) {
+        let shards = self.core.shards().len() as u64;
+        let share = bound.map_or(u64::MAX, |bound| (bound / shards).max(1));
+        self.change_bounds(|bounds| bounds.weight = share);
+    }
+
+    fn change_bounds(&self, change: impl Fn(&mut Bounds)) {
+        let mut bounded = false;
+        for (shard, _) in self.core.shards() {
+            let mut locked = shard.lock();
+            change(&mut locked.bounds);
+            bounded = locked.bounds.are_set();
+        }
+        // ORDERING: Relaxed, as all that has to do with the mark.
+        self.core.unmarked.store(bounded, Relaxed);
+        for (shard, root) in self.core.shards() {
+            self.core.evict(shard, root, usize::MAX, |state| {
+                state.live > state.bounds.entries || state.weight > state.bounds.weight && state.live > 1
+            });
+        }
+        self.settle();
+    }
+
+    /// The bytes that the entries count for: their own, and what the [weigher](crate::Builder::weigher) says.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of every shard, one after another.
+    pub fn weight(&self) -> u64 {
+        self.core.shards().map(|(shard, _)| shard.lock().weight).sum()
+    }
+
+    /// Evicts up to `count` entries, by second chance: those first that were not used lately. Returns how many went; fewer
+    /// if there were not so many, or if there is no room for them in the domain's backlog. Table memory follows.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// (0..1000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    /// assert_eq!((registry.evict(100), registry.len()), (100, 900));
+    /// registry.shrink_to(10);
+    /// assert_eq!((registry.len(), registry.stats().evicted), (10, 990));
+    /// ```
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of one shard for a few entries at a time.
+    pub fn evict(&self, count: usize) -> usize {
+        let mut evicted = 0;
+        loop {
+            let before = evicted;
+            for (shard, root) in self.core.shards() {
+                let shed = self.core.evict(shard, root, CHUNK.min(count - evicted), |state| state.live > 0);
+                evicted += shed.entries;
+                if evicted == count || shed.full {
+                    self.settle();
+                    return evicted;
+                }
+            }
+            if evicted == before {
+                self.settle();
+                return evicted;
+            }
+        }
+    }
+
+    /// Evicts entries until no more than `count` are left, as [`evict`](Self::evict) does. Returns how many went.
+    pub fn shrink_to(&self, count: usize) -> usize {
+        let excess = self.len().saturating_sub(count);
+        if excess == 0 { 0 } else { self.evict(excess) }
+    }
+
+    /// Removes entries whose time has come: those older than [`max_age`](crate::Builder::max_age) or their own
+    /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for [`max_idle`](crate::Builder::max_idle). Looks at
+    /// up to `budget` of those whose time may have come, and at no others. What of it a call has not done, the next does.
+    ///
+    /// The domain's reclaimer does it in the background, if it is [told to](crate::Domain::add_reaper), and each insertion
+    /// does a little of it in its own shard.
+    ///
+    /// It stops for want of room in the domain's backlog.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of a shard where there is something to do, for a few entries at a time.
+    pub fn reap(&self, budget: usize) -> Reaped {
+        let reaped = self.core.expire(budget);
+        if reaped.removed > 0 {
+            self.settle();
+        }
+        reaped
+    }
+
+    /// Changes how old entries may become. `None`: as old as they like. (Those that are being inserted at this moment may
+    /// keep the time that they were given.)
+    ///
+    /// # Progress
+    ///
+    /// Goes through all entries, with a short critical section and a few short locks for every 64.
+    pub fn set_max_age(&self, age: Option<Duration>) {
+        self.core.settings().lifetimes.set_max_age(age);
+        self.rearm();
+    }
+
+    /// Changes how long entries may be without use, as [`set_max_age`](Self::set_max_age) does. If there was no such limit
+    /// before, those there are count as used now.
+    ///
+    /// # Progress
+    ///
+    /// As [`set_max_age`](Self::set_max_age).
+    pub fn set_max_idle(&self, time: Option<Duration>) {
+        self.core.settings().lifetimes.set_max_idle(time, &self.core.eras);
+        self.rearm();
+    }
+
+    fn rearm(&self) {
+        if !self.core.settings().lifetimes.are_limited() {
+            return;
+        }
+        let (mut cursor, mut entries) = (Cursor::new(), Vec::new());
+        while !cursor.is_done() {
+            self.scan(&mut cursor, REARMED, |entry| entries.extend(entry.handle()));
+            self.core.rearm(&entries);
+            entries.clear();
+        }
+    }
+}

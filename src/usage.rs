@@ -1,0 +1,164 @@
+//! When an entry was used last, as far as somebody wants to know: one byte of it, and eras.
+//!
+//! Readers read no clock. They compare the byte with that of the present *era*, which whoever reads a clock anyway
+//! (writers, reapers) moves on every now and then, and store it if it differs. So an entry is written once an era at the
+//! most, and never where there is but one era.
+//!
+//! ```text
+//!  bit 7 .. 1    0
+//!  ┌──────────┬──────┐
+//!  │   era    │ mark │
+//!  └──────────┴──────┘
+//! ```
+//!
+//! The mark goes with the era, and is taken away by whoever looks for something to evict: second chance. None of this
+//! orders anything, and nothing but the choice of what to reap depends on it: it is of std's types, which the model
+//! checker does not see.
+
+// ORDERING: Relaxed, all of it: see above. A use at the very moment that a mark is taken away, or an era ends, may be lost.
+
+use crate::clock::Tick;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU32};
+
+const MARK: u8 = 1;
+/// Eras that are told apart.
+const ERAS: usize = 128;
+
+/// The byte of an entry.
+pub(crate) struct Used(AtomicU8);
+
+impl Used {
+    pub(crate) fn new(byte: u8) -> Self {
+        Used(AtomicU8::new(byte))
+    }
+
+    /// For readers, with the byte of the present era: a store at the first use in it, or since the last look, and none at
+    /// those that follow.
+    #[inline]
+    pub(crate) fn touch(&self, present: u8) {
+        if self.0.load(Relaxed) != present {
+            self.0.store(present, Relaxed);
+        }
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        self.0.load(Relaxed) & MARK != 0
+    }
+
+    /// Takes the mark away. True if there was one.
+    pub(crate) fn clear(&self) -> bool {
+        let byte = self.0.load(Relaxed);
+        if byte & MARK != 0 {
+            self.0.store(byte & !MARK, Relaxed);
+        }
+        byte & MARK != 0
+    }
+
+    fn era(&self) -> usize {
+        usize::from(self.0.load(Relaxed) >> 1)
+    }
+}
+
+/// The eras of a registry.
+pub(crate) struct Eras {
+    /// The byte of the present one.
+    present: AtomicU8,
+    /// How long an era is, in ticks. 0: there is but one.
+    span: AtomicU32,
+    began: AtomicU32,
+    /// When each ended that did. Of those that bear one number, the last.
+    ended: Box<[AtomicU32; ERAS]>,
+    advancing: Mutex<()>,
+}
+
+impl Eras {
+    pub(crate) fn new() -> Self {
+        Eras {
+            present: AtomicU8::new(MARK),
+            span: AtomicU32::new(0),
+            began: AtomicU32::new(0),
+            ended: Box::new([const { AtomicU32::new(0) }; ERAS]),
+            advancing: Mutex::new(()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn present(&self) -> u8 {
+        self.present.load(Relaxed)
+    }
+
+    /// The byte of an entry that nobody has used yet.
+    pub(crate) fn fresh(&self, marked: bool) -> u8 {
+        self.present() & !MARK | u8::from(marked)
+    }
+
+    /// Sets how long an era is to be; `None` for no end.
+    pub(crate) fn set_span(&self, span: Option<u32>) {
+        self.span.store(span.map_or(0, |span| span.max(1)), Relaxed);
+    }
+
+    /// Ends the present era, if it is over.
+    #[inline]
+    pub(crate) fn advance(&self, now: Tick) {
+        let span = self.span.load(Relaxed);
+        if span != 0 && now.since(Tick(self.began.load(Relaxed))) >= span {
+            self.end(now, span);
+        }
+    }
+
+    #[cold]
+    fn end(&self, now: Tick, span: u32) {
+        // Whoever finds somebody at it leaves it to him.
+        let Ok(_advancing) = self.advancing.try_lock() else { return };
+        if now.since(Tick(self.began.load(Relaxed))) >= span {
+            let present = self.present();
+            self.ended[usize::from(present >> 1)].store(now.0, Relaxed);
+            self.began.store(now.0, Relaxed);
+            self.present.store(present.wrapping_add(2), Relaxed);
+        }
+    }
+
+    /// The latest time at which an entry can have been used, if it is not used at this moment. (If it was used so long ago
+    /// that its era bears the number of a later one, that.)
+    pub(crate) fn last_use(&self, used: &Used, now: Tick) -> Tick {
+        let era = used.era();
+        if era == usize::from(self.present() >> 1) { now } else { Tick(self.ended[era].load(Relaxed)) }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_use_is_known_to_an_era() {
+        let eras = Eras::new();
+        eras.set_span(Some(10));
+        let used = Used::new(eras.fresh(false));
+        for tick in 0..5000 {
+            eras.advance(Tick(tick));
+            if tick % 500 == 0 {
+                used.touch(eras.present());
+            }
+            let since = Tick(tick).since(eras.last_use(&used, Tick(tick)));
+            let really = tick % 500;
+            assert!(since <= really && really <= since + 10, "{tick}: {since}");
+        }
+    }
+
+    #[test]
+    fn a_mark_lasts_until_it_is_cleared_and_leaves_the_era() {
+        let eras = Eras::new();
+        eras.set_span(Some(1));
+        let used = Used::new(eras.fresh(false));
+        assert!(!used.is_marked() && !used.clear());
+        used.touch(eras.present());
+        eras.advance(Tick(7));
+        assert!(used.is_marked() && used.clear() && !used.is_marked() && !used.clear());
+        assert_eq!(eras.last_use(&used, Tick(9)), Tick(7));
+        used.touch(eras.present());
+        assert_eq!(eras.last_use(&used, Tick(9)), Tick(9));
+    }
+}

@@ -16,7 +16,7 @@ use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
-use crate::timers::Due;
+use crate::timers::{Due, NEVER};
 use crate::usage::Eras;
 use crate::weight::Weight;
 use crossbeam_utils::CachePadded;
@@ -104,14 +104,15 @@ where
         &self.settings
     }
 
-    pub(crate) fn evicted(&self) -> Evicted<K, V> {
+    #[inline]
+    fn evicted(&self) -> Evicted<K, V> {
         Evicted::new(self.settings.listeners.is_some())
     }
 
     /// Tells the listener of entries that have left for want of room.
-    pub(crate) fn tell_all(&self, cause: Cause, left: Evicted<K, V>) {
-        let left = left.into_entries();
-        if !left.is_empty() {
+    #[inline]
+    fn tell_all(&self, cause: Cause, left: Evicted<K, V>) {
+        if let Some(left) = left.into_entries() {
             self.settings.listeners.tell_all(left.into_iter().map(|entry| (cause, entry)));
         }
     }
@@ -145,10 +146,12 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let mut evicted = self.evicted();
+        let (mut evicted, expires) = (self.evicted(), draft.due() != NEVER);
         let inserted = shard.insert(root, hash, draft, &mut evicted);
         self.tell_all(Cause::Capacity, evicted);
-        self.assist(shard);
+        if expires {
+            self.assist(shard);
+        }
         inserted
     }
 
@@ -164,14 +167,16 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let mut evicted = self.evicted();
+        let (mut evicted, expires) = (self.evicted(), draft.due() != NEVER);
         let replaced = shard.replace(root, hash, draft, refusal, &mut evicted);
         self.tell_all(Cause::Capacity, evicted);
         let (_, old) = replaced?;
         if let Some(old) = &old {
             self.settings.listeners.tell(Cause::Replaced, old);
         }
-        self.assist(shard);
+        if expires {
+            self.assist(shard);
+        }
         Ok(old)
     }
 
@@ -183,12 +188,14 @@ where
         refusal: Refusal,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        let mut evicted = self.evicted();
+        let (mut evicted, expires) = (self.evicted(), draft.due() != NEVER);
         let replaced = shard.replace_exact(root, old, draft, refusal, &mut evicted);
         self.tell_all(Cause::Capacity, evicted);
         if replaced.is_ok() {
             self.settings.listeners.tell(Cause::Replaced, old);
-            self.assist(shard);
+            if expires {
+                self.assist(shard);
+            }
         }
         replaced
     }
@@ -240,14 +247,12 @@ where
         shed
     }
 
-    /// What an insertion does for those that have been there for long enough.
-    #[inline]
+    /// What the insertion of an entry that can expire does for those that have been there for long enough.
+    #[cold]
     fn assist(&self, shard: &Shard<K, V>) {
-        if self.settings.lifetimes.are_limited() {
-            let now = self.now();
-            if shard.counts.due.get() <= now {
-                self.expire_in(shard, now, WRITERS_SHARE);
-            }
+        let now = self.now();
+        if shard.counts.due.get() <= now {
+            self.expire_in(shard, now, WRITERS_SHARE);
         }
     }
 

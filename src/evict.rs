@@ -77,8 +77,10 @@ impl<K, V> Evicted<K, V> {
         }
     }
 
-    pub(crate) fn into_entries(self) -> Vec<Handle<K, V>> {
-        self.0.unwrap_or_default()
+    /// None if nobody wants to know.
+    #[inline]
+    pub(crate) fn into_entries(self) -> Option<Vec<Handle<K, V>>> {
+        self.0
     }
 }
 

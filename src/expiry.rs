@@ -14,7 +14,7 @@ use crate::shard::{Shard, handle_on};
 use crate::timers::{Due, HASH_MASK, NEVER, Token};
 use crate::usage::Eras;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) struct Lifetimes<K, V> {
     max_age: Limit,
     max_idle: Limit,
     own: Option<Lifetime<K, V>>,
+    /// Whether there is any of them.
+    any: AtomicBool,
 }
 
 /// A number of ticks that may be changed at any time, or none.
@@ -57,21 +59,31 @@ impl Limit {
 
 impl<K, V> Lifetimes<K, V> {
     pub(crate) fn new(max_age: Option<Duration>, max_idle: Option<Duration>, own: Option<Lifetime<K, V>>) -> Self {
-        Lifetimes { max_age: Limit::new(max_age), max_idle: Limit::new(max_idle), own }
+        let lifetimes =
+            Lifetimes { max_age: Limit::new(max_age), max_idle: Limit::new(max_idle), own, any: AtomicBool::new(false) };
+        lifetimes.changed();
+        lifetimes
+    }
+
+    fn changed(&self) {
+        let any = self.own.is_some() || self.max_age.get().is_some() || self.max_idle.get().is_some();
+        self.any.store(any, Relaxed);
     }
 
     /// Whether entries may expire.
     #[inline]
     pub(crate) fn are_limited(&self) -> bool {
-        self.own.is_some() || self.max_age.get().is_some() || self.max_idle.get().is_some()
+        self.any.load(Relaxed)
     }
 
     pub(crate) fn set_max_age(&self, age: Option<Duration>) {
         self.max_age.set(age);
+        self.changed();
     }
 
     pub(crate) fn set_max_idle(&self, age: Option<Duration>, eras: &Eras) {
         self.max_idle.set(age);
+        self.changed();
         self.track_use(eras);
     }
 

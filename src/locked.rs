@@ -19,8 +19,6 @@ where
 {
     state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
     shard: &'s Shard<K, V>,
-    /// Nodes that were unlinked under the lock: retired after it (S3).
-    unlinked: List,
     /// A place in the backlog that this thread has made room for, of so many bytes.
     place: Option<u64>,
     /// The allowance was used up, and filled again: it is time to reclaim something.
@@ -38,7 +36,7 @@ where
     /// With a place in the backlog that was taken before, if any.
     pub(crate) fn new(shard: &'s Shard<K, V>, state: MutexGuard<'s, State<K, V>>, place: Option<u64>) -> Self {
         set_shard_locked(true);
-        Locked { state: ManuallyDrop::new(state), shard, unlinked: List::new(), place, due: false }
+        Locked { state: ManuallyDrop::new(state), shard, place, due: false }
     }
 
     /// Takes a place in the backlog for `node`, which is about to be unlinked.
@@ -71,12 +69,12 @@ where
         let header = unsafe { &node.as_ref().header };
         header.refs.set_unlinked();
         self.weight -= header.weight.bytes();
-        self.unlinked.push(node.cast());
+        self.state.unlinked.push(node.cast());
     }
 
     /// Nodes that were unlinked under this lock.
     pub(crate) fn discarded(&self) -> u64 {
-        self.unlinked.amount().objects
+        self.state.unlinked.amount().objects
     }
 
     /// Lets go of the lock, and does this write's share of the domain's reclamation.
@@ -120,11 +118,11 @@ where
             self.shard.domain().inner().budget.give_back(Backlog::one(bytes));
         }
         let outgoing = self.state.outgoing.take();
+        let unlinked = mem::replace(&mut self.state.unlinked, List::new());
         self.shard.counts.live.set(self.state.live as u64);
         set_shard_locked(false);
         // SAFETY: not used below, and dropped once.
         unsafe { ManuallyDrop::drop(&mut self.state) };
-        let unlinked = mem::replace(&mut self.unlinked, List::new());
         // SAFETY: S3. Whoever locks the shard borrows the registry, which keeps the registrant.
         unsafe { self.shard.queue().push(unlinked) };
         if let Some(table) = outgoing {

@@ -4,7 +4,7 @@
 
 use crate::bucket::Tag;
 use crate::counts::Counts;
-use crate::domain::{Allowance, Domain};
+use crate::domain::{Allowance, Domain, List};
 use crate::evict::{Bounds, Hand};
 use crate::node::Node;
 use crate::table::{Root, Table};
@@ -27,6 +27,8 @@ pub(crate) struct State<K, V> {
     pub(crate) timers: Timers,
     /// Room in the domain's backlog for what leaves the shard.
     pub(crate) allowance: Allowance,
+    /// Nodes that were unlinked under the lock, to be retired after it (S3). Empty while nobody has the lock.
+    pub(crate) unlinked: List,
     /// A table that the root has left, to be retired without the lock.
     pub(crate) outgoing: Option<Table<K, V>>,
 }

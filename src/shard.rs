@@ -87,6 +87,7 @@ where
             hand: Hand::default(),
             timers: Timers::default(),
             allowance,
+            unlinked: List::new(),
             outgoing: None,
         };
         let counts = Counts::default();

@@ -79,7 +79,7 @@ impl Telling {
             begun
         });
         // Where there are no thread locals any more, the thread is about to end.
-        begun.unwrap_or(true).then_some(Telling(who))
+        begun.unwrap_or(true).then(|| Telling(who))
     }
 }
 

@@ -275,6 +275,7 @@ where
         let (mut victims, mut rotated, mut skipped) = (Vec::new(), 0, 0);
         let mut next = *cursor;
         let now = Tick::of(self.core.now());
+        self.core.eras.advance(now);
         sweep.reaped.examined +=
             self.scan_to(end, &mut next, budget, |entry| match judge(&Candidate::new(entry, &self.core, now)) {
                 Verdict::Remove => victims.extend(entry.handle()),

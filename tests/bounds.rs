@@ -155,3 +155,95 @@ fn an_insertion_that_evicts_follows_the_backlogs_policy() {
         assert_eq!(registry.evict(10), 10);
     });
 }
+
+/// A registry whose values weigh what they are.
+fn weighed(shards: usize, bound: u64) -> Registry<u64, Counted> {
+    isolated_builder().shards(shards).max_weight(bound).weigher(|_, value: &Counted| value.get() as usize).build()
+}
+
+#[test]
+fn the_bound_on_weight_holds_at_every_instant_under_writers_of_many_threads() {
+    const BOUND: u64 = 1 << 20;
+    let (registry, ledger, stop) = (weighed(4, BOUND), Ledger::new(), Stop::default());
+    assert_eq!(registry.max_weight(), Some(BOUND));
+    let seen = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.stopped() {
+                seen.fetch_max(registry.weight(), SeqCst);
+            }
+        });
+        let _end = stop.at_end();
+        let (registry, ledger) = (&registry, &ledger);
+        let writers: Vec<_> = (0..3)
+            .map(|seed| {
+                scope.spawn(move || {
+                    let mut rng = Rng::new(seed + 1);
+                    for _ in 0..times(20_000) {
+                        // Up to 4,000 at a time, and now and then a tenth of a shard's part.
+                        let weight = if rng.below(100) == 0 { 26_000 } else { rng.below(4000) };
+                        let key = rng.below(3000);
+                        match rng.below(8) {
+                            0..4 => drop(registry.insert(key, ledger.value(weight))),
+                            4..6 => drop(registry.replace(key, ledger.value(weight))),
+                            6 => drop(registry.update(&key, |_, old| ledger.value(old.get() / 2 + weight))),
+                            _ => drop(registry.remove(&key)),
+                        }
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+    println!("at the most {} of {BOUND}, {}", seen.load(SeqCst), registry.stats());
+    assert!((BOUND * 9 / 10..=BOUND).contains(&seen.load(SeqCst)), "{seen:?}");
+    registry.domain().barrier();
+    assert_eq!(ledger.live(), registry.len() as u64);
+    let weight: u64 = registry.pin().iter().map(|entry| entry.get()).sum();
+    assert!(registry.weight() > weight && registry.weight() < weight + 1000 * registry.len() as u64);
+    registry.clear();
+    assert_eq!(registry.weight(), 0);
+}
+
+#[test]
+fn a_heavy_entry_goes_in_for_many_light_ones_and_one_too_heavy_is_alone() {
+    let (registry, ledger) = (weighed(1, 100_000), Ledger::new());
+    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(10))));
+    let before = registry.len();
+    assert_eq!(before, 1000);
+    registry.insert(1000, ledger.value(50_000)).unwrap();
+    assert!(registry.weight() <= 100_000 && registry.contains_key(&1000) && registry.len() > 300);
+    // In its own place, it does not make room for itself.
+    registry.replace(1000, ledger.value(99_000));
+    assert!(registry.weight() <= 100_000 && registry.contains_key(&1000) && registry.len() < 30);
+    let entry = registry.update(&1000, |_, old| ledger.value(old.get() * 5)).unwrap();
+    assert_eq!((entry.get(), registry.len()), (495_000, 1));
+    registry.replace_handle(&entry, ledger.value(600_000)).map_err(|_| ()).unwrap();
+    assert_eq!((registry.len(), registry.contains_key(&1000)), (1, true));
+    registry.insert(1, ledger.value(1)).unwrap();
+    assert_eq!((registry.len(), registry.contains_key(&1)), (1, true), "the heavy one made room");
+    drop(entry);
+    registry.set_max_weight(None);
+    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(1000))));
+    assert_eq!((registry.max_weight(), registry.len()), (None, 1000));
+    registry.set_max_weight(Some(10_000));
+    assert!(registry.weight() <= 10_000 && registry.len() > 5);
+    registry.domain().barrier();
+    assert_eq!((ledger.live(), registry.stats().backlog), (registry.len() as u64, 0));
+}
+
+#[test]
+fn what_is_held_is_evicted_last_if_that_is_wanted() {
+    for spared in [false, true] {
+        let builder = isolated_builder::<u64, u64>().shards(1).max_entries(100);
+        let registry = builder.spare_held(spared).build();
+        let held: Vec<_> = (0..50).map(|key| registry.insert(key, key).unwrap()).collect();
+        (50..1000).for_each(|key| drop(registry.insert(key, key)));
+        let left = held.iter().filter(|entry| !entry.is_unlinked()).count();
+        println!("{left} of 50 that are held are left (spared: {spared})");
+        assert!(if spared { left >= 40 } else { left == 0 }, "{left}");
+        // The bound holds also where all are held.
+        let all: Vec<_> = (2000..2500).map(|key| registry.insert(key, key).unwrap()).collect();
+        assert_eq!((registry.len(), all.len()), (100, 500));
+    }
+}

@@ -29,7 +29,7 @@ pub struct DomainStats {
     pub stalls: u64,
     /// Objects that were retired beyond the backlog's limit, because the operation could not be refused.
     pub overruns: u64,
-    /// Callbacks and stall handlers that panicked.
+    /// Callbacks, stall handlers and reapers that panicked.
     pub callback_panics: u64,
     /// Threads and sessions that are registered as readers.
     pub readers: u64,

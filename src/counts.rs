@@ -24,15 +24,15 @@ pub(crate) struct Counts {
     pub(crate) bytes: Count,
     /// A resize is under way. (Of std's type, a hint.)
     resizing: AtomicBool,
-    /// When some node may have expired. (Of std's type, as nothing but when it is looked at depends on it.)
+    /// When some node may have expired.
     pub(crate) due: NextDue,
 }
 
-pub(crate) struct NextDue(std::sync::atomic::AtomicU64);
+pub(crate) struct NextDue(AtomicU64);
 
 impl Default for NextDue {
     fn default() -> Self {
-        NextDue(NEVER.into())
+        NextDue(AtomicU64::new(NEVER))
     }
 }
 

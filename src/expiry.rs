@@ -14,8 +14,8 @@ use crate::shard::{Shard, handle_on};
 use crate::timers::{Due, HASH_MASK, NEVER, Token};
 use crate::usage::Eras;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 /// How long the user lets an entry live.
@@ -59,8 +59,12 @@ impl Limit {
 
 impl<K, V> Lifetimes<K, V> {
     pub(crate) fn new(max_age: Option<Duration>, max_idle: Option<Duration>, own: Option<Lifetime<K, V>>) -> Self {
-        let lifetimes =
-            Lifetimes { max_age: Limit::new(max_age), max_idle: Limit::new(max_idle), own, any: AtomicBool::new(false) };
+        let lifetimes = Lifetimes {
+            max_age: Limit::new(max_age),
+            max_idle: Limit::new(max_idle),
+            own,
+            any: AtomicBool::new(false),
+        };
         lifetimes.changed();
         lifetimes
     }
@@ -244,5 +248,38 @@ where
         if !self.entries.is_empty() {
             self.shard.rearm(&self.entries);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::clock::ManualClock;
+    use crate::registry::Registry;
+    use std::time::Duration;
+
+    #[test]
+    fn there_are_about_twice_as_many_timers_as_entries_at_the_most() {
+        let clock = ManualClock::new();
+        let builder = Registry::<u64, u64>::builder().shards(1).max_age(Duration::from_secs(3600));
+        let registry = builder.clock(clock.clone()).build();
+        let timers = || registry.core.shards().map(|(shard, _)| shard.lock().timers.len()).sum::<usize>();
+        let mut most = 0;
+        for round in 0..100_000 {
+            registry.replace(round % 1000, round);
+            clock.advance(Duration::from_millis(3));
+            most = most.max(timers());
+        }
+        println!("{most} timers for 1000 entries");
+        assert!((1500..2200).contains(&most), "{most}");
+        // They all go with their entries.
+        registry.retain(|key, _| *key < 10);
+        clock.advance(Duration::from_secs(3000));
+        for round in 0..1000 {
+            registry.replace(round % 10, round);
+            // (Timers that are set within one tick are not told apart.)
+            clock.advance(Duration::from_millis(17));
+        }
+        println!("{} timers for 10", timers());
+        assert!(timers() < 100, "{}", timers());
     }
 }

@@ -213,9 +213,8 @@ fn two_registries_may_listen_to_each_other() {
 fn a_listener_that_panics_is_counted_and_called_again() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
-    let registry: Registry<u64, u64> = isolated_builder()
-        .listener(move |_, _| assert!(counted.fetch_add(1, SeqCst) % 2 == 1, "planned"))
-        .build();
+    let registry: Registry<u64, u64> =
+        isolated_builder().listener(move |_, _| assert!(counted.fetch_add(1, SeqCst) % 2 == 1, "planned")).build();
     (0..100).for_each(|key| drop(registry.insert(key, key)));
     (0..50).for_each(|key| assert!(registry.remove(&key).is_some()));
     registry.clear();

@@ -123,9 +123,9 @@ fn a_scan_examines_what_it_is_told_and_goes_on_where_it_stopped() {
 #[test]
 fn under_pressure_a_registry_sheds_the_expired_first_and_spares_the_used_and_the_held() {
     let clock = ManualClock::new();
-    let builder = isolated_builder().clock(clock.clone()).lifetime(|key: &u64, _: &u64| {
-        (*key < 100).then_some(Duration::from_secs(1))
-    });
+    let builder = isolated_builder()
+        .clock(clock.clone())
+        .lifetime(|key: &u64, _: &u64| (*key < 100).then_some(Duration::from_secs(1)));
     let registry = builder.spare_held(true).seeks(7).build();
     (0..1000).for_each(|key| drop(registry.insert(key, key)));
     let held: Vec<_> = (500..510).map(|key| registry.lookup(&key).unwrap()).collect();
@@ -157,7 +157,10 @@ fn a_policy_reaper_ends_with_its_registry_and_works_in_the_background_if_told_to
     }
     assert_eq!((registry.len(), reaper.count(), reaper.expire(usize::MAX).removed), (500, 500, 0));
     drop(registry);
-    assert_eq!((reaper.count(), reaper.scan(&mut Scan::new(10)), reaper.expire(10)), (0, Reaped::default(), Reaped::default()));
+    assert_eq!(
+        (reaper.count(), reaper.scan(&mut Scan::new(10)), reaper.expire(10)),
+        (0, Reaped::default(), Reaped::default())
+    );
 }
 
 #[test]

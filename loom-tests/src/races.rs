@@ -1,5 +1,6 @@
 //! The models: their claims, bounds and expected executions.
 
+mod expiry;
 mod limits;
 mod reads;
 mod resizes;
@@ -7,6 +8,7 @@ mod waits;
 mod writes;
 
 use crate::harness::Model;
+use expiry::*;
 use limits::*;
 use reads::*;
 use resizes::*;
@@ -71,6 +73,17 @@ pub fn models() -> Vec<Model> {
             609..=1828,
             borrow_to_handle_remove,
         ),
+        model("lookup_expire", "a handle taken while the entry expires keeps it", None, 214228..=642685, lookup_expire),
+        model("put_expire", "a handle dropped while its entry expires is not missed", None, 146..=438, put_expire),
+        model(
+            "replace_expire",
+            "what replaces an entry that expires is young, and stays",
+            None,
+            1378..=4134,
+            replace_expire,
+        ),
+        model("expire_expire", "two reapers remove what has expired once", None, 46..=138, expire_expire),
+        model("rearm_expire", "an entry that is removed while it is judged gets no timer", None, 24..=73, rearm_expire),
         model("remove_remove", "of two removals of one key one succeeds", None, 7..=23, remove_remove),
         model(
             "insert_insert",

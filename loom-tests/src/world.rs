@@ -1,10 +1,11 @@
 //! What the models share: a value that the checker watches, and a registry small enough to explore.
 
-use epoch_registry::{Domain, Registry};
+use epoch_registry::{Domain, ManualClock, Registry};
 use loom::cell::UnsafeCell;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A value that the checker watches: reading it must be ordered before its drop, and after its creation.
 pub struct Watched {
@@ -91,6 +92,19 @@ impl World {
             world.insert(key);
         }
         Arc::new(world)
+    }
+
+    /// A world whose entries are past their time, and its clock.
+    pub fn expired(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
+        let (domain, clock) = (Domain::builder().name("model").build(), ManualClock::new());
+        let builder = Registry::<u64, Watched>::builder().domain(domain.clone()).hasher(Identity(0));
+        let registry = builder.shards(1).max_age(Duration::from_secs(1)).clock(clock.clone()).build();
+        let world = World { registry: Some(registry), domain, drops: Arc::default(), dropped: Arc::default() };
+        for key in keys {
+            world.insert(key);
+        }
+        clock.advance(Duration::from_secs(2));
+        (Arc::new(world), clock)
     }
 
     pub fn registry(&self) -> &Registry<u64, Watched, Identity> {

@@ -199,7 +199,7 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// It is asked before an entry is inserted and again when its time may have come, outside every lock: it may depend on
     /// what the value knows by then. So a value may have its life prolonged, by storing something in it. (If it becomes
-    /// shorter, that is noticed when the time comes that was told before.)
+    /// shorter, that is noticed when the time comes that was told before; and `None` is final.)
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};

@@ -116,9 +116,9 @@ impl Tick {
     }
 }
 
-/// A time in units of 2^24 ns.
+/// A time in units of 2^24 ns: 40 bits of them, which is 584 years. (Then it stands still.)
 pub(crate) fn ticks(time: Duration) -> u64 {
-    (time.as_nanos() >> 24) as u64
+    (time.as_nanos() >> 24).min((1 << 40) - 2) as u64
 }
 
 /// A number that changes every few milliseconds. Tells writers apart that come in a burst from those that come rarely.

@@ -104,17 +104,10 @@ where
         &self.settings
     }
 
+    /// For those that leave for this cause.
     #[inline]
-    fn evicted(&self) -> Evicted<K, V> {
-        Evicted::new(self.settings.listeners.is_some())
-    }
-
-    /// Tells the listener of entries that have left for want of room.
-    #[inline]
-    fn tell_all(&self, cause: Cause, left: Evicted<K, V>) {
-        if let Some(left) = left.into_entries() {
-            self.settings.listeners.tell_all(left.into_iter().map(|entry| (cause, entry)));
-        }
+    fn evicted(&self, cause: Cause) -> Evicted<'_, K, V> {
+        Evicted::new(&self.settings.listeners, cause)
     }
 
     /// A node to be published here.
@@ -146,9 +139,9 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let (mut evicted, expires) = (self.evicted(), draft.due() != NEVER);
+        let (mut evicted, expires) = (self.evicted(Cause::Capacity), draft.due() != NEVER);
         let inserted = shard.insert(root, hash, draft, &mut evicted);
-        self.tell_all(Cause::Capacity, evicted);
+        drop(evicted);
         if expires {
             self.assist(shard);
         }
@@ -167,9 +160,9 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let (mut evicted, expires) = (self.evicted(), draft.due() != NEVER);
+        let (mut evicted, expires) = (self.evicted(Cause::Capacity), draft.due() != NEVER);
         let replaced = shard.replace(root, hash, draft, refusal, &mut evicted);
-        self.tell_all(Cause::Capacity, evicted);
+        drop(evicted);
         let (_, old) = replaced?;
         if let Some(old) = &old {
             self.settings.listeners.tell(Cause::Replaced, old);
@@ -188,9 +181,9 @@ where
         refusal: Refusal,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        let (mut evicted, expires) = (self.evicted(), draft.due() != NEVER);
+        let (mut evicted, expires) = (self.evicted(Cause::Capacity), draft.due() != NEVER);
         let replaced = shard.replace_exact(root, old, draft, refusal, &mut evicted);
-        self.tell_all(Cause::Capacity, evicted);
+        drop(evicted);
         if replaced.is_ok() {
             self.settings.listeners.tell(Cause::Replaced, old);
             if expires {
@@ -227,10 +220,7 @@ where
 
     /// Unlinks everything in a shard, unless there is no room for that in the backlog.
     pub(crate) fn clear(&self, shard: &Shard<K, V>, root: &Root<K, V>) -> bool {
-        let mut cleared = self.evicted();
-        let done = shard.clear(root, &mut cleared);
-        self.tell_all(Cause::Removed, cleared);
-        done
+        shard.clear(root, &mut self.evicted(Cause::Removed))
     }
 
     /// Evicts up to `most` entries from a shard, as long as `excess` holds of it.
@@ -241,10 +231,7 @@ where
         most: usize,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {
-        let mut evicted = self.evicted();
-        let shed = shard.evict(root, most, &mut evicted, excess);
-        self.tell_all(Cause::Capacity, evicted);
-        shed
+        shard.evict(root, most, &mut self.evicted(Cause::Capacity), excess)
     }
 
     /// What the insertion of an entry that can expire does for those that have been there for long enough.

@@ -8,6 +8,7 @@
 
 use crate::domain::{Full, Refusal, granted};
 use crate::handle::Handle;
+use crate::listener::{Cause, Listeners};
 use crate::locked::{Locked, NoRoom};
 use crate::node::Node;
 use crate::resize::State;
@@ -63,24 +64,34 @@ const LOOKED_AT: usize = 16;
 /// Entries that are evicted under one lock.
 const CHUNK: u64 = 16;
 
-/// What was evicted, for those who want to know.
-pub(crate) struct Evicted<K: 'static, V: 'static>(Option<Vec<Handle<K, V>>>);
+/// What has left the table, for a listener: it is told when this is dropped, without a lock.
+pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
+    listeners: &'l Listeners<K, V>,
+    cause: Cause,
+    entries: Vec<Handle<K, V>>,
+}
 
-impl<K, V> Evicted<K, V> {
-    pub(crate) fn new(wanted: bool) -> Self {
-        Evicted(wanted.then(Vec::new))
+impl<'l, K, V> Evicted<'l, K, V> {
+    #[inline]
+    pub(crate) fn new(listeners: &'l Listeners<K, V>, cause: Cause) -> Self {
+        Evicted { listeners, cause, entries: Vec::new() }
     }
 
+    /// (If there is a listener.)
     pub(crate) fn push(&mut self, entry: impl FnOnce() -> Handle<K, V>) {
-        if let Some(entries) = &mut self.0 {
-            entries.push(entry());
+        if self.listeners.is_some() {
+            self.entries.push(entry());
         }
     }
+}
 
-    /// None if nobody wants to know.
+impl<K, V> Drop for Evicted<'_, K, V> {
     #[inline]
-    pub(crate) fn into_entries(self) -> Option<Vec<Handle<K, V>>> {
-        self.0
+    fn drop(&mut self) {
+        if !self.entries.is_empty() {
+            let cause = self.cause;
+            self.listeners.tell_all(std::mem::take(&mut self.entries).into_iter().map(|entry| (cause, entry)));
+        }
     }
 }
 
@@ -151,7 +162,7 @@ where
         locked: &mut Locked<'_, K, V>,
         root: &Root<K, V>,
         spared: Option<NonNull<Node<K, V>>>,
-        evicted: &mut Evicted<K, V>,
+        evicted: &mut Evicted<'_, K, V>,
     ) -> Result<bool, NoRoom> {
         let Some(victim) = locked.victim(spared) else { return Ok(false) };
         // SAFETY: in the table, S1.
@@ -179,7 +190,7 @@ where
         root: &Root<K, V>,
         weight: u64,
         old: Option<NonNull<Node<K, V>>>,
-        evicted: &mut Evicted<K, V>,
+        evicted: &mut Evicted<'_, K, V>,
     ) -> Locked<'s, K, V> {
         while !locked.has_room(weight, old) && locked.discarded() < CHUNK {
             if let Err(NoRoom(bytes)) = self.unlink_victim(&mut locked, root, old, evicted) {
@@ -199,7 +210,7 @@ where
         &self,
         root: &Root<K, V>,
         most: usize,
-        evicted: &mut Evicted<K, V>,
+        evicted: &mut Evicted<'_, K, V>,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {
         let mut shed = Shed::default();

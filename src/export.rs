@@ -16,9 +16,11 @@ impl Stats {
         count("epoch_registry_removed_total", self.removed);
         count("epoch_registry_replaced_total", self.replaced);
         count("epoch_registry_reaped_total", self.reaped);
+        count("epoch_registry_expired_total", self.expired);
         count("epoch_registry_evicted_total", self.evicted);
         count("epoch_registry_freed_total", self.freed);
         count("epoch_registry_drop_panics_total", self.drop_panics);
+        count("epoch_registry_listener_panics_total", self.listener_panics);
         count("epoch_registry_resizes_total", self.resizes);
         self.domain.export(domain);
     }

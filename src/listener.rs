@@ -95,6 +95,7 @@ impl<K, V> Listeners<K, V> {
         Listeners { listener, pending: Mutex::default(), panics: AtomicU64::new(0) }
     }
 
+    #[inline]
     pub(crate) fn is_some(&self) -> bool {
         self.listener.is_some()
     }

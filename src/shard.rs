@@ -139,7 +139,7 @@ where
         root: &Root<K, V>,
         hash: u64,
         draft: Draft<K, V>,
-        evicted: &mut Evicted<K, V>,
+        evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Handle<K, V>, Rejected<K, V>>
     where
         K: Eq,
@@ -189,7 +189,7 @@ where
         hash: u64,
         draft: Draft<K, V>,
         refusal: Refusal,
-        evicted: &mut Evicted<K, V>,
+        evicted: &mut Evicted<'_, K, V>,
     ) -> Result<(Handle<K, V>, Option<Handle<K, V>>), Draft<K, V>>
     where
         K: Eq,
@@ -229,7 +229,7 @@ where
         old: &Handle<K, V>,
         draft: Draft<K, V>,
         refusal: Refusal,
-        evicted: &mut Evicted<K, V>,
+        evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let mut locked = self.lock();
         loop {
@@ -350,7 +350,7 @@ where
 
     /// Unlinks everything, by putting an empty table at the root. False if there is no room for all of it in the backlog:
     /// then nothing is done.
-    pub(crate) fn clear(&self, root: &Root<K, V>, cleared: &mut Evicted<K, V>) -> bool {
+    pub(crate) fn clear(&self, root: &Root<K, V>, cleared: &mut Evicted<'_, K, V>) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
         if state.live == 0 {

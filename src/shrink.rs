@@ -27,9 +27,8 @@ where
             return reaped;
         }
         let spare_held = self.core.settings().spare_held;
-        let asked = scan.nr_to_scan;
-        scan.nr_to_scan = asked.saturating_sub(reaped.examined);
-        reaped += self.reap_from(scan, Cause::Pressure, &mut |candidate| {
+        let left = scan.nr_to_scan.saturating_sub(reaped.examined);
+        reaped += self.reap_from(&mut scan.cursor, left, Cause::Pressure, &mut |candidate| {
             if spare_held && candidate.is_held() {
                 Verdict::Skip
             } else if candidate.is_used() {
@@ -38,7 +37,6 @@ where
                 Verdict::Remove
             }
         });
-        scan.nr_to_scan = asked;
         reaped
     }
 
@@ -111,8 +109,13 @@ where
     }
 
     fn expire(&self, budget: usize) -> Reaped {
-        let registry = self.registry.upgrade().filter(|_| self.in_background);
-        registry.map(|registry| registry.reap_round(&self.policy, budget)).unwrap_or_default()
+        let Some(registry) = self.registry.upgrade().filter(|_| self.in_background) else {
+            return Reaped::default();
+        };
+        let mut reaped = registry.reap_round(&self.policy, budget);
+        // Where little was to be had, it is not worth a second call at once.
+        reaped.stopped |= reaped.removed < budget / 4;
+        reaped
     }
 }
 

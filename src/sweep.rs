@@ -214,7 +214,7 @@ where
     ///
     /// As [`retain`](Self::retain).
     pub fn reap_by(&self, policy: &impl Policy<K, V>, scan: &mut Scan) -> Reaped {
-        self.reap_from(scan, Cause::Reaped, &mut |candidate| policy.judge(candidate))
+        self.reap_from(&mut scan.cursor, scan.nr_to_scan, Cause::Reaped, &mut |candidate| policy.judge(candidate))
     }
 
     /// The same, from where the last call of this or of [`reap_if`](Self::reap_if) stopped, and once around at the most.
@@ -222,14 +222,21 @@ where
         self.reap_around(budget, &mut |candidate| policy.judge(candidate))
     }
 
-    pub(crate) fn reap_from(&self, scan: &mut Scan, cause: Cause, judge: &mut Judge<'_, K, V>) -> Reaped {
-        if scan.cursor.is_done() {
-            scan.cursor = Cursor::new();
+    /// Examines up to about `budget` entries from `cursor` on, to the end of the registry at the most.
+    pub(crate) fn reap_from(
+        &self,
+        cursor: &mut Cursor,
+        budget: usize,
+        cause: Cause,
+        judge: &mut Judge<'_, K, V>,
+    ) -> Reaped {
+        if cursor.is_done() {
+            *cursor = Cursor::new();
         }
         let mut sweep = Sweep::new(cause, Refusal::Possible);
-        while !scan.cursor.is_done() && sweep.reaped.examined < scan.nr_to_scan && !sweep.reaped.stopped {
-            let budget = CHUNK.min(scan.nr_to_scan - sweep.reaped.examined);
-            self.sweep(None, &mut scan.cursor, budget, &mut sweep, judge);
+        while !cursor.is_done() && sweep.reaped.examined < budget && !sweep.reaped.stopped {
+            let chunk = CHUNK.min(budget - sweep.reaped.examined);
+            self.sweep(None, cursor, chunk, &mut sweep, judge);
         }
         if sweep.reaped.removed > 0 {
             self.settle();

@@ -34,7 +34,8 @@ pub(crate) struct Token(u64);
 
 impl Token {
     fn new(due: Due, hash: u32) -> Self {
-        Token(due << HASH_BITS | u64::from(hash) & HASH_MASK as u64)
+        // What is due later than the last time there is, is never due.
+        Token(due.min((1 << (u64::BITS - HASH_BITS)) - 1) << HASH_BITS | u64::from(hash) & HASH_MASK as u64)
     }
 
     pub(crate) fn due(self) -> Due {

@@ -1,0 +1,204 @@
+//! What is counted, and what went wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::pipeline::Flavour;
+use crate::pool::{AGES, TOO_OLD};
+
+/// A count of what does not happen all the time. (Readers count for themselves, in a [`Tally`].)
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn up(&self) {
+        self.add(1);
+    }
+
+    pub fn add(&self, many: u64) {
+        // ORDERING: Relaxed, here and below. Where two counts are compared, something else has ordered them.
+        self.0.fetch_add(many, Relaxed);
+    }
+
+    pub fn take_back(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    pub fn at_least(&self, least: u64) {
+        self.0.fetch_max(least, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&grouped(self.get()))
+    }
+}
+
+/// A number with commas.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What all threads count together.
+#[derive(Default)]
+pub struct Figures {
+    pub sections: Count,
+    /// Elements that readers held, by the age at which they let them go.
+    pub ages: [Count; AGES],
+    /// Reads of checked values, handles among them.
+    pub value_reads: Count,
+    /// Grace periods that readers began within a section, and found not to be over at its end.
+    pub polls_in_sections: Count,
+    pub updates: Count,
+    /// Grace periods that were waited for, callbacks and destructors that aged an element.
+    pub aged: [Count; Flavour::ALL.len()],
+    /// The longest that anybody waited for a grace period.
+    pub slowest_us: Count,
+    pub calls_given: Count,
+    pub calls_run: Count,
+    pub calls_refused: Count,
+    pub values: Ledger,
+    /// Values in domains that come and go, whose end may be a thread's of their own.
+    pub passing_values: Ledger,
+    pub stalls_provoked: Count,
+    pub stalls_reported: Count,
+    /// Those of them that took half as long again as they should.
+    pub stalls_late: Count,
+    /// The longest from the beginning of a stall to its report.
+    pub slowest_report_ms: Count,
+    /// Reports that name others alone: who was preempted for long, say.
+    pub other_reports: Count,
+    /// Threads that read and exited.
+    pub passers: Count,
+    /// Registries and domains that were made and dropped.
+    pub registries: Count,
+    pub domains: Count,
+    pub reaped: Count,
+    pub evicted: Count,
+    pub audits: Count,
+    pub faults: Faults,
+}
+
+impl Figures {
+    pub fn reads(&self) -> u64 {
+        self.ages.iter().map(Count::get).sum::<u64>() + self.value_reads.get()
+    }
+
+    /// How often elements aged.
+    pub fn aged(&self) -> u64 {
+        self.aged.iter().map(Count::get).sum()
+    }
+
+    /// The greatest age that a reader has seen.
+    pub fn oldest(&self) -> usize {
+        self.ages.iter().rposition(|count| count.get() > 0).unwrap_or(0)
+    }
+}
+
+/// Created and dropped.
+#[derive(Default)]
+pub struct Ledger {
+    pub created: Count,
+    pub dropped: Count,
+}
+
+/// What one reader counts by itself, as long as it is at it.
+#[derive(Default)]
+pub struct Tally {
+    pub sections: u64,
+    pub ages: [u64; AGES],
+    pub value_reads: u64,
+}
+
+impl Tally {
+    pub fn hand_in(&mut self, figures: &Figures) {
+        let Tally { sections, ages, value_reads } = std::mem::take(self);
+        figures.sections.add(sections);
+        figures.value_reads.add(value_reads);
+        ages.iter().zip(&figures.ages).for_each(|(&seen, count)| count.add(seen));
+    }
+
+    /// Counts an element that a reader lets go.
+    pub fn element(&mut self, age: usize, faults: &Faults) {
+        self.ages[age] += 1;
+        if age >= TOO_OLD {
+            faults.add(TOO_SHORT, || format!("age {age}, seen by {}", whoever()));
+        }
+    }
+}
+
+pub const TOO_SHORT: &str = "an element aged by a grace period within a reader's section";
+
+/// The thread's name.
+pub fn whoever() -> String {
+    thread::current().name().unwrap_or("a thread without a name").to_string()
+}
+
+/// What went wrong, by its kind.
+#[derive(Default)]
+pub struct Faults {
+    any: AtomicBool,
+    kinds: Mutex<BTreeMap<&'static str, Fault>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub count: u64,
+    /// More about the first of them.
+    pub first: String,
+}
+
+impl Faults {
+    pub fn add(&self, kind: &'static str, more: impl FnOnce() -> String) {
+        self.any.store(true, Relaxed);
+        self.kinds.lock().entry(kind).or_insert_with(|| Fault { count: 0, first: more() }).count += 1;
+    }
+
+    pub fn any(&self) -> bool {
+        self.any.load(Relaxed)
+    }
+
+    pub fn kinds(&self) -> Vec<(&'static str, Fault)> {
+        self.kinds.lock().iter().map(|(kind, fault)| (*kind, fault.clone())).collect()
+    }
+
+    /// Says so if the two are not the same.
+    pub fn balance(&self, kind: &'static str, left: u64, right: u64) {
+        if left != right {
+            self.add(kind, || format!("{left} against {right}"));
+        }
+    }
+}
+
+/// Sleeps for that many microseconds.
+pub fn nap(micros: u64) {
+    thread::sleep(Duration::from_micros(micros));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

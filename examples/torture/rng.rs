@@ -1,0 +1,64 @@
+//! Random choices that a seed repeats.
+
+/// One thread's source of numbers (xorshift64*). Not shared: what a thread chooses does not depend on the others.
+pub struct Rng(u64);
+
+impl Rng {
+    /// Stream number `stream` of a seed.
+    pub fn new(seed: u64, stream: u64) -> Self {
+        Rng(mix(mix(seed) ^ stream) | 1)
+    }
+
+    /// A source for somebody who comes and goes.
+    pub fn fork(&mut self) -> Self {
+        Rng(mix(self.next()) | 1)
+    }
+
+    /// Below `end`, which is below 2^32.
+    pub fn below(&mut self, end: u64) -> u64 {
+        ((self.next() >> 32) * end) >> 32
+    }
+
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
+        &among[self.index(among.len())]
+    }
+
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// Spreads the bits of a number (splitmix64's). Also what checksums are made by.
+pub fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_its_choices_and_streams_differ() {
+        let take = |seed, stream| {
+            let mut rng = Rng::new(seed, stream);
+            [(); 8].map(|()| rng.below(1000))
+        };
+        assert_eq!(take(1, 2), take(1, 2));
+        assert_ne!(take(1, 2), take(1, 3));
+        assert_ne!(take(1, 2), take(2, 2));
+    }
+}

@@ -1,0 +1,126 @@
+//! Updaters, which replace elements and age them, and fake ones, which wait for grace periods that nobody needs.
+
+use std::time::{Duration, Instant};
+
+use crate::conductor::Seat;
+use crate::figures::nap;
+use crate::pipeline::{Flavour, Lease, SLOTS};
+use crate::pool::Retired;
+use crate::rng::Rng;
+use crate::torture::Torture;
+use crate::value::Value;
+use crate::world::{LEASES, STABLE, World};
+
+/// Rounds in one world.
+const BOUT: usize = 32;
+
+pub fn update(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
+    while seat.go_on() {
+        let world = rng.pick(&torture.worlds);
+        // What this bout has replaced, to be aged by the grace periods that it waits for.
+        let mut removed = Vec::new();
+        for _ in 0..BOUT {
+            if !torture.conductor.is_playing() {
+                break;
+            }
+            update_value(world, &mut rng);
+            match rng.below(4) {
+                0 => replace_and_call(world, &mut rng),
+                1 => replace_lease(world, &mut rng),
+                _ => replace_and_wait(world, &mut removed, &mut rng),
+            }
+        }
+        removed.into_iter().for_each(|retired| world.pipeline.age_by_calls(retired));
+    }
+}
+
+pub fn fake(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
+    while seat.go_on() {
+        let world = rng.pick(&torture.worlds);
+        let domain = &world.pipeline.domain;
+        let begun = Instant::now();
+        match rng.below(8) {
+            0 => domain.synchronize(),
+            1 => domain.synchronize_expedited(),
+            2 => world.barrier(),
+            3 => {
+                domain.poll_timeout(domain.start_poll(), Duration::from_micros(rng.below(500)));
+            }
+            4 => {
+                let cookies: Vec<_> = (0..rng.below(8)).map(|_| domain.start_poll()).collect();
+                // Those that began earlier are over earlier.
+                let over: Vec<_> = cookies.iter().map(|&cookie| domain.poll(cookie)).collect();
+                if let (Some(&first), Some(&last)) = (cookies.first(), cookies.last()) {
+                    if over[over.len() - 1] && !domain.poll(first) {
+                        torture.figures.faults.add("grace periods ended out of order", || format!("{last:?}"));
+                    }
+                }
+            }
+            _ => {
+                domain.reclaim(rng.index(1000));
+            }
+        }
+        torture.figures.slowest_us.at_least(begun.elapsed().as_micros() as u64);
+        nap(rng.below(500));
+    }
+}
+
+fn replace_and_wait(world: &World, removed: &mut Vec<Retired>, rng: &mut Rng) {
+    for _ in 0..=rng.below(3) {
+        let Some(fresh) = world.pipeline.fresh() else { break };
+        removed.extend(world.pipeline.replace(rng.index(SLOTS), fresh));
+        world.pipeline.figures.updates.up();
+    }
+    let flavour = *rng.pick(Flavour::WAITING);
+    let begun = Instant::now();
+    world.pipeline.wait(flavour, rng);
+    world.pipeline.figures.slowest_us.at_least(begun.elapsed().as_micros() as u64);
+    *removed = removed.drain(..).filter_map(|retired| world.pipeline.pool.age(retired)).collect();
+}
+
+fn replace_and_call(world: &World, rng: &mut Rng) {
+    let pipeline = &world.pipeline;
+    // Also from within a section, as `call` may be.
+    let _guard = rng.one_in(4).then(|| pipeline.domain.pin());
+    for _ in 0..=rng.below(8) {
+        let Some(fresh) = pipeline.fresh() else { return nap(100) };
+        if let Some(retired) = pipeline.replace(rng.index(SLOTS), fresh) {
+            pipeline.age_by_calls(retired);
+        }
+        pipeline.figures.updates.up();
+    }
+}
+
+fn replace_lease(world: &World, rng: &mut Rng) {
+    for _ in 0..=rng.below(8) {
+        let Some(fresh) = world.pipeline.fresh() else { return nap(100) };
+        let (key, lease) = (rng.below(LEASES), Lease::new(fresh, &world.pipeline));
+        let old = if rng.one_in(8) {
+            let old = world.leases.remove(&key);
+            // Another may be faster, in which case it goes as it came, never published.
+            drop(world.leases.insert(key, lease));
+            old
+        } else {
+            world.leases.replace(key, lease)
+        };
+        if let Some(old) = old {
+            old.unlinked();
+        }
+        world.pipeline.figures.updates.up();
+    }
+}
+
+fn update_value(world: &World, rng: &mut Rng) {
+    let key = rng.below(STABLE);
+    let updated = match rng.below(2) {
+        0 => Ok(world.values.update(&key, |_, value: &Value| value.next())),
+        _ => world.values.try_update(&key, |_, value| value.next()),
+    };
+    // There may be no room for the old one.
+    if let Ok(updated) = updated {
+        world.pipeline.figures.updates.up();
+        if updated.is_none() {
+            world.pipeline.figures.faults.add("a stable key was not there to be updated", || format!("key {key}"));
+        }
+    }
+}

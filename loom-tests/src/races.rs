@@ -2,6 +2,7 @@
 
 mod expiry;
 mod limits;
+mod pairs;
 mod reads;
 mod resizes;
 mod waits;
@@ -10,6 +11,7 @@ mod writes;
 use crate::harness::Model;
 use expiry::*;
 use limits::*;
+use pairs::*;
 use reads::*;
 use resizes::*;
 use waits::*;
@@ -84,6 +86,71 @@ pub fn models() -> Vec<Model> {
         ),
         model("expire_expire", "two reapers remove what has expired once", None, 46..=138, expire_expire),
         model("rearm_expire", "an entry that is removed while it is judged gets no timer", None, 24..=73, rearm_expire),
+        model(
+            "get_replace",
+            "a replaced key is never absent to a borrow, and both values are whole",
+            None,
+            5030..=15091,
+            get_replace,
+        ),
+        model(
+            "lookup_insert",
+            "a handle taken while the entry is inserted is of a whole one",
+            None,
+            45..=135,
+            lookup_insert,
+        ),
+        model(
+            "lookup_update",
+            "an updated key is never absent to a lookup, and both values are whole",
+            None,
+            1551..=4653,
+            lookup_update,
+        ),
+        model(
+            "iterate_insert",
+            "iteration meets the entry that stays, and a new one whole or not at all",
+            None,
+            15..=45,
+            iterate_insert,
+        ),
+        model(
+            "iterate_replace",
+            "iteration meets a key that is replaced, with one value or both",
+            None,
+            5030..=15091,
+            iterate_replace,
+        ),
+        model(
+            "iterate_update",
+            "iteration meets a key that is updated, with one value or both",
+            None,
+            7294..=21882,
+            iterate_update,
+        ),
+        model(
+            "iterate_reap",
+            "iteration meets the entry that stays while a reaper takes another",
+            None,
+            7294..=21882,
+            iterate_reap,
+        ),
+        model(
+            "batch_insert",
+            "a batch finds the key that stays, and a new one whole or not at all",
+            None,
+            52..=157,
+            batch_insert,
+        ),
+        model("batch_replace", "a batch finds both keys while one is replaced", None, 15860..=47581, batch_replace),
+        model("batch_update", "a batch finds both keys while one is updated", None, 24652..=73956, batch_update),
+        model(
+            "batch_reap",
+            "a batch finds the key that stays while a reaper takes another",
+            None,
+            24652..=73956,
+            batch_reap,
+        ),
         model("remove_remove", "of two removals of one key one succeeds", None, 7..=23, remove_remove),
         model(
             "insert_insert",

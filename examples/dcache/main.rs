@@ -1,0 +1,300 @@
+//! A path cache over a real directory tree, as the Linux kernel's dcache: names looked up by directory and name, names
+//! that do not exist cached too, a bound with second chance, and every answer compared with the file system's.
+//!
+//! `cargo run --release --example dcache -- --help` says what it does; this is how it is laid out:
+//!
+//! - `args`: the command line
+//! - `dentry`: the entries, and how they are found by parts of their key
+//! - `cache`: walks of paths, filling, invalidation
+//! - `tree`, `sample`: the names of the tree, and the paths made of them
+//! - `measure`, `compare`: how fast the answers are, and whether they are right
+//! - `upheaval`: whether they follow when a tree changes
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod cache;
+mod compare;
+mod dentry;
+mod measure;
+mod random;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod upheaval;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use args::{Args, Command};
+use cache::Dcache;
+use compare::Comparison;
+use measure::{Both, Measured};
+use sample::{Class, Population};
+use tree::Tree;
+use upheaval::Upheaval;
+
+/// Differences listed before the rest is only counted.
+const MAX_LISTED: usize = 20;
+
+/// What `main` returns to the shell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Outcome {
+    Proved = 0,
+    Unreadable = 1,
+    Usage = 2,
+    Wrong = 3,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args_os()) {
+        Ok(Command::Run(args)) => args,
+        // A reader that has seen enough, as `head`, is no failure.
+        Ok(Command::Help) => {
+            return write!(io::stdout(), "{}", args::HELP).map_or(ExitCode::SUCCESS, |()| ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            eprintln!("dcache: {error}; --help explains the options");
+            return ExitCode::from(Outcome::Usage as u8);
+        }
+    };
+    ExitCode::from(run(&args, &mut io::stdout().lock(), &mut io::stderr()) as u8)
+}
+
+/// The figures of a run.
+struct Report {
+    tree: Tree,
+    population: Population,
+    by_cache: Measured,
+    by_file_system: Measured,
+    watched: Watched,
+    stats: epoch_registry::Stats,
+    negative: usize,
+    /// Of the table, and of the entries with their names, at the end.
+    bytes: u64,
+    comparison: Comparison,
+    upheaval: Upheaval,
+    /// Entries ever made, and destroyed by the end.
+    made: u64,
+    destroyed: u64,
+}
+
+/// What was seen of the cache while it was used.
+#[derive(Default)]
+struct Watched {
+    samples: u64,
+    most_entries: usize,
+    /// Evicted, and waiting to be destroyed.
+    most_waiting: u64,
+    /// Entries for which there was no more room to wait, in vain.
+    overruns: u64,
+}
+
+impl Watched {
+    fn look(&mut self, cache: &Dcache) {
+        self.samples += 1;
+        self.most_entries = self.most_entries.max(cache.registry().len());
+        let waiting = cache.registry().domain().stats();
+        self.most_waiting = self.most_waiting.max(waiting.backlog.objects);
+        self.overruns = waiting.overruns;
+    }
+}
+
+/// Runs to the end. The report goes to `out`, what went wrong to `problems`.
+fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
+    let began = SystemTime::now();
+    let root = match std::fs::canonicalize(&args.root).and_then(|root| std::fs::read_dir(&root).map(|_| root)) {
+        Ok(root) => root,
+        Err(error) => return fail(problems, Outcome::Unreadable, &format!("{}: {error}", args.root.display())),
+    };
+    let cache = Dcache::new(root.clone(), args.entries);
+    let mut tree = tree::walk(&cache, args.threads);
+    let population = Population::new(&root, std::mem::take(&mut tree.paths), args.threads);
+    let mut watched = Watched::default();
+    watched.look(&cache);
+    let Both { by_cache, by_file_system } =
+        measure::measure(&cache, &population, args.threads, args.time, || watched.look(&cache));
+    let doubtful = by_cache.doubtful.union(&by_file_system.doubtful).copied().collect();
+    let comparison = compare::compare(&cache, &population, &doubtful, began, args.threads);
+    watched.look(&cache);
+    let upheaval = match upheaval::run(args.threads) {
+        Ok(upheaval) => upheaval,
+        Err(error) => return fail(problems, Outcome::Unreadable, &format!("a temporary tree: {error}")),
+    };
+
+    let registry = cache.registry();
+    let stats = registry.stats();
+    let negative = registry.pin().iter().filter(|entry| entry.is_negative()).count();
+    let bytes = registry.weight() + registry.table_bytes() as u64;
+    // Entries keep those above them: as the last of a directory goes, so does the directory.
+    registry.clear();
+    registry.domain().barrier();
+    let (made, destroyed) = (registry.stats().inserted, registry.stats().freed);
+    let report = Report {
+        tree,
+        population,
+        by_cache,
+        by_file_system,
+        watched,
+        stats,
+        negative,
+        bytes,
+        comparison,
+        upheaval,
+        made,
+        destroyed,
+    };
+    // A closed pipe must not keep the exit status from telling whether the answers were right.
+    let _ = report.print(args, out);
+    let wrong = report.wrong(args);
+    let _ = match wrong.len() {
+        0 => writeln!(out, "proved: the answers are the file system's, the bound held, every entry was dropped once"),
+        count => writeln!(out, "WRONG: {count} differences"),
+    };
+    for difference in wrong.iter().take(MAX_LISTED) {
+        fail(problems, Outcome::Wrong, difference);
+    }
+    if wrong.len() > MAX_LISTED {
+        fail(problems, Outcome::Wrong, &format!("and {} more", wrong.len() - MAX_LISTED));
+    }
+    if wrong.is_empty() { Outcome::Proved } else { Outcome::Wrong }
+}
+
+fn fail(problems: &mut dyn Write, outcome: Outcome, message: &str) -> Outcome {
+    // There is nowhere to say that this could not be said.
+    let _ = writeln!(problems, "dcache: {message}");
+    outcome
+}
+
+impl Report {
+    /// Everything that is not as it should be.
+    fn wrong(&self, args: &Args) -> Vec<String> {
+        let mut wrong = self.comparison.differences.clone();
+        wrong.extend(self.upheaval.differences.iter().cloned());
+        if self.watched.most_entries > args.entries {
+            wrong.push(format!("{} entries, of {} at the most", self.watched.most_entries, args.entries));
+        }
+        let most_waiting = cache::most_waiting(args.entries) as u64;
+        if self.watched.most_waiting > most_waiting + self.watched.overruns {
+            wrong.push(format!("{} waited to be destroyed, of {most_waiting} at the most", self.watched.most_waiting));
+        }
+        if self.made != self.destroyed {
+            wrong.push(format!("{} entries made, {} destroyed", self.made, self.destroyed));
+        }
+        wrong
+    }
+
+    fn print(&self, args: &Args, out: &mut dyn Write) -> io::Result<()> {
+        let Report { tree, population, by_cache, by_file_system, watched, stats, comparison, upheaval, .. } = self;
+        let mut line = |label: &str, figures: &str| writeln!(out, "{label:<12} {figures}");
+        let names = population.count(Class::Existing);
+        let walked = names as f64 / tree.elapsed.as_secs_f64().max(1e-9);
+        line(
+            "tree",
+            &format!("{}: {} names in {} directories", args.root.display(), grouped(names), grouped(tree.directories)),
+        )?;
+        line("", &format!("{} directories unreadable, {} names refused", tree.unreadable, tree.refused))?;
+        line("walk", &format!("{:.2?}, {} names/s with {} threads", tree.elapsed, grouped(walked), args.threads))?;
+        let classes = Class::ALL.map(|(class, name)| format!("{} {name}", grouped(population.count(class))));
+        line("paths", &format!("{}: {}", grouped(population.samples.len()), classes.join(", ")))?;
+        let [cached, filled, passed_on] = by_cache.sources.map(grouped);
+        line("answers", &format!("{cached} by the cache, {filled} filled, {passed_on} passed on"))?;
+        line("hit rate", &format!("{:.2}% of what is cached", 100.0 * by_cache.hit_rate()))?;
+        let (ours, theirs) = (by_cache.per_second(), by_file_system.per_second());
+        line(
+            "lookups/s",
+            &format!(
+                "{} by the cache, {} by symlink_metadata: {:.1} to 1",
+                grouped(ours),
+                grouped(theirs),
+                ours / theirs.max(1.0)
+            ),
+        )?;
+        line(
+            "entries",
+            &format!(
+                "{} of {} at the most, {} of them negative; {:.1} MB",
+                grouped(stats.live),
+                grouped(args.entries),
+                grouped(self.negative),
+                self.bytes as f64 / 1e6
+            ),
+        )?;
+        line(
+            "bound",
+            &format!(
+                "at the most {} entries, and {} of {} waiting to be destroyed ({} overruns), in {} samples",
+                grouped(watched.most_entries),
+                grouped(watched.most_waiting),
+                grouped(cache::most_waiting(args.entries)),
+                watched.overruns,
+                grouped(watched.samples)
+            ),
+        )?;
+        line("evicted", &format!("{} of {} inserted", grouped(stats.evicted), grouped(stats.inserted)))?;
+        line(
+            "compared",
+            &format!(
+                "{} answers while resolving; then {} paths, {} of them by the cache alone",
+                grouped(by_cache.resolved),
+                grouped(comparison.compared),
+                grouped(comparison.cached)
+            ),
+        )?;
+        line(
+            "",
+            &format!("{} differ, {} as the tree has changed", comparison.differences.len(), comparison.explained),
+        )?;
+        line(
+            "upheaval",
+            &format!(
+                "{} changes, {} answers compared, {} differ; {} evicted, {} pruned",
+                upheaval.changes,
+                grouped(upheaval.compared),
+                upheaval.differences.len(),
+                grouped(upheaval.evicted),
+                upheaval.pruned
+            ),
+        )?;
+        line("", &format!("meanwhile {} resolved by {} threads", grouped(upheaval.resolved), args.threads))?;
+        line("dropped", &format!("{} entries of {}", grouped(self.destroyed), grouped(self.made)))
+    }
+}
+
+/// A whole number with its digits in groups of three.
+trait Figure {
+    fn to_figure(self) -> u64;
+}
+
+impl Figure for u64 {
+    fn to_figure(self) -> u64 {
+        self
+    }
+}
+
+impl Figure for usize {
+    fn to_figure(self) -> u64 {
+        self as u64
+    }
+}
+
+impl Figure for f64 {
+    fn to_figure(self) -> u64 {
+        self as u64
+    }
+}
+
+fn grouped(number: impl Figure) -> String {
+    let digits = number.to_figure().to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

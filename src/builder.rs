@@ -101,7 +101,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// spread unevenly, some shards are full, and evict, before others.
     ///
     /// What is evicted goes through the domain's backlog, whose [policy](crate::WhenFull) an insertion follows as a
-    /// removal does.
+    /// removal does. It takes memory until it is destroyed: who must bound that as well
+    /// [limits](crate::DomainBuilder::backlog_objects) the backlog, and has writers wait.
     ///
     /// ```
     /// use epoch_registry::Registry;

@@ -86,7 +86,9 @@ impl<K, V> Handle<K, V> {
         self.get().value()
     }
 
-    /// Whether the entry has left the registry: was removed, replaced or reaped. Once true, it stays true.
+    /// Whether the entry has left the registry, in whatever way, or with it. Once true, it stays true.
+    ///
+    /// (Where the value is a handle too, this is of the outer one: `handle.value().is_unlinked()` asks the other.)
     pub fn is_unlinked(&self) -> bool {
         self.get().header.refs.is_unlinked()
     }

@@ -239,7 +239,7 @@ impl<'g, K, V> Entry<'g, K, V> {
         self.node().value()
     }
 
-    /// Whether the entry has left the registry: was removed, replaced or reaped. Once true, it stays true.
+    /// Whether the entry has left the registry, in whatever way. Once true, it stays true.
     pub fn is_unlinked(self) -> bool {
         self.node().header.refs.is_unlinked()
     }

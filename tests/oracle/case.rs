@@ -1,0 +1,362 @@
+//! A registry, and what std's `HashMap` says that it should hold.
+
+use crate::common::*;
+use epoch_registry::{Cause, Cursor, Domain, Handle, ManualClock, Registry};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub type Key = u16;
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    Insert(Key),
+    Replace(Key),
+    Update(Key),
+    GetOrInsert(Key),
+    Remove(Key),
+    RemoveIf(Key, bool),
+    RemoveHandle(usize),
+    Retain(u64),
+    Clear,
+    Drain(usize),
+    Get(Key),
+    Hold(Key),
+    LetGo(usize),
+    Iter,
+    ScanOn(usize),
+    GetMany(Vec<Key>),
+    ReapIf(usize, u64),
+    ReapOlder(u64),
+    /// Of what is past its time; all of it, if there is no budget.
+    Reap(Option<usize>),
+    MaxAge(Option<u64>),
+    MaxEntries(Option<usize>),
+    Evict(usize),
+    ShrinkTo(usize),
+    Advance(u64),
+    ShrinkToFit,
+    Reserve(usize),
+    Barrier,
+    Reclaim(usize),
+}
+
+/// What the registry should hold: number and time of insertion by key.
+#[derive(Default)]
+struct Model {
+    max_age: Option<u64>,
+    entries: HashMap<Key, (u64, u64)>,
+    now: u64,
+    numbers: u64,
+    /// Keys that have been there since the cursor began.
+    stable: HashSet<Key>,
+    met: HashSet<Key>,
+}
+
+impl Model {
+    fn fresh(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn put(&mut self, key: Key, number: u64) -> Option<u64> {
+        self.entries.insert(key, (number, self.now)).map(|(number, _)| number)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<u64> {
+        self.stable.remove(&key);
+        self.entries.remove(&key).map(|(number, _)| number)
+    }
+
+    /// Whether the entry has been there for longer than it may, by as much as the registry tells apart.
+    fn is_past_its_time(&self, key: Key) -> bool {
+        let ticks = |millis: u64| (millis * 1_000_000).div_ceil(TICK);
+        let limit = life(key).into_iter().chain(self.max_age).min();
+        limit.is_some_and(|limit| self.now / TICK - self.entries[&key].1 / TICK > ticks(limit))
+    }
+
+    /// What was said of an entry that left by itself.
+    fn hear(&mut self, (cause, key, number): (Cause, Key, u64)) {
+        match cause {
+            Cause::Expired => assert!(self.is_past_its_time(key), "{key} was young"),
+            Cause::Capacity => {}
+            // Those are checked where they are done.
+            Cause::Removed | Cause::Replaced | Cause::Reaped => return,
+            other => panic!("{other}: nobody asked for that"),
+        }
+        assert_eq!(self.remove(key), Some(number), "{cause}");
+    }
+
+    fn number(&self, key: Key) -> Option<u64> {
+        self.entries.get(&key).map(|&(number, _)| number)
+    }
+}
+
+const TICK: u64 = 1 << 24;
+
+/// How long an entry of this key may live, in milliseconds.
+fn life(key: Key) -> Option<u64> {
+    (key % 5 == 0).then_some(u64::from(key))
+}
+
+type Told = Arc<Mutex<Vec<(Cause, Key, u64)>>>;
+
+pub struct Case {
+    told: Told,
+    registry: Registry<Key, Counted, FewBits>,
+    clock: ManualClock,
+    ledger: Ledger,
+    model: Model,
+    held: Vec<(Handle<Key, Counted>, Key, u64)>,
+    cursor: Cursor,
+}
+
+impl Case {
+    pub fn new(shards: usize, capacity: usize, mask: u64) -> Self {
+        let (clock, told) = (ManualClock::new(), Told::default());
+        let log = told.clone();
+        let registry = Registry::builder()
+            .shards(shards)
+            .capacity(capacity)
+            .hasher(FewBits { mask })
+            .clock(clock.clone())
+            .domain(Domain::new())
+            .lifetime(|key: &Key, _: &Counted| life(*key).map(Duration::from_millis))
+            .listener(move |cause, entry: Handle<Key, Counted>| {
+                log.lock().unwrap().push((cause, *entry.key(), entry.get()));
+            })
+            .build();
+        let (ledger, model) = (Ledger::new(), Model::default());
+        Case { told, registry, clock, ledger, model, held: Vec::new(), cursor: Cursor::new() }
+    }
+
+    pub fn run(&mut self, op: Op) {
+        let ended = matches!(op, Op::Barrier);
+        self.act(op);
+        for event in self.told.lock().unwrap().drain(..) {
+            self.model.hear(event);
+        }
+        assert!(self.registry.max_entries().is_none_or(|most| self.registry.len() <= most));
+        if ended {
+            self.check_accounts();
+        }
+    }
+
+    fn act(&mut self, op: Op) {
+        let Case { told, registry, clock, ledger, model, held, cursor } = self;
+        let number_of = |handle: Option<Handle<Key, Counted>>| handle.map(|handle| handle.get());
+        match op {
+            Op::Insert(key) => {
+                let number = model.fresh();
+                match registry.insert(key, ledger.value(number)) {
+                    Ok(handle) => {
+                        assert_eq!((*handle.key(), handle.get()), (key, number));
+                        assert_eq!(model.put(key, number), None);
+                    }
+                    Err(occupied) => {
+                        assert_eq!((occupied.key, occupied.value.get()), (key, number));
+                        assert_eq!(Some(occupied.entry.get()), model.number(key));
+                    }
+                }
+            }
+            Op::Replace(key) => {
+                let number = model.fresh();
+                let old = number_of(registry.replace(key, ledger.value(number)));
+                assert_eq!(old, model.put(key, number));
+            }
+            Op::Update(key) => {
+                let number = model.fresh();
+                let mut seen = None;
+                let new = registry.update(&key, |_, old| {
+                    seen = Some(old.get());
+                    ledger.value(number)
+                });
+                assert_eq!(seen, model.number(key));
+                assert_eq!(number_of(new), seen.map(|_| number));
+                if seen.is_some() {
+                    model.put(key, number);
+                }
+            }
+            Op::GetOrInsert(key) => {
+                let number = model.fresh();
+                let entry = registry.get_or_insert_with(key, || ledger.value(number));
+                let expected = model.number(key).unwrap_or(number);
+                assert_eq!(entry.get(), expected);
+                if expected == number {
+                    model.put(key, number);
+                }
+            }
+            Op::Remove(key) => assert_eq!(number_of(registry.remove(&key)), model.remove(key)),
+            Op::RemoveIf(key, yes) => {
+                let removed = number_of(registry.remove_if(&key, |_, _| yes));
+                assert_eq!(removed, if yes { model.remove(key) } else { None });
+            }
+            Op::RemoveHandle(index) => {
+                if let Some((handle, key, number)) = held.get(index % held.len().max(1)) {
+                    let linked = model.number(*key) == Some(*number);
+                    assert_eq!(handle.is_unlinked(), !linked);
+                    assert_eq!(registry.remove_handle(handle), linked);
+                    if linked {
+                        model.remove(*key);
+                    }
+                }
+            }
+            Op::Retain(modulus) => {
+                registry.retain(|_, value| value.get() % modulus != 0);
+                let gone: Vec<Key> = model
+                    .entries
+                    .iter()
+                    .filter(|(_, (number, _))| number % modulus == 0)
+                    .map(|(&key, _)| key)
+                    .collect();
+                gone.into_iter().for_each(|key| assert!(model.remove(key).is_some()));
+            }
+            Op::Clear => {
+                registry.clear();
+                model.entries.clear();
+                model.stable.clear();
+            }
+            Op::Drain(most) => {
+                for handle in registry.drain().take(most) {
+                    assert_eq!(Some(handle.get()), model.remove(*handle.key()));
+                }
+            }
+            Op::Get(key) => {
+                let guard = registry.pin();
+                assert_eq!(guard.get(&key).map(|entry| entry.get()), model.number(key));
+                assert_eq!(registry.reader().get(&key).map(|entry| entry.get()), model.number(key));
+                assert_eq!(registry.contains_key(&key), model.number(key).is_some());
+            }
+            Op::Hold(key) => {
+                let handle = registry.lookup(&key);
+                assert_eq!(handle.as_ref().map(|handle| handle.get()), model.number(key));
+                held.extend(handle.map(|handle| (handle.clone(), key, handle.get())));
+            }
+            Op::LetGo(index) => {
+                if !held.is_empty() {
+                    held.swap_remove(index % held.len());
+                }
+            }
+            Op::Iter => {
+                let met: Vec<_> = registry.pin().iter().map(|entry| (*entry.key(), entry.get())).collect();
+                assert_eq!(met.len(), model.entries.len(), "nothing is met twice");
+                assert!(met.iter().all(|&(key, number)| model.number(key) == Some(number)));
+            }
+            Op::ScanOn(budget) => {
+                if *cursor == Cursor::new() {
+                    model.stable = model.entries.keys().copied().collect();
+                    model.met.clear();
+                }
+                registry.scan(cursor, budget, |entry| {
+                    assert_eq!(model.entries[entry.key()].0, entry.get());
+                    model.met.insert(*entry.key());
+                });
+                if cursor.is_done() {
+                    assert!(model.stable.is_subset(&model.met), "a key that was there all the time is missed");
+                    *cursor = Cursor::new();
+                }
+            }
+            Op::GetMany(keys) => {
+                let guard = registry.pin();
+                let mut results = Vec::new();
+                guard.get_batch(&keys, |key, entry| results.push((*key, entry.map(|entry| entry.get()))));
+                let mut handles = Vec::new();
+                guard.lookup_batch(&keys, |key, entry| handles.push((*key, entry.map(|entry| entry.get()))));
+                let expected: Vec<_> = keys.iter().map(|&key| (key, model.number(key))).collect();
+                assert_eq!((&results, &handles), (&expected, &expected));
+                if let [a, b, c, ..] = &keys[..] {
+                    let found = guard.get_many([a, b, c]).map(|entry| entry.map(|entry| entry.get()));
+                    assert_eq!(found, [a, b, c].map(|&key| model.number(key)));
+                }
+            }
+            Op::ReapIf(budget, modulus) => {
+                let mut condemned = HashSet::new();
+                let reaped = registry.reap_if(budget, |entry| {
+                    assert_eq!(Some(entry.get()), model.number(*entry.key()));
+                    let yes = entry.get() % modulus == 0;
+                    yes && condemned.insert(*entry.key())
+                });
+                assert_eq!(reaped.removed, condemned.len());
+                condemned.into_iter().for_each(|key| assert!(model.remove(key).is_some()));
+            }
+            Op::ReapOlder(millis) => {
+                let age = Duration::from_millis(millis);
+                let ticks = (age.as_nanos() as u64).div_ceil(TICK);
+                let now = model.now / TICK;
+                let old: Vec<Key> = model
+                    .entries
+                    .iter()
+                    .filter(|(_, (_, stamp))| now - stamp / TICK > ticks)
+                    .map(|(&key, _)| key)
+                    .collect();
+                assert_eq!(registry.reap_older_than(age, usize::MAX).removed, old.len());
+                old.into_iter().for_each(|key| assert!(model.remove(key).is_some()));
+            }
+            Op::Advance(millis) => {
+                clock.advance(Duration::from_millis(millis));
+                model.now += millis * 1_000_000;
+            }
+            Op::ShrinkToFit => registry.shrink_to_fit(),
+            Op::Reserve(capacity) => {
+                registry.reserve(capacity);
+                assert!(registry.capacity() >= capacity);
+            }
+            Op::Barrier => registry.domain().barrier(),
+            Op::Reap(Some(budget)) => {
+                let reaped = registry.reap(budget);
+                assert!(reaped.removed <= reaped.examined && reaped.examined <= budget);
+            }
+            Op::Reap(None) => {
+                let reaped = registry.reap(usize::MAX);
+                let told: Vec<_> = told.lock().unwrap().drain(..).collect();
+                assert_eq!(reaped.removed, told.len());
+                told.into_iter().for_each(|event| model.hear(event));
+                let late = model.entries.keys().find(|&&key| model.is_past_its_time(key));
+                assert_eq!(late, None, "past its time");
+            }
+            Op::MaxAge(millis) => {
+                registry.set_max_age(millis.map(Duration::from_millis));
+                model.max_age = millis;
+            }
+            Op::MaxEntries(most) => registry.set_max_entries(most),
+            Op::Evict(count) => {
+                let there = registry.len();
+                assert_eq!(registry.evict(count), count.min(there));
+            }
+            Op::ShrinkTo(count) => {
+                registry.shrink_to(count);
+                assert!(registry.len() <= count);
+            }
+            Op::Reclaim(budget) => assert!(registry.domain().reclaim(budget) <= budget),
+        }
+    }
+
+    /// After a barrier: everything that is neither in the registry nor held is destroyed, and nothing else.
+    fn check_accounts(&self) {
+        let mut alive: HashSet<u64> = self.model.entries.values().map(|&(number, _)| number).collect();
+        alive.extend(self.held.iter().map(|(handle, ..)| handle.get()));
+        assert_eq!(self.ledger.live(), alive.len() as u64);
+        let stats = self.registry.stats();
+        let left = stats.removed + stats.replaced + stats.reaped + stats.expired + stats.evicted;
+        assert_eq!(stats.live as usize, self.model.entries.len());
+        assert_eq!(stats.live + left, stats.inserted, "{stats}");
+        assert_eq!(stats.live + stats.backlog + stats.freed, stats.inserted, "{stats}");
+        assert_eq!(stats.backlog as usize, alive.len() - self.model.entries.len(), "{stats}");
+        assert_eq!(self.registry.len(), self.model.entries.len());
+    }
+
+    pub fn end(self) {
+        self.registry.domain().barrier();
+        self.check_accounts();
+        let Case { registry, ledger, held, .. } = self;
+        let domain = registry.domain().clone();
+        drop(registry);
+        assert!(held.iter().all(|(handle, key, number)| handle.key() == key && handle.get() == *number));
+        drop(held);
+        domain.barrier();
+        assert_eq!(ledger.live(), 0);
+    }
+}
+
+/// All keys in one home; few homes and no tags; few homes and shards; tags alone; a good hash.
+pub const MASKS: [u64; 5] = [0, 0x3, 0xc000_0003, 0x7f << 40, u64::MAX];

@@ -89,7 +89,7 @@
 //! # Features
 //!
 //! None is on by default. `serde`: the statistics can be serialised. `metrics`: `Stats::export` hands them to the `metrics`
-//! crate.
+//! crate. `pressure`: the module of that name, which has registries shed when memory runs out.
 //!
 //! # Guarantees
 //!
@@ -120,6 +120,8 @@ mod listener;
 mod locked;
 mod node;
 pub mod policy;
+#[cfg(feature = "pressure")]
+pub mod pressure;
 mod reader;
 mod reaper;
 mod refs;

@@ -65,14 +65,14 @@ where
     }
 
     fn change_bounds(&self, change: impl Fn(&mut Bounds)) {
-        let mut bounded = false;
+        let mut unmarked = self.core.settings().track_use;
         for (shard, _) in self.core.shards() {
             let mut locked = shard.lock();
             change(&mut locked.bounds);
-            bounded = locked.bounds.are_set();
+            unmarked |= locked.bounds.are_set();
         }
         // ORDERING: Relaxed, as all that has to do with the mark.
-        self.core.unmarked.store(bounded, Relaxed);
+        self.core.unmarked.store(unmarked, Relaxed);
         for (shard, root) in self.core.shards() {
             self.core.evict(shard, root, usize::MAX, |state| {
                 state.live > state.bounds.entries || state.weight > state.bounds.weight && state.live > 1

@@ -118,14 +118,14 @@ pub struct Reaped {
 }
 
 impl AddAssign for Reaped {
-    /// Both, one after the other.
+    /// Both. Where one of them had to stop, so had the sum.
     fn add_assign(&mut self, next: Reaped) {
         self.examined += next.examined;
         self.removed += next.removed;
         self.bytes += next.bytes;
         self.rotated += next.rotated;
         self.skipped += next.skipped;
-        self.stopped = next.stopped;
+        self.stopped |= next.stopped;
     }
 }
 

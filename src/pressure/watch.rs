@@ -1,0 +1,138 @@
+//! A source as a driver sees it: what it demands, and its figures.
+
+use super::builder::Settings;
+use super::hold::Hold;
+use super::source::{Level, Reading, Source};
+use super::stats::{SourceState, SourceStats};
+use super::wait::Ready;
+use crate::node::contain;
+use crate::reaper::Reaped;
+use parking_lot::Mutex;
+use std::time::Duration;
+
+pub(super) struct Watch {
+    is_polled: bool,
+    /// Locked only by whoever has the driver's gate: the source's code runs under it.
+    state: Mutex<State>,
+    /// Locked for a moment.
+    figures: Mutex<SourceStats>,
+}
+
+struct State {
+    source: Box<dyn Source>,
+    hold: Hold,
+    streak: Streak,
+    /// Its descriptor is of no use any more.
+    is_lost: bool,
+}
+
+/// Events in a row, without quiet in between.
+#[derive(Default)]
+struct Streak {
+    events: u32,
+    last: Duration,
+}
+
+impl Streak {
+    /// The priority of the round that an event at this time is worth.
+    fn event(&mut self, now: Duration, settings: &Settings) -> u32 {
+        if now.saturating_sub(self.last) > settings.quiet {
+            self.events = 0;
+        }
+        let priority = settings.event_priority.saturating_sub(self.events);
+        (self.events, self.last) = (self.events.saturating_add(1), now);
+        priority
+    }
+}
+
+/// What a look has shown.
+pub(super) struct Look {
+    pub(super) finding: Finding,
+    /// Bytes to the limit, of a level.
+    pub(super) headroom: Option<u64>,
+    pub(super) panics: u64,
+}
+
+pub(super) enum Finding {
+    Nothing,
+    Bytes(u64),
+    Round(u32),
+}
+
+impl Watch {
+    pub(super) fn new(source: Box<dyn Source>) -> Self {
+        let figures = SourceStats { name: source.name().to_owned(), ..SourceStats::default() };
+        let is_polled = source.is_polled();
+        let state = State { source, hold: Hold::default(), streak: Streak::default(), is_lost: false };
+        Watch { is_polled, state: Mutex::new(state), figures: Mutex::new(figures) }
+    }
+
+    pub(super) fn is_polled(&self) -> bool {
+        self.is_polled
+    }
+
+    pub(super) fn stats(&self) -> SourceStats {
+        self.figures.lock().clone()
+    }
+
+    /// Looks at the source. `ready`: what has become of its descriptor, if that has.
+    pub(super) fn look(
+        &self,
+        ready: Option<&Ready>,
+        settings: &Settings,
+        now: Duration,
+        count: impl Fn() -> usize,
+    ) -> Look {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.is_lost |= ready.is_some_and(|ready| ready.lost);
+        let signalled = ready.is_some_and(|ready| !ready.lost);
+        let mut read = None;
+        let panics = contain(|| read = Some(state.source.check(signalled))).into();
+        let reading = match read {
+            Some(Ok(reading)) => {
+                let works = if state.is_lost { SourceState::Lost } else { SourceState::Works };
+                self.note(works, Some(reading));
+                reading
+            }
+            Some(Err(why)) => {
+                self.note(SourceState::Fails(why.reason()), None);
+                Reading::Quiet
+            }
+            None => {
+                self.note(SourceState::Fails("it panicked".into()), None);
+                Reading::Quiet
+            }
+        };
+        let headroom = match reading {
+            Reading::Level(Level { used, limit, .. }) => Some(limit.saturating_sub(used)),
+            _ => None,
+        };
+        let finding = match reading {
+            Reading::Quiet => Finding::Nothing,
+            Reading::Event => Finding::Round(state.streak.event(now, settings)),
+            Reading::Bytes(0) => Finding::Nothing,
+            Reading::Bytes(bytes) => Finding::Bytes(bytes),
+            Reading::Level(level) => state.hold.demand(level, now, count).map_or(Finding::Nothing, Finding::Bytes),
+        };
+        if !matches!(finding, Finding::Nothing) {
+            self.figures.lock().events += 1;
+        }
+        Look { finding, headroom, panics }
+    }
+
+    fn note(&self, new: SourceState, reading: Option<Reading>) {
+        let mut figures = self.figures.lock();
+        let changed = std::mem::discriminant(&figures.state) != std::mem::discriminant(&new);
+        if changed && matches!(new, SourceState::Fails(_) | SourceState::Lost) {
+            log::warn!(target: "epoch_registry", "pressure source {}: {new}", figures.name);
+        }
+        figures.state = new;
+        figures.last = reading.or(figures.last);
+    }
+
+    /// This was shed. `again`: when it is worth while to try again.
+    pub(super) fn settle(&self, reaped: Reaped, again: Option<Duration>) {
+        self.state.lock().hold.settle(reaped, again);
+    }
+}

@@ -256,8 +256,7 @@ fn run(args: &Args) -> Result<(), String> {
     );
 
     let domain = Domain::builder().reclaimer(true).build();
-    let pages: Pages =
-        Registry::builder().domain(domain.clone()).weigher(|_, page: &Page| page.len()).track_use(true).build();
+    let pages: Pages = Registry::builder().domain(domain.clone()).weigher(|_, page: &Page| page.len()).build();
     let pages = Arc::new(pages);
     let driver = if args.reaper { Some(limit.driver(&domain, args.trim)?) } else { None };
     if let Some(driver) = &driver {

@@ -47,7 +47,6 @@ struct Limits {
     max_age: Option<Duration>,
     max_idle: Option<Duration>,
     spare_held: bool,
-    track_use: bool,
     seeks: u32,
 }
 
@@ -66,7 +65,6 @@ impl<K, V> Builder<K, V> {
             max_age: None,
             max_idle: None,
             spare_held: false,
-            track_use: false,
             seeks: 2,
         };
         Builder {
@@ -238,14 +236,6 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Whether entries begin without the mark that their first use leaves, also where there is no bound: so that what was
-    /// never used goes with the first scan under pressure, and not with the second. A read then stores one byte at the
-    /// first use of an entry. Where there is a bound, it is so in any case.
-    pub fn track_use(mut self, track: bool) -> Self {
-        self.limits.track_use = track;
-        self
-    }
-
     /// What it costs to make an entry again, when memory pressure is divided among several: see
     /// [`Reaper::seeks`](crate::Reaper::seeks). 2 by default.
     pub fn seeks(mut self, seeks: u32) -> Self {
@@ -345,7 +335,6 @@ impl<K, V, S> Builder<K, V, S> {
             lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime),
             listeners: Listeners::new(self.listener),
             spare_held: limits.spare_held,
-            track_use: limits.track_use,
             seeks: limits.seeks,
         };
         let domain = self.domain.unwrap_or_default();

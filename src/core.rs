@@ -52,7 +52,6 @@ pub(crate) struct Settings<K: 'static, V: 'static> {
     pub(crate) lifetimes: Lifetimes<K, V>,
     pub(crate) listeners: Listeners<K, V>,
     pub(crate) spare_held: bool,
-    pub(crate) track_use: bool,
     pub(crate) seeks: u32,
 }
 
@@ -342,7 +341,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             roots: Box::default(),
             shards: Box::default(),
             eras: Eras::new(),
-            unmarked: (bounds.are_set() || settings.track_use).into(),
+            unmarked: bounds.are_set().into(),
             settings,
             reaped_to: Mutex::new(Cursor::new()),
             expired_to: AtomicUsize::new(0),

@@ -65,7 +65,7 @@ where
     }
 
     fn change_bounds(&self, change: impl Fn(&mut Bounds)) {
-        let mut unmarked = self.core.settings().track_use;
+        let mut unmarked = false;
         for (shard, _) in self.core.shards() {
             let mut locked = shard.lock();
             change(&mut locked.bounds);

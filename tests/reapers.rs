@@ -56,19 +56,6 @@ fn second_chance_takes_those_that_were_not_used_since_the_last_look() {
 }
 
 #[test]
-fn where_use_is_tracked_what_was_never_used_goes_with_the_first_scan() {
-    let registry = isolated_builder::<u64, u64>().track_use(true).build();
-    (0..100).for_each(|key| drop(registry.insert(key, key)));
-    (0..30).for_each(|key| assert!(registry.contains_key(&key)));
-    // A bound that comes and goes changes nothing of that.
-    registry.set_max_entries(Some(1000));
-    registry.set_max_entries(None);
-    (100..110).for_each(|key| drop(registry.insert(key, key)));
-    let reaped = Reaper::scan(&registry, &mut Scan::new(usize::MAX));
-    assert_eq!((reaped.removed, reaped.rotated), (80, 30));
-}
-
-#[test]
 fn a_policy_sees_age_idleness_handles_and_weight() {
     let clock = ManualClock::new();
     let builder = isolated_builder().clock(clock.clone()).max_idle(Duration::from_secs(160));

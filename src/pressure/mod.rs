@@ -10,7 +10,7 @@
 //!
 //! let domain = Domain::builder().reclaimer(true).build();
 //! let pages: Registry<u64, Vec<u8>> =
-//!     Registry::builder().domain(domain).track_use(true).weigher(|_, page: &Vec<u8>| page.capacity()).build();
+//!     Registry::builder().domain(domain).weigher(|_, page: &Vec<u8>| page.capacity()).build();
 //! let pages = Arc::new(pages);
 //!
 //! let driver = Driver::builder().detect().start()?;
@@ -47,8 +47,7 @@
 //! In a round of priority `p` each reaper scans `count / 2^p · 4 / seeks` entries (half of all, if `seeks` is 0), in
 //! batches. A demand for bytes is dealt with in rounds of `p` from 12 down to 0, until entries are removed that count
 //! for so many bytes. Where reapers do not say how many bytes they free, that is never the case, and everything is
-//! scanned, twice: have a registry [weigh](crate::Builder::weigher) its values. (And have it
-//! [track their use](crate::Builder::track_use), lest the first scan find them all in use.) What a reaper did not scan, as it
+//! scanned, twice: have a registry [weigh](crate::Builder::weigher) its values. What a reaper did not scan, as it
 //! stopped or panicked or it was less than a batch, is deferred to later rounds, up to twice its entries.
 //!
 //! # How fast it is

@@ -118,12 +118,14 @@ impl Tick {
 
 /// A time in units of 2^24 ns: 40 bits of them, which is 584 years. (Then it stands still.)
 pub(crate) fn ticks(time: Duration) -> u64 {
-    (time.as_nanos() >> 24).min((1 << 40) - 2) as u64
+    let nanos = time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into());
+    (nanos >> 24).min((1 << 40) - 2)
 }
 
 /// A number that changes every few milliseconds. Tells writers apart that come in a burst from those that come rarely.
 pub(crate) fn coarse_ticks() -> u64 {
-    (coarse().as_nanos() >> 22) as u64
+    let time = coarse();
+    (time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())) >> 22
 }
 
 #[cfg(all(target_os = "linux", not(loom)))]

@@ -36,6 +36,8 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     roots: Box<[Root<K, V>]>,
     shards: Box<[CachePadded<Shard<K, V>>]>,
     settings: Settings<K, V>,
+    /// What a node counts for that holds nothing beyond itself.
+    node: Weight,
     /// Whether entries begin without the mark that their first use leaves. Where there is no bound they have it from the
     /// beginning, and reads store nothing. (Of std's type, as the mark itself.)
     pub(crate) unmarked: AtomicBool,
@@ -110,13 +112,17 @@ where
         Evicted::new(&self.settings.listeners, cause)
     }
 
+    /// What an entry counts for that holds so many bytes beyond its node.
+    fn weight(&self, beyond: usize) -> Weight {
+        let bytes = size_of::<Node<K, V>>().saturating_add(beyond);
+        Weight::at_least(self.registrant.domain.inner().budget.weigh(bytes))
+    }
+
     /// A node to be published here.
     pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
         let (shard, _) = self.shard(hash);
         check::user_code();
-        let beyond = self.settings.weigher.as_ref().map_or(0, |weigher| weigher(&key, &value));
-        let bytes = size_of::<Node<K, V>>().saturating_add(beyond);
-        let weight = Weight::at_least(self.registrant.domain.inner().budget.weigh(bytes));
+        let weight = self.settings.weigher.as_ref().map_or(self.node, |weigher| self.weight(weigher(&key, &value)));
         let now = self.now();
         self.eras.advance(Tick::of(now));
         // ORDERING: Relaxed, as all that has to do with the mark.
@@ -139,9 +145,8 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let (mut evicted, expires) = (self.evicted(Cause::Capacity), draft.due() != NEVER);
-        let inserted = shard.insert(root, hash, draft, &mut evicted);
-        drop(evicted);
+        let expires = draft.due() != NEVER;
+        let inserted = shard.insert(root, hash, draft, &mut self.evicted(Cause::Capacity));
         if expires {
             self.assist(shard);
         }
@@ -160,10 +165,9 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let (mut evicted, expires) = (self.evicted(Cause::Capacity), draft.due() != NEVER);
-        let replaced = shard.replace(root, hash, draft, refusal, &mut evicted);
-        drop(evicted);
-        let (_, old) = replaced?;
+        let expires = draft.due() != NEVER;
+        let replaced = shard.replace(root, hash, draft, refusal, &mut self.evicted(Cause::Capacity));
+        let old = replaced?;
         if let Some(old) = &old {
             self.settings.listeners.tell(Cause::Replaced, old);
         }
@@ -181,9 +185,8 @@ where
         refusal: Refusal,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        let (mut evicted, expires) = (self.evicted(Cause::Capacity), draft.due() != NEVER);
-        let replaced = shard.replace_exact(root, old, draft, refusal, &mut evicted);
-        drop(evicted);
+        let expires = draft.due() != NEVER;
+        let replaced = shard.replace_exact(root, old, draft, refusal, &mut self.evicted(Cause::Capacity));
         if replaced.is_ok() {
             self.settings.listeners.tell(Cause::Replaced, old);
             if expires {
@@ -343,10 +346,12 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             eras: Eras::new(),
             unmarked: bounds.are_set().into(),
             settings,
+            node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
             expired_to: AtomicUsize::new(0),
         }));
         core.settings.lifetimes.track_use(&core.eras);
+        core.node = core.weight(0);
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);

@@ -180,9 +180,8 @@ where
         handle
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the new entry and the old one;
-    /// or the draft, if it is refused.
-    #[allow(clippy::type_complexity)]
+    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the old entry; or the
+    /// draft, if it is refused.
     pub(crate) fn replace(
         &self,
         root: &Root<K, V>,
@@ -190,7 +189,7 @@ where
         draft: Draft<K, V>,
         refusal: Refusal,
         evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<(Handle<K, V>, Option<Handle<K, V>>), Draft<K, V>>
+    ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
     where
         K: Eq,
     {
@@ -204,7 +203,8 @@ where
                 continue;
             }
             let Some((position, old)) = found else {
-                return Ok((self.publish(locked, root, table, hash, draft), None));
+                drop(self.publish(locked, root, table, hash, draft));
+                return Ok(None);
             };
             // SAFETY: S1.
             if let Err(NoRoom(bytes)) = unsafe { locked.admit(old) } {
@@ -217,8 +217,8 @@ where
             // SAFETY: S1.
             let handle = unsafe { handle_on(old) };
             // SAFETY: the position is that of `old`, under this lock; there is room for it.
-            let new = unsafe { self.swap(locked, table, position, old, draft) };
-            return Ok((new, Some(handle)));
+            drop(unsafe { self.swap(locked, table, position, old, draft) });
+            return Ok(Some(handle));
         }
     }
 

@@ -131,7 +131,7 @@ where
 
     /// Removes entries whose time has come: those older than [`max_age`](crate::Builder::max_age) or their own
     /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for [`max_idle`](crate::Builder::max_idle). Looks at
-    /// up to `budget` of those whose time may have come, and at no others. What of it a call has not done, the next does.
+    /// up to about `budget` of those whose time may have come (those of one hash are not split), and at no others. What of it a call has not done, the next does.
     ///
     /// The domain's reclaimer does it in the background, if it is [told to](crate::Domain::add_reaper), and each insertion
     /// does a little of it in its own shard.

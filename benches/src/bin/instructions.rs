@@ -1,0 +1,124 @@
+//! The main paths, one at a time, so that their instructions can be counted: `.ci/instructions` does, and compares.
+//!
+//! `instructions PATH N` does an operation N times, after a preparation that does not depend on N: the difference of two
+//! runs is what the operation takes. Nothing here depends on time, chance or the C library: keys are hashed with fixed
+//! seeds, nobody reclaims unless told to, and memory comes from one block and is never given back.
+
+use ahash::RandomState;
+use epoch_registry::{Domain, Registry};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+
+/// Hands out one block, piece by piece.
+struct Pieces {
+    block: AtomicPtr<u8>,
+    used: AtomicUsize,
+}
+
+const BLOCK: usize = 512 << 20;
+
+// SAFETY: pieces are disjoint, aligned as asked for (the block is by the most that is), and never taken back.
+unsafe impl GlobalAlloc for Pieces {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // ORDERING: Relaxed: this program has one thread.
+        if self.block.load(Relaxed).is_null() {
+            // SAFETY: the layout is not empty.
+            self.block.store(unsafe { System.alloc(Layout::from_size_align(BLOCK, 4096).unwrap()) }, Relaxed);
+        }
+        let begin = self.used.load(Relaxed).next_multiple_of(layout.align());
+        if begin + layout.size() > BLOCK || layout.align() > 4096 {
+            return null_mut();
+        }
+        self.used.store(begin + layout.size(), Relaxed);
+        self.block.load(Relaxed).wrapping_add(begin)
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let piece = unsafe { self.alloc(layout) };
+        if !piece.is_null() {
+            // SAFETY: the piece is as long as that.
+            unsafe { piece.write_bytes(0, layout.size()) };
+        }
+        piece
+    }
+
+    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+}
+
+#[global_allocator]
+static PIECES: Pieces = Pieces { block: AtomicPtr::new(null_mut()), used: AtomicUsize::new(0) };
+
+const KEYS: u64 = 1000;
+/// A key that is not there, for each that is.
+const ABSENT: u64 = 1 << 32;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (path, n) = (arguments.next().unwrap_or_default(), arguments.next());
+    let n: u64 = n.and_then(|n| n.parse().ok()).expect("usage: instructions PATH N");
+    let domain = Domain::builder().name("instructions").manual().build();
+    let registry = Registry::<u64, u64>::builder()
+        .domain(domain.clone())
+        .shards(16)
+        .capacity(2 * KEYS as usize)
+        .hasher(RandomState::with_seeds(1, 2, 3, 4))
+        .build();
+    for key in 0..KEYS {
+        registry.insert(key, key).unwrap();
+    }
+    let keys = (0..n).map(|i| i * 7919 % KEYS);
+    let sum: u64 = match path.as_str() {
+        "session_get_hit" => {
+            let mut reader = registry.reader();
+            keys.map(|key| reader.get(black_box(&key)).map_or(0, |entry| *entry)).sum()
+        }
+        "session_get_miss" => {
+            let mut reader = registry.reader();
+            keys.map(|key| reader.get(black_box(&(key + ABSENT))).map_or(0, |entry| *entry)).sum()
+        }
+        "guard_get_hit" => {
+            let guard = registry.pin();
+            keys.map(|key| guard.get(black_box(&key)).map_or(0, |entry| *entry)).sum()
+        }
+        "pinned_get_hit" => keys.map(|key| registry.pin().get(black_box(&key)).map_or(0, |entry| *entry)).sum(),
+        "lookup_and_put" => {
+            let mut reader = registry.reader();
+            keys.map(|key| reader.lookup(black_box(&key)).map_or(0, |entry| *entry)).sum()
+        }
+        "batch_of_16" => {
+            let guard = registry.pin();
+            let batch: Vec<u64> = (0..16).map(|i| i * 61 % KEYS).collect();
+            let mut sum = 0;
+            for _ in 0..n / 16 {
+                guard.get_batch(black_box(&batch), |_, entry| sum += entry.map_or(0, |entry| *entry));
+            }
+            sum
+        }
+        "insert_and_remove" => {
+            let each = |key| {
+                drop(black_box(registry.insert(key + ABSENT, key)));
+                *registry.remove(&(key + ABSENT)).unwrap()
+            };
+            keys.map(each).sum()
+        }
+        "replace" => keys.map(|key| *registry.replace(key, key).unwrap()).sum(),
+        "remove_and_destroy" => {
+            let mut sum = 0;
+            for key in keys {
+                drop(black_box(registry.insert(key + ABSENT, key)));
+                sum += *registry.remove(&(key + ABSENT)).unwrap();
+                if key % 64 == 0 {
+                    domain.reclaim(usize::MAX);
+                }
+            }
+            sum
+        }
+        other => panic!("there is no path `{other}`"),
+    };
+    black_box(sum);
+    // Its teardown would be counted too.
+    std::mem::forget(registry);
+}

@@ -129,13 +129,16 @@ where
         let used = self.eras.fresh(!self.unmarked.load(Ordering::Relaxed));
         let making = Making { owner: shard.queue(), hash, stamp: Tick::of(now).0, weight, used };
         let mut draft = Draft::new(making, key, value);
-        if self.settings.lifetimes.are_limited() {
-            let entry = (draft.key(), draft.value());
-            let now_tick = Tick::of(now);
-            if let Some((left, _)) = self.settings.lifetimes.left(entry, now_tick, now_tick, now_tick) {
-                draft.arm(now + Due::from(left));
+        let lifetimes = &self.settings.lifetimes;
+        let generation = lifetimes.generation();
+        let mut due = NEVER;
+        if lifetimes.are_limited() {
+            let tick = Tick::of(now);
+            if let Some((left, _)) = lifetimes.left((draft.key(), draft.value()), tick, tick, tick) {
+                due = now + Due::from(left);
             }
         }
+        draft.arm(due, generation);
         draft
     }
 
@@ -273,7 +276,7 @@ where
     /// The same, in one shard and under a few locks.
     fn expire_in(&self, shard: &Shard<K, V>, now: Due, most: usize) -> Reaped {
         let mut reaped = Reaped::default();
-        let mut taken = Taken::new(shard, now, most);
+        let mut taken = Taken::new(shard, self.settings.lifetimes.generation(), now, most);
         reaped.examined = taken.len();
         taken.judge(|entry| {
             let (left, cause) = self.time_left(entry, Tick::of(now))?;
@@ -309,12 +312,21 @@ where
 
     /// Gives entries the timers that they need by the settings as of now.
     pub(crate) fn rearm(&self, entries: &[Handle<K, V>]) {
-        let now = self.now();
+        let (now, generation) = (self.now(), self.settings.lifetimes.generation());
         for entry in entries {
             if let Some((left, _)) = self.time_left(entry, Tick::of(now)) {
                 let (shard, _) = self.shard(entry.hash().into());
-                drop(Taken::of(shard, vec![(entry.clone(), now + Due::from(left))]));
+                drop(Taken::of(shard, generation, vec![(entry.clone(), now + Due::from(left))]));
             }
+        }
+    }
+
+    /// Tells the shards that the settings have changed, by which entries expire: what was worked out by the old ones and
+    /// comes to a shard after this is looked at again.
+    pub(crate) fn renew_lifetimes(&self) {
+        for shard in &self.shards {
+            let mut locked = shard.lock();
+            locked.generation = self.settings.lifetimes.generation();
         }
     }
 }

@@ -8,13 +8,13 @@ use crate::clock::Tick;
 use crate::counts::Counts;
 use crate::handle::Handle;
 use crate::listener::Cause;
-use crate::node::Node;
+use crate::node::{Draft, Node};
 use crate::resize::State;
 use crate::shard::{Shard, handle_on};
 use crate::timers::{Due, HASH_MASK, NEVER, Token};
 use crate::usage::Eras;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) struct Lifetimes<K, V> {
     own: Option<Lifetime<K, V>>,
     /// Whether there is any of them.
     any: AtomicBool,
+    /// Goes up with each change.
+    generation: AtomicU32,
 }
 
 /// A number of ticks that may be changed at any time, or none.
@@ -59,19 +61,26 @@ impl Limit {
 
 impl<K, V> Lifetimes<K, V> {
     pub(crate) fn new(max_age: Option<Duration>, max_idle: Option<Duration>, own: Option<Lifetime<K, V>>) -> Self {
-        let lifetimes = Lifetimes {
+        Lifetimes {
             max_age: Limit::new(max_age),
             max_idle: Limit::new(max_idle),
+            any: AtomicBool::new(own.is_some() || max_age.is_some() || max_idle.is_some()),
             own,
-            any: AtomicBool::new(false),
-        };
-        lifetimes.changed();
-        lifetimes
+            generation: AtomicU32::new(0),
+        }
     }
 
     fn changed(&self) {
         let any = self.own.is_some() || self.max_age.get().is_some() || self.max_idle.get().is_some();
         self.any.store(any, Relaxed);
+        // ORDERING: Release, pairs with the Acquire in `generation`: who sees it sees what has changed.
+        self.generation.fetch_add(1, Release);
+    }
+
+    /// Which settings these are. Asked for before they are looked at: who finds later that it has changed looks anew.
+    pub(crate) fn generation(&self) -> u32 {
+        // ORDERING: Acquire, pairs with the Release in `changed`.
+        self.generation.load(Acquire)
     }
 
     /// Whether entries may expire.
@@ -113,11 +122,15 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Sees to it that an entry is looked at when it may have expired (W1).
+    /// Sees to it that the entry that a draft becomes is looked at when it may have expired (W1): at once, if the settings are
+    /// not those any more by which it was told when that is.
     #[inline]
-    pub(crate) fn arm(&mut self, due: Due, hash: u32, counts: &Counts) {
-        if due != NEVER {
-            self.set_timer(due, hash, counts);
+    pub(crate) fn arm(&mut self, draft: &mut Draft<K, V>, counts: &Counts) {
+        if draft.generation() != self.generation {
+            draft.arm(0, self.generation);
+        }
+        if draft.due() != NEVER {
+            self.set_timer(draft.due(), draft.header().hash, counts);
         }
     }
 
@@ -180,14 +193,16 @@ where
         self.counts.due.set(locked.timers.next_due());
     }
 
-    /// Gives entries a timer, if they are still there.
-    pub(crate) fn rearm(&self, entries: &[(Handle<K, V>, Due)]) {
+    /// Gives entries a timer, if they are still there: as by the settings of `generation`, or to be looked at at once.
+    fn rearm(&self, entries: &[(Handle<K, V>, Due)], generation: u32) {
         let mut locked = self.lock();
+        let outdated = generation != locked.generation;
         for (entry, due) in entries {
             if !entry.is_unlinked() {
+                let due = if outdated { 0 } else { *due };
                 // SAFETY: the handle holds the node.
-                unsafe { entry.node().as_ref() }.header.armed.set(*due);
-                locked.set_timer(*due, entry.hash(), &self.counts);
+                unsafe { entry.node().as_ref() }.header.armed.set(due);
+                locked.set_timer(due, entry.hash(), &self.counts);
             }
         }
     }
@@ -202,6 +217,8 @@ where
 {
     shard: &'s Shard<K, V>,
     entries: Vec<(Handle<K, V>, Due)>,
+    /// The settings by which they are judged.
+    generation: u32,
 }
 
 impl<'s, K, V> Taken<'s, K, V>
@@ -209,15 +226,15 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(shard: &'s Shard<K, V>, now: Due, most: usize) -> Self {
-        let mut taken = Taken { shard, entries: Vec::new() };
+    pub(crate) fn new(shard: &'s Shard<K, V>, generation: u32, now: Due, most: usize) -> Self {
+        let mut taken = Taken { shard, entries: Vec::new(), generation };
         shard.take_due(now, most, &mut taken.entries);
         taken
     }
 
     /// Entries to be given a timer.
-    pub(crate) fn of(shard: &'s Shard<K, V>, entries: Vec<(Handle<K, V>, Due)>) -> Self {
-        Taken { shard, entries }
+    pub(crate) fn of(shard: &'s Shard<K, V>, generation: u32, entries: Vec<(Handle<K, V>, Due)>) -> Self {
+        Taken { shard, entries, generation }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -246,7 +263,7 @@ where
 {
     fn drop(&mut self) {
         if !self.entries.is_empty() {
-            self.shard.rearm(&self.entries);
+            self.shard.rearm(&self.entries, self.generation);
         }
     }
 }

@@ -149,8 +149,7 @@ where
         reaped
     }
 
-    /// Changes how old entries may become. `None`: as old as they like. (Those that are being inserted at this moment may
-    /// keep the time that they were given.)
+    /// Changes how old entries may become. `None`: as old as they like.
     ///
     /// # Progress
     ///
@@ -172,6 +171,7 @@ where
     }
 
     fn rearm(&self) {
+        self.core.renew_lifetimes();
         if !self.core.settings().lifetimes.are_limited() {
             return;
         }

@@ -112,6 +112,8 @@ pub(crate) struct Draft<K, V> {
     node: NonNull<Node<K, V>>,
     /// When it is to be looked at because it may have expired.
     due: Due,
+    /// The settings by which that was told.
+    generation: u32,
 }
 
 /// What a node is made with, beside key and value.
@@ -140,13 +142,17 @@ impl<K, V> Draft<K, V> {
             key: ManuallyDrop::new(key),
             value: ManuallyDrop::new(value),
         });
-        Draft { node: NonNull::from(Box::leak(node)), due: NEVER }
+        Draft { node: NonNull::from(Box::leak(node)), due: NEVER, generation: 0 }
     }
 
     /// Sets when it is to be looked at (W1).
-    pub(crate) fn arm(&mut self, due: Due) {
-        self.due = due;
+    pub(crate) fn arm(&mut self, due: Due, generation: u32) {
+        (self.due, self.generation) = (due, generation);
         self.header().armed.set(due);
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     pub(crate) fn due(&self) -> Due {

@@ -25,6 +25,8 @@ pub(crate) struct State<K, V> {
     pub(crate) bounds: Bounds,
     pub(crate) hand: Hand<K, V>,
     pub(crate) timers: Timers,
+    /// The settings by which entries expire.
+    pub(crate) generation: u32,
     /// Room in the domain's backlog for what leaves the shard.
     pub(crate) allowance: Allowance,
     /// Nodes that were unlinked under the lock, to be retired after it (S3). Empty while nobody has the lock.

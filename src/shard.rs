@@ -86,6 +86,7 @@ where
             bounds,
             hand: Hand::default(),
             timers: Timers::default(),
+            generation: 0,
             allowance,
             unlinked: List::new(),
             outgoing: None,
@@ -169,9 +170,9 @@ where
         root: &Root<K, V>,
         table: Table<K, V>,
         hash: u64,
-        draft: Draft<K, V>,
+        mut draft: Draft<K, V>,
     ) -> Handle<K, V> {
-        locked.arm(draft.due(), hash as u32, &self.counts);
+        locked.arm(&mut draft, &self.counts);
         let node = draft.published();
         // SAFETY: a draft is made with a reference for this handle.
         let handle = unsafe { Handle::from_reference(node) };
@@ -266,11 +267,10 @@ where
         table: Table<K, V>,
         position: Position,
         old: NonNull<Node<K, V>>,
-        draft: Draft<K, V>,
+        mut draft: Draft<K, V>,
     ) -> Handle<K, V> {
-        let header = draft.header();
-        locked.arm(draft.due(), header.hash, &self.counts);
-        locked.weight += header.weight.bytes();
+        locked.arm(&mut draft, &self.counts);
+        locked.weight += draft.header().weight.bytes();
         let node = draft.published();
         table.swap(position, node);
         self.counts.inserted.add(1);

@@ -113,6 +113,11 @@ impl Control {
         self.0 >> 56 == 0
     }
 
+    /// Whether there is nothing here, nor anything that belongs here or before further on or in another table.
+    pub(crate) fn is_vacant(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether nodes that belong here or before live further on.
     #[inline]
     pub(crate) fn overflows(self) -> bool {

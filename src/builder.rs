@@ -148,7 +148,8 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// Readers read no clock: an entry is found until it is reaped. It is reaped by [`Registry::reap`]; in the background, if
     /// the domain has a reclaimer that is [told to](Domain::add_reaper); and by insertions, each of which reaps a few of its
-    /// own shard. That costs in proportion to what expires: others are not looked at. An entry takes 8 to 16 bytes more.
+    /// own shard. That costs in proportion to what expires: others are not looked at. An entry takes some 16 bytes more, and up to
+    /// twice that.
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -201,6 +202,9 @@ impl<K, V, S> Builder<K, V, S> {
     /// It is asked before an entry is inserted and again when its time may have come, outside every lock: it may depend on
     /// what the value knows by then. So a value may have its life prolonged, by storing something in it. (If it becomes
     /// shorter, that is noticed when the time comes that was told before; and `None` is final.)
+    ///
+    /// A panic in it goes to whoever inserts. Later it is contained and [counted](crate::Stats::lifetime_panics), and the entry
+    /// looked at again a second later.
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};

@@ -102,10 +102,11 @@ impl Tick {
         Duration::from_nanos(u64::from(ticks) << 24)
     }
 
-    /// Whole ticks from `earlier` to this one; none if `earlier` is later.
+    /// Whole ticks from `earlier` to this one; none if `earlier` is later by up to 18 minutes (as times that two threads
+    /// have read may be, by a little).
     pub(crate) fn since(self, earlier: Tick) -> u32 {
         let ticks = self.0.wrapping_sub(earlier.0);
-        if ticks > i32::MAX as u32 { 0 } else { ticks }
+        if ticks > u32::MAX - (1 << 16) { 0 } else { ticks }
     }
 
     /// The number of ticks that surely span `age`: something is older than `age` once more than these have passed.

@@ -19,9 +19,11 @@ use crate::table::{Root, Table};
 use crate::timers::{Due, NEVER};
 use crate::usage::Eras;
 use crate::weight::Weight;
+use crate::within::{is_within, within};
 use crossbeam_utils::CachePadded;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Roots and shards, in step. The first field is what the domain knows.
@@ -35,9 +37,12 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     /// every write dirties a line.
     roots: Box<[Root<K, V>]>,
     shards: Box<[CachePadded<Shard<K, V>>]>,
-    settings: Settings<K, V>,
+    /// There until the registry is dropped.
+    settings: ManuallyDrop<Settings<K, V>>,
     /// What a node counts for that holds nothing beyond itself.
     node: Weight,
+    /// The shard from which the next call evicts first. (Of std's type, as no matter.)
+    pub(crate) evicted_to: AtomicUsize,
     /// Whether entries begin without the mark that their first use leaves. Where there is no bound they have it from the
     /// beginning, and reads store nothing. (Of std's type, as the mark itself.)
     pub(crate) unmarked: AtomicBool,
@@ -59,6 +64,9 @@ pub(crate) struct Settings<K: 'static, V: 'static> {
 
 /// Entries whose time may have come that an insertion looks at.
 const WRITERS_SHARE: usize = 4;
+
+/// Tokens that lead to no entry and count for one in a budget.
+const TOKENS_FOR_ONE: usize = 8;
 
 /// Entries that are looked at between two locks of a shard.
 const CHUNK: usize = 64;
@@ -235,9 +243,10 @@ where
         shard: &Shard<K, V>,
         root: &Root<K, V>,
         most: usize,
+        refusal: Refusal,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {
-        shard.evict(root, most, &mut self.evicted(Cause::Capacity), excess)
+        shard.evict(root, most, refusal, &mut self.evicted(Cause::Capacity), excess)
     }
 
     /// What the insertion of an entry that can expire does for those that have been there for long enough.
@@ -245,7 +254,8 @@ where
     fn assist(&self, shard: &Shard<K, V>) {
         let now = self.now();
         if shard.counts.due.get() <= now {
-            self.expire_in(shard, now, WRITERS_SHARE);
+            // (An insertion waits for no room that it does not need.)
+            self.expire_in(shard, now, WRITERS_SHARE, Refusal::AtOnce);
         }
     }
 
@@ -253,20 +263,23 @@ where
     pub(crate) fn expire(&self, budget: usize) -> Reaped {
         let now = self.now();
         self.eras.advance(Tick::of(now));
-        let mut reaped = Reaped::default();
+        let (mut reaped, mut spent) = (Reaped::default(), 0);
         // ORDERING: Relaxed, a hint.
         let first = self.expired_to.load(Ordering::Relaxed);
         for index in first..first + self.shards.len() {
             let shard = &self.shards[index % self.shards.len()];
-            while shard.counts.due.get() <= now && reaped.examined < budget {
-                reaped += self.expire_in(shard, now, CHUNK.min(budget - reaped.examined));
+            while shard.counts.due.get() <= now && spent < budget {
+                let (done, tokens) = self.expire_in(shard, now, CHUNK.min(budget - spent), Refusal::Possible);
+                reaped += done;
+                // Tokens that lead to no entry cost little, but not nothing.
+                spent += done.examined.max(tokens / TOKENS_FOR_ONE).max(1);
                 if reaped.stopped {
                     return reaped;
                 }
             }
             // ORDERING: Relaxed, a hint.
             self.expired_to.store(index % self.shards.len(), Ordering::Relaxed);
-            if reaped.examined >= budget {
+            if spent >= budget {
                 break;
             }
         }
@@ -274,10 +287,22 @@ where
     }
 
     /// The same, in one shard and under a few locks.
-    fn expire_in(&self, shard: &Shard<K, V>, now: Due, most: usize) -> Reaped {
+    /// Returns how many tokens were looked at, too.
+    fn expire_in(&self, shard: &Shard<K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
+        let this = ptr::from_ref(&self.settings.lifetimes).cast();
+        // A lifetime, or a listener, that would have more expire: this call goes on with that when it returns.
+        // SAFETY: below, it is with that type.
+        if unsafe { is_within::<()>(this, |()| ()) } {
+            return (Reaped { stopped: true, ..Reaped::default() }, 0);
+        }
+        within(this, &(), || self.expire_from(shard, now, most, refusal))
+    }
+
+    fn expire_from(&self, shard: &Shard<K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
         let mut reaped = Reaped::default();
         let mut taken = Taken::new(shard, self.settings.lifetimes.generation(), now, most);
         reaped.examined = taken.len();
+        let tokens = taken.tokens();
         taken.judge(|entry| {
             let (left, cause) = self.time_left(entry, Tick::of(now))?;
             if reaped.stopped || left > 0 {
@@ -287,7 +312,7 @@ where
                 reaped.skipped += 1;
                 return Some(now + Due::from(RETRY));
             }
-            match self.remove_exact(entry, cause, Refusal::Possible) {
+            match self.remove_exact(entry, cause, refusal) {
                 Ok(removed) => {
                     reaped.removed += usize::from(removed);
                     reaped.bytes += if removed { entry.weight() } else { 0 };
@@ -299,7 +324,7 @@ where
                 }
             }
         });
-        reaped
+        (reaped, tokens)
     }
 
     /// In how many ticks an entry expires, and why.
@@ -307,7 +332,7 @@ where
         // SAFETY: the handle holds the node.
         let header = unsafe { &entry.node().as_ref().header };
         let used = self.eras.last_use(&header.used, now);
-        self.settings.lifetimes.left((entry.key(), entry.value()), Tick(header.stamp), used, now)
+        self.settings.lifetimes.left_contained((entry.key(), entry.value()), Tick(header.stamp), used, now)
     }
 
     /// Gives entries the timers that they need by the settings as of now.
@@ -357,10 +382,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             shards: Box::default(),
             eras: Eras::new(),
             unmarked: bounds.are_set().into(),
-            settings,
+            settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
             expired_to: AtomicUsize::new(0),
+            evicted_to: AtomicUsize::new(0),
         }));
         core.settings.lifetimes.track_use(&core.eras);
         core.node = core.weight(0);
@@ -398,6 +424,12 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V
         domain.inner().budget.remove_shards(live.len());
         self.registrant.close();
         domain.inner().expedite(registrant, live);
+        // Closures of the user's, which may hold handles: they must not wait for those.
+        // SAFETY: the owner's are the only users of that field, and there are none any more. (What nodes know of a core is
+        // its first field and its shards' queues.)
+        let settings = unsafe { &mut (*self.0.as_ptr()).settings };
+        // SAFETY: dropped here and nowhere else.
+        contain(|| unsafe { ManuallyDrop::drop(settings) });
         // SAFETY: closed, and every node ever inserted is counted; the core is not used below.
         unsafe { Registrant::retire_self(registrant, inserted) };
     }
@@ -409,6 +441,5 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V
 unsafe fn free<K: 'static, V: 'static>(registrant: NonNull<Registrant>) {
     // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
     let core = unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) };
-    // Clock, weigher and listener are the user's, and this may be anybody's thread.
-    contain(|| drop(core));
+    drop(core);
 }

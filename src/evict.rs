@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Full, Refusal, granted};
+use crate::domain::{Full, Refusal};
 use crate::handle::Handle;
 use crate::listener::{Cause, Listeners};
 use crate::locked::{Locked, NoRoom};
@@ -38,13 +38,15 @@ pub(crate) struct Hand<K, V> {
     home: usize,
     /// Nodes of that home that were looked at.
     passed: usize,
+    /// Nodes that were looked at since the last victim.
+    spared: usize,
     /// The nodes of one home: kept for its memory.
     found: Vec<NonNull<Node<K, V>>>,
 }
 
 impl<K, V> Default for Hand<K, V> {
     fn default() -> Self {
-        Hand { home: 0, passed: 0, found: Vec::new() }
+        Hand { home: 0, passed: 0, spared: 0, found: Vec::new() }
     }
 }
 
@@ -58,8 +60,11 @@ impl<K, V> Hand<K, V> {
 // SAFETY: `found` is empty but while its user has the lock.
 unsafe impl<K: Send, V: Send> Send for Hand<K, V> {}
 
-/// Entries that are looked at for one victim, about: if all of them were used, the first of them goes.
+/// Entries that are looked at for one victim: if all of them were used, the last of them goes.
 const LOOKED_AT: usize = 16;
+
+/// Homes that are looked through under one lock: a table may be large and nearly empty.
+const HOMES: usize = 4096;
 
 /// Entries that are evicted under one lock.
 const CHUNK: u64 = 16;
@@ -121,34 +126,53 @@ where
         others == 0 || others < self.bounds.entries && self.weight - relieved + weight <= self.bounds.weight
     }
 
-    /// The node whose turn it is to go, if there is one beside `spared`. Under the lock.
-    fn victim(&mut self, spared: Option<NonNull<Node<K, V>>>) -> Option<NonNull<Node<K, V>>> {
-        if self.live == usize::from(spared.is_some()) {
-            return None;
+    /// The node whose turn it is to go, of those beside `old`. Under the lock.
+    fn victim(&mut self, old: Option<NonNull<Node<K, V>>>) -> Search<K, V> {
+        let others = self.live - usize::from(old.is_some());
+        if others == 0 {
+            return Search::Empty;
         }
         let (table, hand, spare_held) = (self.table, &mut self.hand, self.bounds.spare_held);
-        let (mut first, mut looked_at) = (None, 0);
-        loop {
-            table.visit(hand.home & table.mask(), table.mask(), &mut hand.found);
+        for _ in 0..HOMES {
+            let home = hand.home & table.mask();
+            if !table.is_vacant(home) {
+                table.visit(home, table.mask(), &mut hand.found);
+            }
             for node in hand.found.drain(..).skip(hand.passed) {
                 // SAFETY: in the table, S1.
                 let header = unsafe { &node.as_ref().header };
-                if spared != Some(node) {
-                    if !(header.used.clear() || spare_held && header.refs.is_more_than(1)) {
+                if old != Some(node) {
+                    hand.spared += 1;
+                    let is_spared = header.used.clear() || spare_held && header.refs.is_more_than(1);
+                    if !is_spared || hand.spared >= LOOKED_AT.min(others) {
                         // (It leaves a gap, into which the next one moves up.)
-                        return Some(node);
+                        hand.spared = 0;
+                        return Search::Found(node);
                     }
-                    looked_at += 1;
-                    first.get_or_insert(node);
                 }
                 hand.passed += 1;
             }
             (hand.home, hand.passed) = (hand.home.wrapping_add(1), 0);
-            if looked_at >= LOOKED_AT {
-                return first;
-            }
         }
+        Search::GoOn
     }
+}
+
+/// What a look for a victim has come to.
+enum Search<K, V> {
+    Found(NonNull<Node<K, V>>),
+    /// Nothing yet: the lock was held for long enough.
+    GoOn,
+    /// There is none.
+    Empty,
+}
+
+/// What an attempt to evict has come to.
+enum Attempt {
+    Evicted,
+    /// As [`Search::GoOn`].
+    GoOn,
+    Empty,
 }
 
 impl<K, V> Shard<K, V>
@@ -163,8 +187,12 @@ where
         root: &Root<K, V>,
         spared: Option<NonNull<Node<K, V>>>,
         evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<bool, NoRoom> {
-        let Some(victim) = locked.victim(spared) else { return Ok(false) };
+    ) -> Result<Attempt, NoRoom> {
+        let victim = match locked.victim(spared) {
+            Search::Found(victim) => victim,
+            Search::GoOn => return Ok(Attempt::GoOn),
+            Search::Empty => return Ok(Attempt::Empty),
+        };
         // SAFETY: in the table, S1.
         unsafe { locked.admit(victim) }?;
         // SAFETY: as before.
@@ -178,11 +206,13 @@ where
         self.counts.evicted.add(1);
         // SAFETY: admitted and unlinked under this lock.
         unsafe { locked.discard(victim) };
-        Ok(true)
+        Ok(Attempt::Evicted)
     }
 
     /// Makes room for a node of this weight, in the place of `old` if there is one, within the bounds. Where it was not
     /// there already, something has changed: what was located before is to be looked for again.
+    ///
+    /// It may be refused for want of room in the backlog, or wait for that, once.
     #[cold]
     pub(crate) fn make_room<'s>(
         &'s self,
@@ -190,18 +220,36 @@ where
         root: &Root<K, V>,
         weight: u64,
         old: Option<NonNull<Node<K, V>>>,
+        refusal: &mut Refusal,
         evicted: &mut Evicted<'_, K, V>,
-    ) -> Locked<'s, K, V> {
-        while !locked.has_room(weight, old) && locked.discarded() < CHUNK {
-            if let Err(NoRoom(bytes)) = self.unlink_victim(&mut locked, root, old, evicted) {
-                return granted(self.lock_with_room(locked, bytes, Refusal::Impossible));
+    ) -> Result<Locked<'s, K, V>, Full> {
+        while !locked.has_room(weight, old) {
+            match self.unlink_victim(&mut locked, root, old, evicted) {
+                Ok(Attempt::Evicted) if locked.discarded() < CHUNK => {}
+                Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked, root)),
+                // There is room for a lone node.
+                Ok(Attempt::Empty) => break,
+                Err(NoRoom(bytes)) => {
+                    let domain = self.domain().inner();
+                    let before = domain.overruns();
+                    let locked = self.lock_with_room(locked, bytes, *refusal)?;
+                    if *refusal == Refusal::Impossible && domain.overruns() != before {
+                        *refusal = Refusal::Hasty;
+                    }
+                    return Ok(locked);
+                }
             }
         }
-        if locked.discarded() < CHUNK {
-            return locked;
-        }
-        // Let others have the lock.
+        Ok(locked)
+    }
+
+    /// Lets others have the lock for a moment, and the table follow the number of nodes.
+    fn pass_on<'s>(&'s self, mut locked: Locked<'s, K, V>, root: &Root<K, V>) -> Locked<'s, K, V> {
+        locked.shrink_if_sparse(&self.counts);
         locked.finish();
+        if self.counts.is_resizing() {
+            self.settle(root, false);
+        }
         self.lock()
     }
 
@@ -210,6 +258,7 @@ where
         &self,
         root: &Root<K, V>,
         most: usize,
+        refusal: Refusal,
         evicted: &mut Evicted<'_, K, V>,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {
@@ -217,16 +266,16 @@ where
         let mut locked = self.lock();
         while shed.entries < most && excess(&locked) {
             match self.unlink_victim(&mut locked, root, None, evicted) {
-                Ok(true) => shed.entries += 1,
-                Ok(false) => break,
-                Err(NoRoom(bytes)) => match self.lock_with_room(locked, bytes, Refusal::Possible) {
+                Ok(Attempt::Evicted) => shed.entries += 1,
+                Ok(Attempt::GoOn) => locked = self.pass_on(locked, root),
+                Ok(Attempt::Empty) => break,
+                Err(NoRoom(bytes)) => match self.lock_with_room(locked, bytes, refusal) {
                     Ok(again) => locked = again,
                     Err(Full) => return Shed { full: true, ..shed },
                 },
             }
             if locked.discarded() >= CHUNK {
-                locked.finish();
-                locked = self.lock();
+                locked = self.pass_on(locked, root);
             }
         }
         locked.shrink_if_sparse(&self.counts);

@@ -8,14 +8,14 @@ use crate::clock::Tick;
 use crate::counts::Counts;
 use crate::handle::Handle;
 use crate::listener::Cause;
-use crate::node::{Draft, Node};
+use crate::node::{Draft, Node, contain};
 use crate::resize::State;
 use crate::shard::{Shard, handle_on};
 use crate::timers::{Due, HASH_MASK, NEVER, Token};
 use crate::usage::Eras;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// How long the user lets an entry live.
@@ -30,6 +30,7 @@ pub(crate) struct Lifetimes<K, V> {
     any: AtomicBool,
     /// Goes up with each change.
     generation: AtomicU32,
+    panics: AtomicU64,
 }
 
 /// A number of ticks that may be changed at any time, or none.
@@ -67,6 +68,7 @@ impl<K, V> Lifetimes<K, V> {
             any: AtomicBool::new(own.is_some() || max_age.is_some() || max_idle.is_some()),
             own,
             generation: AtomicU32::new(0),
+            panics: AtomicU64::new(0),
         }
     }
 
@@ -94,7 +96,10 @@ impl<K, V> Lifetimes<K, V> {
         self.changed();
     }
 
-    pub(crate) fn set_max_idle(&self, age: Option<Duration>, eras: &Eras) {
+    pub(crate) fn set_max_idle(&self, age: Option<Duration>, eras: &Eras, now: Tick) {
+        if self.max_idle.get().is_none() {
+            eras.forget(now);
+        }
         self.max_idle.set(age);
         self.changed();
         self.track_use(eras);
@@ -114,6 +119,31 @@ impl<K, V> Lifetimes<K, V> {
         let expired = left(inserted, age).map(|left| (left, Cause::Expired));
         let idle = left(used, self.max_idle.get()).map(|left| (left, Cause::Idle));
         expired.into_iter().chain(idle).min_by_key(|(left, _)| *left)
+    }
+
+    /// The same of an entry in the registry: if the user's code panics, that is counted, and the entry looked at again a while
+    /// later.
+    pub(crate) fn left_contained(
+        &self,
+        entry: (&K, &V),
+        inserted: Tick,
+        used: Tick,
+        now: Tick,
+    ) -> Option<(u32, Cause)> {
+        if self.own.is_none() {
+            return self.left(entry, inserted, used, now);
+        }
+        let mut left = Some((RETRY, Cause::Expired));
+        let panics = contain(|| left = self.left(entry, inserted, used, now));
+        // ORDERING: Relaxed, a statistic.
+        self.panics.fetch_add(panics.into(), Relaxed);
+        left
+    }
+
+    /// Calls of the user's code that panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        // ORDERING: Relaxed, a statistic.
+        self.panics.load(Relaxed)
     }
 }
 
@@ -139,7 +169,23 @@ where
         if self.timers.is_crowded(self.live) {
             self.timers.doubt_all();
         }
+        for _ in 0..DOUBTS {
+            if !self.doubt_one() {
+                break;
+            }
+        }
         counts.due.set(self.timers.next_due());
+    }
+
+    /// Looks at a token that is in doubt. False if there is none.
+    fn doubt_one(&mut self) -> bool {
+        let Some(token) = self.timers.doubtful() else { return false };
+        let mut valid = false;
+        self.armed_by(token, |_| valid = true);
+        if valid {
+            self.timers.trust(token);
+        }
+        true
     }
 
     /// Calls `each` with the nodes that `token` is the timer of.
@@ -158,6 +204,9 @@ where
 /// Tokens that are looked at under one lock, for each entry that is wanted.
 const TOKENS: usize = 8;
 
+/// Tokens in doubt that are looked at with each one that is new.
+const DOUBTS: usize = 4;
+
 /// Ticks after which an entry is looked at again that could not be removed: a second.
 pub(crate) const RETRY: u32 = 60;
 
@@ -167,18 +216,13 @@ where
     V: Send + Sync + 'static,
 {
     /// Adds up to `most` entries to `taken` whose time may have come. They have no timer then.
-    fn take_due(&self, now: Due, most: usize, taken: &mut Vec<(Handle<K, V>, Due)>) {
+    /// Returns how many tokens were looked at.
+    fn take_due(&self, now: Due, most: usize, taken: &mut Vec<(Handle<K, V>, Due)>) -> usize {
         let mut locked = self.lock();
-        for _ in 0..most.saturating_mul(TOKENS) {
-            if taken.len() >= most {
-                break;
-            }
-            if let Some(token) = locked.timers.doubtful() {
-                let mut valid = false;
-                locked.armed_by(token, |_| valid = true);
-                if valid {
-                    locked.timers.trust(token);
-                }
+        let mut tokens = 0;
+        while taken.len() < most && tokens < most.saturating_mul(TOKENS) {
+            tokens += 1;
+            if locked.doubt_one() {
                 continue;
             }
             let Some(token) = locked.timers.pop(now) else { break };
@@ -191,6 +235,7 @@ where
             });
         }
         self.counts.due.set(locked.timers.next_due());
+        tokens
     }
 
     /// Gives entries a timer, if they are still there: as by the settings of `generation`, or to be looked at at once.
@@ -219,6 +264,7 @@ where
     entries: Vec<(Handle<K, V>, Due)>,
     /// The settings by which they are judged.
     generation: u32,
+    tokens: usize,
 }
 
 impl<'s, K, V> Taken<'s, K, V>
@@ -227,18 +273,23 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) fn new(shard: &'s Shard<K, V>, generation: u32, now: Due, most: usize) -> Self {
-        let mut taken = Taken { shard, entries: Vec::new(), generation };
-        shard.take_due(now, most, &mut taken.entries);
+        let mut taken = Taken { shard, entries: Vec::new(), generation, tokens: 0 };
+        taken.tokens = shard.take_due(now, most, &mut taken.entries);
         taken
     }
 
     /// Entries to be given a timer.
     pub(crate) fn of(shard: &'s Shard<K, V>, generation: u32, entries: Vec<(Handle<K, V>, Due)>) -> Self {
-        Taken { shard, entries, generation }
+        Taken { shard, entries, generation, tokens: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Tokens that were looked at to find them.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
     }
 
     /// Asks `judge` about each: it stays, and is due at the given time; or it is taken out.

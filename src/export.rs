@@ -20,6 +20,7 @@ impl Stats {
         count("epoch_registry_evicted_total", self.evicted);
         count("epoch_registry_freed_total", self.freed);
         count("epoch_registry_drop_panics_total", self.drop_panics);
+        count("epoch_registry_lifetime_panics_total", self.lifetime_panics);
         count("epoch_registry_listener_panics_total", self.listener_panics);
         count("epoch_registry_resizes_total", self.resizes);
         self.domain.export(domain);

@@ -26,7 +26,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`BacklogFull`], with key and value, if there is an entry to replace and no room for it in the backlog.
+    /// [`BacklogFull`], with key and value, if there is an entry to replace, or to evict, and no room for it in the backlog.
     ///
     /// ```
     /// use epoch_registry::{BacklogFull, Domain, Registry, WhenFull};

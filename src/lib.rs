@@ -137,6 +137,7 @@ mod timers;
 mod usage;
 mod view;
 mod weight;
+mod within;
 
 pub use builder::Builder;
 pub use clock::{Clock, ManualClock, MonotonicClock};

@@ -1,6 +1,8 @@
 //! What a registry may hold, and for how long: set when it is built, changed while it runs.
 
+use crate::clock::Tick;
 use crate::cursor::Cursor;
+use crate::domain::Refusal;
 use crate::evict::Bounds;
 use crate::reaper::Reaped;
 use crate::registry::Registry;
@@ -73,10 +75,15 @@ where
         }
         // ORDERING: Relaxed, as all that has to do with the mark.
         self.core.unmarked.store(unmarked, Relaxed);
+        let mut refusal = Refusal::Possible;
         for (shard, root) in self.core.shards() {
-            self.core.evict(shard, root, usize::MAX, |state| {
+            let shed = self.core.evict(shard, root, usize::MAX, refusal, |state| {
                 state.live > state.bounds.entries || state.weight > state.bounds.weight && state.live > 1
             });
+            if shed.full {
+                // It waits in vain once.
+                refusal = Refusal::AtOnce;
+            }
         }
         self.settle();
     }
@@ -105,22 +112,22 @@ where
     ///
     /// Takes the lock of one shard for a few entries at a time.
     pub fn evict(&self, count: usize) -> usize {
-        let mut evicted = 0;
-        loop {
-            let before = evicted;
-            for (shard, root) in self.core.shards() {
-                let shed = self.core.evict(shard, root, CHUNK.min(count - evicted), |state| state.live > 0);
-                evicted += shed.entries;
-                if evicted == count || shed.full {
-                    self.settle();
-                    return evicted;
-                }
-            }
-            if evicted == before {
-                self.settle();
-                return evicted;
+        let (mut evicted, mut empty) = (0, 0);
+        let shards = self.core.shards().len();
+        while evicted < count && empty < shards {
+            // ORDERING: Relaxed: two calls may begin with one shard, which does no harm.
+            let turn = self.core.evicted_to.fetch_add(1, Relaxed) % shards;
+            let Some((shard, root)) = self.core.shards().nth(turn) else { break };
+            let most = CHUNK.min(count - evicted);
+            let shed = self.core.evict(shard, root, most, Refusal::Possible, |state| state.live > 0);
+            evicted += shed.entries;
+            empty = if shed.entries == 0 { empty + 1 } else { 0 };
+            if shed.full {
+                break;
             }
         }
+        self.settle();
+        evicted
     }
 
     /// Evicts entries until no more than `count` are left, as [`evict`](Self::evict) does. Returns how many went.
@@ -136,7 +143,8 @@ where
     /// The domain's reclaimer does it in the background, if it is [told to](crate::Domain::add_reaper), and each insertion
     /// does a little of it in its own shard.
     ///
-    /// It stops for want of room in the domain's backlog.
+    /// It stops for want of room in the domain's backlog. Called from a [`lifetime`](crate::Builder::lifetime) or a listener
+    /// that a reap has called, it does nothing.
     ///
     /// # Progress
     ///
@@ -166,7 +174,7 @@ where
     ///
     /// As [`set_max_age`](Self::set_max_age).
     pub fn set_max_idle(&self, time: Option<Duration>) {
-        self.core.settings().lifetimes.set_max_idle(time, &self.core.eras);
+        self.core.settings().lifetimes.set_max_idle(time, &self.core.eras, Tick::of(self.core.now()));
         self.rearm();
     }
 

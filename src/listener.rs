@@ -1,12 +1,14 @@
 //! Who is told of entries that leave, and why they do.
 
+#![allow(unsafe_code)]
+
 use crate::handle::Handle;
 use crate::node::contain;
+use crate::within::{is_within, within};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -51,48 +53,18 @@ pub(crate) type Listener<K, V> = Box<dyn Fn(Cause, Handle<K, V>) + Send + Sync>;
 /// An entry that has left.
 type Event<K, V> = (Cause, Handle<K, V>);
 
+/// Entries that left by what the listener did, for the call that it runs in to go on with.
+type Pending<K, V> = RefCell<VecDeque<Event<K, V>>>;
+
 /// A registry's listener, if it has one.
 pub(crate) struct Listeners<K: 'static, V: 'static> {
     listener: Option<Listener<K, V>>,
-    /// Events that came up while the listener ran, by what it did: for the call that it runs in to go on with.
-    pending: Mutex<VecDeque<Event<K, V>>>,
     panics: AtomicU64,
-}
-
-thread_local! {
-    /// The registries whose listener this thread is in, by address.
-    static TELLING: RefCell<Vec<*const ()>> = const { RefCell::new(Vec::new()) };
-}
-
-/// In the listener of a registry, until dropped.
-struct Telling(*const ());
-
-impl Telling {
-    /// `None` if this thread is in it already.
-    fn begin(who: *const ()) -> Option<Telling> {
-        let begun = TELLING.try_with(|telling| {
-            let mut telling = telling.borrow_mut();
-            let begun = !telling.contains(&who);
-            if begun {
-                telling.push(who);
-            }
-            begun
-        });
-        // Where there are no thread locals any more, the thread is about to end.
-        begun.unwrap_or(true).then(|| Telling(who))
-    }
-}
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        // (If there are no thread locals any more, nothing was entered.)
-        let _ = TELLING.try_with(|telling| telling.borrow_mut().retain(|who| *who != self.0));
-    }
 }
 
 impl<K, V> Listeners<K, V> {
     pub(crate) fn new(listener: Option<Listener<K, V>>) -> Self {
-        Listeners { listener, pending: Mutex::default(), panics: AtomicU64::new(0) }
+        Listeners { listener, panics: AtomicU64::new(0) }
     }
 
     #[inline]
@@ -113,21 +85,22 @@ impl<K, V> Listeners<K, V> {
     #[cold]
     pub(crate) fn tell_all(&self, events: impl IntoIterator<Item = Event<K, V>>) {
         let Some(listener) = &self.listener else { return };
-        let Some(_telling) = Telling::begin(ptr::from_ref(self).cast()) else {
-            self.pending().extend(events);
+        let this = ptr::from_ref(self).cast();
+        let mut events = Some(events);
+        let later = |pending: &Pending<K, V>| pending.borrow_mut().extend(events.take().into_iter().flatten());
+        // SAFETY: below, it is with that type.
+        if unsafe { is_within(this, later) } {
             return;
-        };
-        let mut events = events.into_iter();
-        while let Some((cause, entry)) = events.next().or_else(|| self.pending().pop_front()) {
-            let panics = contain(|| listener(cause, entry));
-            // ORDERING: Relaxed, a statistic.
-            self.panics.fetch_add(panics.into(), Relaxed);
         }
-    }
-
-    fn pending(&self) -> std::sync::MutexGuard<'_, VecDeque<Event<K, V>>> {
-        // Nothing panics under this lock.
-        self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        let pending = Pending::default();
+        within(this, &pending, || {
+            let mut events = events.into_iter().flatten();
+            while let Some((cause, entry)) = events.next().or_else(|| pending.borrow_mut().pop_front()) {
+                let panics = contain(|| listener(cause, entry));
+                // ORDERING: Relaxed, a statistic.
+                self.panics.fetch_add(panics.into(), Relaxed);
+            }
+        });
     }
 
     /// Calls of the listener that panicked.

@@ -14,7 +14,7 @@
 
 use crate::check;
 use crate::counts::Counts;
-use crate::domain::{Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, shard_locked};
+use crate::domain::{Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, shard_locked};
 use crate::evict::{Bounds, Evicted, Hand};
 use crate::handle::Handle;
 use crate::listener::Cause;
@@ -145,7 +145,7 @@ where
     where
         K: Eq,
     {
-        let mut locked = self.lock();
+        let (mut locked, mut refusal) = (self.lock(), Refusal::Impossible);
         loop {
             let table = locked.table_for(hash, self.site(root));
             let holder = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
@@ -159,7 +159,7 @@ where
             if locked.has_room(weight, None) {
                 return Ok(self.publish(locked, root, table, hash, draft));
             }
-            locked = self.make_room(locked, root, weight, None, evicted);
+            locked = granted(self.make_room(locked, root, weight, None, &mut refusal, evicted));
         }
     }
 
@@ -188,7 +188,7 @@ where
         root: &Root<K, V>,
         hash: u64,
         draft: Draft<K, V>,
-        refusal: Refusal,
+        mut refusal: Refusal,
         evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
     where
@@ -200,7 +200,10 @@ where
             let found = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
             let (weight, old) = (draft.header().weight.bytes(), found.map(|(_, old)| old));
             if !locked.has_room(weight, old) {
-                locked = self.make_room(locked, root, weight, old, evicted);
+                match self.make_room(locked, root, weight, old, &mut refusal, evicted) {
+                    Ok(again) => locked = again,
+                    Err(Full) => return Err(draft),
+                }
                 continue;
             }
             let Some((position, old)) = found else {
@@ -229,7 +232,7 @@ where
         root: &Root<K, V>,
         old: &Handle<K, V>,
         draft: Draft<K, V>,
-        refusal: Refusal,
+        mut refusal: Refusal,
         evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let mut locked = self.lock();
@@ -240,7 +243,10 @@ where
             };
             let (weight, node) = (draft.header().weight.bytes(), old.node());
             if !locked.has_room(weight, Some(node)) {
-                locked = self.make_room(locked, root, weight, Some(node), evicted);
+                match self.make_room(locked, root, weight, Some(node), &mut refusal, evicted) {
+                    Ok(again) => locked = again,
+                    Err(Full) => return Err(NotReplaced::Full(draft)),
+                }
                 continue;
             }
             // SAFETY: S1.
@@ -366,9 +372,10 @@ where
         root.store(empty);
         self.counts.removed.add(amount.objects);
         (state.live, state.weight) = (0, 0);
-        state.timers = Timers::default();
+        let timers = std::mem::take(&mut state.timers);
         state.measure(&self.counts);
         drop(locked);
+        drop(timers);
         let mut list = List::new();
         // The old table is ours now: readers may still be in it, but no writer.
         old.visit_all(&mut |node| {
@@ -434,6 +441,7 @@ where
             unsafe { table.free() };
         }
         self.domain().inner().budget.give_back_allowance(std::mem::take(&mut state.allowance));
+        (state.timers, state.hand) = (Timers::default(), Hand::default());
         list
     }
 }

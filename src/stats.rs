@@ -33,6 +33,8 @@ pub struct Stats {
     pub backlog: u64,
     /// Drops of keys or values that panicked.
     pub drop_panics: u64,
+    /// Calls of a [lifetime](crate::Builder::lifetime) that panicked while an entry was looked at.
+    pub lifetime_panics: u64,
     /// Calls of the [listener](crate::Builder::listener) that panicked.
     pub listener_panics: u64,
     /// Resizes of a shard's table that were begun.
@@ -53,7 +55,8 @@ impl Stats {
         let freed = registrant.freed.load(Ordering::Relaxed);
         let drop_panics = registrant.panics.load(Ordering::Relaxed);
         let listener_panics = core.settings().listeners.panics();
-        let mut stats = Stats { freed, drop_panics, listener_panics, ..Stats::default() };
+        let lifetime_panics = core.settings().lifetimes.panics();
+        let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
         for (shard, _) in core.shards() {
             let counts = &shard.counts;
             stats.live += counts.live.get();
@@ -78,8 +81,8 @@ impl fmt::Display for Stats {
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, listener panics {}, resizes {}; domain: {}",
-            self.drop_panics, self.listener_panics, self.resizes, self.domain
+             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}; domain: {}",
+            self.drop_panics, self.lifetime_panics, self.listener_panics, self.resizes, self.domain
         )
     }
 }

@@ -9,8 +9,9 @@
 //! - **W1** An entry that can expire has a token that is due no later than the entry expires, and whose due time ends in
 //!   the eight bits that the entry has as its [`Armed`]. (There may be more that end alike; they do no harm.)
 
+use ahash::RandomState;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,7 +30,7 @@ pub(crate) const HASH_MASK: usize = (1 << HASH_BITS) - 1;
 const SPARE: usize = 64;
 
 /// A due time, and the low bits of a hash. In the order of the times.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Token(u64);
 
 impl Token {
@@ -73,7 +74,9 @@ impl Armed {
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<Token>>,
     /// Tokens of which it is not known whether they are stale, and that are on their way back into the heap if not.
-    doubtful: Vec<Token>,
+    doubtful: Vec<Reverse<Token>>,
+    /// Those that are back, for as long as there are others: one of a kind is enough.
+    trusted: HashSet<Token, RandomState>,
 }
 
 impl Timers {
@@ -111,20 +114,25 @@ impl Timers {
     /// Puts all tokens in doubt.
     pub(crate) fn doubt_all(&mut self) {
         debug_assert!(self.doubtful.is_empty());
-        self.doubtful = std::mem::take(&mut self.heap).into_iter().map(|Reverse(token)| token).collect();
+        self.doubtful = std::mem::take(&mut self.heap).into_vec();
     }
 
     /// A token that is in doubt, which is to be put back with [`trust`](Self::trust) unless it is stale.
     pub(crate) fn doubtful(&mut self) -> Option<Token> {
-        let token = self.doubtful.pop();
-        if self.doubtful.is_empty() {
-            self.doubtful = Vec::new();
-        }
-        token
+        let Some(Reverse(token)) = self.doubtful.pop() else {
+            if self.trusted.capacity() > 0 {
+                self.doubtful = Vec::new();
+                self.trusted = HashSet::default();
+            }
+            return None;
+        };
+        Some(token)
     }
 
     pub(crate) fn trust(&mut self, token: Token) {
-        self.heap.push(Reverse(token));
+        if self.trusted.insert(token) {
+            self.heap.push(Reverse(token));
+        }
     }
 
     #[cfg(test)]

@@ -15,11 +15,11 @@
 //! orders anything, and nothing but the choice of what to reap depends on it: it is of std's types, which the model
 //! checker does not see.
 
-// ORDERING: Relaxed, all of it: see above. A use at the very moment that a mark is taken away, or an era ends, may be lost.
+// ORDERING: Relaxed, all of it but the end of an era: see above. The mark of a use at the very moment that it is taken away may be lost.
 
 use crate::clock::Tick;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32};
 
 const MARK: u8 = 1;
@@ -49,11 +49,8 @@ impl Used {
 
     /// Takes the mark away. True if there was one.
     pub(crate) fn clear(&self) -> bool {
-        let byte = self.0.load(Relaxed);
-        if byte & MARK != 0 {
-            self.0.store(byte & !MARK, Relaxed);
-        }
-        byte & MARK != 0
+        // At once, lest the era of a use at this very moment be lost.
+        self.is_marked() && self.0.fetch_and(!MARK, Relaxed) & MARK != 0
     }
 
     fn era(&self) -> usize {
@@ -94,6 +91,22 @@ impl Eras {
         self.present() & !MARK | u8::from(marked)
     }
 
+    /// Has all that were ever used count as used now: nobody has taken note of it for a while.
+    pub(crate) fn forget(&self, now: Tick) {
+        let _advancing = self.advancing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.ended.iter().for_each(|ended| ended.store(now.0, Relaxed));
+        self.begin(now);
+    }
+
+    /// Begins an era, and ends the one before.
+    fn begin(&self, now: Tick) {
+        let present = self.present();
+        self.ended[usize::from(present >> 1)].store(now.0, Relaxed);
+        self.began.store(now.0, Relaxed);
+        // ORDERING: Release, pairs with the Acquire in `last_use`: who sees that the era is over sees when it ended.
+        self.present.store(present.wrapping_add(2), Release);
+    }
+
     /// Sets how long an era is to be; `None` for no end.
     pub(crate) fn set_span(&self, span: Option<u32>) {
         self.span.store(span.map_or(0, |span| span.max(1)), Relaxed);
@@ -113,10 +126,7 @@ impl Eras {
         // Whoever finds somebody at it leaves it to him.
         let Ok(_advancing) = self.advancing.try_lock() else { return };
         if now.since(Tick(self.began.load(Relaxed))) >= span {
-            let present = self.present();
-            self.ended[usize::from(present >> 1)].store(now.0, Relaxed);
-            self.began.store(now.0, Relaxed);
-            self.present.store(present.wrapping_add(2), Relaxed);
+            self.begin(now);
         }
     }
 
@@ -124,7 +134,8 @@ impl Eras {
     /// that its era bears the number of a later one, that.)
     pub(crate) fn last_use(&self, used: &Used, now: Tick) -> Tick {
         let era = used.era();
-        if era == usize::from(self.present() >> 1) { now } else { Tick(self.ended[era].load(Relaxed)) }
+        // ORDERING: Acquire, pairs with the Release in `end`.
+        if era == usize::from(self.present.load(Acquire) >> 1) { now } else { Tick(self.ended[era].load(Relaxed)) }
     }
 }
 

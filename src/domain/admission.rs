@@ -16,7 +16,11 @@ impl Inner {
     pub(crate) fn make_room(&self, bytes: u64, refusal: Refusal) -> Result<(), Full> {
         let one = Backlog::one(bytes);
         let patience = match self.budget.when_full {
-            WhenFull::Wait(patience) if refusal != Refusal::Hasty && !self.would_wait_for_itself() => patience,
+            WhenFull::Wait(patience)
+                if matches!(refusal, Refusal::Possible | Refusal::Impossible) && !self.would_wait_for_itself() =>
+            {
+                patience
+            }
             _ => Duration::ZERO,
         };
         let since = Instant::now();
@@ -31,7 +35,7 @@ impl Inner {
             }
             pause.pause();
         }
-        if refusal == Refusal::Possible {
+        if matches!(refusal, Refusal::Possible | Refusal::AtOnce) {
             return Err(Full);
         }
         // ORDERING: Relaxed, a statistic.

@@ -29,6 +29,8 @@ struct Round {
 impl Background {
     pub(super) fn new(every: Duration) -> Self {
         let round = Round { reapers: Vec::new(), next: Instant::now() };
+        // (Lest a time overflow.)
+        let every = every.min(Duration::from_secs(24 * 3600));
         Background { every, any: AtomicBool::new(false), round: Mutex::new(round) }
     }
 
@@ -87,12 +89,12 @@ impl Inner {
         };
         let mut more = false;
         for reaper in due {
-            // The user's code, as is the end of the reaper, if this was the last to hold it.
             let panics = contain(|| {
                 let reaped = reaper.expire(BUDGET);
                 more |= reaped.examined >= BUDGET && !reaped.stopped;
-                drop(reaper);
             });
+            // Its end is the user's code as well, if this was the last to hold it.
+            let panics = panics + contain(|| drop(reaper));
             // ORDERING: Relaxed, a statistic.
             self.panics.fetch_add(panics.into(), Relaxed);
         }

@@ -106,6 +106,8 @@ pub(crate) struct Full;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
     Possible,
+    /// As `Possible`, and it does not wait: what it is about can be done later as well.
+    AtOnce,
     Impossible,
     /// As `Impossible`, and it has waited long enough.
     Hasty,

@@ -140,8 +140,8 @@ impl DomainBuilder {
         self
     }
 
-    /// How often reapers are called that were [added](Domain::add_reaper) to the domain: every 100 ms by default; and again at
-    /// once for as long as they have more to do.
+    /// How often reapers are called that were [added](Domain::add_reaper) to the domain: every 100 ms by default, once a day
+    /// at the least; and again at once for as long as they have more to do.
     pub fn reap_every(mut self, interval: Duration) -> Self {
         self.reap_every = interval;
         self

@@ -87,7 +87,8 @@ impl Domain {
 
     /// Has a reaper asked to [expire](Reaper::expire) what is due, every now and then, by the domain's reclaimer thread or a
     /// job on its executor (which then does not end): see [`DomainBuilder::reap_every`]. It is not kept alive by that, and
-    /// asked no more when it is gone. A panic in it is contained, and counted.
+    /// asked no more when it is gone. A panic in it is contained, and counted. (An executor that runs a job there and then, within
+    /// `spawn`, asks it with each job.)
     ///
     /// # Panics
     ///

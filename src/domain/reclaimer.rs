@@ -7,6 +7,7 @@ use super::thread::shard_locked;
 use crate::node::contain;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, Arc, AtomicBool, AtomicUsize, Mutex, park_for, thread};
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Weak;
 use std::time::Duration;
@@ -184,6 +185,11 @@ pub(crate) struct Executor {
     stop: AtomicBool,
 }
 
+thread_local! {
+    /// This thread is handing a job over.
+    static IN_SPAWN: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Whether a job is under way, and whether it is to make another round.
 struct JobState(AtomicUsize);
 
@@ -207,7 +213,9 @@ impl Executor {
             let (domain, state) = (Weak::clone(&self.domain), Arc::clone(&self.job));
             let job = ReclaimJob { domain, state, ended: false, naps: Naps::new() };
             // The user's code. If it panics, or drops the job, the next who wakes spawns another.
+            let outer = IN_SPAWN.replace(true);
             contain(|| (self.spawn)(job));
+            IN_SPAWN.set(outer);
         }
     }
 }
@@ -242,7 +250,9 @@ impl ReclaimJob {
         self.state.0.swap(UNDER_WAY, Ordering::AcqRel);
         let domain = self.domain.upgrade().filter(|domain| domain.is_reclaimer_on())?;
         let (left, done) = domain.drive(ROUND);
-        let nap = sooner(self.naps.after(&domain, left, done), domain.reap());
+        let (nap, reap) = (self.naps.after(&domain, left, done), domain.reap());
+        // Within `spawn` there is no background to wait in for the next time that reapers are called.
+        let nap = if IN_SPAWN.get() { nap } else { sooner(nap, reap) };
         drop(domain);
         // ORDERING: AcqRel, as before: either this sees that it was woken, or whoever wakes sees that there is none.
         let end = || self.state.0.compare_exchange(UNDER_WAY, NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();

@@ -21,6 +21,11 @@ impl<K, V> Table<K, V> {
         }
     }
 
+    /// Whether no node can be found by way of this home. By whoever holds the lock.
+    pub(crate) fn is_vacant(self, home: usize) -> bool {
+        self.bucket(home).control().is_vacant()
+    }
+
     /// Calls `each` with every node. By whoever holds the lock, or has taken the table away from everybody.
     pub(crate) fn visit_all(self, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
         let mut found = Vec::new();

@@ -16,7 +16,7 @@ use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
-use crate::timers::{Due, NEVER};
+use crate::timers::{Due, NEVER, Timer};
 use crate::usage::Eras;
 use crate::weight::Weight;
 use crate::within::{is_within, within};
@@ -146,7 +146,7 @@ where
                 due = now + Due::from(left);
             }
         }
-        draft.arm(due, generation);
+        draft.set_timer(Timer { due, generation });
         draft
     }
 
@@ -156,7 +156,7 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let expires = draft.due() != NEVER;
+        let expires = draft.timer().due != NEVER;
         let inserted = shard.insert(root, hash, draft, &mut self.evicted(Cause::Capacity));
         if expires {
             self.assist(shard);
@@ -176,7 +176,7 @@ where
         K: Eq,
     {
         let (shard, root) = self.shard(hash);
-        let expires = draft.due() != NEVER;
+        let expires = draft.timer().due != NEVER;
         let replaced = shard.replace(root, hash, draft, refusal, &mut self.evicted(Cause::Capacity));
         let old = replaced?;
         if let Some(old) = &old {
@@ -196,7 +196,7 @@ where
         refusal: Refusal,
     ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
         let (shard, root) = self.shard(old.hash().into());
-        let expires = draft.due() != NEVER;
+        let expires = draft.timer().due != NEVER;
         let replaced = shard.replace_exact(root, old, draft, refusal, &mut self.evicted(Cause::Capacity));
         if replaced.is_ok() {
             self.settings.listeners.tell(Cause::Replaced, old);

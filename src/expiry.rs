@@ -8,10 +8,10 @@ use crate::clock::Tick;
 use crate::counts::Counts;
 use crate::handle::Handle;
 use crate::listener::Cause;
-use crate::node::{Draft, Node, contain};
+use crate::node::{Node, contain};
 use crate::resize::State;
 use crate::shard::{Shard, handle_on};
-use crate::timers::{Due, HASH_MASK, NEVER, Token};
+use crate::timers::{Due, HASH_MASK, NEVER, Timer, Token};
 use crate::usage::Eras;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -152,15 +152,16 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Sees to it that the entry that a draft becomes is looked at when it may have expired (W1): at once, if the settings are
-    /// not those any more by which it was told when that is.
+    /// Sees to it that an entry is looked at when it may have expired (W1): at once, if the settings are not those any more by
+    /// which it was told when that is. After it is published: a token that finds no entry may be taken for stale.
     #[inline]
-    pub(crate) fn arm(&mut self, draft: &mut Draft<K, V>, counts: &Counts) {
-        if draft.generation() != self.generation {
-            draft.arm(0, self.generation);
-        }
-        if draft.due() != NEVER {
-            self.set_timer(draft.due(), draft.header().hash, counts);
+    pub(crate) fn arm(&mut self, node: NonNull<Node<K, V>>, timer: Timer, counts: &Counts) {
+        if timer.generation != self.generation || timer.due != NEVER {
+            let due = if timer.generation == self.generation { timer.due } else { 0 };
+            // SAFETY: in the table, S1.
+            let header = unsafe { &node.as_ref().header };
+            header.armed.set(due);
+            self.set_timer(due, header.hash, counts);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::domain::RetireQueue;
 use crate::refs::Refs;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, AtomicPtr};
-use crate::timers::{Armed, Due, NEVER};
+use crate::timers::{Armed, NEVER, Timer};
 use crate::usage::Used;
 use crate::weight::Weight;
 use std::mem::ManuallyDrop;
@@ -111,9 +111,7 @@ impl<K, V> Node<K, V> {
 pub(crate) struct Draft<K, V> {
     node: NonNull<Node<K, V>>,
     /// When it is to be looked at because it may have expired.
-    due: Due,
-    /// The settings by which that was told.
-    generation: u32,
+    timer: Timer,
 }
 
 /// What a node is made with, beside key and value.
@@ -142,21 +140,16 @@ impl<K, V> Draft<K, V> {
             key: ManuallyDrop::new(key),
             value: ManuallyDrop::new(value),
         });
-        Draft { node: NonNull::from(Box::leak(node)), due: NEVER, generation: 0 }
+        Draft { node: NonNull::from(Box::leak(node)), timer: Timer { due: NEVER, generation: 0 } }
     }
 
-    /// Sets when it is to be looked at (W1).
-    pub(crate) fn arm(&mut self, due: Due, generation: u32) {
-        (self.due, self.generation) = (due, generation);
-        self.header().armed.set(due);
+    /// Sets when it is to be looked at.
+    pub(crate) fn set_timer(&mut self, timer: Timer) {
+        self.timer = timer;
     }
 
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    pub(crate) fn due(&self) -> Due {
-        self.due
+    pub(crate) fn timer(&self) -> Timer {
+        self.timer
     }
 
     pub(crate) fn header(&self) -> &Header {

@@ -170,13 +170,14 @@ where
         root: &Root<K, V>,
         table: Table<K, V>,
         hash: u64,
-        mut draft: Draft<K, V>,
+        draft: Draft<K, V>,
     ) -> Handle<K, V> {
-        locked.arm(&mut draft, &self.counts);
+        let timer = draft.timer();
         let node = draft.published();
         // SAFETY: a draft is made with a reference for this handle.
         let handle = unsafe { Handle::from_reference(node) };
         locked.publish(table, hash, node, self.site(root));
+        locked.arm(node, timer, &self.counts);
         locked.finish();
         handle
     }
@@ -273,12 +274,13 @@ where
         table: Table<K, V>,
         position: Position,
         old: NonNull<Node<K, V>>,
-        mut draft: Draft<K, V>,
+        draft: Draft<K, V>,
     ) -> Handle<K, V> {
-        locked.arm(&mut draft, &self.counts);
         locked.weight += draft.header().weight.bytes();
+        let timer = draft.timer();
         let node = draft.published();
         table.swap(position, node);
+        locked.arm(node, timer, &self.counts);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
         // SAFETY: unlinked by the swap, S1.

@@ -29,6 +29,13 @@ pub(crate) const HASH_MASK: usize = (1 << HASH_BITS) - 1;
 /// Tokens that are more than twice the entries are too many, and more than these.
 const SPARE: usize = 64;
 
+/// When an entry is to be looked at, and the settings by which that was told.
+#[derive(Clone, Copy)]
+pub(crate) struct Timer {
+    pub(crate) due: Due,
+    pub(crate) generation: u32,
+}
+
 /// A due time, and the low bits of a hash. In the order of the times.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Token(u64);

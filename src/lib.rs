@@ -94,7 +94,8 @@
 //! # Guarantees
 //!
 //! In `docs/guarantees.md` of the repository, lettered, each with the tests that hold it; and what proves them, in
-//! `docs/verification.md`.
+//! `docs/verification.md`. How to test your own code that uses this crate under loom stands there too, in "Testing your own code
+//! under loom".
 
 #![deny(unsafe_code)]
 

@@ -18,22 +18,39 @@ pub struct Model {
     pub run: fn(),
 }
 
+/// Other bounds than the models' own, for which no number of executions is recorded.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Depth {
+    /// For all models, instead of theirs.
+    bound: Option<usize>,
+    /// Preemptions more than that.
+    more: usize,
+}
+
+impl Depth {
+    fn of(self, model: &Model) -> Option<usize> {
+        self.bound.or(model.bound).map(|bound| bound + self.more)
+    }
+}
+
 /// The layer, which the ranges of executions depend on.
 const LAYER: &str =
     if cfg!(crossbeam_loom) { "whole: over crossbeam-epoch" } else { "contract: over an abstract epoch" };
 
 pub fn main(models: &[Model]) {
     let mut names = Vec::new();
-    let mut bound = None;
+    let mut depth = Depth::default();
     let mut alone = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        let mut number = || match arguments.next().and_then(|number| number.parse().ok()) {
+            Some(number) => number,
+            None => usage(&format!("{argument} takes a number")),
+        };
         match argument.as_str() {
             "--alone" => alone = true,
-            "--bound" => {
-                let number = arguments.next().and_then(|number| number.parse().ok());
-                bound = Some(number.unwrap_or_else(|| usage("--bound takes a number")));
-            }
+            "--bound" => depth.bound = Some(number()),
+            "--more" => depth.more = number(),
             name if models.iter().any(|model| model.name == name) => names.push(name.to_string()),
             other => usage(&format!("there is no model `{other}`")),
         }
@@ -42,7 +59,7 @@ pub fn main(models: &[Model]) {
         let outcome = models
             .iter()
             .filter(|model| names.iter().any(|name| name == model.name))
-            .try_for_each(|model| explore(model, bound));
+            .try_for_each(|model| explore(model, depth));
         if let Err(why) = &outcome {
             println!("  FAILED: {why}");
         }
@@ -53,7 +70,7 @@ pub fn main(models: &[Model]) {
     let mut failures = Vec::new();
     let mut passed = 0;
     for model in models.iter().filter(|model| names.is_empty() || names.iter().any(|name| name == model.name)) {
-        match apart(model, bound) {
+        match apart(model, depth) {
             true => passed += 1,
             false => failures.push(model.name),
         }
@@ -67,16 +84,16 @@ pub fn main(models: &[Model]) {
 }
 
 fn usage(problem: &str) -> ! {
-    eprintln!("{problem}\nusage: models [NAME ...] [--bound N]");
+    eprintln!("{problem}\nusage: models [NAME ...] [--bound N] [--more N]");
     exit(2);
 }
 
 /// Explores a model in a process of its own: one that fails may leave loom unable to go on, or abort.
-fn apart(model: &Model, bound: Option<usize>) -> bool {
+fn apart(model: &Model, depth: Depth) -> bool {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = std::process::Command::new(program);
-    command.args(["--alone", model.name]);
-    if let Some(bound) = bound {
+    command.args(["--alone", model.name, "--more", &depth.more.to_string()]);
+    if let Some(bound) = depth.bound {
         command.args(["--bound", &bound.to_string()]);
     }
     match command.status() {
@@ -93,12 +110,12 @@ fn apart(model: &Model, bound: Option<usize>) -> bool {
     }
 }
 
-fn explore(model: &Model, bound: Option<usize>) -> Result<(), String> {
+fn explore(model: &Model, depth: Depth) -> Result<(), String> {
     println!("{}: {}", model.name, model.claim);
     let executions = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&executions);
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = bound.or(model.bound);
+    builder.preemption_bound = depth.of(model);
     // A limit that strikes would end the exploration as if all were well: there is none.
     builder.max_duration = None;
     builder.max_permutations = None;
@@ -117,7 +134,7 @@ fn explore(model: &Model, bound: Option<usize>) -> Result<(), String> {
     if explored.is_err() {
         return Err(format!("the claim does not hold in execution {executions} (panic above)"));
     }
-    if bound.is_none() && !cfg!(crossbeam_loom) && !model.expected.contains(&executions) {
+    if depth == Depth::default() && !model.expected.contains(&executions) {
         return Err(format!("{executions} executions are not in the recorded range {:?}", model.expected));
     }
     Ok(())

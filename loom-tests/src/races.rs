@@ -84,7 +84,7 @@ pub fn models() -> Vec<Model> {
             1378..=4134,
             replace_expire,
         ),
-        model("expire_expire", "two reapers remove what has expired once", None, 46..=138, expire_expire),
+        model("expire_expire", "two reapers remove what has expired once", None, 11..=33, expire_expire),
         model("rearm_expire", "an entry that is removed while it is judged gets no timer", None, 24..=73, rearm_expire),
         model(
             "get_replace",

@@ -2,6 +2,8 @@
 
 use epoch_registry::{Domain, ManualClock, Registry};
 use loom::cell::UnsafeCell;
+use loom::sync::{Mutex, MutexGuard};
+use loom::thread;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -125,5 +127,52 @@ impl World {
         self.domain.barrier();
         let live = self.registry().len();
         assert_eq!(self.drops.load(Ordering::SeqCst) + live, created, "{live} live");
+    }
+}
+
+/// A thread that takes part in a race. Over the real collector it is a reader of the domain already when the race begins,
+/// and stays one until the race is over: how threads come and go is explored by models of its own.
+pub struct Part<T> {
+    thread: thread::JoinHandle<T>,
+    race: Option<MutexGuard<'static, ()>>,
+}
+
+loom::lazy_static! {
+    /// Held for as long as a race lasts.
+    static ref RACE: Mutex<()> = Mutex::new(());
+}
+
+pub fn part<T: 'static>(domain: &Domain, f: impl FnOnce() -> T + 'static) -> Part<T> {
+    if !cfg!(crossbeam_loom) {
+        return Part { thread: thread::spawn(f), race: None };
+    }
+    let of = domain.clone();
+    drop(domain.pin());
+    prepared_part(move || drop(of.pin()), |_| f())
+}
+
+/// A thread that prepares itself before the race begins, takes part in it, and drops what it prepared when it is over.
+pub fn prepared_part<P, T: 'static>(
+    prepare: impl FnOnce() -> P + 'static,
+    f: impl FnOnce(&mut P) -> T + 'static,
+) -> Part<T> {
+    let race = RACE.lock().unwrap();
+    let main = thread::current();
+    let thread = thread::spawn(move || {
+        let mut prepared = prepare();
+        // Between `spawn` and `park` the main thread waits for nothing else, which an early token would wake it from.
+        main.unpark();
+        let result = f(&mut prepared);
+        drop(RACE.lock().unwrap());
+        result
+    });
+    thread::park();
+    Part { thread, race: Some(race) }
+}
+
+impl<T> Part<T> {
+    pub fn join(self) -> std::thread::Result<T> {
+        drop(self.race);
+        self.thread.join()
     }
 }

@@ -1,7 +1,6 @@
 //! Entries that leave because their time has come, beside everything else that is done to them.
 
-use crate::world::World;
-use loom::thread;
+use crate::world::{World, part};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 pub fn lookup_expire() {
     let (world, _) = World::expired(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(handle) = reader.registry().lookup(&1) {
             assert_eq!(handle.read(), 1);
         }
@@ -23,7 +22,7 @@ pub fn lookup_expire() {
 pub fn put_expire() {
     let (world, _) = World::expired(1..2);
     let handle = world.registry().lookup(&1).unwrap();
-    let putting = thread::spawn(move || {
+    let putting = part(&world.domain, move || {
         assert_eq!(handle.read(), 1);
         drop(handle);
     });
@@ -37,7 +36,7 @@ pub fn put_expire() {
 pub fn replace_expire() {
     let (world, clock) = World::expired(1..2);
     let other = Arc::clone(&world);
-    let replacing = thread::spawn(move || {
+    let replacing = part(&world.domain, move || {
         if let Some(old) = other.registry().replace(1, other.value(100)) {
             assert_eq!(old.read(), 1);
         }
@@ -55,7 +54,7 @@ pub fn replace_expire() {
 pub fn expire_expire() {
     let (world, _) = World::expired(1..3);
     let other = Arc::clone(&world);
-    let reaping = thread::spawn(move || other.registry().reap(10).removed);
+    let reaping = part(&world.domain, move || other.registry().reap(10).removed);
     let mine = world.registry().reap(10).removed;
     let theirs = reaping.join().unwrap();
     assert_eq!((mine + theirs, world.registry().len()), (2, 0), "each by one of them");
@@ -68,7 +67,7 @@ pub fn rearm_expire() {
     let (world, clock) = World::expired(1..2);
     world.registry().set_max_age(Some(Duration::from_secs(60)));
     let other = Arc::clone(&world);
-    let removing = thread::spawn(move || {
+    let removing = part(&world.domain, move || {
         drop(other.registry().remove(&1));
         assert!(other.insert(1));
     });

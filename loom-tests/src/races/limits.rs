@@ -1,6 +1,6 @@
 //! The limit of the backlog, and those who are told that there is something to do.
 
-use crate::world::World;
+use crate::world::{World, part};
 use epoch_registry::{Domain, ReclaimJob, WhenFull};
 use loom::thread;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub fn limit_remove_remove() {
     let removed = Arc::new(AtomicUsize::new(0));
     let guard = domain.pin();
     let (other, count) = (Arc::clone(&one), Arc::clone(&removed));
-    let removing = thread::spawn(move || {
+    let removing = part(&domain, move || {
         count.fetch_add(usize::from(other.registry().try_remove(&1).is_ok()), Ordering::SeqCst);
     });
     removed.fetch_add(usize::from(two.registry().try_remove(&2).is_ok()), Ordering::SeqCst);
@@ -37,7 +37,7 @@ pub fn limit_put() {
     world.domain.barrier();
     // What the handle kept comes back to the backlog while another takes its place there.
     let other = Arc::clone(&world);
-    let putting = thread::spawn(move || {
+    let putting = part(&world.domain, move || {
         drop(kept);
         other.domain.reclaim(2);
     });
@@ -57,7 +57,7 @@ pub fn executor_remove() {
     let world = World::in_domain(domain, 0, 1..3);
     drop(world.registry().remove(&1));
     let first = jobs.lock().unwrap().pop().expect("something was retired");
-    let pool = thread::spawn(move || first.run());
+    let pool = part(&world.domain, move || first.run());
     drop(world.registry().remove(&2));
     pool.join().unwrap();
     let another = jobs.lock().unwrap().pop();

@@ -2,8 +2,7 @@
 //!
 //! Key 1 is written to; key 2 stays as it is.
 
-use crate::world::World;
-use loom::thread;
+use crate::world::{World, part};
 use std::sync::Arc;
 
 /// What a reader may find under key 1: what was there before, what is there after, and nothing if one of them is.
@@ -55,7 +54,7 @@ fn batch(world: &World, may: May) {
 fn race(keys: &[u64], created: usize, read: impl Fn(&World) + Send + 'static, write: impl Fn(&World)) {
     let world = World::new(keys.iter().copied());
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || read(&reader));
+    let reading = part(&world.domain, move || read(&reader));
     write(&world);
     world.domain.reclaim(2);
     reading.join().unwrap();
@@ -95,7 +94,7 @@ pub fn lookup_update() {
     // With reclamation by the writer it takes 653,842 executions; `lookup_remove` has that.
     let world = World::new([1]);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || lookup(&reader, CHANGED));
+    let reading = part(&world.domain, move || lookup(&reader, CHANGED));
     drop(world.registry().update(&1, |_, old| world.value(old.read() + 99)).expect("it was there"));
     reading.join().unwrap();
     world.account(2);

@@ -1,13 +1,12 @@
 //! Readers against those who change or remove what they read.
 
-use crate::world::World;
-use loom::thread;
+use crate::world::{World, part};
 use std::sync::Arc;
 
 pub fn get_remove() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(entry) = reader.registry().pin().get(&1) {
             assert_eq!(entry.read(), 1);
         }
@@ -21,7 +20,7 @@ pub fn get_remove() {
 pub fn get_insert() {
     let world = World::new(0..0);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(entry) = reader.registry().pin().get(&1) {
             assert_eq!(entry.read(), 1);
         }
@@ -34,7 +33,7 @@ pub fn get_insert() {
 pub fn get_update() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let entry = guard.get(&1).expect("the key is there all the time");
         assert!(matches!(entry.read(), 1 | 2));
@@ -50,7 +49,7 @@ pub fn get_update() {
 pub fn get_reap() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(entry) = reader.registry().pin().get(&1) {
             assert_eq!(entry.read(), 1);
         }
@@ -63,7 +62,7 @@ pub fn get_reap() {
 pub fn lookup_remove() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(handle) = reader.registry().lookup(&1) {
             assert_eq!(handle.read(), 1);
         }
@@ -77,7 +76,7 @@ pub fn lookup_remove() {
 pub fn lookup_replace() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let handle = reader.registry().lookup(&1).expect("the key is there all the time");
         assert!(matches!(handle.read(), 1 | 100));
     });
@@ -91,7 +90,7 @@ pub fn lookup_replace() {
 pub fn get_evict() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         if let Some(entry) = guard.get(&1) {
             assert_eq!(entry.read(), 1);
@@ -107,7 +106,7 @@ pub fn lookup_insert_that_evicts() {
     let world = World::new(1..2);
     world.registry().set_max_entries(Some(1));
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(entry) = reader.registry().lookup(&1) {
             assert_eq!(entry.read(), 1);
         }
@@ -122,7 +121,7 @@ pub fn lookup_insert_that_evicts() {
 pub fn lookup_reap() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         if let Some(handle) = reader.registry().lookup(&1) {
             assert_eq!(handle.read(), 1);
         }
@@ -135,7 +134,7 @@ pub fn lookup_reap() {
 pub fn iterate_remove() {
     let world = World::new(1..3);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let met: Vec<u32> = guard.iter().map(|entry| entry.read()).collect();
         assert_eq!(met.iter().filter(|&&value| value == 2).count(), 1);
@@ -150,7 +149,7 @@ pub fn iterate_remove() {
 pub fn batch_remove() {
     let world = World::new(1..3);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let [one, two] = guard.get_many([&1, &2]).map(|entry| entry.map(|entry| entry.read()));
         assert!(matches!(one, None | Some(1)));
@@ -165,7 +164,7 @@ pub fn batch_remove() {
 pub fn borrow_to_handle_remove() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let handle = {
             let guard = reader.registry().pin();
             let Some(entry) = guard.get(&1) else { return };
@@ -183,7 +182,7 @@ pub fn borrow_to_handle_remove() {
 pub fn clear_get() {
     let world = World::new(1..3);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         for key in [1, 2] {
             if let Some(entry) = guard.get(&key) {
@@ -199,7 +198,7 @@ pub fn clear_get() {
 pub fn session_remove() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let mut session = reader.registry().reader();
         for _ in 0..2 {
             if let Some(entry) = session.get(&1) {

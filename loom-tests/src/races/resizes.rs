@@ -1,14 +1,13 @@
 //! Tables that change their size under readers and writers.
 
-use crate::world::World;
-use loom::thread;
+use crate::world::{World, part};
 use std::sync::Arc;
 
 pub fn grow_get() {
     // Four keys in the only bucket; the fifth makes it grow, and the sixth moves it.
     let world = World::new(1..5);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let entry = guard.get(&1).expect("the key is there all the time");
         assert_eq!(entry.read(), 1);
@@ -23,7 +22,7 @@ pub fn grow_get_beyond() {
     // Two buckets. Of eight even keys, whose home is the first, the last lives in the second.
     let world = World::with_capacity(10, (0..8).map(|key| 2 * key).chain([1]));
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let entry = guard.get(&14).expect("the key is there all the time");
         assert_eq!(entry.read(), 14);
@@ -39,7 +38,7 @@ pub fn grow_get_beyond() {
 pub fn grow_iterate_beyond() {
     let world = World::with_capacity(10, (0..8).map(|key| 2 * key).chain([1]));
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let mut met: Vec<u32> = guard.iter().map(|entry| entry.read()).filter(|&value| value != 3).collect();
         met.sort();
@@ -54,7 +53,7 @@ pub fn grow_iterate_beyond() {
 pub fn grow_remove() {
     let world = World::new(1..6);
     let writer = Arc::clone(&world);
-    let writing = thread::spawn(move || {
+    let writing = part(&world.domain, move || {
         assert!(writer.registry().remove(&1).is_some());
         assert!(!writer.registry().contains_key(&1));
     });
@@ -70,7 +69,7 @@ pub fn beyond_removed_get() {
     let world = World::with_capacity(10, (0..8).map(|key| 2 * key).chain([1]));
     assert!(world.insert(3));
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         if let Some(entry) = guard.get(&14) {
             assert_eq!(entry.read(), 14);

@@ -1,16 +1,15 @@
 //! Grace periods, and those who wait for them.
 
-use crate::world::{Watched, World};
+use crate::world::{Watched, World, part};
 use epoch_registry::Domain;
 use loom::cell::UnsafeCell;
-use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub fn offline_synchronize() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);
-    let reading = thread::spawn(move || {
+    let reading = part(&world.domain, move || {
         let mut session = reader.registry().reader();
         session.offline(|| ());
         if let Some(entry) = session.get(&1) {
@@ -31,7 +30,7 @@ pub fn synchronize_reader() {
     // What RCU users do: unpublish, synchronize, write in place.
     let published = Arc::new(loom::sync::atomic::AtomicBool::new(true));
     let flag = Arc::clone(&published);
-    let reading = thread::spawn(move || {
+    let reading = part(&domain, move || {
         let _guard = reader.pin();
         // ORDERING: Acquire, pairs with nothing: the section alone must keep the writer away.
         if flag.load(Ordering::Acquire) {
@@ -51,7 +50,7 @@ pub fn barrier_call() {
     let domain = Domain::builder().name("model").build();
     let ran = Arc::new(AtomicUsize::new(0));
     let (other, counter) = (domain.clone(), Arc::clone(&ran));
-    let calling = thread::spawn(move || {
+    let calling = part(&domain, move || {
         let ours = Arc::clone(&counter);
         other.call(move || {
             ours.fetch_add(1, Ordering::SeqCst);
@@ -72,7 +71,7 @@ pub fn barrier_barrier() {
     let world = World::new(1..3);
     assert!(world.registry().remove(&1).is_some());
     let other = Arc::clone(&world);
-    let waiting = thread::spawn(move || {
+    let waiting = part(&world.domain, move || {
         other.domain.barrier();
         assert!(other.drops.load(Ordering::SeqCst) >= 1);
     });
@@ -86,7 +85,7 @@ pub fn push_push_barrier() {
     // Both removals push on the one queue of the one shard: whoever comes second relies on the first to enqueue it.
     let world = World::new(1..3);
     let other = Arc::clone(&world);
-    let removing = thread::spawn(move || drop(other.registry().remove(&1)));
+    let removing = part(&world.domain, move || drop(other.registry().remove(&1)));
     drop(world.registry().remove(&2));
     world.domain.barrier();
     assert!(world.dropped.load(Ordering::SeqCst) & 1 << 2 != 0, "what this thread removed before its barrier");

@@ -1,14 +1,13 @@
 //! Writers and holders of handles among each other.
 
-use crate::world::World;
-use loom::thread;
+use crate::world::{World, part};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub fn remove_remove() {
     let world = World::new(1..2);
     let other = Arc::clone(&world);
-    let removing = thread::spawn(move || other.registry().remove(&1).is_some());
+    let removing = part(&world.domain, move || other.registry().remove(&1).is_some());
     let mine = world.registry().remove(&1).is_some();
     let theirs = removing.join().unwrap();
     assert!(mine ^ theirs);
@@ -18,7 +17,7 @@ pub fn remove_remove() {
 pub fn insert_insert() {
     let world = World::new(0..0);
     let other = Arc::clone(&world);
-    let inserting = thread::spawn(move || other.insert(1));
+    let inserting = part(&world.domain, move || other.insert(1));
     let mine = world.insert(1);
     let theirs = inserting.join().unwrap();
     assert!(mine ^ theirs);
@@ -30,7 +29,7 @@ pub fn clone_last_put() {
     let handle = world.registry().remove(&1).unwrap();
     world.domain.barrier();
     let other = handle.clone();
-    let putting = thread::spawn(move || {
+    let putting = part(&world.domain, move || {
         let again = other.clone();
         drop(other);
         assert_eq!(again.read(), 1);
@@ -46,7 +45,7 @@ pub fn put_collect() {
     let world = World::new(1..2);
     let handle = world.registry().remove(&1).unwrap();
     world.domain.barrier();
-    let putting = thread::spawn(move || drop(handle));
+    let putting = part(&world.domain, move || drop(handle));
     world.domain.reclaim(usize::MAX);
     putting.join().unwrap();
     world.account(1);
@@ -56,7 +55,7 @@ pub fn put_collect() {
 pub fn handle_outlives_registry() {
     let mut world = World::new(1..2);
     let handle = world.registry().lookup(&1).unwrap();
-    let putting = thread::spawn(move || {
+    let putting = part(&world.domain, move || {
         assert_eq!(handle.read(), 1);
         drop(handle);
     });

@@ -1,0 +1,273 @@
+//! The second layer: models over the real collector, compiled against loom as well. Those of the first layer whose subject
+//! it is, and some on what an abstract one does not have: participants that come and go, bags, two advances of an epoch.
+
+use crate::harness::Model;
+use crate::races;
+use crate::world::{Watched, World, part, prepared_part};
+use epoch_registry::Domain;
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+pub fn models() -> Vec<Model> {
+    let shared = |name, bound, expected: RangeInclusive<u64>| {
+        let model = races::models().into_iter().find(|model| model.name == name).expect("a model of the first layer");
+        Model { bound, expected, ..model }
+    };
+    let model = |name, claim, bound, expected, run| Model { name, claim, bound, expected, run };
+    vec![
+        shared("get_insert", Some(5), 14_572..=43_717),
+        shared("get_remove", Some(3), 9585..=28_755),
+        shared("get_update", Some(3), 9585..=28_755),
+        shared("get_reap", Some(3), 4204..=12_612),
+        shared("get_evict", Some(3), 9585..=28_755),
+        shared("lookup_insert_that_evicts", Some(3), 13_482..=40_447),
+        shared("lookup_remove", Some(3), 13_198..=39_595),
+        shared("lookup_replace", Some(3), 7598..=22_794),
+        shared("lookup_reap", Some(3), 8007..=24_022),
+        shared("iterate_remove", Some(3), 9585..=28_755),
+        shared("batch_remove", Some(3), 9777..=29_331),
+        shared("borrow_to_handle_remove", Some(3), 7598..=22_794),
+        shared("clear_get", Some(3), 17_124..=51_372),
+        shared("lookup_expire", Some(3), 14_078..=42_235),
+        shared("put_expire", Some(3), 2656..=7968),
+        shared("replace_expire", Some(3), 30_884..=92_653),
+        shared("expire_expire", Some(3), 26_926..=80_778),
+        shared("rearm_expire", Some(3), 34_040..=102_121),
+        shared("remove_remove", Some(3), 8606..=25_818),
+        shared("insert_insert", Some(3), 3877..=11_632),
+        shared("clone_last_put", Some(3), 3161..=9483),
+        shared("put_collect", Some(3), 3717..=11_152),
+        shared("grow_get", Some(3), 10_563..=31_689),
+        shared("grow_get_beyond", Some(3), 16_644..=49_933),
+        shared("grow_remove", Some(3), 28_932..=86_796),
+        shared("handle_outlives_registry", Some(5), 2755..=8265),
+        shared("synchronize_reader", None, 64_156..=192_468),
+        shared("barrier_call", Some(3), 19_793..=59_380),
+        shared("reclaimer_remove", Some(3), 19_284..=57_853),
+        model(
+            "call_reader",
+            "a callback runs after the section that was open has closed",
+            Some(3),
+            12_834..=38_503,
+            call_reader,
+        ),
+        model(
+            "session_reads_on",
+            "what a session borrows after it has pinned anew is valid until its next read",
+            Some(3),
+            93_855..=281_565,
+            session_reads_on,
+        ),
+        model(
+            "poll_elsewhere",
+            "a grace period that one thread has begun is ended by another that polls",
+            Some(3),
+            89..=267,
+            poll_elsewhere,
+        ),
+        model(
+            "remove_own_borrow",
+            "a reader that removes what it borrows may read on",
+            Some(3),
+            37_133..=111_400,
+            remove_own_borrow,
+        ),
+        model(
+            "remove_reclaim_get",
+            "what is about to be removed waits from its unlink on, whoever collects meanwhile",
+            Some(3),
+            125_374..=376_123,
+            remove_reclaim_get,
+        ),
+        model(
+            "arrive_synchronize",
+            "synchronize waits for a reader that has just registered",
+            Some(3),
+            23_164..=69_492,
+            arrive_synchronize,
+        ),
+        model(
+            "leave_synchronize",
+            "synchronize returns though the reader's thread ends, and after its section",
+            Some(3),
+            8605..=25_816,
+            leave_synchronize,
+        ),
+        model(
+            "two_periods",
+            "an entry waits for its own grace period and not for one that began before",
+            Some(3),
+            19_575..=58_726,
+            two_periods,
+        ),
+    ]
+}
+
+/// A value that is published until it is said not to be.
+struct Published {
+    is_there: AtomicBool,
+    value: Watched,
+}
+
+impl Published {
+    fn new() -> Arc<Published> {
+        let value = Watched { memory: UnsafeCell::new(1), drops: Arc::default(), dropped: Arc::default(), bit: 1 };
+        Arc::new(Published { is_there: AtomicBool::new(true), value })
+    }
+
+    /// To be called in a critical section.
+    fn read(&self) {
+        // ORDERING: Acquire, pairs with nothing: the section alone must keep the writer away.
+        if self.is_there.load(Ordering::Acquire) {
+            assert_eq!(self.value.read(), 1);
+        }
+    }
+
+    fn unpublish(&self) {
+        self.is_there.store(false, Ordering::Release);
+    }
+
+    /// To be called a grace period after `unpublish`.
+    fn write(&self) {
+        self.value.memory.with_mut(|memory| {
+            // SAFETY: checked by loom: every reader that saw the value has left.
+            unsafe { *memory = 2 }
+        });
+    }
+}
+
+fn call_reader() {
+    let (domain, published) = (domain(), Published::new());
+    let (reader, seen) = (domain.clone(), Arc::clone(&published));
+    let reading = part(&domain, move || {
+        let _guard = reader.pin();
+        seen.read();
+    });
+    published.unpublish();
+    let later = Arc::clone(&published);
+    domain.call(move || later.write());
+    domain.reclaim(1);
+    reading.join().unwrap();
+    domain.barrier();
+}
+
+fn session_reads_on() {
+    let world = World::new(1..2);
+    drop(world.domain.pin());
+    let reader = Arc::clone(&world);
+    let domain = world.domain.clone();
+    let reading = prepared_part(
+        move || {
+            let mut session = domain.session();
+            // The first pin of a participant advances the epoch, and is behind then: this one is not.
+            session.offline(|| ());
+            session
+        },
+        move |session| {
+            let guard = session.pin();
+            if let Some(entry) = reader.registry().view(&guard).unwrap().get(&1) {
+                assert_eq!(entry.read(), 1);
+            }
+        },
+    );
+    assert!(world.registry().remove(&1).is_some());
+    world.domain.reclaim(1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+fn poll_elsewhere() {
+    let domain = domain();
+    let poller = domain.clone();
+    let cookie = domain.start_poll();
+    // Two advances of the epoch, for which it takes two looks at the most, as nobody is in the way.
+    let polling = part(&domain, move || assert!(poller.poll(cookie) || poller.poll(cookie)));
+    polling.join().unwrap();
+}
+
+fn remove_own_borrow() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || {
+        let guard = reader.registry().pin();
+        let entry = guard.get(&1).expect("nobody else removes it");
+        drop(reader.registry().remove(&1));
+        assert_eq!(entry.read(), 1);
+    });
+    world.domain.reclaim(1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
+fn remove_reclaim_get() {
+    let world = World::new(1..2);
+    let other = Arc::clone(&world);
+    let removing = part(&world.domain, move || {
+        drop(other.registry().remove(&1));
+        other.domain.reclaim(1);
+    });
+    world.domain.reclaim(1);
+    if let Some(entry) = world.registry().pin().get(&1) {
+        assert_eq!(entry.read(), 1);
+    }
+    removing.join().unwrap();
+    world.account(1);
+}
+
+fn arrive_synchronize() {
+    let (domain, published) = (domain(), Published::new());
+    drop(domain.pin());
+    let (reader, seen) = (domain.clone(), Arc::clone(&published));
+    let reading = prepared_part(
+        || (),
+        move |_| {
+            let _guard = reader.pin();
+            seen.read();
+        },
+    );
+    published.unpublish();
+    domain.synchronize();
+    published.write();
+    reading.join().unwrap();
+}
+
+fn leave_synchronize() {
+    let (domain, published) = (domain(), Published::new());
+    drop(domain.pin());
+    let (reader, seen) = (domain.clone(), Arc::clone(&published));
+    let main = thread::current();
+    let reading = thread::spawn(move || {
+        drop(reader.pin());
+        main.unpark();
+        let _guard = reader.pin();
+        seen.read();
+    });
+    thread::park();
+    published.unpublish();
+    domain.synchronize();
+    published.write();
+    reading.join().unwrap();
+}
+
+fn two_periods() {
+    let world = World::new(1..3);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || {
+        if let Some(entry) = reader.registry().pin().get(&2) {
+            assert_eq!(entry.read(), 2);
+        }
+    });
+    world.registry().remove(&1);
+    world.domain.reclaim(0);
+    world.registry().remove(&2);
+    world.domain.reclaim(2);
+    reading.join().unwrap();
+    world.account(2);
+}
+
+fn domain() -> Domain {
+    Domain::builder().name("model").build()
+}

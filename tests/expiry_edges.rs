@@ -1,0 +1,547 @@
+//! Entries whose time comes while something else happens: settings that change, lifetimes that panic or call back, uses in a
+//! race, clocks that stand still or jump.
+
+use epoch_registry::{Builder, Cause, Domain, ManualClock, Registry};
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let clock = ManualClock::new();
+    (Registry::builder().domain(Domain::new()).clock(clock.clone()), clock)
+}
+
+/// A listener shortens the age of all while a reaper has others in hand: they are given back by the old age.
+#[test]
+fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
+    static REGISTRY: OnceLock<Weak<Registry<u64, AtomicU64>>> = OnceLock::new();
+    let (builder, clock) = clocked::<u64, AtomicU64>();
+    let registry = builder
+        .shards(1)
+        .max_age(1_000_000 * SECOND)
+        .lifetime(|_, v: &AtomicU64| Some(Duration::from_secs(v.load(SeqCst))))
+        .listener(|cause, _| {
+            // At the last of ten: before that, others that stay have been judged.
+            static GONE: AtomicUsize = AtomicUsize::new(0);
+            if cause == Cause::Expired && GONE.fetch_add(1, SeqCst) == 9 {
+                REGISTRY.get().unwrap().upgrade().unwrap().set_max_age(Some(10 * SECOND));
+            }
+        })
+        .build();
+    let registry = Arc::new(registry);
+    REGISTRY.set(Arc::downgrade(&registry)).unwrap();
+    // Prolonged, after it has its token: when that comes, it stays for as long as max_age says.
+    for key in 0..20 {
+        registry.insert(key, AtomicU64::new(5)).unwrap();
+    }
+    clock.advance(SECOND);
+    let prolonged: Vec<u64> = (0..20).filter(|k| k % 2 == 0).collect();
+    for key in &prolonged {
+        registry.lookup(key).unwrap().store(100_000_000, SeqCst);
+    }
+    clock.advance(7 * SECOND);
+    println!("{:?}", registry.reap(1000));
+    assert_eq!(registry.len(), 10);
+    // By now the age is 10 s.
+    clock.advance(60 * SECOND);
+    println!("{:?}", registry.reap(1000));
+    clock.advance(60 * SECOND);
+    println!("{:?}", registry.reap(1000));
+    assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
+}
+
+/// The same with threads: a reaper is in the lifetime closure while the age is shortened.
+#[test]
+fn an_age_that_is_shortened_meanwhile_holds_for_what_another_reaper_has_in_hand() {
+    let (entered_tx, entered) = mpsc::channel::<()>();
+    let (go, go_rx) = mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(Some((entered_tx, go_rx)));
+    let armed = Arc::new(AtomicBool::new(false));
+    let (armed2, long) = (armed.clone(), Arc::new(AtomicBool::new(false)));
+    let long2 = long.clone();
+    let (builder, clock) = clocked::<u64, ()>();
+    let registry = builder
+        .shards(1)
+        .max_age(1_000_000 * SECOND)
+        .lifetime(move |key, _| {
+            if *key == 1 && armed2.load(SeqCst) {
+                let taken = gate.lock().unwrap().take();
+                if let Some((tx, rx)) = taken {
+                    tx.send(()).unwrap();
+                    rx.recv().unwrap();
+                }
+            }
+            (!long2.load(SeqCst)).then_some(5 * SECOND)
+        })
+        .build();
+    for key in 0..2 {
+        registry.insert(key, ()).unwrap();
+    }
+    long.store(true, SeqCst);
+    armed.store(true, SeqCst);
+    clock.advance(6 * SECOND);
+    thread::scope(|s| {
+        s.spawn(|| registry.reap(100));
+        entered.recv().unwrap();
+        registry.set_max_age(Some(10 * SECOND));
+        go.send(()).unwrap();
+    });
+    for _ in 0..5 {
+        clock.advance(60 * SECOND);
+        registry.reap(1000);
+    }
+    assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
+}
+
+/// One entry whose lifetime always panics: the others are to be reaped all the same.
+#[test]
+fn an_entry_whose_lifetime_panics_does_not_hold_up_the_others() {
+    let bad = Arc::new(AtomicBool::new(false));
+    let bad2 = bad.clone();
+    let (builder, clock) = clocked::<u64, ()>();
+    let registry = builder
+        .shards(1)
+        .lifetime(move |key, _| {
+            assert!(!(*key == 7 && bad2.load(SeqCst)), "bad");
+            Some(5 * SECOND)
+        })
+        .build();
+    for key in 0..50 {
+        registry.insert(key, ()).unwrap();
+    }
+    bad.store(true, SeqCst);
+    clock.advance(60 * SECOND);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut panics = 0;
+    for _ in 0..200 {
+        panics += u32::from(catch_unwind(AssertUnwindSafe(|| registry.reap(1000))).is_err());
+        clock.advance(10 * SECOND);
+    }
+    // And insertions by others in the meantime.
+    let mut hit = 0;
+    for key in 1000..1100 {
+        hit += u32::from(catch_unwind(AssertUnwindSafe(|| drop(registry.insert(key, ())))).is_err());
+    }
+    std::panic::set_hook(hook);
+    let left = (0..50).filter(|k| registry.contains_key(k)).count();
+    println!("{panics} panics of 200 reaps, {hit} of 100 insertions panic; {left} of 50 left");
+    assert!(left <= 1, "{left} left");
+    assert!(hit <= 2, "{hit}");
+}
+
+#[test]
+fn set_max_age_goes_through_all_whatever_a_lifetime_does() {
+    let bad = Arc::new(AtomicBool::new(false));
+    let bad2 = bad.clone();
+    let (builder, clock) = clocked::<u64, ()>();
+    let registry = builder
+        .shards(1)
+        .max_age(1_000_000 * SECOND)
+        .lifetime(move |key, _| {
+            assert!(!(*key == 7 && bad2.load(SeqCst)), "bad");
+            None
+        })
+        .build();
+    for key in 0..1000 {
+        registry.insert(key, ()).unwrap();
+    }
+    bad.store(true, SeqCst);
+    registry.set_max_age(Some(SECOND));
+    assert_eq!(registry.stats().lifetime_panics, 1);
+    bad.store(false, SeqCst);
+    for _ in 0..10 {
+        clock.advance(60 * SECOND);
+        registry.reap(10000);
+    }
+    assert!(registry.len() <= 1, "{} forgotten", registry.len());
+}
+
+/// A lifetime may call the registry back (E): does that recurse?
+#[test]
+fn a_lifetime_that_reaps_does_not_recurse_by_the_number_of_entries() {
+    thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
+    static DEEPEST: AtomicU64 = AtomicU64::new(0);
+    static REGISTRY: OnceLock<Weak<Registry<u64, ()>>> = OnceLock::new();
+    let (builder, clock) = clocked::<u64, ()>();
+    let live = Arc::new(AtomicBool::new(false));
+    let live2 = live.clone();
+    let registry = builder
+        .shards(1)
+        .lifetime(move |_, _| {
+            if live2.load(SeqCst) {
+                let depth = DEPTH.get() + 1;
+                DEPTH.set(depth);
+                DEEPEST.fetch_max(depth.into(), SeqCst);
+                REGISTRY.get().unwrap().upgrade().unwrap().reap(1);
+                DEPTH.set(depth - 1);
+            }
+            Some(5 * SECOND)
+        })
+        .build();
+    let registry = Arc::new(registry);
+    REGISTRY.set(Arc::downgrade(&registry)).unwrap();
+    for key in 0..500 {
+        registry.insert(key, ()).unwrap();
+    }
+    live.store(true, SeqCst);
+    clock.advance(60 * SECOND);
+    registry.reap(1);
+    println!("deepest {}", DEEPEST.load(SeqCst));
+    assert!(DEEPEST.load(SeqCst) < 20, "{} levels for 500 entries", DEEPEST.load(SeqCst));
+}
+
+/// A reap whose budget is one, beside a writer of one key. The clock stands still, or not.
+fn reap_beside_a_hot_key(stuck: bool) -> (Duration, u64) {
+    let builder = Registry::<u64, u64>::builder().domain(Domain::new()).shards(1).max_age(3600 * SECOND);
+    let registry = if stuck { builder.clock(ManualClock::new()).build() } else { builder.build() };
+    let (stop, mut longest) = (AtomicBool::new(false), Duration::ZERO);
+    let mut count = 0;
+    thread::scope(|s| {
+        s.spawn(|| {
+            let end = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < end && !stop.load(SeqCst) {
+                for n in 0..100 {
+                    registry.replace(1, n);
+                }
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(2);
+        thread::sleep(Duration::from_millis(50));
+        while Instant::now() < end {
+            let start = Instant::now();
+            registry.reap(1);
+            longest = longest.max(start.elapsed());
+            count += 1;
+        }
+        stop.store(true, SeqCst);
+    });
+    println!("stuck {stuck}: {count} reaps, longest {longest:?}");
+    (longest, count)
+}
+
+#[test]
+fn reap_ends_beside_a_writer_with_a_clock_that_stands_still() {
+    assert!(reap_beside_a_hot_key(true).0 < Duration::from_millis(500));
+}
+
+#[test]
+fn reap_ends_beside_a_writer() {
+    assert!(reap_beside_a_hot_key(false).0 < Duration::from_millis(100));
+}
+
+#[derive(Clone, Default)]
+struct One;
+impl Hasher for One {
+    fn finish(&self) -> u64 {
+        0x1234_5678_9abc_def0
+    }
+    fn write(&mut self, _: &[u8]) {}
+}
+impl BuildHasher for One {
+    type Hasher = One;
+    fn build_hasher(&self) -> One {
+        One
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slow(u64);
+impl std::hash::Hash for Slow {
+    fn hash<H: Hasher>(&self, h: &mut H) {
+        h.write_u64(self.0);
+    }
+}
+static SLOW: AtomicBool = AtomicBool::new(false);
+static IN_EQ: AtomicBool = AtomicBool::new(false);
+impl PartialEq for Slow {
+    fn eq(&self, other: &Slow) -> bool {
+        if SLOW.swap(false, SeqCst) {
+            IN_EQ.store(true, SeqCst);
+            thread::sleep(Duration::from_millis(300));
+        }
+        self.0 == other.0
+    }
+}
+impl Eq for Slow {}
+
+/// The first limit is set while an insertion is under way: is that entry ever looked at?
+#[test]
+fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
+    let (builder, clock) = clocked::<Slow, ()>();
+    let registry = builder.shards(1).hasher(One).build();
+    registry.insert(Slow(1), ()).unwrap();
+    thread::scope(|s| {
+        SLOW.store(true, SeqCst);
+        s.spawn(|| registry.insert(Slow(2), ()).map(drop).unwrap());
+        while !IN_EQ.load(SeqCst) {
+            thread::yield_now();
+        }
+        registry.set_max_age(Some(SECOND));
+    });
+    for _ in 0..1000 {
+        clock.advance(3600 * SECOND);
+        registry.reap(1000);
+    }
+    assert_eq!(registry.len(), 0, "immortal, by max_age of a second");
+}
+
+/// A use at the moment at which a reaper takes the mark away: the entry goes before its time.
+#[test]
+fn a_use_beside_a_second_chance_is_not_forgotten() {
+    let (builder, clock) = clocked::<u64, u64>();
+    let registry = builder.shards(1).max_idle(160 * SECOND).build();
+    const N: u64 = 2000;
+    let policy = epoch_registry::policy::when::<u64, u64>(|_| false);
+    let _ = &policy;
+    let mut early = 0;
+    let end = Instant::now() + Duration::from_secs(1);
+    let mut rounds = 0;
+    while Instant::now() < end && early == 0 {
+        rounds += 1;
+        for key in 0..N {
+            registry.get_or_insert_with(key, || key);
+        }
+        registry.iter_touch(N);
+        for _ in 0..12 {
+            clock.advance(11 * SECOND);
+            registry.reap(0);
+        }
+        // 132 s idle; now each is used, while another takes the marks.
+        let guard = registry.pin();
+        let order: Vec<u64> = guard.iter().map(|e| *e.key()).collect();
+        drop(guard);
+        let gate = std::sync::Barrier::new(2);
+        thread::scope(|s| {
+            s.spawn(|| {
+                gate.wait();
+                let guard = registry.pin();
+                for key in &order {
+                    assert!(guard.get(key).is_some());
+                }
+            });
+            gate.wait();
+            let mut scan = epoch_registry::Scan::new(usize::MAX);
+            registry.reap_by(&|_: &epoch_registry::Candidate<'_, u64, u64>| epoch_registry::Verdict::Rotate, &mut scan);
+        });
+        for _ in 0..5 {
+            clock.advance(11 * SECOND);
+            registry.reap(0);
+        }
+        // 55 s after they were used.
+        early += registry.reap(usize::MAX).removed;
+    }
+    println!("{early} went early in {rounds} rounds of {N}");
+    assert_eq!(early, 0);
+}
+
+trait Touch {
+    fn iter_touch(&self, n: u64);
+}
+impl Touch for Registry<u64, u64> {
+    fn iter_touch(&self, n: u64) {
+        for key in 0..n {
+            self.lookup(&key).unwrap();
+        }
+    }
+}
+
+/// Whether an entry that was not reaped for longer than the ticks tell apart is reaped then.
+#[test]
+fn an_entry_that_was_not_reaped_for_420_days_is_reaped_then() {
+    let (builder, clock) = clocked::<u64, u64>();
+    let registry = builder.shards(1).max_age(3600 * SECOND).build();
+    registry.insert(1, 1).unwrap();
+    clock.advance(420 * 24 * 3600 * SECOND);
+    registry.reap(10);
+    clock.advance(2 * 3600 * SECOND);
+    registry.reap(10);
+    clock.advance(24 * 3600 * SECOND);
+    registry.reap(10);
+    assert_eq!(registry.len(), 0, "421 days old, of an hour");
+}
+
+/// "If there was no such limit before, those there are count as used now."
+#[test]
+fn those_there_count_as_used_now_when_idleness_is_limited_again() {
+    let (builder, clock) = clocked::<u64, u64>();
+    let registry = builder.shards(1).max_idle(160 * SECOND).build();
+    registry.insert(1, 1).unwrap();
+    for _ in 0..5 {
+        clock.advance(20 * SECOND);
+        registry.reap(10);
+    }
+    registry.set_max_idle(None);
+    clock.advance(1000 * SECOND);
+    registry.reap(10);
+    registry.set_max_idle(Some(160 * SECOND));
+    registry.reap(10);
+    assert_eq!(registry.len(), 1);
+}
+
+#[derive(Clone, Default)]
+struct Same(u64);
+impl Hasher for Same {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, b: &[u8]) {
+        self.0 = u64::from_le_bytes(b.try_into().unwrap());
+    }
+}
+impl BuildHasher for Same {
+    type Hasher = Same;
+    fn build_hasher(&self) -> Same {
+        Same(0)
+    }
+}
+
+/// The entry whose lifetime panics has the least hash: it always comes first.
+#[test]
+fn an_entry_whose_lifetime_panics_and_comes_first_does_not_hold_up_the_others() {
+    let bad = Arc::new(AtomicBool::new(false));
+    let bad2 = bad.clone();
+    let (builder, clock) = clocked::<u64, ()>();
+    let registry = builder
+        .shards(1)
+        .hasher(Same(0))
+        .lifetime(move |key, _| {
+            assert!(!(*key == 0 && bad2.load(SeqCst)), "bad");
+            Some(5 * SECOND)
+        })
+        .build();
+    for key in 0..50 {
+        registry.insert(key, ()).unwrap();
+    }
+    bad.store(true, SeqCst);
+    clock.advance(60 * SECOND);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    for _ in 0..200 {
+        let _ = catch_unwind(AssertUnwindSafe(|| registry.reap(1000)));
+        clock.advance(10 * SECOND);
+    }
+    std::panic::set_hook(hook);
+    assert!(registry.len() <= 1, "{} left after 200 reaps", registry.len());
+}
+
+#[test]
+fn entries_expire_in_tables_of_more_homes_than_a_token_tells() {
+    let (builder, clock) = clocked::<u64, u64>();
+    let registry = builder.shards(1).capacity(250_000_000).hasher(Same(0)).max_age(10 * SECOND).build();
+    for key in 0..64u64 {
+        registry.insert(key << 23 | 5, key).unwrap();
+    }
+    clock.advance(5 * SECOND);
+    for key in 0..64u64 {
+        if key % 2 == 0 {
+            registry.replace(key << 23 | 5, key);
+        }
+    }
+    clock.advance(6 * SECOND);
+    registry.reap(1000);
+    assert_eq!(registry.len(), 32);
+    clock.advance(6 * SECOND);
+    registry.reap(1000);
+    assert_eq!(registry.len(), 0);
+}
+
+/// Everything at once, with all keys of one hash or not: told once each, and nothing forgotten.
+#[test]
+fn storm() {
+    for one in [false, true] {
+        for spare in [false, true] {
+            if one { run(One, spare, 40) } else { run(ahash_like(), spare, 3000) }
+        }
+    }
+    fn ahash_like() -> std::hash::RandomState {
+        std::hash::RandomState::new()
+    }
+    fn run<S: BuildHasher + Send + Sync + Clone + 'static>(hasher: S, spare: bool, keys: u64) {
+        let (told, clock) = (Arc::new(AtomicU64::new(0)), ManualClock::new());
+        let count = told.clone();
+        let registry = Registry::<u64, u64>::builder()
+            .domain(Domain::builder().backlog_objects(200).when_full(epoch_registry::WhenFull::Refuse).build())
+            .clock(clock.clone())
+            .shards(2)
+            .spare_held(spare)
+            .max_age(50 * SECOND)
+            .max_idle(20 * SECOND)
+            .lifetime(|_, v| (v % 3 > 0).then(|| Duration::from_millis(v % 60_000)))
+            .listener(move |_, _| {
+                count.fetch_add(1, SeqCst);
+            })
+            .hasher(hasher)
+            .build();
+        let end = Instant::now() + Duration::from_millis(1500);
+        thread::scope(|s| {
+            for t in 0..4u64 {
+                let (registry, clock) = (&registry, &clock);
+                s.spawn(move || {
+                    let mut x = t * 7919 + 13;
+                    let mut rnd = || {
+                        x ^= x << 13;
+                        x ^= x >> 7;
+                        x ^= x << 17;
+                        x
+                    };
+                    while Instant::now() < end {
+                        let (op, key, v) = (rnd() % 200, rnd() % keys, rnd());
+                        match op {
+                            0 => registry.clear(),
+                            1 => drop(registry.drain().take(20).count()),
+                            2 => registry.set_max_age(Some(Duration::from_secs(1 + v % 100))),
+                            3 => registry.set_max_age(None),
+                            4 => registry.set_max_idle(Some(Duration::from_secs(1 + v % 100))),
+                            5 => registry.set_max_idle(None),
+                            6 => registry.set_max_entries(Some(2 + (v % keys) as usize)),
+                            7 => registry.set_max_entries(None),
+                            8 => registry.shrink_to_fit(),
+                            9 => drop(registry.evict((v % 50) as usize)),
+                            10..20 => {
+                                registry.reap((v % 100) as usize);
+                            }
+                            20..40 => clock.advance(Duration::from_millis(v % 3000)),
+                            40..60 => {
+                                registry.remove(&key);
+                            }
+                            60..70 => {
+                                let _ = registry.try_replace(key, v);
+                            }
+                            70..80 => {
+                                registry.reap_if(30, |e| *e.value() % 5 == 0);
+                            }
+                            80..120 => {
+                                registry.lookup(&key);
+                            }
+                            120..160 => {
+                                registry.replace(key, v);
+                            }
+                            _ => drop(registry.insert(key, v)),
+                        }
+                    }
+                });
+            }
+        });
+        let stats = registry.stats();
+        assert_eq!(told.load(SeqCst) + registry.len() as u64, stats.inserted, "{stats}");
+        registry.set_max_age(Some(SECOND));
+        for _ in 0..10 {
+            clock.advance(200 * SECOND);
+            registry.reap(usize::MAX);
+            registry.domain().barrier();
+        }
+        assert_eq!(registry.len(), 0, "forgotten");
+        println!("{} inserted", stats.inserted);
+    }
+}

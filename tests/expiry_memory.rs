@@ -1,0 +1,97 @@
+//! What timers take: bytes are counted, so these tests run one after another.
+
+use epoch_registry::{Builder, Domain, ManualClock, Registry};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Counts what is held.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: as the system's, which does it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), SeqCst);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), SeqCst);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let clock = ManualClock::new();
+    (Registry::builder().domain(Domain::new()).clock(clock.clone()), clock)
+}
+
+#[test]
+fn timers_do_not_pile_up_by_set_max_age() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (builder, _clock) = clocked::<u64, u64>();
+    let registry = builder.shards(1).max_age(3600 * SECOND).build();
+    for key in 0..1000 {
+        registry.insert(key, key).unwrap();
+    }
+    let before = HELD.load(SeqCst);
+    for round in 0..500 {
+        registry.set_max_age(Some((3600 + round) * SECOND));
+    }
+    let after = HELD.load(SeqCst);
+    println!("set_max_age 500 times: {} KB for 1000 entries", after.saturating_sub(before) / 1024);
+    assert!(after.saturating_sub(before) < 256 * 1024);
+}
+
+#[test]
+fn timers_do_not_pile_up_while_the_clock_stands_still() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (builder, _clock) = clocked::<u64, u64>();
+    let registry = builder.shards(1).max_age(3600 * SECOND).build();
+    for key in 0..10 {
+        registry.insert(key, key).unwrap();
+    }
+    let before = HELD.load(SeqCst);
+    for n in 0..300_000 {
+        registry.replace(1, n);
+    }
+    registry.domain().barrier();
+    let after = HELD.load(SeqCst);
+    println!("300000 replacements of one key: {} KB", after.saturating_sub(before) / 1024);
+    assert!(after.saturating_sub(before) < 256 * 1024);
+}
+
+#[test]
+fn the_timers_go_with_the_registry_and_not_with_its_last_handle() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (builder, _clock) = clocked::<u64, u64>();
+    let before = HELD.load(SeqCst);
+    let registry = builder.shards(1).max_age(36000 * SECOND).build();
+    for key in 0..100_000 {
+        registry.insert(key, key).unwrap();
+    }
+    let handle = registry.lookup(&1).unwrap();
+    let domain = registry.domain().clone();
+    drop(registry);
+    domain.barrier();
+    let left = HELD.load(SeqCst).saturating_sub(before);
+    println!("{} KB held by one handle", left / 1024);
+    drop(handle);
+    assert!(left < 256 * 1024, "{left}");
+}

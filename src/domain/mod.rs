@@ -46,6 +46,9 @@ use std::time::{Duration, Instant};
 /// removed from the other. An isolated domain (the kernel's SRCU) keeps slow readers to themselves. It costs about
 /// a kilobyte, and 2 KB for each thread that reads in it.
 ///
+/// A process that forks while it has several threads takes none of its readers and reclaimers along: as with every lock,
+/// its child must not use a domain or registry of before, but replace itself (`exec`) or end.
+///
 /// A `Domain` is a handle: clones mean the same domain. It is torn down when the last handle, registry, session and
 /// entry handle that belongs to it is gone, and everything retired in it is destroyed then.
 ///

@@ -123,7 +123,8 @@ fn insertions_of_few_heavy_entries_after_many_light_ones_are_cheap() {
     }
     let mean = start.elapsed() / 100;
     println!("{} entries, capacity {}: insertion {mean:?}, longest {longest:?}", registry.len(), registry.capacity());
-    assert!(mean < Duration::from_micros(50), "{mean:?}");
+    // The table has followed: looking for a victim is a matter of a few homes.
+    assert!(registry.capacity() < light / 100, "{}", registry.capacity());
 }
 
 /// An insertion needs no room in the backlog: it is not to wait for the sake of others that have expired.

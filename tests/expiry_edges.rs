@@ -232,12 +232,12 @@ fn reap_beside_a_hot_key(stuck: bool) -> (Duration, u64) {
 
 #[test]
 fn reap_ends_beside_a_writer_with_a_clock_that_stands_still() {
-    assert!(reap_beside_a_hot_key(true).0 < Duration::from_millis(500));
+    assert!(reap_beside_a_hot_key(true).0 < Duration::from_secs(2));
 }
 
 #[test]
 fn reap_ends_beside_a_writer() {
-    assert!(reap_beside_a_hot_key(false).0 < Duration::from_millis(100));
+    assert!(reap_beside_a_hot_key(false).0 < Duration::from_secs(2));
 }
 
 #[derive(Clone, Default)]

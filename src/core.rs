@@ -223,7 +223,7 @@ where
     }
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
-    pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: Refusal) -> Result<bool, Full> {
+    pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: &mut Refusal) -> Result<bool, Full> {
         let (shard, root) = self.shard(entry.hash().into());
         let removed = !entry.is_unlinked() && shard.remove_exact(root, entry, cause, refusal)?;
         if removed {
@@ -243,7 +243,7 @@ where
         shard: &Shard<K, V>,
         root: &Root<K, V>,
         most: usize,
-        refusal: Refusal,
+        refusal: &mut Refusal,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {
         shard.evict(root, most, refusal, &mut self.evicted(Cause::Capacity), excess)
@@ -298,7 +298,7 @@ where
         within(this, &(), || self.expire_from(shard, now, most, refusal))
     }
 
-    fn expire_from(&self, shard: &Shard<K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
+    fn expire_from(&self, shard: &Shard<K, V>, now: Due, most: usize, mut refusal: Refusal) -> (Reaped, usize) {
         let mut reaped = Reaped::default();
         let mut taken = Taken::new(shard, self.settings.lifetimes.generation(), now, most);
         reaped.examined = taken.len();
@@ -312,7 +312,7 @@ where
                 reaped.skipped += 1;
                 return Some(now + Due::from(RETRY));
             }
-            match self.remove_exact(entry, cause, refusal) {
+            match self.remove_exact(entry, cause, &mut refusal) {
                 Ok(removed) => {
                     reaped.removed += usize::from(removed);
                     reaped.bytes += if removed { entry.weight() } else { 0 };

@@ -229,15 +229,7 @@ where
                 Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked, root)),
                 // There is room for a lone node.
                 Ok(Attempt::Empty) => break,
-                Err(NoRoom(bytes)) => {
-                    let domain = self.domain().inner();
-                    let before = domain.overruns();
-                    let locked = self.lock_with_room(locked, bytes, *refusal)?;
-                    if *refusal == Refusal::Impossible && domain.overruns() != before {
-                        *refusal = Refusal::Hasty;
-                    }
-                    return Ok(locked);
-                }
+                Err(NoRoom(bytes)) => return self.lock_with_room(locked, bytes, refusal),
             }
         }
         Ok(locked)
@@ -258,7 +250,7 @@ where
         &self,
         root: &Root<K, V>,
         most: usize,
-        refusal: Refusal,
+        refusal: &mut Refusal,
         evicted: &mut Evicted<'_, K, V>,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {

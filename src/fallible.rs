@@ -99,7 +99,7 @@ where
     ///
     /// As [`try_remove`](Self::try_remove).
     pub fn try_remove_handle(&self, entry: &Handle<K, V>) -> Result<bool, BacklogFull> {
-        self.core.remove_exact(entry, Cause::Removed, Refusal::Possible).map_err(|Full| BacklogFull(()))
+        self.core.remove_exact(entry, Cause::Removed, &mut Refusal::Possible).map_err(|Full| BacklogFull(()))
     }
 
     pub(crate) fn update_or<Q>(
@@ -129,7 +129,7 @@ where
         &self,
         key: &Q,
         condition: &mut dyn FnMut(&K, &V) -> bool,
-        refusal: Refusal,
+        mut refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, Full>
     where
         K: Borrow<Q>,
@@ -141,7 +141,7 @@ where
             if !condition(entry.key(), entry.value()) {
                 return Ok(None);
             }
-            if self.core.remove_exact(&entry, Cause::Removed, refusal)? {
+            if self.core.remove_exact(&entry, Cause::Removed, &mut refusal)? {
                 return Ok(Some(entry));
             }
         }

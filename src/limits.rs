@@ -77,13 +77,9 @@ where
         self.core.unmarked.store(unmarked, Relaxed);
         let mut refusal = Refusal::Possible;
         for (shard, root) in self.core.shards() {
-            let shed = self.core.evict(shard, root, usize::MAX, refusal, |state| {
+            self.core.evict(shard, root, usize::MAX, &mut refusal, |state| {
                 state.live > state.bounds.entries || state.weight > state.bounds.weight && state.live > 1
             });
-            if shed.full {
-                // It waits in vain once.
-                refusal = Refusal::AtOnce;
-            }
         }
         self.settle();
     }
@@ -119,7 +115,7 @@ where
             let turn = self.core.evicted_to.fetch_add(1, Relaxed) % shards;
             let Some((shard, root)) = self.core.shards().nth(turn) else { break };
             let most = CHUNK.min(count - evicted);
-            let shed = self.core.evict(shard, root, most, Refusal::Possible, |state| state.live > 0);
+            let shed = self.core.evict(shard, root, most, &mut Refusal::Possible, |state| state.live > 0);
             evicted += shed.entries;
             empty = if shed.entries == 0 { empty + 1 } else { 0 };
             if shed.full {

@@ -251,7 +251,7 @@ where
     ///
     /// As [`insert`](Self::insert).
     pub fn remove_handle(&self, entry: &Handle<K, V>) -> bool {
-        granted(self.core.remove_exact(entry, Cause::Removed, Refusal::Impossible))
+        granted(self.core.remove_exact(entry, Cause::Removed, &mut Refusal::Impossible))
     }
 
     /// Replaces this very entry by one with another value, if it is still in the registry.

@@ -127,7 +127,7 @@ where
         &self,
         locked: Locked<'_, K, V>,
         bytes: u64,
-        refusal: Refusal,
+        refusal: &mut Refusal,
     ) -> Result<Locked<'_, K, V>, Full> {
         drop(locked);
         self.domain().inner().make_room(bytes, refusal)?;
@@ -213,7 +213,7 @@ where
             };
             // SAFETY: S1.
             if let Err(NoRoom(bytes)) = unsafe { locked.admit(old) } {
-                match self.lock_with_room(locked, bytes, refusal) {
+                match self.lock_with_room(locked, bytes, &mut refusal) {
                     Ok(again) => locked = again,
                     Err(Full) => return Err(draft),
                 }
@@ -252,7 +252,7 @@ where
             }
             // SAFETY: S1.
             if let Err(NoRoom(bytes)) = unsafe { locked.admit(node) } {
-                match self.lock_with_room(locked, bytes, refusal) {
+                match self.lock_with_room(locked, bytes, &mut refusal) {
                     Ok(again) => locked = again,
                     Err(Full) => return Err(NotReplaced::Full(draft)),
                 }
@@ -296,7 +296,7 @@ where
         root: &Root<K, V>,
         hash: u64,
         mut eq: impl FnMut(&K) -> bool,
-        refusal: Refusal,
+        mut refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, Full> {
         let mut locked = self.lock();
         loop {
@@ -306,7 +306,7 @@ where
             };
             // SAFETY: S1.
             if let Err(NoRoom(bytes)) = unsafe { locked.admit(node) } {
-                locked = self.lock_with_room(locked, bytes, refusal)?;
+                locked = self.lock_with_room(locked, bytes, &mut refusal)?;
                 continue;
             }
             // SAFETY: S1.
@@ -324,7 +324,7 @@ where
         root: &Root<K, V>,
         entry: &Handle<K, V>,
         cause: Cause,
-        refusal: Refusal,
+        refusal: &mut Refusal,
     ) -> Result<bool, Full> {
         let mut locked = self.lock();
         loop {

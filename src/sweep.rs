@@ -296,7 +296,7 @@ where
         sweep.reaped.rotated += rotated;
         sweep.reaped.skipped += skipped;
         for victim in &victims {
-            match self.remove_in_sweep(victim, sweep.cause, &mut sweep.refusal) {
+            match self.core.remove_exact(victim, sweep.cause, &mut sweep.refusal) {
                 Ok(true) => {
                     sweep.reaped.removed += 1;
                     sweep.reaped.bytes += victim.weight();
@@ -309,18 +309,6 @@ where
             }
         }
         *cursor = next;
-    }
-
-    /// Removes an entry, and sees to it that those that follow do not wait for room if this one did, and in vain: a
-    /// sweep waits once. (It may take another thread's overrun for its own, and wait less.)
-    fn remove_in_sweep(&self, victim: &Handle<K, V>, cause: Cause, refusal: &mut Refusal) -> Result<bool, Full> {
-        let domain = self.domain().inner();
-        let before = domain.overruns();
-        let removed = self.core.remove_exact(victim, cause, *refusal)?;
-        if *refusal == Refusal::Impossible && domain.overruns() != before {
-            *refusal = Refusal::Hasty;
-        }
-        Ok(removed)
     }
 
     /// Lets table memory follow the number of entries at once, and not write by write.
@@ -353,7 +341,7 @@ where
     fn next(&mut self) -> Option<Handle<K, V>> {
         loop {
             while let Some(victim) = self.victims.pop() {
-                if granted(self.registry.remove_in_sweep(&victim, Cause::Removed, &mut self.refusal)) {
+                if granted(self.registry.core.remove_exact(&victim, Cause::Removed, &mut self.refusal)) {
                     return Some(victim);
                 }
             }

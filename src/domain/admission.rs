@@ -11,9 +11,9 @@ const ROUND: usize = 1024;
 
 impl Inner {
     /// Takes the place of one object of so many bytes, for which there was no room: reclaims, and then does as the policy
-    /// says. Without any lock.
+    /// says. Without any lock. Whoever has waited in vain waits no more, with the same `refusal`.
     #[cold]
-    pub(crate) fn make_room(&self, bytes: u64, refusal: Refusal) -> Result<(), Full> {
+    pub(crate) fn make_room(&self, bytes: u64, refusal: &mut Refusal) -> Result<(), Full> {
         let one = Backlog::one(bytes);
         let patience = match self.budget.when_full {
             WhenFull::Wait(patience)
@@ -36,8 +36,10 @@ impl Inner {
             pause.pause();
         }
         if matches!(refusal, Refusal::Possible | Refusal::AtOnce) {
+            *refusal = Refusal::AtOnce;
             return Err(Full);
         }
+        *refusal = Refusal::Hasty;
         // ORDERING: Relaxed, a statistic.
         self.overruns.fetch_add(1, Ordering::Relaxed);
         self.budget.overrun(one);

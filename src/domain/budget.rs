@@ -106,7 +106,7 @@ pub(crate) struct Full;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
     Possible,
-    /// As `Possible`, and it does not wait: what it is about can be done later as well.
+    /// As `Possible`, and it does not wait: it has waited long enough, or what it is about can be done later as well.
     AtOnce,
     Impossible,
     /// As `Impossible`, and it has waited long enough.

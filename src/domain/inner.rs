@@ -127,12 +127,6 @@ impl Inner {
         }
     }
 
-    /// Objects that were retired beyond the limits.
-    pub(crate) fn overruns(&self) -> u64 {
-        // ORDERING: Relaxed, a statistic.
-        self.overruns.load(Ordering::Relaxed)
-    }
-
     pub(super) fn is_reclaimer_on(&self) -> bool {
         self.reclaimer.get().is_some_and(Reclaimer::is_on)
     }

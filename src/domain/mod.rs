@@ -205,7 +205,7 @@ impl Domain {
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
         if !self.0.budget.take(amount) {
-            granted(self.0.make_room(amount.bytes, Refusal::Impossible));
+            granted(self.0.make_room(amount.bytes, &mut Refusal::Impossible));
         }
         self.0.push_call(Callback::new(f, amount));
     }
@@ -217,7 +217,7 @@ impl Domain {
     /// [`BacklogFull`], with the callback.
     pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
-        if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, Refusal::Possible).is_err() {
+        if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, &mut Refusal::Possible).is_err() {
             return Err(BacklogFull(f));
         }
         self.0.push_call(Callback::new(f, amount));

@@ -55,7 +55,7 @@ impl Domain {
             expedited: figures.expedited,
             latency: figures.latency,
             stalls: figures.stalls,
-            overruns: inner.overruns(),
+            overruns: inner.overruns.load(Ordering::Relaxed),
             // ORDERING: Relaxed, a statistic.
             callback_panics: inner.panics.load(Ordering::Relaxed),
             readers,

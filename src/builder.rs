@@ -329,8 +329,8 @@ impl<K, V, S> Builder<K, V, S> {
         let wanted = limits.shards.unwrap_or_else(|| default_shards().min(most / LEAST_SHARE));
         let shards = wanted.clamp(1, MOST_SHARDS).next_power_of_two().min(1 << most.ilog2().min(16));
         let bounds = Bounds {
-            entries: limits.max_entries.map_or(usize::MAX, |most| (most / shards).max(1)),
-            weight: limits.max_weight.map_or(u64::MAX, |most| (most / shards as u64).max(1)),
+            entries: Bounds::part_of_entries(limits.max_entries, shards),
+            weight: Bounds::part_of_weight(limits.max_weight, shards),
             spare_held: limits.spare_held,
         };
         let settings = Settings {

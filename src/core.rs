@@ -132,20 +132,17 @@ where
         check::user_code();
         let weight = self.settings.weigher.as_ref().map_or(self.node, |weigher| self.weight(weigher(&key, &value)));
         let now = self.now();
-        self.eras.advance(Tick::of(now));
+        let tick = Tick::of(now);
+        self.eras.advance(tick);
         // ORDERING: Relaxed, as all that has to do with the mark.
         let used = self.eras.fresh(!self.unmarked.load(Ordering::Relaxed));
-        let making = Making { owner: shard.queue(), hash, stamp: Tick::of(now).0, weight, used };
+        let making = Making { owner: shard.queue(), hash, stamp: tick.0, weight, used };
         let mut draft = Draft::new(making, key, value);
         let lifetimes = &self.settings.lifetimes;
         let generation = lifetimes.generation();
-        let mut due = NEVER;
-        if lifetimes.are_limited() {
-            let tick = Tick::of(now);
-            if let Some((left, _)) = lifetimes.left((draft.key(), draft.value()), tick, tick, tick) {
-                due = now + Due::from(left);
-            }
-        }
+        let entry = (draft.key(), draft.value());
+        let left = if lifetimes.are_limited() { lifetimes.left(entry, tick, tick, tick) } else { None };
+        let due = left.map_or(NEVER, |(left, _)| now + Due::from(left));
         draft.set_timer(Timer { due, generation });
         draft
     }
@@ -177,8 +174,7 @@ where
     {
         let (shard, root) = self.shard(hash);
         let expires = draft.timer().due != NEVER;
-        let replaced = shard.replace(root, hash, draft, refusal, &mut self.evicted(Cause::Capacity));
-        let old = replaced?;
+        let old = shard.replace(root, hash, draft, refusal, &mut self.evicted(Cause::Capacity))?;
         if let Some(old) = &old {
             self.settings.listeners.tell(Cause::Replaced, old);
         }
@@ -286,8 +282,7 @@ where
         reaped
     }
 
-    /// The same, in one shard and under a few locks.
-    /// Returns how many tokens were looked at, too.
+    /// The same, in one shard and under a few locks. Returns how many tokens were looked at, too.
     fn expire_in(&self, shard: &Shard<K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
         let this = ptr::from_ref(&self.settings.lifetimes).cast();
         // A lifetime, or a listener, that would have more expire: this call goes on with that when it returns.

@@ -27,6 +27,16 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// A shard's part of a bound on entries: one at least.
+    pub(crate) fn part_of_entries(bound: Option<usize>, shards: usize) -> usize {
+        bound.map_or(usize::MAX, |bound| (bound / shards).max(1))
+    }
+
+    /// A shard's part of a bound on weight.
+    pub(crate) fn part_of_weight(bound: Option<u64>, shards: usize) -> u64 {
+        bound.map_or(u64::MAX, |bound| (bound / shards as u64).max(1))
+    }
+
     /// Whether there are any.
     pub(crate) fn are_set(&self) -> bool {
         self.entries != usize::MAX || self.weight != u64::MAX

@@ -41,7 +41,7 @@ const NO_LIMIT: u32 = u32::MAX;
 /// Eras of use in the time for which an entry may be idle: what is known of its last use is right to a sixteenth of that.
 const ERAS_OF_IDLENESS: u32 = 16;
 
-// ORDERING: Relaxed, settings: those who are told when they have changed are told by other means.
+// ORDERING: Relaxed, settings: `Lifetimes::changed` releases them.
 impl Limit {
     fn new(age: Option<Duration>) -> Self {
         Limit(AtomicU32::new(Self::ticks(age)))
@@ -74,6 +74,7 @@ impl<K, V> Lifetimes<K, V> {
 
     fn changed(&self) {
         let any = self.own.is_some() || self.max_age.get().is_some() || self.max_idle.get().is_some();
+        // ORDERING: Relaxed, released by what follows.
         self.any.store(any, Relaxed);
         // ORDERING: Release, pairs with the Acquire in `generation`: who sees it sees what has changed.
         self.generation.fetch_add(1, Release);
@@ -88,6 +89,7 @@ impl<K, V> Lifetimes<K, V> {
     /// Whether entries may expire.
     #[inline]
     pub(crate) fn are_limited(&self) -> bool {
+        // ORDERING: Relaxed, a setting: an insertion has asked for the generation before.
         self.any.load(Relaxed)
     }
 

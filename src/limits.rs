@@ -47,9 +47,8 @@ where
     ///
     /// Takes the lock of every shard, one after another, and again for every few entries that are evicted.
     pub fn set_max_entries(&self, bound: Option<usize>) {
-        let shards = self.core.shards().len();
-        let share = bound.map_or(usize::MAX, |bound| (bound / shards).max(1));
-        self.change_bounds(|bounds| bounds.entries = share);
+        let part = Bounds::part_of_entries(bound, self.core.shards().len());
+        self.change_bounds(|bounds| bounds.entries = part);
     }
 
     /// Changes the bound on the bytes that entries count for, and evicts those above it, as
@@ -61,9 +60,8 @@ where
     ///
     /// As [`set_max_entries`](Self::set_max_entries).
     pub fn set_max_weight(&self, bound: Option<u64>) {
-        let shards = self.core.shards().len() as u64;
-        let share = bound.map_or(u64::MAX, |bound| (bound / shards).max(1));
-        self.change_bounds(|bounds| bounds.weight = share);
+        let part = Bounds::part_of_weight(bound, self.core.shards().len());
+        self.change_bounds(|bounds| bounds.weight = part);
     }
 
     fn change_bounds(&self, change: impl Fn(&mut Bounds)) {

@@ -15,7 +15,8 @@
 //! orders anything, and nothing but the choice of what to reap depends on it: it is of std's types, which the model
 //! checker does not see.
 
-// ORDERING: Relaxed, all of it but the end of an era: see above. The mark of a use at the very moment that it is taken away may be lost.
+// ORDERING: Relaxed, all of it but the end of an era: see above. The mark of a use at the very moment that it is taken away
+// may be lost.
 
 use crate::clock::Tick;
 use std::sync::Mutex;
@@ -134,7 +135,7 @@ impl Eras {
     /// that its era bears the number of a later one, that.)
     pub(crate) fn last_use(&self, used: &Used, now: Tick) -> Tick {
         let era = used.era();
-        // ORDERING: Acquire, pairs with the Release in `end`.
+        // ORDERING: Acquire, pairs with the Release in `begin`.
         if era == usize::from(self.present.load(Acquire) >> 1) { now } else { Tick(self.ended[era].load(Relaxed)) }
     }
 }

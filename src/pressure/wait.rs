@@ -91,6 +91,7 @@ mod linux {
         /// Waits for one of them or the bell, if there is one, for so long at the most (`None`: for ever). Returns the
         /// numbers of those that are ready, and whether they are of use no more.
         pub(crate) fn wait(&mut self, bell: Option<&Bell>, timeout: Option<Duration>) -> Vec<Ready> {
+            // ORDERING: SeqCst, as in `ring`: a bell rung before there was a descriptor to poll is seen here.
             let rung = bell.is_some_and(|bell| bell.rung.load(Ordering::SeqCst));
             let timeout = if rung { Some(Duration::ZERO) } else { timeout };
             // (What does not fit is longer than anybody waits.)

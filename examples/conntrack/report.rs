@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use indicatif::HumanCount;
+
 use crate::accounts::{Account, Export};
 use crate::packet::Ignored;
 use crate::replay::Replay;
@@ -172,17 +174,9 @@ fn print_registry(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// Digits in groups of three.
+/// Digits in groups of three, to be padded.
 fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod cache;
 mod compare;
 mod dentry;
 mod measure;
+#[path = "../common/random.rs"]
 mod random;
 mod sample;
 #[cfg(test)]
@@ -27,6 +28,8 @@ mod upheaval;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
+
+use indicatif::HumanCount;
 
 use args::{Args, Command};
 use cache::Dcache;
@@ -287,14 +290,6 @@ impl Figure for f64 {
     }
 }
 
-fn grouped(number: impl Figure) -> String {
-    let digits = number.to_figure().to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+fn grouped(number: impl Figure) -> HumanCount {
+    HumanCount(number.to_figure())
 }

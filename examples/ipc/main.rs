@@ -12,6 +12,8 @@
 mod census;
 mod ids;
 mod namespace;
+#[path = "../common/random.rs"]
+mod random;
 mod worker;
 
 use std::collections::HashSet;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use indicatif::HumanCount;
 use lexopt::{Arg, ValueExt};
 
 use worker::{Seen, Shared, Worker};
@@ -157,7 +160,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
 
     let sum = |figure: fn(&Seen) -> u64| seen.iter().map(figure).sum::<u64>();
     let rate =
-        |count: u64| format!("{} ({}/s)", grouped(count), grouped((count as f64 / elapsed.as_secs_f64()) as u64));
+        |count: u64| format!("{} ({}/s)", HumanCount(count), HumanCount((count as f64 / elapsed.as_secs_f64()) as u64));
     let lines = [
         ("namespaces", format!("{} made and torn down by {} threads", rate(fates.namespaces.made()), args.threads)),
         ("objects", rate(made)),
@@ -165,9 +168,9 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
             "",
             format!(
                 "{} removed, {} left to their namespace's end, {} without a slot",
-                grouped(removed),
-                grouped(left),
-                grouped(refused)
+                HumanCount(removed),
+                HumanCount(left),
+                HumanCount(refused)
             ),
         ),
         ("lookups", format!("{} by id, {} by key", rate(sum(|seen| seen.by_id)), rate(sum(|seen| seen.by_key)))),
@@ -175,21 +178,24 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
             "stale ids",
             format!(
                 "{} with an empty slot, {} whose slot had another id by then: all refused",
-                grouped(sum(|seen| seen.empty)),
-                grouped(sum(|seen| seen.reused))
+                HumanCount(sum(|seen| seen.empty)),
+                HumanCount(sum(|seen| seen.reused))
             ),
         ),
         (
             "handles",
             format!(
                 "{} dropped after their object's removal, {} after the end of its namespace",
-                grouped(sum(|seen| seen.outlived_entry)),
-                grouped(sum(|seen| seen.outlived_namespace))
+                HumanCount(sum(|seen| seen.outlived_entry)),
+                HumanCount(sum(|seen| seen.outlived_namespace))
             ),
         ),
-        ("", format!("{} of {} objects kept beyond the end of all", grouped(handles as u64), grouped(alive))),
-        ("dropped", format!("{} of {} objects", grouped(dropped), grouped(made))),
-        ("", format!("{} of {} namespaces", grouped(fates.namespaces.dropped()), grouped(fates.namespaces.made()))),
+        ("", format!("{} kept beyond the end of all, of {} objects", HumanCount(handles as u64), HumanCount(alive))),
+        ("dropped", format!("{} of {} objects", HumanCount(dropped), HumanCount(made))),
+        (
+            "",
+            format!("{} of {} namespaces", HumanCount(fates.namespaces.dropped()), HumanCount(fates.namespaces.made())),
+        ),
         ("elapsed", format!("{elapsed:.2?}")),
     ];
     for (label, figures) in lines {
@@ -201,18 +207,6 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
         count => writeln!(out, "WRONG: {count} problems"),
     };
     wrong
-}
-
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

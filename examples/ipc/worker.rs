@@ -9,6 +9,7 @@ use epoch_registry::{Domain, Entry, Registry, Session};
 
 use crate::ids::{Gone, Held, Id, Ids, Numbered};
 use crate::namespace::{Fates, Key, Namespace, Object};
+use crate::random::Random;
 
 /// What all threads share.
 pub struct Shared {
@@ -102,7 +103,12 @@ pub struct Worker<'s> {
 
 impl<'s> Worker<'s> {
     pub fn new(shared: &'s Shared, seed: u64) -> Self {
-        Worker { shared, session: shared.domain.session(), random: Random(seed), seen: Seen::default() }
+        Worker { shared, session: shared.domain.session(), random: Random::new(seed), seen: Seen::default() }
+    }
+
+    /// A number below `bound`.
+    fn choose(&mut self, bound: u32) -> u32 {
+        self.random.below(bound as usize) as u32
     }
 
     pub fn run(mut self) -> Seen {
@@ -130,7 +136,7 @@ impl<'s> Worker<'s> {
     fn fill(&mut self, namespace: &Held<Namespace>) -> Filled {
         let mut filled = Filled::default();
         for nth in 0..self.shared.range / 2 {
-            let made = if nth % 8 == 0 { namespace.get_or_create(self.random.below(KEYS)) } else { namespace.create() };
+            let made = if nth % 8 == 0 { namespace.get_or_create(self.choose(KEYS)) } else { namespace.create() };
             let Ok(object) = made else { break };
             let ticket = Ticket { namespace: namespace.id(), object: object.id(), serial: object.serial };
             if nth % 4 == 0 {
@@ -144,7 +150,7 @@ impl<'s> Worker<'s> {
     }
 
     fn post(&mut self, ticket: Ticket) {
-        self.shared.board.replace(self.random.below(BOARD), ticket);
+        self.shared.board.replace(self.choose(BOARD), ticket);
     }
 
     /// What is this thread's alone is there.
@@ -182,7 +188,7 @@ impl<'s> Worker<'s> {
                 self.seen.wrong.push(format!("{:?} was removed by another thread than its own", ticket.object));
             }
             stale.push(ticket);
-            if self.random.below(8) == 0 {
+            if self.choose(8) == 0 {
                 self.hold(ticket.serial, object);
             }
         }
@@ -192,9 +198,9 @@ impl<'s> Worker<'s> {
     /// posted. Keeps or removes some of it.
     fn visit(&mut self) {
         for _ in 0..self.shared.range / 2 {
-            let place = self.random.below(BOARD);
+            let place = self.choose(BOARD);
             let Some(ticket) = self.shared.board.lookup(&place).map(|ticket| *ticket) else { continue };
-            let chance = self.random.below(8);
+            let chance = self.choose(8);
             let found = self.find(ticket, |namespace, found| {
                 // (None if it is being removed.)
                 let kept = if chance < 2 { found.handle() } else { None };
@@ -230,7 +236,7 @@ impl<'s> Worker<'s> {
             }
         }
         // Perhaps the last one that it is given.
-        namespace.get_or_create(self.random.below(KEYS)).ok();
+        namespace.get_or_create(self.choose(KEYS)).ok();
     }
 
     /// Finds an object by the ids of its namespace and its own, both in one critical section.
@@ -258,17 +264,5 @@ impl<'s> Worker<'s> {
             self.seen.outlived_entry += u64::from(object.is_unlinked());
             self.seen.outlived_namespace += u64::from(self.shared.fates.namespaces.is_dropped(object.namespace));
         }
-    }
-}
-
-/// Random numbers (SplitMix64), the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ mixed >> 31) % u64::from(bound)) as u32
     }
 }

@@ -22,6 +22,8 @@ mod live;
 mod passers;
 mod pipeline;
 mod pool;
+#[path = "../common/random.rs"]
+mod random;
 mod readers;
 mod report;
 mod rng;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::rng::mix;
+use crate::random::mix;
 
 /// The age at which an element's life ends.
 pub const LAST_AGE: usize = 6;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use epoch_registry::{DomainStats, Stats};
 
 use crate::args::Args;
-use crate::figures::{Figures, Ledger, grouped};
+use indicatif::HumanCount;
+
+use crate::figures::{Figures, Ledger};
 use crate::pipeline::Flavour;
 use crate::torture::Torture;
 use crate::world::World;
@@ -17,10 +19,10 @@ const INDENT: &str = "\n        ";
 /// One line while it runs.
 pub fn line(torture: &Torture, elapsed: Duration) -> String {
     let Figures { updates, stalls_provoked, stalls_reported, .. } = &*torture.figures;
-    let reads = grouped(torture.figures.reads());
+    let reads = HumanCount(torture.figures.reads());
     let stats = torture.worlds.each_ref().map(|world| world.pipeline.domain.stats());
-    let grace = grouped(stats.iter().map(|stats| stats.grace_periods).sum());
-    let backlog = grouped(stats.iter().map(|stats| stats.backlog.objects).sum());
+    let grace = HumanCount(stats.iter().map(|stats| stats.grace_periods).sum());
+    let backlog = HumanCount(stats.iter().map(|stats| stats.backlog.objects).sum());
     let oldest = torture.figures.oldest();
     format!(
         "{:>5} s: {reads} reads, {updates} updates, {grace} grace periods, oldest age {oldest}, backlog {backlog}, \
@@ -31,7 +33,8 @@ pub fn line(torture: &Torture, elapsed: Duration) -> String {
 
 /// The table, when it is over.
 pub fn table(torture: &Torture, elapsed: Duration, out: &mut dyn Write) -> io::Result<()> {
-    let rate = |many| format!("{}, {} a second", grouped(many), grouped((many as f64 / elapsed.as_secs_f64()) as u64));
+    let rate =
+        |many| format!("{}, {} a second", HumanCount(many), HumanCount((many as f64 / elapsed.as_secs_f64()) as u64));
     let Args { seed, threads, .. } = torture.args;
     let figures = &*torture.figures;
     let Figures { sections, polls_in_sections, updates, reaped, evicted, aged, .. } = figures;
@@ -68,7 +71,7 @@ pub fn table(torture: &Torture, elapsed: Duration, out: &mut dyn Write) -> io::R
 fn domain(world: &World) -> String {
     let Stats { resizes, domain: DomainStats { grace_periods, latency, peak, overruns, .. }, .. } =
         world.values.stats();
-    let (periods, resizes) = (grouped(grace_periods), grouped(resizes));
+    let (periods, resizes) = (HumanCount(grace_periods), HumanCount(resizes));
     format!("{periods} grace periods ({latency}), peak backlog {peak}, {overruns} overruns, {resizes} resizes")
 }
 
@@ -88,9 +91,10 @@ pub fn verdict(figures: &Figures) -> Result<String, String> {
     }
     let waited: u64 = Flavour::WAITING.iter().map(|&flavour| figures.aged[flavour as usize].get()).sum();
     let teeth = figures.ages[1].get();
-    let bound = |many: u64| format!("{:.1e} (3/N for N = {}, with 95% confidence)", 3.0 / many as f64, grouped(many));
+    let bound =
+        |many: u64| format!("{:.1e} (3/N for N = {}, with 95% confidence)", 3.0 / many as f64, HumanCount(many));
     let lines = [
-        format!("no reader held an element older than age 1, and {} were seen at age 1", grouped(teeth)),
+        format!("no reader held an element older than age 1, and {} were seen at age 1", HumanCount(teeth)),
         format!("grace periods too short, of those waited for: less than {}", bound(waited)),
         format!("the same, of those in a reader's way: less than {}", bound(teeth)),
     ];
@@ -100,7 +104,7 @@ pub fn verdict(figures: &Figures) -> Result<String, String> {
 /// What went wrong, but for what only a whole run can tell.
 pub fn problems(figures: &Figures) -> Vec<String> {
     let faults = figures.faults.kinds().into_iter();
-    faults.map(|(kind, fault)| format!("{kind}: {} ({})", grouped(fault.count), fault.first)).collect()
+    faults.map(|(kind, fault)| format!("{kind}: {} ({})", HumanCount(fault.count), fault.first)).collect()
 }
 
 /// What a run must have come to, for its result to count.

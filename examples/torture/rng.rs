@@ -1,5 +1,7 @@
 //! Random choices that a seed repeats.
 
+use crate::random::mix;
+
 /// One thread's source of numbers (xorshift64*). Not shared: what a thread chooses does not depend on the others.
 pub struct Rng(u64);
 
@@ -37,14 +39,6 @@ impl Rng {
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-}
-
-/// Spreads the bits of a number (splitmix64's). Also what checksums are made by.
-pub fn mix(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

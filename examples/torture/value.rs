@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
 
 use crate::figures::{Figures, Ledger};
-use crate::rng::mix;
+use crate::random::mix;
 
 const ALIVE: u64 = 0x5afe_5afe_5afe_5afe;
 const DEAD: u64 = 0xdead_dead_dead_dead;

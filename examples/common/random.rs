@@ -1,6 +1,9 @@
-//! Random numbers, the same in every run.
+//! Random numbers, the same in every run, for several examples.
 
-/// SplitMix64.
+// Each makes use of a part.
+#![allow(dead_code)]
+
+/// SplitMix64 (Guy Steele, Doug Lea, Christine Flood).
 pub struct Random(u64);
 
 impl Random {
@@ -9,10 +12,9 @@ impl Random {
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        let number = mix(self.0);
+        self.0 = self.0.wrapping_add(STEP);
+        number
     }
 
     /// A number below `bound`, which is not zero.
@@ -30,4 +32,14 @@ impl Random {
             items.swap(last, self.below(last + 1));
         }
     }
+}
+
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Spreads the bits of a number.
+pub fn mix(number: u64) -> u64 {
+    let mixed = number.wrapping_add(STEP);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }

@@ -1,19 +1,20 @@
-//! Compiles the shim over liburcu, if the feature asks for it.
+//! Compiles the shims over liburcu, if the feature asks for it.
 
 #[cfg(feature = "liburcu")]
 fn main() {
-    const SHIM: &str = "liburcu/shim.c";
-    println!("cargo:rerun-if-changed={SHIM}");
+    println!("cargo:rerun-if-changed=liburcu");
     let mut shim = cc::Build::new();
     // As a C program would have it: the reader's state at a fixed distance from the thread pointer, and no call to find
     // it.
-    shim.file(SHIM).opt_level(3).flag("-ftls-model=initial-exec").warnings_into_errors(true);
-    if let Err(error) = shim.try_compile("urcu_memb_shim") {
+    shim.files(["liburcu/shim.c", "liburcu/lfht_memb.c", "liburcu/lfht_qsbr.c"]);
+    shim.opt_level(3).flag("-ftls-model=initial-exec").warnings_into_errors(true);
+    if let Err(error) = shim.try_compile("urcu_shim") {
         panic!("the feature `liburcu` needs a C compiler and liburcu's headers (Debian: liburcu-dev): {error}");
     }
     // After the shim, which uses them.
-    println!("cargo:rustc-link-lib=dylib=urcu-memb");
-    println!("cargo:rustc-link-lib=dylib=urcu-common");
+    for library in ["urcu-cds", "urcu-memb", "urcu-qsbr", "urcu-common"] {
+        println!("cargo:rustc-link-lib=dylib={library}");
+    }
 }
 
 #[cfg(not(feature = "liburcu"))]

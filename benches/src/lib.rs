@@ -124,6 +124,39 @@ impl Xorshift {
     }
 }
 
+/// Ranks, drawn with a probability in proportion to 1 / (1 + rank)^skew.
+#[derive(Debug)]
+pub struct Zipf {
+    /// The share of all ranks up to each.
+    below: Vec<f64>,
+}
+
+impl Zipf {
+    /// Of the ranks below `ranks`, of which there is at least one.
+    pub fn new(ranks: usize, skew: f64) -> Zipf {
+        let mut sum = 0.0;
+        let mut below: Vec<f64> = (1..=ranks)
+            .map(|rank| {
+                sum += (rank as f64).powf(-skew);
+                sum
+            })
+            .collect();
+        below.iter_mut().for_each(|share| *share /= sum);
+        Zipf { below }
+    }
+
+    /// The next rank.
+    pub fn draw(&self, random: &mut Xorshift) -> u64 {
+        let point = random.below(1 << 53) as f64 / (1_u64 << 53) as f64;
+        self.below.partition_point(|&share| share < point).min(self.below.len() - 1) as u64
+    }
+
+    /// The probability of the first `count` ranks together, for one or more.
+    pub fn share(&self, count: usize) -> f64 {
+        self.below[count - 1]
+    }
+}
+
 /// Values in order, to be asked for percentiles.
 #[derive(Debug)]
 pub struct Sorted(Vec<f64>);

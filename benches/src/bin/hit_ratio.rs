@@ -4,36 +4,11 @@
 //! whole trace, the filling of an empty cache included. `optimum` is what would be had by keeping the most frequent keys
 //! (of a Zipf trace; no policy knows them beforehand).
 
-use benches::{CommandLine, Table, Xorshift};
+use benches::{CommandLine, Table, Xorshift, Zipf};
 use epoch_registry::{Domain, Registry};
 
 const KEYS: u64 = 100_000;
 const CAPACITIES: [usize; 3] = [1_000, 10_000, 50_000];
-
-/// Keys by rank, drawn with a probability in proportion to 1 / rank^skew.
-struct Zipf {
-    /// The share of all ranks up to each.
-    below: Vec<f64>,
-}
-
-impl Zipf {
-    fn new(skew: f64) -> Zipf {
-        let mut sum = 0.0;
-        let mut below: Vec<f64> = (1..=KEYS)
-            .map(|rank| {
-                sum += (rank as f64).powf(-skew);
-                sum
-            })
-            .collect();
-        below.iter_mut().for_each(|share| *share /= sum);
-        Zipf { below }
-    }
-
-    fn draw(&self, random: &mut Xorshift) -> u64 {
-        let point = random.below(1 << 53) as f64 / (1_u64 << 53) as f64;
-        self.below.partition_point(|&share| share < point).min(KEYS as usize - 1) as u64
-    }
-}
 
 /// What keys are asked for.
 struct Trace {
@@ -44,14 +19,14 @@ struct Trace {
 
 fn traces(length: usize) -> Vec<Trace> {
     let zipf = |skew| {
-        let (zipf, mut random) = (Zipf::new(skew), Xorshift::new(7));
+        let (zipf, mut random) = (Zipf::new(KEYS as usize, skew), Xorshift::new(7));
         let keys = (0..length).map(|_| zipf.draw(&mut random)).collect();
         Trace { name: format!("Zipf {skew}"), keys, zipf: Some(zipf) }
     };
     let mut traces: Vec<_> = [0.7, 0.8, 0.9, 0.99, 1.1, 1.2].map(zipf).into();
     // Every tenth stretch of 5,000 asks for keys that nobody has asked for, nor will again.
     let polluted = {
-        let (zipf, mut random, mut new) = (Zipf::new(0.99), Xorshift::new(7), KEYS);
+        let (zipf, mut random, mut new) = (Zipf::new(KEYS as usize, 0.99), Xorshift::new(7), KEYS);
         let mut key = |index: usize| {
             if index / 5_000 % 10 == 9 {
                 new += 1;
@@ -113,8 +88,7 @@ fn main() {
     for Trace { name, keys, zipf } in traces(length) {
         for capacity in CAPACITIES {
             let shares = [ours, moka, quick_cache].map(|cache| format!("{:.1}", 100.0 * cache(capacity, &keys)));
-            let optimum =
-                zipf.as_ref().map_or(String::new(), |zipf| format!("{:.1}", 100.0 * zipf.below[capacity - 1]));
+            let optimum = zipf.as_ref().map_or(String::new(), |zipf| format!("{:.1}", 100.0 * zipf.share(capacity)));
             let [ours, moka, quick_cache] = shares;
             table.row([name.clone(), capacity.to_string(), ours, moka, quick_cache, optimum]);
         }

@@ -1,0 +1,93 @@
+//! The results as JSON, for charts.
+
+use crate::cases::{Kind, Measured, Series};
+use crate::plan::Plan;
+use crate::targets::Row;
+use benches::Sorted;
+use serde_json::{Value, json};
+
+/// The workspace's lock file, for the versions that were compiled in.
+const LOCK: &str = include_str!("../../../../Cargo.lock");
+
+const PEERS: [&str; 12] = [
+    "ahash",
+    "arc-swap",
+    "dashmap",
+    "flurry",
+    "hashbrown",
+    "idr-ebr",
+    "moka",
+    "papaya",
+    "parking_lot",
+    "quick_cache",
+    "scc",
+    "sharded-slab",
+];
+
+/// The newest version of a package in the lock file, which is the one that is depended on here.
+fn version(package: &str) -> Option<&'static str> {
+    let name = format!("name = \"{package}\"");
+    let stanzas = LOCK.split("\n\n").filter(|stanza| stanza.lines().any(|line| line == name));
+    stanzas.last()?.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))
+}
+
+fn cpu() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(": ")?.1.to_owned())
+}
+
+fn quartiles(sorted: &Sorted) -> Value {
+    let [low, median, high] = [25.0, 50.0, 75.0].map(|percent| sorted.percentile(percent));
+    json!({ "low": low, "median": median, "high": high })
+}
+
+fn series(measured: &Measured, series: &Series) -> Value {
+    json!({
+        "contender": series.name,
+        "idiom": series.idiom.to_string(),
+        "kind": match series.kind {
+            Kind::Ours => "ours",
+            Kind::LockFree => "lock-free",
+            Kind::Locking => "locking",
+            Kind::Foreign => "foreign",
+            Kind::Limit => "limit",
+        },
+        "figure": quartiles(&series.sorted()),
+        "over ours": quartiles(&series.over(measured.ours(crate::cases::Idiom::Session))),
+        "over ours, same idiom": quartiles(&series.over(measured.ours(series.idiom))),
+    })
+}
+
+/// All that is known after a run.
+pub fn document(plan: &Plan, results: &[Measured], rows: &[Row]) -> Value {
+    let cases = results.iter().map(|measured| {
+        let case = &measured.case;
+        json!({
+            "group": case.group,
+            "work": case.work,
+            "what": case.what,
+            "size": case.size,
+            "threads": case.threads,
+            "unit": measured.unit,
+            "series": measured.series.iter().map(|one| series(measured, one)).collect::<Vec<_>>(),
+        })
+    });
+    let targets = rows.iter().map(|row| {
+        json!({
+            "work": row.work,
+            "against": row.against,
+            "target": row.target.to_string(),
+            "measured": row.measured.as_ref().map(quartiles),
+            "peer": row.peer,
+            "reached": row.reached(),
+        })
+    });
+    json!({
+        "command": std::env::args().collect::<Vec<_>>(),
+        "machine": { "cpu": cpu(), "cores": plan.cores, "system": std::env::consts::OS },
+        "versions": PEERS.iter().map(|&peer| (peer.to_owned(), json!(version(peer)))).collect::<serde_json::Map<_, _>>(),
+        "cases": cases.collect::<Vec<_>>(),
+        "targets": targets.collect::<Vec<_>>(),
+    })
+}

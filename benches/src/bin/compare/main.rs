@@ -1,0 +1,63 @@
+//! The registry beside its peers, in one run of one process: they take turns in many short rounds, and what counts is
+//! the ratio of the times within a round.
+//!
+//! - `plan`: the command line
+//! - `keys`, `peers`: what is compared, each peer in its best idiom, with the same hasher and made for its size
+//! - `harness`: turns, rounds, threads
+//! - `work`: the workloads, by group
+//! - `cases`, `targets`, `json`: what came out, beside what should
+//!
+//! A cell is a median, or a median of ratios with its quartiles: above 1 ours is faster. A contender in brackets is a
+//! limit: it does less.
+
+mod cases;
+mod harness;
+mod json;
+mod keys;
+mod peers;
+mod plan;
+mod targets;
+mod work;
+
+use plan::Plan;
+use work::Results;
+
+fn main() {
+    // The other threads would wait for one that has panicked, in the harness.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(101);
+    }));
+    let plan = Plan::read();
+    let mut results = Results::default();
+    type Group = fn(&Plan, &mut Results);
+    let groups: [(&str, Group); 12] = [
+        ("reads", work::reads::run),
+        ("hot", work::reads::hot),
+        ("writes", work::writes::run),
+        ("mixes", work::mixes::run),
+        ("iteration", work::writes::iteration),
+        ("teardown", work::writes::teardown),
+        ("growth", work::growth::run),
+        ("tails", work::tails::run),
+        ("memory", work::memory::run),
+        ("seed", work::seed::run),
+        ("bounded", work::bounded::run),
+        ("conntrack", work::conntrack::run),
+    ];
+    for (group, run) in groups {
+        if plan.wants(group) {
+            run(&plan, &mut results);
+        }
+    }
+    let rows = targets::rows(&plan, &results.0);
+    println!("{}", targets::table(&rows));
+    if let Some(path) = &plan.json {
+        let written = std::fs::write(path, format!("{:#}\n", json::document(&plan, &results.0, &rows)));
+        if let Err(error) = written {
+            eprintln!("compare: {}: {error}", path.display());
+            std::process::exit(1);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Maps with a bound on their entries: the registry, moka, quick_cache.
+
+use super::hasher;
+use ahash::RandomState;
+use epoch_registry::{Domain, Registry};
+
+/// A cache of numbers by numbers.
+pub trait Cache {
+    const NAME: &'static str;
+    fn bounded(capacity: usize) -> Self;
+    fn get(&self, key: u64) -> Option<u64>;
+    fn insert(&self, key: u64);
+}
+
+pub struct Ours(Registry<u64, u64>);
+
+impl Cache for Ours {
+    const NAME: &'static str = "ours";
+
+    fn bounded(capacity: usize) -> Self {
+        Ours(
+            Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(capacity).max_entries(capacity).build(),
+        )
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> Option<u64> {
+        self.0.pin().get(&key).map(|entry| *entry)
+    }
+
+    #[inline]
+    fn insert(&self, key: u64) {
+        drop(self.0.insert(key, key));
+    }
+}
+
+pub struct Moka(moka::sync::Cache<u64, u64, RandomState>);
+
+impl Cache for Moka {
+    const NAME: &'static str = "moka";
+
+    fn bounded(capacity: usize) -> Self {
+        let builder = moka::sync::Cache::builder().max_capacity(capacity as u64).initial_capacity(capacity);
+        Moka(builder.build_with_hasher(hasher()))
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> Option<u64> {
+        self.0.get(&key)
+    }
+
+    #[inline]
+    fn insert(&self, key: u64) {
+        self.0.insert(key, key);
+    }
+}
+
+type QuickInner = quick_cache::sync::Cache<u64, u64, quick_cache::UnitWeighter, RandomState>;
+
+pub struct Quick(QuickInner);
+
+impl Cache for Quick {
+    const NAME: &'static str = "quick_cache";
+
+    fn bounded(capacity: usize) -> Self {
+        let (weighter, lifecycle) = (quick_cache::UnitWeighter, quick_cache::sync::DefaultLifecycle::default());
+        Quick(QuickInner::with(capacity, capacity as u64, weighter, hasher(), lifecycle))
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> Option<u64> {
+        self.0.get(&key)
+    }
+
+    #[inline]
+    fn insert(&self, key: u64) {
+        self.0.insert(key, key);
+    }
+}

@@ -1,0 +1,181 @@
+//! The contenders, behind one trait each for reading and for writing. A contender's loop is compiled for it alone: what
+//! is called through a pointer is a whole turn.
+
+pub mod bounded;
+pub mod dashmap;
+pub mod flurry;
+pub mod ids;
+pub mod locks;
+pub mod ours;
+pub mod papaya;
+pub mod plain;
+pub mod scc;
+#[cfg(feature = "liburcu")]
+pub mod urcu;
+
+use crate::cases::{Idiom, Kind};
+use crate::harness::{Lane, Sample, reads};
+use crate::keys::{Key, Sets, Value};
+use ahash::RandomState;
+
+/// The same hasher for all, with the same seeds in every run.
+pub fn hasher() -> RandomState {
+    RandomState::with_seeds(1, 2, 3, 4)
+}
+
+/// A map of keys to numbers that is read by many threads.
+///
+/// What reads is made by the thread that calls it, with whatever guard it holds; a number stands for the use of what was
+/// found. Where a map has no way of its own to hold a guard, it is read as always.
+pub trait Reads<K: Key>: Sync + Sized {
+    const NAME: &'static str;
+    const KIND: Kind;
+
+    /// A borrowed read in a critical section of its own.
+    fn get(&self, key: &K) -> Option<u64>;
+
+    /// A read of what outlives it, in a critical section of its own.
+    fn get_owned(&self, key: &K) -> Option<u64>;
+
+    /// Borrowed reads by a session.
+    fn session(&self) -> impl FnMut(&K) -> Option<u64> {
+        |key| self.get(key)
+    }
+
+    /// Owned reads by a session.
+    fn session_owned(&self) -> impl FnMut(&K) -> Option<u64> {
+        |key| self.get_owned(key)
+    }
+
+    /// Borrowed reads in one critical section.
+    fn held(&self) -> impl FnMut(&K) -> Option<u64> {
+        |key| self.get(key)
+    }
+
+    /// Owned reads in one critical section.
+    fn held_owned(&self) -> impl FnMut(&K) -> Option<u64> {
+        |key| self.get_owned(key)
+    }
+
+    /// The sum of all numbers.
+    fn sum(&self) -> u64;
+}
+
+/// A map that is written by many threads.
+pub trait Map<K: Key>: Reads<K> {
+    /// An empty one that takes so many entries without growing.
+    fn with_capacity(capacity: usize) -> Self;
+
+    /// Whether the key was new.
+    fn insert(&self, key: K, number: u64) -> bool;
+
+    /// Whether it was there.
+    fn remove(&self, key: &K) -> bool;
+
+    /// Puts the number in the place of the one there.
+    fn replace(&self, key: K, number: u64);
+
+    /// Destroys it with all that waits.
+    fn destroy(self) {}
+
+    /// One with the numbers below `size`.
+    fn filled(size: usize) -> Self {
+        let map = Self::with_capacity(size);
+        for number in 0..size as u64 {
+            assert!(map.insert(K::of(number), number), "{}: a key is there twice", Self::NAME);
+        }
+        map
+    }
+}
+
+/// What a function that is generic over maps makes of every map that can be written, ours first; the peers' hold `V`.
+macro_rules! of_every_map {
+    ($V:ty, $make:ident($($argument:expr),*)) => {
+        vec![
+            $make::<$crate::peers::ours::Ours<u64>>($($argument),*),
+            $make::<$crate::peers::papaya::Papaya<u64, $V>>($($argument),*),
+            $make::<$crate::peers::scc::Index<u64, $V>>($($argument),*),
+            $make::<$crate::peers::flurry::Flurry<u64, $V>>($($argument),*),
+            $make::<$crate::peers::scc::Scc<u64, $V>>($($argument),*),
+            $make::<$crate::peers::dashmap::Dash<u64, $V>>($($argument),*),
+            $make::<$crate::peers::locks::Shared<u64, $V>>($($argument),*),
+            $make::<$crate::peers::locks::Exclusive<u64, $V>>($($argument),*),
+        ]
+    };
+}
+pub(crate) use of_every_map;
+
+/// A contender that reads `map` in one way.
+pub fn read_lane<'m, K: Key, M: Reads<K>>(map: &'m M, idiom: Idiom, owned: bool) -> Lane<'m, Sets<K>> {
+    fn lane<'m, K: Key, M: Reads<K>>(idiom: Idiom, turn: impl Fn(&[K]) -> Sample + 'm) -> Lane<'m, Sets<K>> {
+        Lane::new(M::NAME, idiom, M::KIND, move |sets: &Sets<K>| turn(&sets[idiom as usize]))
+    }
+    match (idiom, owned) {
+        (Idiom::Held, false) => lane::<K, M>(idiom, |keys| reads(keys, map.held())),
+        (Idiom::Held, true) => lane::<K, M>(idiom, |keys| reads(keys, map.held_owned())),
+        (Idiom::Session, false) => lane::<K, M>(idiom, |keys| reads(keys, map.session())),
+        (Idiom::Session, true) => lane::<K, M>(idiom, |keys| reads(keys, map.session_owned())),
+        (_, false) => lane::<K, M>(idiom, |keys| reads(keys, |key| map.get(key))),
+        (_, true) => lane::<K, M>(idiom, |keys| reads(keys, |key| map.get_owned(key))),
+    }
+}
+
+/// All maps that anything can be asked of by key, with the same entries.
+pub struct Maps<K: Key, V: Value> {
+    pub ours: ours::Ours<K>,
+    pub papaya: papaya::Papaya<K, V>,
+    pub index: scc::Index<K, V>,
+    pub scc: scc::Scc<K, V>,
+    pub dashmap: dashmap::Dash<K, V>,
+    pub flurry: flurry::Flurry<K, V>,
+    pub rwlock: locks::Shared<K, V>,
+    pub mutex: locks::Exclusive<K, V>,
+    pub swapped: plain::Swapped<K, V>,
+    pub plain: plain::Plain<K, V>,
+}
+
+impl<K: Key, V: Value> Maps<K, V> {
+    pub fn filled(size: usize) -> Self {
+        Maps {
+            ours: Map::filled(size),
+            papaya: Map::filled(size),
+            index: Map::filled(size),
+            scc: Map::filled(size),
+            dashmap: Map::filled(size),
+            flurry: Map::filled(size),
+            rwlock: Map::filled(size),
+            mutex: Map::filled(size),
+            swapped: plain::Swapped::filled(size),
+            plain: plain::Plain::filled(size),
+        }
+    }
+
+    /// Every way to read each of them.
+    pub fn lanes(&self, owned: bool) -> Vec<Lane<'_, Sets<K>>> {
+        use Idiom::{Each, Held, Session};
+        let mut lanes = vec![
+            read_lane(&self.ours, Session, owned),
+            read_lane(&self.ours, Each, owned),
+            read_lane(&self.ours, Held, owned),
+        ];
+        lanes.extend(self.ours.batch_lanes(owned));
+        lanes.extend([
+            read_lane(&self.papaya, Each, owned),
+            read_lane(&self.papaya, Held, owned),
+            read_lane(&self.index, Each, owned),
+            read_lane(&self.index, Held, owned),
+            read_lane(&self.flurry, Each, owned),
+            read_lane(&self.flurry, Held, owned),
+            read_lane(&self.scc, Each, owned),
+            read_lane(&self.dashmap, Each, owned),
+            read_lane(&self.rwlock, Each, owned),
+            // It holds up whoever writes, for as long as it lasts.
+            Lane { kind: Kind::Limit, ..read_lane(&self.rwlock, Held, owned) },
+            read_lane(&self.mutex, Each, owned),
+            read_lane(&self.swapped, Session, owned),
+            read_lane(&self.swapped, Each, owned),
+            read_lane(&self.plain, Held, owned),
+        ]);
+        lanes
+    }
+}

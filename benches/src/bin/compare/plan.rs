@@ -1,0 +1,82 @@
+//! The command line, and how much of everything it asks for.
+
+use lexopt::{Arg, Parser, ValueExt};
+use std::path::PathBuf;
+
+/// The groups of workloads, in the order in which they run.
+pub const GROUPS: [&str; 12] = [
+    "reads",
+    "hot",
+    "writes",
+    "mixes",
+    "iteration",
+    "teardown",
+    "growth",
+    "tails",
+    "memory",
+    "seed",
+    "bounded",
+    "conntrack",
+];
+
+/// What is to be run.
+pub struct Plan {
+    pub groups: Vec<String>,
+    pub sizes: Vec<usize>,
+    pub rounds: Option<usize>,
+    pub quick: bool,
+    pub json: Option<PathBuf>,
+    /// All of the machine's.
+    pub cores: usize,
+}
+
+impl Plan {
+    /// Reads the command line of this process. Ends the process if it makes no sense.
+    pub fn read() -> Plan {
+        Plan::parse(Parser::from_env()).unwrap_or_else(|error| {
+            let groups = GROUPS.join(", ");
+            eprintln!("{error}\nusage: compare [GROUP ...] [--size N ...] [--rounds N] [--quick] [--json FILE]");
+            eprintln!("groups: {groups}; all by default");
+            std::process::exit(2);
+        })
+    }
+
+    fn parse(mut parser: Parser) -> Result<Plan, lexopt::Error> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let mut plan = Plan { groups: vec![], sizes: vec![], rounds: None, quick: false, json: None, cores };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Long("size") => plan.sizes.push(parser.value()?.parse::<u32>()?.max(64) as usize),
+                Arg::Long("rounds") => plan.rounds = Some(parser.value()?.parse::<u16>()?.max(1).into()),
+                Arg::Long("quick") => plan.quick = true,
+                Arg::Long("json") => plan.json = Some(parser.value()?.into()),
+                Arg::Value(group) if GROUPS.iter().any(|&known| group == known) => plan.groups.push(group.string()?),
+                other => return Err(other.unexpected()),
+            }
+        }
+        if plan.sizes.is_empty() {
+            plan.sizes = if plan.quick { vec![1_000] } else { vec![1_000, 100_000, 1_000_000, 10_000_000] };
+        }
+        Ok(plan)
+    }
+
+    /// Whether the group is to be run.
+    pub fn wants(&self, group: &str) -> bool {
+        self.groups.is_empty() || self.groups.iter().any(|wanted| wanted == group)
+    }
+
+    /// Rounds: as many as asked for, else `rounds`, or few.
+    pub fn rounds(&self, rounds: usize) -> usize {
+        self.rounds.unwrap_or(if self.quick { 2 } else { rounds })
+    }
+
+    /// `amount`, or `quick`.
+    pub fn amount(&self, amount: usize, quick: usize) -> usize {
+        if self.quick { quick } else { amount }
+    }
+
+    /// The numbers of threads for which there are figures.
+    pub fn threads(&self) -> Vec<usize> {
+        if self.cores == 1 { vec![1] } else { vec![1, self.cores] }
+    }
+}

@@ -1,0 +1,202 @@
+//! Connection tracking, without the parsing of packets: workers look the flow of each packet up and count the packet, make
+//! flows that are new, and remove those that end. Each worker has its own flows, as behind a network card that deals them
+//! out; the map is one. Keys and values are as large as those of the example `conntrack`.
+
+use super::Results;
+use super::reads::seed;
+use crate::cases::{Case, Idiom, Kind};
+use crate::harness::{Lane, Sample, interleave};
+use crate::peers::hasher;
+use crate::plan::Plan;
+use ahash::RandomState;
+use benches::Xorshift;
+use epoch_registry::{Domain, Registry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Flows of a worker that are alive at a time, and the packets that each has on average.
+const ALIVE: usize = 2_000;
+const PACKETS: u64 = 20;
+
+/// Two addresses, two ports, the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Tuple {
+    addresses: [[u8; 16]; 2],
+    ports: [u16; 2],
+    protocol: u8,
+}
+
+impl Tuple {
+    /// Of the flow with this number.
+    fn of(number: u64) -> Tuple {
+        let address = |number: u64| (u128::from(number) | 0xfe80 << 112).to_be_bytes();
+        let ports = [number as u16 | 1024, 443];
+        Tuple { addresses: [address(number), address(number % 1_000)], ports, protocol: 6 }
+    }
+}
+
+struct Packet {
+    tuple: Tuple,
+    direction: usize,
+    length: u64,
+    time: u64,
+    /// Whether the flow ends with it.
+    last: bool,
+}
+
+/// What is counted of a flow.
+#[derive(Default)]
+struct Flow {
+    state: AtomicU8,
+    last: AtomicU64,
+    packets: [AtomicU64; 2],
+    bytes: [AtomicU64; 2],
+}
+
+impl Flow {
+    // ORDERING: Relaxed on all fields: figures of one worker.
+    #[inline]
+    fn count(&self, packet: &Packet) {
+        self.packets[packet.direction].fetch_add(1, Ordering::Relaxed);
+        self.bytes[packet.direction].fetch_add(packet.length, Ordering::Relaxed);
+        self.last.store(packet.time, Ordering::Relaxed);
+        if self.state.load(Ordering::Relaxed) == 0 && packet.direction == 1 {
+            self.state.store(1, Ordering::Relaxed);
+        }
+    }
+
+    fn first(packet: &Packet) -> Flow {
+        let flow = Flow::default();
+        flow.count(packet);
+        flow
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// A table of flows.
+trait Flows: Sync + Sized {
+    const NAME: &'static str;
+    const KIND: Kind;
+
+    /// What counts a packet of a flow that is there, and says whether it was, in the table's best way.
+    fn counter(&self) -> impl FnMut(&Packet) -> bool;
+
+    fn insert(&self, packet: &Packet);
+
+    /// The bytes of the flow that is removed.
+    fn remove(&self, tuple: &Tuple) -> Option<u64>;
+}
+
+impl Flows for Registry<Tuple, Flow, RandomState> {
+    const NAME: &'static str = "ours";
+    const KIND: Kind = Kind::Ours;
+
+    fn counter(&self) -> impl FnMut(&Packet) -> bool {
+        let mut reader = self.reader();
+        move |packet| reader.get(&packet.tuple).map(|flow| flow.count(packet)).is_some()
+    }
+
+    fn insert(&self, packet: &Packet) {
+        drop(Registry::insert(self, packet.tuple, Flow::first(packet)));
+    }
+
+    fn remove(&self, tuple: &Tuple) -> Option<u64> {
+        Registry::remove(self, tuple).map(|flow| flow.bytes())
+    }
+}
+
+impl Flows for papaya::HashMap<Tuple, Arc<Flow>, RandomState> {
+    const NAME: &'static str = "papaya of Arc<Flow>";
+    const KIND: Kind = Kind::LockFree;
+
+    fn counter(&self) -> impl FnMut(&Packet) -> bool {
+        |packet| self.pin().get(&packet.tuple).map(|flow| flow.count(packet)).is_some()
+    }
+
+    fn insert(&self, packet: &Packet) {
+        self.pin().insert(packet.tuple, Arc::new(Flow::first(packet)));
+    }
+
+    fn remove(&self, tuple: &Tuple) -> Option<u64> {
+        self.pin().remove(tuple).map(|flow| flow.bytes())
+    }
+}
+
+impl Flows for dashmap::DashMap<Tuple, Arc<Flow>, RandomState> {
+    const NAME: &'static str = "dashmap of Arc<Flow>";
+    const KIND: Kind = Kind::Locking;
+
+    fn counter(&self) -> impl FnMut(&Packet) -> bool {
+        |packet| self.get(&packet.tuple).map(|flow| flow.count(packet)).is_some()
+    }
+
+    fn insert(&self, packet: &Packet) {
+        dashmap::DashMap::insert(self, packet.tuple, Arc::new(Flow::first(packet)));
+    }
+
+    fn remove(&self, tuple: &Tuple) -> Option<u64> {
+        dashmap::DashMap::remove(self, tuple).map(|(_, flow)| flow.bytes())
+    }
+}
+
+fn lane<F: Flows>(flows: &F) -> Lane<'_, Vec<Packet>> {
+    let idiom = if F::KIND == Kind::Ours { Idiom::Session } else { Idiom::Each };
+    Lane::new(F::NAME, idiom, F::KIND, move |packets: &Vec<Packet>| {
+        let (mut count, mut bytes) = (flows.counter(), 0);
+        let begin = Instant::now();
+        for packet in packets {
+            if !count(packet) {
+                flows.insert(packet);
+            }
+            if packet.last {
+                bytes += flows.remove(&packet.tuple).expect("the flow is there");
+            }
+        }
+        Sample::new(begin.elapsed(), packets.len(), bytes)
+    })
+}
+
+/// The packets of one worker's round, all flows from their beginning to their end.
+fn packets(count: usize, seed: u64) -> Vec<Packet> {
+    let mut random = Xorshift::new(seed);
+    let mut number = seed << 32;
+    let mut flow = || {
+        number += 1;
+        number
+    };
+    let mut alive: Vec<u64> = (0..ALIVE).map(|_| flow()).collect();
+    let mut packets: Vec<Packet> = (0..count as u64)
+        .map(|time| {
+            let place = random.below(ALIVE as u64) as usize;
+            let (tuple, last) = (Tuple::of(alive[place]), random.below(PACKETS) == 0);
+            if last {
+                alive[place] = flow();
+            }
+            let direction = random.below(2) as usize;
+            Packet { tuple, direction, length: 40 + random.below(1460), time, last }
+        })
+        .collect();
+    let end = |&number| Packet { tuple: Tuple::of(number), direction: 0, length: 40, time: count as u64, last: true };
+    packets.extend(alive.iter().map(end));
+    packets
+}
+
+pub fn case(workers: usize) -> Case {
+    let what = format!("{PACKETS} packets a flow");
+    Case { group: "conntrack", work: "packets tracked", what, size: ALIVE * workers, threads: workers }
+}
+
+pub fn run(plan: &Plan, results: &mut Results) {
+    let (workers, count) = (plan.cores, plan.amount(131_072, 2_048));
+    let capacity = 2 * ALIVE * workers;
+    let ours = Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(capacity).build();
+    let papaya = papaya::HashMap::with_capacity_and_hasher(capacity, hasher());
+    let dashmap = dashmap::DashMap::with_capacity_and_hasher(capacity, hasher());
+    let lanes = || vec![lane(&ours), lane(&papaya), lane(&dashmap)];
+    let packets = |round, thread| packets(count, seed(round, thread));
+    results.add(case(workers), "ns/packet", interleave(workers, plan.rounds(21), packets, lanes));
+}

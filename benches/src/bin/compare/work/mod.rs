@@ -1,0 +1,25 @@
+//! The workloads, by group.
+
+pub mod bounded;
+pub mod conntrack;
+pub mod growth;
+pub mod memory;
+pub mod mixes;
+pub mod reads;
+pub mod seed;
+pub mod tails;
+pub mod writes;
+
+use crate::cases::{Case, Measured, Series};
+
+/// All that was measured. What is added is printed.
+#[derive(Default)]
+pub struct Results(pub Vec<Measured>);
+
+impl Results {
+    pub fn add(&mut self, case: Case, unit: &'static str, series: Vec<Series>) {
+        let measured = Measured { case, unit, series };
+        println!("{measured}");
+        self.0.push(measured);
+    }
+}

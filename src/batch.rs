@@ -103,7 +103,7 @@ where
         let mut tables: [Option<(u64, Table<K, V>)>; WIDTH] = [None; WIDTH];
         for (&key, table) in keys.iter().zip(&mut tables) {
             let hash = hash_of(self.hasher, key);
-            let root = self.core.root(hash).load();
+            let root = self.roots.table(hash);
             root.prefetch(hash);
             *table = Some((hash, root));
         }

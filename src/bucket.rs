@@ -163,10 +163,10 @@ impl Control {
 pub(crate) struct Tag(u64);
 
 impl Tag {
-    /// From bits that choose neither the bucket (the low half) nor the shard (the top 16).
+    /// From the top bits: bucket and shard are chosen by the low half.
     #[inline]
     pub(crate) fn of(hash: u64) -> Tag {
-        Tag((hash >> 40) & 0x7f | 0x80)
+        Tag(hash >> 57 | 0x80)
     }
 }
 
@@ -174,17 +174,27 @@ impl Tag {
 #[derive(Clone, Copy)]
 pub(crate) struct Slots(u64);
 
+impl Slots {
+    #[inline]
+    pub(crate) fn first(self) -> Option<usize> {
+        // At most 6, as the bits are those of `HIGH_BITS`: the compiler sees it by the mask, and needs no bounds check.
+        (self.0 != 0).then(|| (self.0.trailing_zeros() / 8) as usize & 7)
+    }
+
+    /// All but the first, of which there is one.
+    #[inline]
+    pub(crate) fn rest(self) -> Slots {
+        Slots(self.0 & (self.0 - 1))
+    }
+}
+
 impl Iterator for Slots {
     type Item = usize;
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        if self.0 == 0 {
-            return None;
-        }
-        // At most 6, as the bits are those of `HIGH_BITS`: the compiler sees it by the mask, and needs no bounds check.
-        let slot = (self.0.trailing_zeros() / 8) as usize & 7;
-        self.0 &= self.0 - 1;
+        let slot = self.first()?;
+        *self = self.rest();
         Some(slot)
     }
 }

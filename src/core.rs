@@ -15,7 +15,7 @@ use crate::reaper::Reaped;
 use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
-use crate::table::{Root, Table};
+use crate::table::{Root, Roots, Table, shard_index};
 use crate::timers::{Due, NEVER, Timer};
 use crate::usage::Eras;
 use crate::weight::Weight;
@@ -44,7 +44,7 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     /// The shard from which the next call evicts first. (Of std's type, as no matter.)
     pub(crate) evicted_to: AtomicUsize,
     /// Whether entries begin without the mark that their first use leaves. Where there is no bound they have it from the
-    /// beginning, and reads store nothing. (Of std's type, as the mark itself.)
+    /// beginning. (Of std's type, as the mark itself.)
     pub(crate) unmarked: AtomicBool,
     /// Where the next call of a reaper goes on.
     pub(crate) reaped_to: Mutex<Cursor>,
@@ -74,25 +74,23 @@ const CHUNK: usize = 64;
 /// The bytes that an entry holds beyond its node.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
 
+impl<K, V> Core<K, V> {
+    /// Where lookups begin.
+    #[inline]
+    pub(crate) fn roots(&self) -> Roots<'_, K, V> {
+        // SAFETY: the shift leaves as many bits as the binary logarithm of the number of roots.
+        unsafe { Roots::new(&self.roots, self.shift) }
+    }
+}
+
 impl<K, V> Core<K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The place of the shard that `hash` belongs to. By the top of its low half, the bottom of which chooses the bucket:
-    /// so a node's own half of the hash is enough to find it again.
-    #[inline]
+    /// The place of the shard that `hash` belongs to.
     fn index(&self, hash: u64) -> usize {
-        (u64::from(hash as u32) >> self.shift) as usize
-    }
-
-    /// The root for `hash`. For readers.
-    #[inline]
-    pub(crate) fn root(&self, hash: u64) -> &Root<K, V> {
-        let index = self.index(hash);
-        debug_assert!(index < self.roots.len());
-        // SAFETY: the shift leaves as many bits as the binary logarithm of the number of roots.
-        unsafe { self.roots.get_unchecked(index) }
+        shard_index(hash, self.shift)
     }
 
     fn shard(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
@@ -242,6 +240,7 @@ where
         refusal: &mut Refusal,
         excess: impl Fn(&State<K, V>) -> bool,
     ) -> Shed {
+        self.eras.watch();
         shard.evict(root, most, refusal, &mut self.evicted(Cause::Capacity), excess)
     }
 
@@ -384,6 +383,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             evicted_to: AtomicUsize::new(0),
         }));
         core.settings.lifetimes.track_use(&core.eras);
+        if bounds.are_set() {
+            core.eras.watch();
+        }
         core.node = core.weight(0);
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();

@@ -111,8 +111,10 @@ impl<K, V> Drop for Handle<K, V> {
     #[inline]
     fn drop(&mut self) {
         if self.get().header.refs.put() {
-            // SAFETY: it was the last (R2). A node begins with its header.
-            unsafe { put_last(self.node.cast()) };
+            // SAFETY: the node is there, as it was the last (R2).
+            let header = unsafe { Node::header_of(self.node) };
+            // SAFETY: R2.
+            unsafe { put_last(header) };
         }
     }
 }

@@ -71,6 +71,9 @@ where
             change(&mut locked.bounds);
             unmarked |= locked.bounds.are_set();
         }
+        if unmarked {
+            self.core.eras.watch();
+        }
         // ORDERING: Relaxed, as all that has to do with the mark.
         self.core.unmarked.store(unmarked, Relaxed);
         let mut refusal = Refusal::Possible;

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::domain::{Backlog, List, set_shard_locked};
+use crate::handle::Handle;
 use crate::node::Node;
 use crate::resize::{State, retire_table};
 use crate::shard::Shard;
@@ -66,10 +67,33 @@ where
     /// `node` was admitted to the backlog and unlinked by the caller, under this lock (S3).
     pub(crate) unsafe fn discard(&mut self, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
-        let header = unsafe { &node.as_ref().header };
-        header.refs.set_unlinked();
-        self.weight -= header.weight.bytes();
-        self.state.unlinked.push(node.cast());
+        unsafe { node.as_ref() }.header.refs.set_unlinked();
+        // SAFETY: the caller's promise.
+        unsafe { self.retire(node) };
+    }
+
+    /// The same, and returns a handle on the node.
+    ///
+    /// # Safety
+    ///
+    /// As for [`discard`](Self::discard).
+    pub(crate) unsafe fn discard_to_handle(&mut self, node: NonNull<Node<K, V>>) -> Handle<K, V> {
+        // SAFETY: the table's reference is still in it.
+        unsafe { node.as_ref() }.header.refs.get_and_set_unlinked();
+        // SAFETY: the caller's promise.
+        unsafe { self.retire(node) };
+        // SAFETY: the reference just taken is the handle's.
+        unsafe { Handle::from_reference(node) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`discard`](Self::discard).
+    unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
+        // SAFETY: the table's reference is still in it.
+        self.weight -= unsafe { node.as_ref() }.header.weight.bytes();
+        // SAFETY: as before.
+        self.state.unlinked.push(unsafe { Node::header_of(node) });
     }
 
     /// Nodes that were unlinked under this lock.
@@ -118,13 +142,15 @@ where
             self.shard.domain().inner().budget.give_back(Backlog::one(bytes));
         }
         let outgoing = self.state.outgoing.take();
-        let unlinked = mem::replace(&mut self.state.unlinked, List::new());
+        let unlinked = (!self.state.unlinked.is_empty()).then(|| mem::replace(&mut self.state.unlinked, List::new()));
         self.shard.counts.live.set(self.state.live as u64);
         set_shard_locked(false);
         // SAFETY: not used below, and dropped once.
         unsafe { ManuallyDrop::drop(&mut self.state) };
-        // SAFETY: S3. Whoever locks the shard borrows the registry, which keeps the registrant.
-        unsafe { self.shard.queue().push(unlinked) };
+        if let Some(unlinked) = unlinked {
+            // SAFETY: S3. Whoever locks the shard borrows the registry, which keeps the registrant.
+            unsafe { self.shard.queue().push(unlinked) };
+        }
         if let Some(table) = outgoing {
             retire_table(self.shard.domain(), table);
         }

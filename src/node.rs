@@ -18,7 +18,7 @@ use crate::sync::{self, AtomicPtr};
 use crate::timers::{Armed, NEVER, Timer};
 use crate::usage::Used;
 use crate::weight::Weight;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
@@ -66,12 +66,13 @@ impl Header {
     }
 }
 
-/// A key, its value, and the header.
+/// A key, its value, and the header: in this order, as a lookup looks at the key first, and a small key and value lie on
+/// one cache line then, wherever the allocator puts the node.
 #[repr(C)]
 pub(crate) struct Node<K, V> {
-    pub(crate) header: Header,
     key: ManuallyDrop<K>,
     value: ManuallyDrop<V>,
+    pub(crate) header: Header,
 }
 
 impl<K, V> Node<K, V> {
@@ -81,6 +82,18 @@ impl<K, V> Node<K, V> {
 
     pub(crate) fn value(&self) -> &V {
         &self.value
+    }
+
+    /// What reclamation knows of a node.
+    ///
+    /// # Safety
+    ///
+    /// The node is there.
+    pub(crate) unsafe fn header_of(node: NonNull<Self>) -> NonNull<Header> {
+        // SAFETY: the caller's promise. (By way of no reference: the header stands for the whole of the node.)
+        let header = unsafe { &raw mut (*node.as_ptr()).header };
+        // SAFETY: within the node.
+        unsafe { NonNull::new_unchecked(header) }
     }
 
     /// Drops key and value and frees the node. Returns how many of the two drops panicked: a panic in one loses
@@ -94,9 +107,10 @@ impl<K, V> Node<K, V> {
         K: 'static,
         V: 'static,
     {
-        let node = header.as_ptr().cast::<Self>();
-        // SAFETY: N3; a node is `repr(C)` with its header first, and was made from a box.
-        let mut node = unsafe { Box::from_raw(node) };
+        // SAFETY: the header is that of a node, as `header_of` gives it.
+        let node = unsafe { header.byte_sub(offset_of!(Self, header)) }.cast::<Self>();
+        // SAFETY: N3; a node was made from a box.
+        let mut node = unsafe { Box::from_raw(node.as_ptr()) };
         let mut panics = 0;
         // SAFETY: N3, and this is the only place that drops the value.
         panics += contain(|| unsafe { ManuallyDrop::drop(&mut node.value) });
@@ -141,6 +155,12 @@ impl<K, V> Draft<K, V> {
             value: ManuallyDrop::new(value),
         });
         Draft { node: NonNull::from(Box::leak(node)), timer: Timer { due: NEVER, generation: 0 } }
+    }
+
+    /// Gives the reference up that is for a handle: its creator wants none.
+    pub(crate) fn forgo_handle(&mut self) {
+        // SAFETY: the draft owns the node.
+        unsafe { self.node.as_mut() }.header.refs = Refs::new(1);
     }
 
     /// Sets when it is to be looked at.

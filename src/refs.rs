@@ -5,7 +5,8 @@
 //! - **R1** The table owns one reference from before the node is published until a grace period after it is unlinked.
 //!   So whoever finds the node in a table inside a critical section finds a count of at least one, and taking another
 //!   is one unconditional addition: the kernel's `refcount_inc_not_zero` without the loop and without its failure.
-//! - **R2** A count of zero is reached once, and whoever reaches it owns the node alone.
+//! - **R2** Whoever puts the last reference owns the node alone: whoever brings the count to zero; or, for the table's
+//!   reference, whoever finds no other beside it after its grace period, when none can be taken from the table any more.
 //! - **R3** A count that reaches the limit is stuck there: the node leaks, it is never freed early. (The kernel's
 //!   `refcount_t`; as there, 2^30 threads would have to stop between two instructions to defeat it.)
 
@@ -74,6 +75,28 @@ impl Refs {
             self.saturate();
         }
         false
+    }
+
+    /// Gives the table's reference back, if it has not been given back before, after its grace period. True if it was the
+    /// last: the caller then owns the node alone (R2).
+    #[inline]
+    #[must_use]
+    pub(crate) fn put_tables(&self) -> bool {
+        // ORDERING: Acquire, pairs with the Release of every `put` of a handle, as in `put`. If there is no handle there will be
+        // none: one can be had only from a handle, or within a critical section in which the node can be found.
+        self.0.load(Ordering::Acquire) & !UNLINKED <= ONE || self.put()
+    }
+
+    /// Takes a reference, and marks the node as unlinked: [`get`](Self::get) and [`set_unlinked`](Self::set_unlinked) in one
+    /// step.
+    #[inline]
+    pub(crate) fn get_and_set_unlinked(&self) {
+        // ORDERING: Relaxed, as in both. An addition sets the bit, as nobody else does and it was not set.
+        let old = self.0.fetch_add(ONE | UNLINKED, Ordering::Relaxed);
+        debug_assert!(old >= ONE && old & UNLINKED == 0, "a reference was taken from none, or a node unlinked twice");
+        if old >= LIMIT {
+            self.saturate();
+        }
     }
 
     /// Marks the node as unlinked. Under the shard lock, once.

@@ -157,13 +157,15 @@ where
             }
             let weight = draft.header().weight.bytes();
             if locked.has_room(weight, None) {
-                return Ok(self.publish(locked, root, table, hash, draft));
+                let node = self.publish(locked, root, table, hash, draft);
+                // SAFETY: a draft is made with a reference for this handle.
+                return Ok(unsafe { Handle::from_reference(node) });
             }
             locked = granted(self.make_room(locked, root, weight, None, &mut refusal, evicted));
         }
     }
 
-    /// Publishes a draft in the newest table.
+    /// Publishes a draft in the newest table. The node is there for as long as the draft's reference, if it has one.
     fn publish(
         &self,
         mut locked: Locked<'_, K, V>,
@@ -171,15 +173,13 @@ where
         table: Table<K, V>,
         hash: u64,
         draft: Draft<K, V>,
-    ) -> Handle<K, V> {
+    ) -> NonNull<Node<K, V>> {
         let timer = draft.timer();
         let node = draft.published();
-        // SAFETY: a draft is made with a reference for this handle.
-        let handle = unsafe { Handle::from_reference(node) };
         locked.publish(table, hash, node, self.site(root));
         locked.arm(node, timer, &self.counts);
         locked.finish();
-        handle
+        node
     }
 
     /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the old entry; or the
@@ -188,13 +188,14 @@ where
         &self,
         root: &Root<K, V>,
         hash: u64,
-        draft: Draft<K, V>,
+        mut draft: Draft<K, V>,
         mut refusal: Refusal,
         evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
     where
         K: Eq,
     {
+        draft.forgo_handle();
         let mut locked = self.lock();
         loop {
             let table = locked.table_for(hash, self.site(root));
@@ -208,7 +209,7 @@ where
                 continue;
             }
             let Some((position, old)) = found else {
-                drop(self.publish(locked, root, table, hash, draft));
+                self.publish(locked, root, table, hash, draft);
                 return Ok(None);
             };
             // SAFETY: S1.
@@ -219,11 +220,11 @@ where
                 }
                 continue;
             }
-            // SAFETY: S1.
-            let handle = unsafe { handle_on(old) };
-            // SAFETY: the position is that of `old`, under this lock; there is room for it.
-            drop(unsafe { self.swap(locked, table, position, old, draft) });
-            return Ok(Some(handle));
+            self.swap(&mut locked, table, position, draft);
+            // SAFETY: unlinked by the swap, S1; there is room for it.
+            let old = unsafe { locked.discard_to_handle(old) };
+            locked.finish();
+            return Ok(Some(old));
         }
     }
 
@@ -258,24 +259,24 @@ where
                 }
                 continue;
             }
-            // SAFETY: the position is that of `old`, under this lock; there is room for it.
-            return Ok(unsafe { self.swap(locked, table, position, node, draft) });
+            let new = self.swap(&mut locked, table, position, draft);
+            // SAFETY: unlinked by the swap, S1; there is room for it.
+            unsafe { locked.discard(node) };
+            locked.finish();
+            // SAFETY: a draft is made with a reference for this handle.
+            return Ok(unsafe { Handle::from_reference(new) });
         }
     }
 
-    /// Puts a draft in the place of `old`, and retires that.
-    ///
-    /// # Safety
-    ///
-    /// `old` is at that position of the newest table, since `locked` was taken, and was admitted to the backlog.
-    unsafe fn swap(
+    /// Publishes a draft at a position of the newest table, in the place of a node with the same key, which is unlinked
+    /// by that.
+    fn swap(
         &self,
-        mut locked: Locked<'_, K, V>,
+        locked: &mut Locked<'_, K, V>,
         table: Table<K, V>,
         position: Position,
-        old: NonNull<Node<K, V>>,
         draft: Draft<K, V>,
-    ) -> Handle<K, V> {
+    ) -> NonNull<Node<K, V>> {
         locked.weight += draft.header().weight.bytes();
         let timer = draft.timer();
         let node = draft.published();
@@ -283,11 +284,7 @@ where
         locked.arm(node, timer, &self.counts);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
-        // SAFETY: unlinked by the swap, S1.
-        unsafe { locked.discard(old) };
-        locked.finish();
-        // SAFETY: a draft is made with a reference for this handle.
-        unsafe { Handle::from_reference(node) }
+        node
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`.
@@ -309,11 +306,10 @@ where
                 locked = self.lock_with_room(locked, bytes, &mut refusal)?;
                 continue;
             }
-            // SAFETY: S1.
-            let handle = unsafe { handle_on(node) };
             table.unlink(position);
             // SAFETY: unlinked just now, S1.
-            unsafe { self.removed(locked, node, Cause::Removed) };
+            let handle = unsafe { locked.discard_to_handle(node) };
+            self.removed(locked, Cause::Removed);
             return Ok(Some(handle));
         }
     }
@@ -339,20 +335,17 @@ where
             }
             table.unlink(position);
             // SAFETY: unlinked just now, S1.
-            unsafe { self.removed(locked, entry.node(), cause) };
+            unsafe { locked.discard(entry.node()) };
+            self.removed(locked, cause);
             return Ok(true);
         }
     }
 
-    /// # Safety
-    ///
-    /// As for [`Locked::discard`].
-    unsafe fn removed(&self, mut locked: Locked<'_, K, V>, node: NonNull<Node<K, V>>, cause: Cause) {
+    /// Counts a node that was discarded, and lets go of the lock.
+    fn removed(&self, mut locked: Locked<'_, K, V>, cause: Cause) {
         locked.live -= 1;
         self.counts.left(cause).add(1);
         locked.shrink_if_sparse(&self.counts);
-        // SAFETY: the caller's promise.
-        unsafe { locked.discard(node) };
         locked.finish();
     }
 
@@ -385,7 +378,8 @@ where
             unsafe { node.as_ref() }.header.refs.set_unlinked();
             // SAFETY: as before.
             cleared.push(|| unsafe { handle_on(node) });
-            list.push(node.cast());
+            // SAFETY: as before.
+            list.push(unsafe { Node::header_of(node) });
         });
         // SAFETY: S3; the registry is borrowed.
         unsafe { self.queue.push(list) };
@@ -436,7 +430,8 @@ where
         state.table.visit_all(&mut |node| {
             // SAFETY: the table's reference is still in it.
             unsafe { node.as_ref() }.header.refs.set_unlinked();
-            list.push(node.cast());
+            // SAFETY: as before.
+            list.push(unsafe { Node::header_of(node) });
         });
         for table in state.resize.iter().map(|resize| resize.to).chain([state.table]) {
             // SAFETY: the caller's promise: no reader, no writer.

@@ -288,6 +288,7 @@ where
                 Verdict::Remove => victims.extend(entry.handle()),
                 Verdict::Keep => {}
                 Verdict::Rotate => {
+                    self.core.eras.watch();
                     entry.header().used.clear();
                     rotated += 1;
                 }

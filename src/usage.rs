@@ -2,7 +2,8 @@
 //!
 //! Readers read no clock. They compare the byte with that of the present *era*, which whoever reads a clock anyway
 //! (writers, reapers) moves on every now and then, and store it if it differs. So an entry is written once an era at the
-//! most, and never where there is but one era.
+//! most. Where nobody has wanted to know yet, the byte of the present era has no mark, and readers look at no entry's:
+//! all count as used.
 //!
 //! ```text
 //!  bit 7 .. 1    0
@@ -35,20 +36,11 @@ impl Used {
         Used(AtomicU8::new(byte))
     }
 
-    /// For readers, with the byte of the present era: a store at the first use in it, or since the last look, and none at
-    /// those that follow.
-    #[inline]
-    pub(crate) fn touch(&self, present: u8) {
-        if self.0.load(Relaxed) != present {
-            self.0.store(present, Relaxed);
-        }
-    }
-
     pub(crate) fn is_marked(&self) -> bool {
         self.0.load(Relaxed) & MARK != 0
     }
 
-    /// Takes the mark away. True if there was one.
+    /// Takes the mark away. True if there was one. For whoever has the registry [watched](Eras::watch).
     pub(crate) fn clear(&self) -> bool {
         // At once, lest the era of a use at this very moment be lost.
         self.is_marked() && self.0.fetch_and(!MARK, Relaxed) & MARK != 0
@@ -61,7 +53,7 @@ impl Used {
 
 /// The eras of a registry.
 pub(crate) struct Eras {
-    /// The byte of the present one.
+    /// The byte of the present one: with the mark, if somebody wants to know of uses.
     present: AtomicU8,
     /// How long an era is, in ticks. 0: there is but one.
     span: AtomicU32,
@@ -74,7 +66,7 @@ pub(crate) struct Eras {
 impl Eras {
     pub(crate) fn new() -> Self {
         Eras {
-            present: AtomicU8::new(MARK),
+            present: AtomicU8::new(0),
             span: AtomicU32::new(0),
             began: AtomicU32::new(0),
             ended: Box::new([const { AtomicU32::new(0) }; ERAS]),
@@ -82,14 +74,26 @@ impl Eras {
         }
     }
 
+    /// For readers of an entry, if anybody wants to know: a store at its first use in an era, or since the last look, and
+    /// none at those that follow.
     #[inline]
-    pub(crate) fn present(&self) -> u8 {
-        self.present.load(Relaxed)
+    pub(crate) fn touch(&self, used: &Used) {
+        let present = self.present.load(Relaxed);
+        if present & MARK != 0 && used.0.load(Relaxed) != present {
+            used.0.store(present, Relaxed);
+        }
+    }
+
+    /// Has readers take note of uses from now on.
+    pub(crate) fn watch(&self) {
+        if self.present.load(Relaxed) & MARK == 0 {
+            self.present.fetch_or(MARK, Relaxed);
+        }
     }
 
     /// The byte of an entry that nobody has used yet.
     pub(crate) fn fresh(&self, marked: bool) -> u8 {
-        self.present() & !MARK | u8::from(marked)
+        self.present.load(Relaxed) & !MARK | u8::from(marked)
     }
 
     /// Has all that were ever used count as used now: nobody has taken note of it for a while.
@@ -101,15 +105,19 @@ impl Eras {
 
     /// Begins an era, and ends the one before.
     fn begin(&self, now: Tick) {
-        let present = self.present();
+        let present = self.present.load(Relaxed);
         self.ended[usize::from(present >> 1)].store(now.0, Relaxed);
         self.began.store(now.0, Relaxed);
-        // ORDERING: Release, pairs with the Acquire in `last_use`: who sees that the era is over sees when it ended.
-        self.present.store(present.wrapping_add(2), Release);
+        // ORDERING: Release, pairs with the Acquire in `last_use`: who sees that the era is over sees when it ended. (An
+        // addition: another thread may begin to watch.)
+        self.present.fetch_add(MARK + 1, Release);
     }
 
     /// Sets how long an era is to be; `None` for no end.
     pub(crate) fn set_span(&self, span: Option<u32>) {
+        if span.is_some() {
+            self.watch();
+        }
         self.span.store(span.map_or(0, |span| span.max(1)), Relaxed);
     }
 
@@ -152,7 +160,7 @@ mod tests {
         for tick in 0..5000 {
             eras.advance(Tick(tick));
             if tick % 500 == 0 {
-                used.touch(eras.present());
+                eras.touch(&used);
             }
             let since = Tick(tick).since(eras.last_use(&used, Tick(tick)));
             let really = tick % 500;
@@ -163,14 +171,16 @@ mod tests {
     #[test]
     fn a_mark_lasts_until_it_is_cleared_and_leaves_the_era() {
         let eras = Eras::new();
-        eras.set_span(Some(1));
         let used = Used::new(eras.fresh(false));
+        eras.touch(&used);
+        assert!(!used.is_marked(), "nobody wants to know");
+        eras.set_span(Some(1));
         assert!(!used.is_marked() && !used.clear());
-        used.touch(eras.present());
+        eras.touch(&used);
         eras.advance(Tick(7));
         assert!(used.is_marked() && used.clear() && !used.is_marked() && !used.clear());
         assert_eq!(eras.last_use(&used, Tick(9)), Tick(7));
-        used.touch(eras.present());
+        eras.touch(&used);
         assert_eq!(eras.last_use(&used, Tick(9)), Tick(9));
     }
 }

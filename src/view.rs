@@ -8,7 +8,7 @@ use crate::domain::{DomainGuard, Pin};
 use crate::handle::Handle;
 use crate::iter::Iter;
 use crate::node::{Header, Node};
-use crate::table::Table;
+use crate::table::{Roots, Table};
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -37,6 +37,8 @@ pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u
 /// run by them. (Iteration is lock-free: each step is.)
 pub struct View<'r, K: 'static, V: 'static, S> {
     pub(crate) core: &'r Core<K, V>,
+    /// Those of the core, at hand: a read that had to ask the core for them would wait for two loads more.
+    pub(crate) roots: Roots<'r, K, V>,
     pub(crate) hasher: &'r S,
     /// Not `Send`: the critical section is this thread's.
     _section: PhantomData<*const ()>,
@@ -47,8 +49,9 @@ impl<'r, K, V, S> View<'r, K, V, S> {
     ///
     /// The view is used only while this thread is in a critical section of the core's domain, and what it has returned
     /// is not used after the end of that section. (The types that hold a view see to it by their borrows.)
+    #[inline]
     pub(crate) unsafe fn new(core: &'r Core<K, V>, hasher: &'r S) -> Self {
-        View { core, hasher, _section: PhantomData }
+        View { core, roots: core.roots(), hasher, _section: PhantomData }
     }
 
     /// A view within the critical section of `guard`, if that is of the core's domain.
@@ -80,7 +83,7 @@ where
         Q: Hash + Eq + ?Sized,
     {
         let hash = hash_of(self.hasher, key);
-        self.find_in(self.core.root(hash).load(), hash, key)
+        self.find_in(self.roots.table(hash), hash, key)
     }
 
     /// In debug builds: that there is a critical section indeed, as the types promise.
@@ -98,9 +101,9 @@ where
         Q: Hash + Eq + ?Sized,
     {
         self.check();
-        let node = table.find(hash, |node| node.key().borrow() == key)?;
+        let node = table.find(hash, move |node| node.key().borrow() == key)?;
         // SAFETY: B2.
-        unsafe { node.as_ref() }.header.used.touch(self.core.eras.present());
+        self.core.eras.touch(&unsafe { node.as_ref() }.header.used);
         // SAFETY: the view is used within a critical section, and outlasts the entry.
         Some(unsafe { Entry::new(node) })
     }

@@ -370,7 +370,7 @@ impl List {
             let node = unsafe { header.as_ref() };
             // N2: out of the list; whoever puts the last reference looks its owner up.
             node.set_owner(queue);
-            if node.refs.is_zero() || node.refs.put() {
+            if node.refs.put_tables() {
                 // SAFETY: R2, and the destructor is the one of this registrant's nodes.
                 panics += u64::from(unsafe { destroy(header) });
                 freed += 1;

@@ -118,11 +118,13 @@ const_thread_local! {
 }
 
 /// Whether this thread holds the lock of a shard.
+#[inline]
 pub(crate) fn shard_locked() -> bool {
     SHARD_LOCKED.with(Cell::get)
 }
 
 /// Says that this thread has taken the lock of a shard, or is about to give it back.
+#[inline]
 pub(crate) fn set_shard_locked(locked: bool) {
     SHARD_LOCKED.with(|cell| cell.set(locked));
 }

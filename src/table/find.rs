@@ -94,13 +94,15 @@ fn find_in<K, V>(
     tag: Tag,
     eq: impl Fn(&Node<K, V>) -> bool,
 ) -> Option<NonNull<Node<K, V>>> {
-    for slot in control.matching(tag) {
+    let mut matching = control.matching(tag);
+    while let Some(slot) = matching.first() {
         // SAFETY: B1 (the tag is set).
         let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
         // SAFETY: B2.
         if eq(unsafe { node.as_ref() }) {
             return Some(node);
         }
+        matching = matching.rest();
     }
     None
 }

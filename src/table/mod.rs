@@ -39,8 +39,8 @@ struct Head<K, V> {
     next: AtomicPtr<Bucket<Node<K, V>>>,
 }
 
-/// A table, by its first bucket and its size, in one word: buckets are aligned to 64 bytes, which leaves six bits for
-/// the binary logarithm of their number.
+/// A table, by its first bucket and its size, in one word: buckets are aligned to 64 bytes, which leaves six bits for how
+/// far all ones but the top are to be shifted for the mask of their numbers.
 pub(crate) struct Table<K, V> {
     packed: NonNull<Bucket<Node<K, V>>>,
 }
@@ -85,7 +85,47 @@ impl<K, V> Root<K, V> {
     }
 }
 
-const LOG_MASK: usize = 63;
+/// The number of the shard that `hash` belongs to, after a shift of 32 bits less the binary logarithm of how many there
+/// are. By the top of the low half, the bottom of which chooses the bucket: so a node's own half of the hash is enough to
+/// find it again.
+#[inline]
+pub(crate) fn shard_index(hash: u64, shift: u32) -> usize {
+    (u64::from(hash as u32) >> shift) as usize
+}
+
+/// The roots of all shards, as readers have them at hand.
+pub(crate) struct Roots<'r, K, V> {
+    roots: &'r [Root<K, V>],
+    shift: u32,
+}
+
+impl<K, V> Clone for Roots<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Roots<'_, K, V> {}
+
+impl<'r, K, V> Roots<'r, K, V> {
+    /// # Safety
+    ///
+    /// There are 2^(32 - `shift`) roots.
+    #[inline]
+    pub(crate) unsafe fn new(roots: &'r [Root<K, V>], shift: u32) -> Self {
+        debug_assert_eq!(roots.len(), 1 << (32 - shift));
+        Roots { roots, shift }
+    }
+
+    /// The table in which a lookup of `hash` begins.
+    #[inline]
+    pub(crate) fn table(self, hash: u64) -> Table<K, V> {
+        // SAFETY: by the promise of `new`, the index is below the number of roots.
+        unsafe { self.roots.get_unchecked(shard_index(hash, self.shift)) }.load()
+    }
+}
+
+const SHIFT_MASK: usize = 63;
 
 impl<K, V> Table<K, V> {
     /// The most nodes that a table of so many buckets takes before it grows: three slots of four.
@@ -136,7 +176,8 @@ impl<K, V> Table<K, V> {
         let memory = unsafe { alloc_zeroed(layout, init) };
         // SAFETY: the offset lies within the allocation.
         let first = unsafe { memory.add(offset) }.cast::<Bucket<Node<K, V>>>();
-        let packed = first.map_addr(|address| address | buckets.trailing_zeros() as usize);
+        let shift = usize::BITS - 1 - buckets.trailing_zeros();
+        let packed = first.map_addr(|address| address | shift as usize);
         // SAFETY: the allocation is not null.
         Table { packed: unsafe { NonNull::new_unchecked(packed) } }
     }
@@ -168,13 +209,13 @@ impl<K, V> Table<K, V> {
 
     #[inline]
     fn first(self) -> *mut Bucket<Node<K, V>> {
-        self.packed.as_ptr().map_addr(|address| address & !LOG_MASK)
+        self.packed.as_ptr().map_addr(|address| address & !SHIFT_MASK)
     }
 
     #[inline]
     pub(crate) fn mask(self) -> usize {
-        let log = self.packed.addr().get() & LOG_MASK;
-        (1 << log) - 1
+        // The word as it is, as a shift looks at its low bits alone.
+        (usize::MAX >> 1).wrapping_shr(self.packed.addr().get() as u32)
     }
 
     /// The bucket that nodes of `hash` belong to. By the half of the hash that they keep.

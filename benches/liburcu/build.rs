@@ -1,7 +1,17 @@
-//! Compiles the shims over liburcu, if the feature asks for it.
+//! Tells the programs what compiles them, and compiles the shims over liburcu, if the feature asks for it.
+
+use std::process::Command;
+
+fn main() {
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let version = Command::new(rustc).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    println!("cargo:rustc-env=RUSTC_VERSION={}", String::from_utf8_lossy(&version).trim());
+    println!("cargo:rerun-if-changed=liburcu/build.rs");
+    shims();
+}
 
 #[cfg(feature = "liburcu")]
-fn main() {
+fn shims() {
     println!("cargo:rerun-if-changed=liburcu");
     let mut shim = cc::Build::new();
     // As a C program would have it: the reader's state at a fixed distance from the thread pointer, and no call to find
@@ -18,4 +28,4 @@ fn main() {
 }
 
 #[cfg(not(feature = "liburcu"))]
-fn main() {}
+fn shims() {}

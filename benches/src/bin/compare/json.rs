@@ -1,4 +1,4 @@
-//! The results as JSON, for charts.
+//! The results as JSON, for `charts`: what it needs, one contender a line.
 
 use crate::cases::{Kind, Measured, Series};
 use crate::plan::Plan;
@@ -37,9 +37,14 @@ fn cpu() -> Option<String> {
     Some(line.split_once(": ")?.1.to_owned())
 }
 
+/// With four significant digits, which is more than a run can tell.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(f64::NAN)
+}
+
+/// Low, median, high; what is not a number becomes null.
 fn quartiles(sorted: &Sorted) -> Value {
-    let [low, median, high] = [25.0, 50.0, 75.0].map(|percent| sorted.percentile(percent));
-    json!({ "low": low, "median": median, "high": high })
+    [25.0, 50.0, 75.0].map(|percent| rounded(sorted.percentile(percent))).as_slice().into()
 }
 
 fn series(measured: &Measured, series: &Series) -> Value {
@@ -54,13 +59,28 @@ fn series(measured: &Measured, series: &Series) -> Value {
             Kind::Limit => "limit",
         },
         "figure": quartiles(&series.sorted()),
-        "over ours": quartiles(&series.over(measured.ours(crate::cases::Idiom::Session))),
         "over ours, same idiom": quartiles(&series.over(measured.ours(series.idiom))),
     })
 }
 
-/// All that is known after a run.
-pub fn document(plan: &Plan, results: &[Measured], rows: &[Row]) -> Value {
+/// What fits in a line, in one.
+fn lines(value: &Value) -> String {
+    let line = value.to_string();
+    if line.len() <= 240 {
+        return line;
+    }
+    match value {
+        Value::Array(items) => format!("[\n{}\n]", items.iter().map(lines).collect::<Vec<_>>().join(",\n")),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{}: {}", json!(name), lines(value));
+            format!("{{\n{}\n}}", fields.iter().map(field).collect::<Vec<_>>().join(",\n"))
+        }
+        _ => line,
+    }
+}
+
+/// All that charts and tables are made of, as text.
+pub fn document(plan: &Plan, results: &[Measured], rows: &[Row]) -> String {
     let cases = results.iter().map(|measured| {
         let case = &measured.case;
         json!({
@@ -83,11 +103,14 @@ pub fn document(plan: &Plan, results: &[Measured], rows: &[Row]) -> Value {
             "reached": row.reached(),
         })
     });
-    json!({
+    let peers = PEERS.iter().map(|&peer| (peer.to_owned(), json!(version(peer))));
+    let compiler = ("rustc".to_owned(), json!(env!("RUSTC_VERSION").strip_prefix("rustc ")));
+    let document = json!({
         "command": std::env::args().collect::<Vec<_>>(),
         "machine": { "cpu": cpu(), "cores": plan.cores, "system": std::env::consts::OS },
-        "versions": PEERS.iter().map(|&peer| (peer.to_owned(), json!(version(peer)))).collect::<serde_json::Map<_, _>>(),
+        "versions": peers.chain([compiler]).collect::<serde_json::Map<_, _>>(),
         "cases": cases.collect::<Vec<_>>(),
         "targets": targets.collect::<Vec<_>>(),
-    })
+    });
+    lines(&document) + "\n"
 }

@@ -54,7 +54,7 @@ fn main() {
     let rows = targets::rows(&plan, &results.0);
     println!("{}", targets::table(&rows));
     if let Some(path) = &plan.json {
-        let written = std::fs::write(path, format!("{:#}\n", json::document(&plan, &results.0, &rows)));
+        let written = std::fs::write(path, json::document(&plan, &results.0, &rows));
         if let Err(error) = written {
             eprintln!("compare: {}: {error}", path.display());
             std::process::exit(1);

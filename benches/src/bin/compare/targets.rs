@@ -38,9 +38,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether the target is reached; nothing, if there is none or it was not measured.
+    /// Whether the target is reached; nothing, if there is none, or no sample.
     pub fn reached(&self) -> Option<bool> {
-        let median = self.measured.as_ref()?.median();
+        let median = Some(self.measured.as_ref()?.median()).filter(|median| !median.is_nan())?;
         match self.target {
             Target::AtLeast(ratio) => Some(median >= ratio),
             Target::AtMost(ratio) => Some(median <= ratio),

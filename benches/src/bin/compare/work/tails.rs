@@ -108,7 +108,11 @@ pub fn run(plan: &Plan, results: &mut Results) {
         ("median of a read during growth", 0, 50.0),
         ("median of a read during churn", 1, 50.0),
     ] {
-        let point = |times: &Times| clock.nanoseconds(times[stage].value_at_percentile(percent));
+        // No read may have come between, where there is a lock and little to do.
+        let point = |times: &Times| match &times[stage] {
+            times if times.is_empty() => f64::NAN,
+            times => clock.nanoseconds(times.value_at_percentile(percent)),
+        };
         let series = contenders.iter().zip(&times).map(|(contender, times)| Series {
             name: contender.name,
             idiom: Idiom::Each,

@@ -1,0 +1,104 @@
+//! Charts and tables of one run of `compare`, for docs/benchmarks.md.
+//!
+//! `charts` reads what `compare --json` has written (benches/results.json), and writes the charts into docs/benchmarks/
+//! and what stands between the markers in docs/benchmarks.md. `charts --check` writes nothing, and fails if anything
+//! there is not what it would write.
+//!
+//! - `results`: what is read
+//! - `figures`: numbers, and the scales they are drawn to
+//! - `svg`: how a chart is drawn
+//! - `gallery`: which charts there are, and what each shows
+//! - `page`: the generated part of the document
+
+mod figures;
+mod gallery;
+mod page;
+mod results;
+mod svg;
+
+use lexopt::{Arg, Parser};
+use results::Results;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Where the charts are, beside the document.
+const CHARTS: &str = "benchmarks";
+const DOCUMENT: &str = "benchmarks.md";
+
+struct Plan {
+    json: PathBuf,
+    /// Where the document is.
+    docs: PathBuf,
+    check: bool,
+}
+
+impl Plan {
+    fn parse(mut parser: Parser) -> Result<Plan, lexopt::Error> {
+        let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut plan = Plan { json: benches.join("results.json"), docs: benches.with_file_name("docs"), check: false };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Long("json") => plan.json = parser.value()?.into(),
+                Arg::Long("docs") => plan.docs = parser.value()?.into(),
+                Arg::Long("check") => plan.check = true,
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn main() -> ExitCode {
+    let plan = match Plan::parse(Parser::from_env()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("{error}\nusage: charts [--json FILE] [--docs DIRECTORY] [--check]");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&plan) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("charts: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("{}: {error}", path.display())
+}
+
+fn run(plan: &Plan) -> Result<(), String> {
+    let text = fs::read_to_string(&plan.json).map_err(at(&plan.json))?;
+    let results: Results = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", plan.json.display()))?;
+    let (document, directory) = (plan.docs.join(DOCUMENT), plan.docs.join(CHARTS));
+    let charts = gallery::charts(&results);
+    let page = fs::read_to_string(&document).map_err(at(&document))?;
+    let page = page::refreshed(&page, &page::generated(&results, &charts))
+        .map_err(|error| format!("{}: {error}", document.display()))?;
+    let mut files: Vec<(PathBuf, String)> =
+        charts.iter().map(|chart| (directory.join(chart.file()), svg::draw(chart))).collect();
+    files.push((document, page));
+    if plan.check { check(&directory, &files) } else { write(&directory, &files) }
+}
+
+fn write(directory: &Path, files: &[(PathBuf, String)]) -> Result<(), String> {
+    fs::create_dir_all(directory).map_err(at(directory))?;
+    files.iter().try_for_each(|(path, text)| fs::write(path, text).map_err(at(path)))
+}
+
+/// Whether the files are there with this text, and no other chart beside them.
+fn check(directory: &Path, files: &[(PathBuf, String)]) -> Result<(), String> {
+    let differs = |(path, text): &&(PathBuf, String)| fs::read_to_string(path).ok().as_ref() != Some(text);
+    let mut wrong: Vec<_> = files.iter().filter(differs).map(|(path, _)| path.clone()).collect();
+    let there = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    wrong.extend(there.filter(|path| files.iter().all(|(file, _)| file != path)));
+    wrong.sort();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let wrong: Vec<_> = wrong.iter().map(|path| path.display().to_string()).collect();
+    Err(format!("not what the results give:\n  {}", wrong.join("\n  ")))
+}

@@ -1,0 +1,221 @@
+//! The generated part of docs/benchmarks.md.
+
+use crate::CHARTS;
+use crate::figures::grouped;
+use crate::results::{Case, Kind, Quartiles, Results, Series, Target};
+use crate::svg::{Chart, escape};
+use benches::figure;
+
+const BEGIN: &str = "<!-- charts: begin -->";
+const END: &str = "<!-- charts: end -->";
+
+/// The page with this between its markers.
+pub fn refreshed(page: &str, generated: &str) -> Result<String, String> {
+    let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = parts.ok_or_else(|| format!("{BEGIN} and {END} must both be there, in this order"))?;
+    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", generated.trim()))
+}
+
+pub fn generated(results: &Results, charts: &[Chart]) -> String {
+    let parts = [run(results), targets(&results.targets), shown(charts), peers_win(results)];
+    parts.join("\n")
+}
+
+/// Text of which nothing is taken for Markdown or HTML.
+fn plain(text: &str) -> String {
+    escape(text).replace('|', "\\|").replace('[', "\\[").replace(']', "\\]").replace('_', "\\_")
+}
+
+/// A median and its quartiles: `1.02 [0.99, 1.10]`, the text of a cell.
+fn ratio(quartiles: Quartiles) -> Option<String> {
+    let [low, median, high] = quartiles.get()?.map(figure);
+    Some(format!("{median} \\[{low}, {high}\\]"))
+}
+
+fn run(results: &Results) -> String {
+    let machine = &results.machine;
+    let versions: Vec<_> = results
+        .versions
+        .iter()
+        .map(|(name, version)| format!("{} {}", plain(name), version.as_deref().unwrap_or("(unknown)")))
+        .collect();
+    let command = repeated(&results.command);
+    let foreign = results.cases.iter().flat_map(|case| &case.series).any(|series| series.kind == Kind::Foreign);
+    let features = if foreign { " --features liburcu" } else { "" };
+    format!(
+        "## The run\n\n{}; {} cores; {}. Versions: {}.\n\n\
+         ```sh\ncargo run --release -p benches{features} --bin compare -- {command}\n```\n",
+        plain(machine.cpu.as_deref().unwrap_or("A processor that does not say its name")),
+        machine.cores,
+        plain(&machine.system),
+        versions.join(", "),
+    )
+}
+
+/// The arguments of a run, for who repeats it: its results go where they are read.
+fn repeated(command: &[String]) -> String {
+    let mut path = false;
+    let arguments = command.iter().skip(1).map(|argument| {
+        let argument = if path { "benches/results.json" } else { argument };
+        path = argument == "--json";
+        argument
+    });
+    arguments.collect::<Vec<_>>().join(" ")
+}
+
+/// Whether it is reached; nothing, if there is none or no figure.
+fn reached(target: &Target) -> Option<bool> {
+    target.measured.and_then(Quartiles::median).and(target.reached)
+}
+
+fn targets(targets: &[Target]) -> String {
+    let rows = targets.iter().map(|target| {
+        let measured = target.measured.map(|measured| ratio(measured).unwrap_or("no sample".into()));
+        let reached = match reached(target) {
+            Some(true) => "reached",
+            Some(false) => "**not reached**",
+            None => "",
+        };
+        let cells = [
+            plain(&target.work),
+            plain(&target.against),
+            plain(target.peer.as_deref().unwrap_or("")),
+            target.target.clone(),
+            measured.unwrap_or("not measured".into()),
+            reached.into(),
+        ];
+        format!("| {} |\n", cells.join(" | "))
+    });
+    let count = |of| targets.iter().filter(|target| reached(target) == Some(of)).count();
+    let (met, missed) = (count(true), count(false));
+    let all = targets.iter().filter(|target| target.target != "-").count();
+    format!(
+        "## Targets\n\n{met} reached, {missed} not reached, {} not measured. A ratio is theirs over ours, of times or bytes, \
+         where a row does not say otherwise: the median of the rounds and its quartiles. Where there are several peers, \
+         the one that comes closest to missing the target is named.\n\n\
+         | what | against | which | target | measured | |\n|---|---|---|---|---|---|\n{}",
+        all - met - missed,
+        rows.collect::<String>()
+    )
+}
+
+fn shown(charts: &[Chart]) -> String {
+    let chart = |chart: &Chart| {
+        let (alt, file) = (plain(&chart.summary()), chart.file());
+        format!("\n### {}\n\n![{alt}]({CHARTS}/{file})\n", plain(&chart.title))
+    };
+    format!("## Charts\n{}", charts.iter().map(chart).collect::<String>())
+}
+
+/// A case and the peers in it that `of` says something about.
+fn rows(results: &Results, of: impl Fn(&Series) -> Option<String>) -> Vec<(&Case, Vec<String>)> {
+    let row = |case: &Case| case.series.iter().filter(|series| is_peer(series)).filter_map(&of).collect::<Vec<_>>();
+    results.cases.iter().map(|case| (case, row(case))).filter(|(_, peers)| !peers.is_empty()).collect()
+}
+
+fn is_peer(series: &Series) -> bool {
+    matches!(series.kind, Kind::LockFree | Kind::Locking | Kind::Foreign)
+}
+
+fn named(series: &Series) -> String {
+    plain(&format!("{}, {}", series.contender, series.idiom))
+}
+
+fn table(rows: &[(&Case, Vec<String>)], last: &str) -> String {
+    let row = |(case, peers): &(&Case, Vec<String>)| {
+        let Case { group, work, what, size, threads, .. } = *case;
+        let (work, what) = (plain(work), plain(what));
+        format!("| {group} | {work} | {what} | {} | {threads} | {} |\n", grouped(*size), peers.join("<br>"))
+    };
+    let header = format!("| group | work | of | entries | threads | {last} |\n|---|---|---|---|---|---|\n");
+    header + &rows.iter().map(row).collect::<String>()
+}
+
+fn peers_win(results: &Results) -> String {
+    let wins = rows(results, |series| {
+        let median = series.over.median().filter(|&median| median < 1.0)?;
+        // So near to 1 that two decimals would not show which side.
+        let shown = figure(median);
+        Some(format!("{} {}", named(series), if shown == "1.00" { format!("{median:.4}") } else { shown }))
+    });
+    let mute = rows(results, |series| series.over.median().is_none().then(|| named(series)));
+    let mut text = format!(
+        "## Where peers win\n\nIn {} of {} cases some peer is faster or smaller than ours: the median of its ratio to ours \
+         of the same idiom (else to our session) is below 1. Limits are not peers, and not listed.\n",
+        wins.len(),
+        results.cases.len(),
+    );
+    if !wins.is_empty() {
+        text += &format!("\n{}", table(&wins, "peer, idiom, ratio"));
+    }
+    if !mute.is_empty() {
+        text += &format!(
+            "\nWithout a ratio, as there is no round in which both they and we have a sample:\n\n{}",
+            table(&mute, "peer, idiom")
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gallery;
+    use crate::results::tests::example;
+
+    fn page() -> String {
+        let results = example();
+        generated(&results, &gallery::charts(&results))
+    }
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let new = refreshed(&page, "new\n").unwrap();
+        assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"));
+        assert_eq!(refreshed(&new, "new\n").unwrap(), new);
+        for wrong in ["", BEGIN, END, &format!("{END}{BEGIN}")] {
+            assert!(refreshed(wrong, "new").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_wins_is_listed_and_a_limit_is_not() {
+        let page = page();
+        let wins = page.split_once("## Where peers win").unwrap().1;
+        assert!(wins.contains("In 1 of 1 cases"), "{wins}");
+        assert!(
+            wins.contains("| reads | borrowed reads | u64 keys, uniform | 1,000 | 1 | papaya, each its own 0.97 |"),
+            "{wins}"
+        );
+        assert!(!wins.contains("0.46"), "a limit");
+        assert!(!wins.contains("papaya, guard held"), "ours is faster");
+        let mute = wins.split_once("Without a ratio").unwrap().1;
+        assert!(mute.contains("| RwLock&lt;HashMap&gt;, each its own |"), "{mute}");
+    }
+
+    #[test]
+    fn a_target_is_reached_or_not_or_was_not_measured() {
+        let page = page();
+        assert!(page.contains("1 reached, 0 not reached, 1 not measured."), "{page}");
+        assert!(page.contains("| at least 1.5 | 2.10 \\[2.00, 2.20\\] | reached |"), "{page}");
+        assert!(page.contains("| at least 1.5 | no sample |  |"), "{page}");
+        assert!(page.contains("| writes | best peer |  | - | not measured |  |"), "{page}");
+    }
+
+    #[test]
+    fn a_command_keeps_its_arguments_and_writes_where_results_are_read() {
+        let command = ["compare", "--json", "/tmp/x.json", "reads", "--size", "64"].map(str::to_owned);
+        assert_eq!(repeated(&command), "--json benches/results.json reads --size 64");
+    }
+
+    #[test]
+    fn the_run_is_said_as_it_can_be_repeated() {
+        let page = page();
+        assert!(page.contains("A \\| B; 2 cores; linux. Versions: papaya 0.2.5, scc (unknown).\n"), "{page}");
+        assert!(page.contains("-p benches --bin compare -- reads --json benches/results.json\n"), "{page}");
+        assert!(page.contains("](benchmarks/reads-borrowed.svg)"));
+        let (alt, _) = page.split_once("](benchmarks/reads-borrowed.svg)").unwrap();
+        assert!(!alt.rsplit_once("![").unwrap().1.contains('<'));
+    }
+}

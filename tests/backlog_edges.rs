@@ -1,4 +1,4 @@
-//! Places in the backlog that could be lost, lent too far, or counted twice: found by review.
+//! Places in the backlog that could be lost, lent too far, or counted twice.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn limited(objects: usize, policy: WhenFull) -> Domain {
     Domain::builder().manual().backlog_objects(objects).when_full(policy).build()
 }
 
-/// two threads remove one key while the backlog is full; one wins, the place of the other stays with the shard for good.
+/// Two threads remove one key while the backlog is full; one wins, and the other gives its place back.
 #[test]
 fn the_loser_of_a_race_for_a_key_keeps_no_place() {
     let domain = limited(1, WhenFull::Wait(Duration::from_secs(10)));
@@ -42,7 +42,7 @@ fn the_loser_of_a_race_for_a_key_keeps_no_place() {
     assert!(b.try_remove(&0).is_ok(), "refused with an empty backlog and no reader, after ten seconds");
 }
 
-/// a fourth of the bytes is lent to each registry in turn, by the number of shards there were then.
+/// A fourth of the bytes is lent at the most to all registries together, and not to each in turn.
 #[test]
 fn registries_that_come_one_by_one_are_not_lent_everything() {
     let domain = Domain::builder().manual().backlog_bytes(100_000).when_full(WhenFull::Refuse).build();
@@ -63,7 +63,7 @@ fn registries_that_come_one_by_one_are_not_lent_everything() {
     assert!(last.try_remove(&5).is_ok(), "a tenth of the limit is refused with an empty backlog and no reader");
 }
 
-/// the same with default shards, and objects: how much is lent in the end.
+/// The same with objects, and many more registries: how much is lent in the end.
 #[test]
 fn at_most_a_fourth_of_the_objects_is_lent() {
     let domain = limited(10_000, WhenFull::Refuse);
@@ -92,7 +92,7 @@ fn at_most_a_fourth_of_the_objects_is_lent() {
     assert!(removed >= 7_500, "a shard gets {removed} of 10,000 places, with nothing else in the backlog");
 }
 
-/// objects that were lent when the bytes were refused stay lent.
+/// Objects that were lent are given back where the bytes are refused.
 #[test]
 fn a_refusal_for_bytes_keeps_no_objects() {
     let domain =
@@ -122,7 +122,7 @@ fn a_refusal_for_bytes_keeps_no_objects() {
     assert!(removed >= 48, "one shard gets {removed} places of 64, with an empty backlog");
 }
 
-/// with `Grow`, what was lent beyond the limit stays lent, and presses for ever.
+/// With `Grow`, more than the limit may be lent: what is lent and waits for nothing does not press.
 #[test]
 fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     let domain = limited(1000, WhenFull::Grow);
@@ -152,7 +152,7 @@ fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     }
 }
 
-/// `peak` shows more than there ever was: places are given back before the figures are changed.
+/// Places are given back after the figures are changed, so that `peak` shows no more than there ever was.
 #[test]
 fn the_peak_never_exceeds_a_hard_limit() {
     let domain = Domain::builder().manual().backlog_objects(64).when_full(WhenFull::Refuse).build();
@@ -189,7 +189,7 @@ fn the_peak_never_exceeds_a_hard_limit() {
     );
 }
 
-/// what A1 does to those that cannot be refused: each waits in vain.
+/// A place that the loser of a race for a key had is there for those that cannot be refused: they need not wait.
 #[test]
 fn a_removal_waits_for_nothing() {
     let domain =

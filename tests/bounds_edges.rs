@@ -1,24 +1,11 @@
 //! Bounds where the backlog has no room, or the table is nearly empty.
 
+mod common;
+
+use common::{Rng, with_reader};
 use epoch_registry::{Domain, Registry, WhenFull};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-fn with_reader(domain: &Domain, f: impl FnOnce()) {
-    let (ready_tx, ready) = mpsc::channel::<()>();
-    let (done, done_rx) = mpsc::channel::<()>();
-    thread::scope(|s| {
-        s.spawn(move || {
-            let _guard = domain.pin();
-            ready_tx.send(()).unwrap();
-            let _ = done_rx.recv();
-        });
-        ready.recv().unwrap();
-        f();
-        drop(done);
-    });
-}
 
 fn heavy(when: WhenFull) -> (Domain, Registry<u64, usize>) {
     let domain = Domain::builder().backlog_objects(8).when_full(when).build();
@@ -96,7 +83,7 @@ fn evict_one_by_one_takes_those_that_are_not_used() {
     assert!(hot_lost < 20, "{hot_lost}");
 }
 
-/// Entries become heavier: the table stays large, and the hand goes round empty homes under the lock.
+/// Entries become heavier: the table follows, so that the hand does not go round empty homes under the lock.
 #[test]
 fn insertions_of_few_heavy_entries_after_many_light_ones_are_cheap() {
     let registry = Registry::<u64, usize>::builder()
@@ -123,7 +110,7 @@ fn insertions_of_few_heavy_entries_after_many_light_ones_are_cheap() {
     }
     let mean = start.elapsed() / 100;
     println!("{} entries, capacity {}: insertion {mean:?}, longest {longest:?}", registry.len(), registry.capacity());
-    // The table has followed: looking for a victim is a matter of a few homes.
+    // Looking for a victim is a matter of a few homes.
     assert!(registry.capacity() < light / 100, "{}", registry.capacity());
 }
 
@@ -169,7 +156,7 @@ fn set_max_entries_waits_once_and_not_for_each_shard() {
     });
 }
 
-/// (Held when it was written.) Bounds at every instant under everything that makes entries heavier, resizes and clears.
+/// Bounds at every instant under everything that makes entries heavier, resizes and clears.
 #[test]
 fn bounds_hold_under_a_storm() {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -187,16 +174,10 @@ fn bounds_hold_under_a_storm() {
             for t in 0..3u64 {
                 let (registry, stop) = (&registry, &stop);
                 s.spawn(move || {
-                    let mut x = t * 7919 + 13;
-                    let mut rnd = || {
-                        x ^= x << 13;
-                        x ^= x >> 7;
-                        x ^= x << 17;
-                        x
-                    };
+                    let mut rng = Rng::new(t + 1);
                     let mut held = Vec::new();
                     while !stop.load(SeqCst) {
-                        let (op, key, v) = (rnd() % 100, rnd() % 3000, (rnd() % 5000) as usize);
+                        let (op, key, v) = (rng.below(100), rng.below(3000), rng.below(5000) as usize);
                         match op {
                             0 => registry.shrink_to_fit(),
                             1 if key < 100 => registry.clear(),

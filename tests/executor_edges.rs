@@ -1,4 +1,4 @@
-//! Executors and closures of the user's that do what they should not: found by review.
+//! Executors and closures of the user's that do what they should not.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -21,8 +21,8 @@ fn ends_within(limit: Duration, f: impl FnOnce() + Send + 'static) -> bool {
     wait.recv_timeout(limit).is_ok()
 }
 
-/// a handle that the executor's `spawn` drops, when it is woken from within a round, is adopted by a frame that runs
-/// nothing any more.
+/// A handle that the executor's `spawn` drops, when it is called from within a round, whose frame adopts handles but runs
+/// nothing more.
 #[test]
 fn a_handle_dropped_in_spawn_is_not_lost() {
     let slot: Arc<Mutex<Option<Handle<u64, Counted>>>> = Arc::default();
@@ -55,7 +55,7 @@ fn a_handle_dropped_in_spawn_is_not_lost() {
     assert_eq!((ledger.created(), ledger.dropped()), (2, 2), "created = dropped + live (B)");
 }
 
-/// `ReclaimJob::run` where it waits for itself.
+/// `ReclaimJob::run` where it would wait for itself.
 #[test]
 fn a_job_run_in_a_callback_of_its_domain_does_not_hang() {
     assert!(ends_within(Duration::from_secs(5), || {
@@ -70,7 +70,7 @@ fn a_job_run_in_a_callback_of_its_domain_does_not_hang() {
     }));
 }
 
-/// the same, as an executor with a caller-runs policy does it: `spawn` from within a round.
+/// The same, as an executor with a caller-runs policy does it: `spawn` from within a round.
 #[test]
 fn a_caller_runs_executor_does_not_hang() {
     assert!(ends_within(Duration::from_secs(5), || {
@@ -149,7 +149,7 @@ fn stop_reclaimer_in_an_eq_is_refused() {
     }));
 }
 
-/// the drop of a closure of the user's escapes from the drop of a handle.
+/// The drop of a closure of the user's, within the drop of a handle.
 #[test]
 fn a_handler_whose_drop_panics_is_contained() {
     struct Bad;
@@ -172,7 +172,7 @@ fn a_handler_whose_drop_panics_is_contained() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(handle))).is_ok(), "an unrelated drop of a handle panics");
 }
 
-/// the second to stop the reclaimer does not wait for it.
+/// The second to stop the reclaimer waits for it too.
 #[test]
 fn stop_reclaimer_waits_for_everybody_who_calls_it() {
     let domain = Domain::builder().reclaimer(true).build();
@@ -194,7 +194,7 @@ fn stop_reclaimer_waits_for_everybody_who_calls_it() {
     });
 }
 
-/// a job leaked, one kept beyond the domain, one stepped after its end.
+/// A job leaked, one kept beyond the domain, one stepped after its end.
 #[test]
 fn jobs_that_are_leaked_kept_or_stepped_on_do_no_harm() {
     let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
@@ -223,7 +223,7 @@ fn jobs_that_are_leaked_kept_or_stepped_on_do_no_harm() {
     second.run();
 }
 
-/// an executor whose spawn calls everything back.
+/// An executor whose `spawn` calls everything back.
 #[test]
 fn spawn_may_call_back() {
     assert!(ends_within(Duration::from_secs(20), || {
@@ -268,7 +268,7 @@ fn spawn_may_call_back() {
     }));
 }
 
-/// nothing but `executor(ReclaimJob::run)`, which is said to do no harm: a registry is dropped, and the destructor of
+/// Nothing but `executor(ReclaimJob::run)`, which is said to do no harm: a registry is dropped, and the destructor of
 /// an entry removes one from another registry of the domain.
 #[test]
 fn a_registry_is_dropped_where_jobs_run_within_spawn() {
@@ -300,7 +300,7 @@ fn a_job_run_under_a_guard_of_its_own_thread_does_not_hang() {
     assert!(wait.recv_timeout(Duration::from_secs(5)).is_ok());
 }
 
-/// an executor that can take no job any more (its pool is shut down): nobody reclaims, and nothing bounds the backlog.
+/// An executor that takes no job (its pool is shut down) does not reclaim: writers do, and bound the backlog.
 #[test]
 fn writers_share_the_work_that_no_executor_takes() {
     let calls = Arc::new(AtomicU64::new(0));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Builder, Domain, ManualClock, Reaped, Reaper, Registry, Scan, Stats, WhenFull};
+use epoch_registry::{Builder, Domain, Reaped, Reaper, Registry, Scan, Stats, WhenFull};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -14,15 +14,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// One tick of an age, and one for the insertion within a tick.
 const SLACK: Duration = Duration::from_millis(34);
-
-fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    let clock = ManualClock::new();
-    (isolated_builder().clock(clock.clone()), clock)
-}
 
 /// Seconds that an entry lives.
 struct Lease(AtomicU64);

@@ -1,10 +1,13 @@
 //! Entries whose time comes while something else happens: settings that change, lifetimes that panic or call back, uses in a
 //! race, clocks that stand still or jump.
 
-use epoch_registry::{Builder, Cause, Domain, ManualClock, Registry};
+mod common;
+
+use common::*;
+use epoch_registry::{Cause, Domain, ManualClock, Registry};
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
@@ -12,16 +15,10 @@ use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    let clock = ManualClock::new();
-    (Registry::builder().domain(Domain::new()).clock(clock.clone()), clock)
-}
+/// All keys collide.
+const ONE_HASH: FewBits = FewBits { mask: 0 };
 
-/// A listener shortens the age of all while a reaper has others in hand: they are given back by the old age.
+/// A listener shortens the age of all while a reaper has others in hand: they are given back by the new age.
 #[test]
 fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
     static REGISTRY: OnceLock<Weak<Registry<u64, AtomicU64>>> = OnceLock::new();
@@ -103,41 +100,54 @@ fn an_age_that_is_shortened_meanwhile_holds_for_what_another_reaper_has_in_hand(
     assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
 }
 
-/// One entry whose lifetime always panics: the others are to be reaped all the same.
-#[test]
-fn an_entry_whose_lifetime_panics_does_not_hold_up_the_others() {
-    let bad = Arc::new(AtomicBool::new(false));
-    let bad2 = bad.clone();
+/// What 200 reaps leave of fifty entries that have expired, where the lifetime of the one with the key `bad` panics.
+fn reaped_beside_a_panic<S: BuildHasher + Send + Sync + 'static>(bad: u64, hasher: S) -> Registry<u64, (), S> {
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
     let (builder, clock) = clocked::<u64, ()>();
     let registry = builder
         .shards(1)
+        .hasher(hasher)
         .lifetime(move |key, _| {
-            assert!(!(*key == 7 && bad2.load(SeqCst)), "bad");
+            if *key == bad && is_armed.load(SeqCst) {
+                // Without a message: that would be 200.
+                resume_unwind(Box::new("bad"));
+            }
             Some(5 * SECOND)
         })
         .build();
     for key in 0..50 {
         registry.insert(key, ()).unwrap();
     }
-    bad.store(true, SeqCst);
+    armed.store(true, SeqCst);
     clock.advance(60 * SECOND);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     let mut panics = 0;
     for _ in 0..200 {
         panics += u32::from(catch_unwind(AssertUnwindSafe(|| registry.reap(1000))).is_err());
         clock.advance(10 * SECOND);
     }
-    // And insertions by others in the meantime.
+    println!("{panics} panics of 200 reaps; {} of 50 left", registry.len());
+    registry
+}
+
+/// The others are reaped all the same, and insertions hardly notice.
+#[test]
+fn an_entry_whose_lifetime_panics_does_not_hold_up_the_others() {
+    let registry = reaped_beside_a_panic(7, std::hash::RandomState::new());
     let mut hit = 0;
     for key in 1000..1100 {
         hit += u32::from(catch_unwind(AssertUnwindSafe(|| drop(registry.insert(key, ())))).is_err());
     }
-    std::panic::set_hook(hook);
     let left = (0..50).filter(|k| registry.contains_key(k)).count();
-    println!("{panics} panics of 200 reaps, {hit} of 100 insertions panic; {left} of 50 left");
     assert!(left <= 1, "{left} left");
-    assert!(hit <= 2, "{hit}");
+    assert!(hit <= 2, "{hit} of 100 insertions panic");
+}
+
+/// The entry whose lifetime panics has the least hash: it always comes first.
+#[test]
+fn an_entry_whose_lifetime_panics_and_comes_first_does_not_hold_up_the_others() {
+    let registry = reaped_beside_a_panic(0, Same(0));
+    assert!(registry.len() <= 1, "{} left after 200 reaps", registry.len());
 }
 
 #[test]
@@ -167,7 +177,7 @@ fn set_max_age_goes_through_all_whatever_a_lifetime_does() {
     assert!(registry.len() <= 1, "{} forgotten", registry.len());
 }
 
-/// A lifetime may call the registry back (E): does that recurse?
+/// A lifetime that calls the registry back.
 #[test]
 fn a_lifetime_that_reaps_does_not_recurse_by_the_number_of_entries() {
     thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
@@ -240,21 +250,6 @@ fn reap_ends_beside_a_writer() {
     assert!(reap_beside_a_hot_key(false).0 < Duration::from_secs(2));
 }
 
-#[derive(Clone, Default)]
-struct One;
-impl Hasher for One {
-    fn finish(&self) -> u64 {
-        0x1234_5678_9abc_def0
-    }
-    fn write(&mut self, _: &[u8]) {}
-}
-impl BuildHasher for One {
-    type Hasher = One;
-    fn build_hasher(&self) -> One {
-        One
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Slow(u64);
 impl std::hash::Hash for Slow {
@@ -275,11 +270,11 @@ impl PartialEq for Slow {
 }
 impl Eq for Slow {}
 
-/// The first limit is set while an insertion is under way: is that entry ever looked at?
+/// The first limit is set while an insertion is under way.
 #[test]
 fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
     let (builder, clock) = clocked::<Slow, ()>();
-    let registry = builder.shards(1).hasher(One).build();
+    let registry = builder.shards(1).hasher(ONE_HASH).build();
     registry.insert(Slow(1), ()).unwrap();
     thread::scope(|s| {
         SLOW.store(true, SeqCst);
@@ -296,7 +291,7 @@ fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
     assert_eq!(registry.len(), 0, "immortal, by max_age of a second");
 }
 
-/// A use at the moment at which a reaper takes the mark away: the entry goes before its time.
+/// A use at the moment at which a reaper takes the mark away counts from then on.
 #[test]
 fn a_use_beside_a_second_chance_is_not_forgotten() {
     let (builder, clock) = clocked::<u64, u64>();
@@ -356,7 +351,7 @@ impl Touch for Registry<u64, u64> {
     }
 }
 
-/// Whether an entry that was not reaped for longer than the ticks tell apart is reaped then.
+/// 420 days are longer than the ticks tell apart.
 #[test]
 fn an_entry_that_was_not_reaped_for_420_days_is_reaped_then() {
     let (builder, clock) = clocked::<u64, u64>();
@@ -406,35 +401,6 @@ impl BuildHasher for Same {
     }
 }
 
-/// The entry whose lifetime panics has the least hash: it always comes first.
-#[test]
-fn an_entry_whose_lifetime_panics_and_comes_first_does_not_hold_up_the_others() {
-    let bad = Arc::new(AtomicBool::new(false));
-    let bad2 = bad.clone();
-    let (builder, clock) = clocked::<u64, ()>();
-    let registry = builder
-        .shards(1)
-        .hasher(Same(0))
-        .lifetime(move |key, _| {
-            assert!(!(*key == 0 && bad2.load(SeqCst)), "bad");
-            Some(5 * SECOND)
-        })
-        .build();
-    for key in 0..50 {
-        registry.insert(key, ()).unwrap();
-    }
-    bad.store(true, SeqCst);
-    clock.advance(60 * SECOND);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    for _ in 0..200 {
-        let _ = catch_unwind(AssertUnwindSafe(|| registry.reap(1000)));
-        clock.advance(10 * SECOND);
-    }
-    std::panic::set_hook(hook);
-    assert!(registry.len() <= 1, "{} left after 200 reaps", registry.len());
-}
-
 #[test]
 fn entries_expire_in_tables_of_more_homes_than_a_token_tells() {
     let (builder, clock) = clocked::<u64, u64>();
@@ -461,7 +427,7 @@ fn entries_expire_in_tables_of_more_homes_than_a_token_tells() {
 fn storm() {
     for one in [false, true] {
         for spare in [false, true] {
-            if one { run(One, spare, 40) } else { run(ahash_like(), spare, 3000) }
+            if one { run(ONE_HASH, spare, 40) } else { run(ahash_like(), spare, 3000) }
         }
     }
     fn ahash_like() -> std::hash::RandomState {
@@ -488,15 +454,9 @@ fn storm() {
             for t in 0..4u64 {
                 let (registry, clock) = (&registry, &clock);
                 s.spawn(move || {
-                    let mut x = t * 7919 + 13;
-                    let mut rnd = || {
-                        x ^= x << 13;
-                        x ^= x >> 7;
-                        x ^= x << 17;
-                        x
-                    };
+                    let mut rng = Rng::new(t + 1);
                     while Instant::now() < end {
-                        let (op, key, v) = (rnd() % 200, rnd() % keys, rnd());
+                        let (op, key, v) = (rng.below(200), rng.below(keys), rng.below(u64::MAX));
                         match op {
                             0 => registry.clear(),
                             1 => drop(registry.drain().take(20).count()),

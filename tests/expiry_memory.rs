@@ -1,6 +1,8 @@
 //! What timers take: bytes are counted, so these tests run one after another.
 
-use epoch_registry::{Builder, Domain, ManualClock, Registry};
+mod common;
+
+use common::clocked;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -32,15 +34,6 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    let clock = ManualClock::new();
-    (Registry::builder().domain(Domain::new()).clock(clock.clone()), clock)
-}
 
 #[test]
 fn timers_do_not_pile_up_by_set_max_age() {

@@ -1,4 +1,4 @@
-//! The limit, the executor and the figures under everything at once: found by review.
+//! The limit, the executor and the figures under everything at once.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -58,7 +58,7 @@ fn the_bound_is_never_exceeded_under_a_guard() {
     }
 }
 
-/// `spawn` and the stall handler "run outside every lock"; here a shard is locked.
+/// `spawn` and the stall handler "run outside every lock"; here they are due where a shard is locked.
 #[test]
 fn spawn_runs_outside_every_lock() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();

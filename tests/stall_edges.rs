@@ -1,4 +1,4 @@
-//! Who is reported, when, and who is not; how long a write waits: found by review.
+//! Who is reported, when, and who is not; how long a write waits.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -67,9 +67,9 @@ impl Holder {
     }
 }
 
-/// nobody looked for a minute; the first who does finds a reader that has come just now, and reports it.
-#[test]
-fn a_reader_that_has_just_come_is_not_reported() {
+/// What is reported where nobody looks for an idle minute, then a reader comes, and somebody looks after each of these steps
+/// of the clock.
+fn reports_after_an_idle_minute(steps: &[Duration]) -> Vec<StallReport> {
     let (domain, clock, reports) = watched();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
     (0..9).for_each(|key| drop(registry.insert(key, key)));
@@ -81,13 +81,29 @@ fn a_reader_that_has_just_come_is_not_reported() {
     brief.close();
     clock.advance(Duration::from_secs(60)); // idle: no reader, no writer
     let innocent = innocent.open();
-    domain.reclaim(100);
+    for step in steps {
+        clock.advance(*step);
+        domain.reclaim(100);
+    }
     let found = reports.lock().unwrap().clone();
     innocent.close();
+    found
+}
+
+#[test]
+fn a_reader_that_has_just_come_is_not_reported() {
+    let found = reports_after_an_idle_minute(&[Duration::ZERO]);
     assert!(found.is_empty(), "a reader that came 0 s ago is reported: {}", found[0]);
 }
 
-/// the usual way to there: a reader stays, is reported, and leaves; the next grace period began as long ago.
+/// A twentieth of the threshold is not enough.
+#[test]
+fn a_reader_that_came_a_second_ago_is_not_reported() {
+    let found = reports_after_an_idle_minute(&[Duration::ZERO, Duration::from_secs(1)]);
+    assert!(found.is_empty(), "a reader that came 1 s ago is reported, where 20 s are allowed: {}", found[0]);
+}
+
+/// A reader stays, is reported, and leaves. The next grace period began as long ago; who reads now did not.
 #[test]
 fn after_a_stall_the_next_grace_period_names_nobody_who_has_just_come() {
     let (domain, clock, reports) = watched();
@@ -113,29 +129,7 @@ fn after_a_stall_the_next_grace_period_names_nobody_who_has_just_come() {
     assert!(reports.len() == 1, "{}", reports[1]);
 }
 
-/// as C1, at HEAD: a twentieth of the threshold is enough.
-#[test]
-fn a_reader_that_came_a_second_ago_is_not_reported() {
-    let (domain, clock, reports) = watched();
-    let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
-    (0..9).for_each(|key| drop(registry.insert(key, key)));
-    let (brief, innocent) = (hold(&domain, "brief"), ready(&domain, "innocent"));
-    registry.remove(&1);
-    domain.reclaim(0);
-    registry.remove(&2);
-    domain.reclaim(0);
-    brief.close();
-    clock.advance(Duration::from_secs(60)); // idle: no reader, no writer
-    let innocent = innocent.open();
-    domain.reclaim(100);
-    clock.advance(Duration::from_secs(1));
-    domain.reclaim(100);
-    let found = reports.lock().unwrap().clone();
-    innocent.close();
-    assert!(found.is_empty(), "a reader that came 1 s ago is reported, where 20 s are allowed: {}", found[0]);
-}
-
-/// a loop around `poll_timeout` reports the same grace period at every turn.
+/// A grace period is reported when it is due, and not at every turn of a loop around `poll_timeout`.
 #[test]
 fn a_loop_of_poll_timeout_does_not_flood() {
     let (domain, clock, reports) = watched();
@@ -152,7 +146,7 @@ fn a_loop_of_poll_timeout_does_not_flood() {
     assert!(reports.len() == 1, "{} reports of one grace period, repeats {repeats:?}", reports.len());
 }
 
-/// a session that reads on, nested guards and repins are not named.
+/// A session that reads on, nested guards and repins are not named.
 #[test]
 fn those_who_move_on_are_not_named() {
     let (domain, clock, reports) = watched();
@@ -196,7 +190,7 @@ fn those_who_move_on_are_not_named() {
     assert_eq!(names, [Some("culprit".to_string())]);
 }
 
-/// a handler that calls everything back.
+/// A handler that calls everything back.
 #[test]
 fn the_handler_may_call_back() {
     let done = Arc::new(AtomicU64::new(0));
@@ -242,7 +236,7 @@ fn the_handler_may_call_back() {
     assert_eq!(domain.stats().callback_panics, 1);
 }
 
-/// `clear` waits once for each entry.
+/// `clear` waits once, and not for each entry.
 #[test]
 fn a_sweep_waits_no_longer_than_told() {
     let domain = Domain::builder().backlog_objects(4).when_full(WhenFull::Wait(Duration::from_millis(50))).build();
@@ -256,7 +250,7 @@ fn a_sweep_waits_no_longer_than_told() {
     assert!(took < Duration::from_secs(1), "a `clear` of 100 entries waited {took:?}, told to wait 50 ms at the most");
 }
 
-/// a callback that is larger than the limit can never be admitted: it waits in vain, with an empty backlog.
+/// A callback that is larger than the limit counts for half of it, so that it can go at all.
 #[test]
 fn a_large_callback_can_go_at_all() {
     let domain = Domain::builder().backlog_bytes(1000).when_full(WhenFull::Wait(Duration::from_secs(2))).build();
@@ -269,7 +263,7 @@ fn a_large_callback_can_go_at_all() {
     );
 }
 
-/// a place that another thread of the same shard takes away; how long a removal waits under contention.
+/// A place may be taken away by another thread of the same shard: how long a removal waits under contention.
 #[test]
 fn the_deadline_is_honoured_under_contention() {
     let patience = Duration::from_millis(20);
@@ -296,5 +290,7 @@ fn the_deadline_is_honoured_under_contention() {
         thread::sleep(Duration::from_secs(3));
         stop.store(true, SeqCst);
     });
-    println!("worst: {:?}", worst.lock().unwrap());
+    // Eight threads share the cores: none may have to wait for all of the others' patience, time after time.
+    let worst = *worst.lock().unwrap();
+    assert!(worst < 50 * patience, "a removal took {worst:?}");
 }

@@ -1,4 +1,4 @@
-//! Guards and sessions in thread-locals, after their thread's records: found by review.
+//! Guards and sessions in thread-locals, after their thread's records.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::thread;
 
-/// a thread that ends with a guard in a thread-local, which is dropped as it should, leaves its record behind.
+/// A thread that ends with a guard in a thread-local, which is dropped as it should, leaves no record behind.
 #[test]
 fn threads_that_ended_with_a_guard_in_a_thread_local_are_forgotten() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();
@@ -28,7 +28,7 @@ fn threads_that_ended_with_a_guard_in_a_thread_local_are_forgotten() {
     assert!(readers <= 1, "{readers} readers are registered, of threads that have ended");
 }
 
-/// a wait in a destructor of a thread-local, after a session in another was dropped.
+/// In a destructor of a thread-local, after the session in it was dropped.
 #[test]
 fn nothing_is_open_any_more() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();

@@ -5,12 +5,12 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use epoch_registry::{Builder, Domain, Registry};
+use epoch_registry::{Builder, Domain, ManualClock, Registry};
 
 /// `n`, times the environment's `STRESS` (1 if not set; fractions are fine).
 pub fn times(n: usize) -> usize {
@@ -39,6 +39,32 @@ where
     V: Send + Sync + 'static,
 {
     Registry::builder().shards(4).domain(Domain::new())
+}
+
+/// The builder of [`isolated`], by a clock that is moved by hand.
+pub fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let clock = ManualClock::new();
+    (isolated_builder().clock(clock.clone()), clock)
+}
+
+/// Runs `f` while another thread is in a critical section of `domain`.
+pub fn with_reader(domain: &Domain, f: impl FnOnce()) {
+    let (entered, has_entered) = mpsc::channel::<()>();
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _guard = domain.pin();
+            entered.send(()).unwrap();
+            let _ = is_done.recv();
+        });
+        has_entered.recv().unwrap();
+        f();
+        drop(done);
+    });
 }
 
 /// Counts values created and dropped.
@@ -189,11 +215,11 @@ impl Drop for AtEnd<'_> {
 
 /// Runs `f`, and aborts the process if it takes longer than a minute (times `STRESS`): a deadlock is a failure.
 pub fn within_a_minute<R>(f: impl FnOnce() -> R) -> R {
-    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (done, wait) = mpsc::channel::<()>();
     let test = thread::current().name().unwrap_or("?").to_string();
     let limit = Duration::from_secs(times(60).max(60) as u64);
     thread::spawn(move || {
-        if wait.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if wait.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!("{test}: stuck for {limit:?}");
             std::process::abort();
         }
@@ -232,7 +258,7 @@ impl Rng {
         Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Below `end`.
+    /// Below `end`, and below 2^31.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use epoch_registry::{Domain, Registry};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -156,4 +156,47 @@ fn the_domain_says_whether_this_thread_is_in_a_critical_section() {
     assert!(!session.offline(inside));
     drop(session);
     assert!(!inside());
+}
+
+/// What is retired while the retire queues are emptied waits for a grace period that begins after that. The queue that is
+/// emptied first is long: meanwhile a section opens, and removes what it reads.
+#[test]
+fn an_entry_removed_while_the_queues_are_emptied_waits_for_the_section_that_found_it() {
+    const LONG: u64 = 50_000;
+    let domain = Domain::builder().manual().build();
+    let short: Registry<u64, OnDrop> = Registry::builder().shards(1).domain(domain.clone()).build();
+    let long: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
+    for round in 0..times(10) as u64 {
+        let (dropped, begun) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+        let drops = Arc::clone(&dropped);
+        drop(short.insert(0, OnDrop::new(|| ())));
+        drop(short.insert(1, OnDrop::new(move || drops.store(true, SeqCst))));
+        (0..LONG).for_each(|key| drop(long.insert(key, key)));
+        // The queue in which there was something last is emptied first.
+        short.remove(&0);
+        (0..LONG).for_each(|key| drop(long.remove(&key)));
+        thread::scope(|scope| {
+            let collecting = scope.spawn(|| {
+                // The collector advances its epoch by itself at a thread's first pin.
+                drop(domain.pin());
+                begun.store(true, SeqCst);
+                domain.reclaim(usize::MAX)
+            });
+            while !begun.load(SeqCst) {
+                std::hint::spin_loop();
+            }
+            // Some rounds are too early or too late.
+            let open = Instant::now() + Duration::from_micros(round % 10 * 30);
+            while Instant::now() < open {
+                std::hint::spin_loop();
+            }
+            let guard = short.pin();
+            let _entry = guard.get(&1).expect("nobody else removes it");
+            short.remove(&1);
+            collecting.join().unwrap();
+            assert!(!dropped.load(SeqCst), "round {round}: destroyed within the section that found it");
+        });
+        domain.barrier();
+        assert!(dropped.load(SeqCst));
+    }
 }

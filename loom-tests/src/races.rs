@@ -151,6 +151,13 @@ pub fn models() -> Vec<Model> {
             24652..=73956,
             batch_reap,
         ),
+        model(
+            "remove_own_borrow",
+            "a reader that removes what it borrows may read on, whoever collects meanwhile",
+            None,
+            5481..=16_444,
+            remove_own_borrow,
+        ),
         model("remove_remove", "of two removals of one key one succeeds", None, 7..=23, remove_remove),
         model(
             "insert_insert",

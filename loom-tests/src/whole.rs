@@ -36,6 +36,7 @@ pub fn models() -> Vec<Model> {
         shared("replace_expire", Some(3), 30_884..=92_653),
         shared("expire_expire", Some(3), 26_926..=80_778),
         shared("rearm_expire", Some(3), 34_040..=102_121),
+        shared("remove_own_borrow", Some(3), 37_133..=111_400),
         shared("remove_remove", Some(3), 8606..=25_818),
         shared("insert_insert", Some(3), 3877..=11_632),
         shared("clone_last_put", Some(3), 3161..=9483),
@@ -69,11 +70,11 @@ pub fn models() -> Vec<Model> {
             poll_elsewhere,
         ),
         model(
-            "remove_own_borrow",
-            "a reader that removes what it borrows may read on",
-            Some(3),
-            37_133..=111_400,
-            remove_own_borrow,
+            "reclaim_remove_own_borrow",
+            "a reader that removes what it borrows in the midst of a collection may read on",
+            Some(2),
+            6692..=20_076,
+            reclaim_remove_own_borrow,
         ),
         model(
             "remove_reclaim_get",
@@ -188,17 +189,19 @@ fn poll_elsewhere() {
     polling.join().unwrap();
 }
 
-fn remove_own_borrow() {
+/// `remove_own_borrow`, with the parts exchanged. In this layer the part runs first, so that two preemptions lead into the
+/// midst of the collection and out again, and not three.
+fn reclaim_remove_own_borrow() {
     let world = World::new(1..2);
-    let reader = Arc::clone(&world);
-    let reading = part(&world.domain, move || {
-        let guard = reader.registry().pin();
+    let other = Arc::clone(&world);
+    let collecting = part(&world.domain, move || other.domain.reclaim(1));
+    {
+        let guard = world.registry().pin();
         let entry = guard.get(&1).expect("nobody else removes it");
-        drop(reader.registry().remove(&1));
+        drop(world.registry().remove(&1));
         assert_eq!(entry.read(), 1);
-    });
-    world.domain.reclaim(1);
-    reading.join().unwrap();
+    }
+    collecting.join().unwrap();
     world.account(1);
 }
 

@@ -195,6 +195,20 @@ pub fn clear_get() {
     world.account(2);
 }
 
+pub fn remove_own_borrow() {
+    let world = World::new(1..2);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || {
+        let guard = reader.registry().pin();
+        let entry = guard.get(&1).expect("nobody else removes it");
+        drop(reader.registry().remove(&1));
+        assert_eq!(entry.read(), 1);
+    });
+    world.domain.reclaim(1);
+    reading.join().unwrap();
+    world.account(1);
+}
+
 pub fn session_remove() {
     let world = World::new(1..2);
     let reader = Arc::clone(&world);

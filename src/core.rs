@@ -30,9 +30,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[repr(C)]
 pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) registrant: Registrant,
+    /// Every read looks at it. Apart from the registrant, which is written whenever nodes are freed.
+    pub(crate) eras: CachePadded<Eras>,
     /// How far to shift 32 bits of hash so that the number of the shard is left.
     shift: u32,
-    pub(crate) eras: Eras,
     /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
     /// every write dirties a line.
     roots: Box<[Root<K, V>]>,
@@ -374,7 +375,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             shift: 32 - shards.trailing_zeros(),
             roots: Box::default(),
             shards: Box::default(),
-            eras: Eras::new(),
+            eras: CachePadded::new(Eras::new()),
             unmarked: bounds.are_set().into(),
             settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),

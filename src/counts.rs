@@ -6,18 +6,19 @@ use crate::sync::atomic::Ordering;
 use crate::timers::{Due, NEVER};
 use std::sync::atomic::AtomicBool;
 
-/// Statistics, written under the lock and read without it.
+/// Statistics, written under the lock and read without it. Those first that most writes change.
+#[repr(C)]
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) inserted: Count,
+    /// Nodes in the shard.
+    pub(crate) live: Count,
     pub(crate) removed: Count,
     pub(crate) replaced: Count,
     pub(crate) reaped: Count,
     pub(crate) expired: Count,
     pub(crate) evicted: Count,
     pub(crate) resizes: Count,
-    /// Nodes in the shard.
-    pub(crate) live: Count,
     /// Nodes that the shard takes before it grows.
     pub(crate) capacity: Count,
     /// Bytes that its tables take.

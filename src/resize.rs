@@ -11,28 +11,29 @@ use crate::table::{Root, Table};
 use crate::timers::Timers;
 use std::ptr::NonNull;
 
-/// What the lock guards.
+/// What the lock guards. In the order of how often it is used: a write brings few lines over from the core that wrote last.
+#[repr(C)]
 pub(crate) struct State<K, V> {
     /// The table at the root.
     pub(crate) table: Table<K, V>,
     pub(crate) resize: Option<Resize<K, V>>,
     /// Nodes in the shard.
     pub(crate) live: usize,
-    /// The size below which the table does not shrink, in buckets.
-    pub(crate) floor: usize,
     /// The bytes that they count for.
     pub(crate) weight: u64,
     pub(crate) bounds: Bounds,
-    pub(crate) hand: Hand<K, V>,
-    pub(crate) timers: Timers,
-    /// The settings by which entries expire.
-    pub(crate) generation: u32,
-    /// Room in the domain's backlog for what leaves the shard.
-    pub(crate) allowance: Allowance,
     /// Nodes that were unlinked under the lock, to be retired after it (S3). Empty while nobody has the lock.
     pub(crate) unlinked: List,
+    /// Room in the domain's backlog for what leaves the shard.
+    pub(crate) allowance: Allowance,
     /// A table that the root has left, to be retired without the lock.
     pub(crate) outgoing: Option<Table<K, V>>,
+    /// The size below which the table does not shrink, in buckets.
+    pub(crate) floor: usize,
+    /// The settings by which entries expire.
+    pub(crate) generation: u32,
+    pub(crate) hand: Box<Hand<K, V>>,
+    pub(crate) timers: Box<Timers>,
 }
 
 /// A move of all nodes to another table, under way.

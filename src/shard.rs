@@ -15,7 +15,7 @@
 use crate::check;
 use crate::counts::Counts;
 use crate::domain::{Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, shard_locked};
-use crate::evict::{Bounds, Evicted, Hand};
+use crate::evict::{Bounds, Evicted};
 use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::locked::{Locked, NoRoom};
@@ -23,7 +23,6 @@ use crate::node::{Draft, Node};
 use crate::resize::{Site, State, retire_table};
 use crate::sync::Mutex;
 use crate::table::{Position, Root, Table};
-use crate::timers::Timers;
 use std::ptr::NonNull;
 
 /// The writers' side of a shard. The first field is what nodes know as their owner.
@@ -84,8 +83,8 @@ where
             floor,
             weight: 0,
             bounds,
-            hand: Hand::default(),
-            timers: Timers::default(),
+            hand: Box::default(),
+            timers: Box::default(),
             generation: 0,
             allowance,
             unlinked: List::new(),
@@ -438,7 +437,7 @@ where
             unsafe { table.free() };
         }
         self.domain().inner().budget.give_back_allowance(std::mem::take(&mut state.allowance));
-        (state.timers, state.hand) = (Timers::default(), Hand::default());
+        (state.timers, state.hand) = (Box::default(), Box::default());
         list
     }
 }

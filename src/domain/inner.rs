@@ -28,13 +28,13 @@ pub(crate) struct Inner {
     /// Retire queues that hold nodes.
     pub(super) dirty: CachePadded<Dirty>,
     pub(super) calls: Mutex<Vec<Callback>>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: CachePadded<Mutex<State>>,
     /// Signalled when a batch has been destroyed and somebody sleeps on it.
     pub(super) finished: Condvar,
     /// A hint that `state` or `calls` hold something.
-    pub(super) unfinished: AtomicBool,
+    pub(super) unfinished: CachePadded<AtomicBool>,
     /// The coarse tick in which a writer last drove reclamation.
-    driven: AtomicU64,
+    driven: CachePadded<AtomicU64>,
     pub(crate) budget: Budget,
     pub(super) readers: Readers,
     /// Callbacks that panicked, and reports of stalls that did.
@@ -75,10 +75,10 @@ impl Inner {
             quiesce: CachePadded::new(AtomicUsize::new(0)),
             dirty: CachePadded::new(Dirty::new()),
             calls: Mutex::new(Vec::new()),
-            state: Mutex::new(State::new(Watchdog::new(stall_after))),
+            state: CachePadded::new(Mutex::new(State::new(Watchdog::new(stall_after)))),
             finished: Condvar::new(),
-            unfinished: AtomicBool::new(false),
-            driven: AtomicU64::new(0),
+            unfinished: CachePadded::new(AtomicBool::new(false)),
+            driven: CachePadded::new(AtomicU64::new(0)),
             budget,
             readers: Readers::default(),
             panics: AtomicU64::new(0),

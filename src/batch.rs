@@ -1,16 +1,21 @@
 //! Reads of many keys at once, whose cache misses overlap.
 //!
-//! A lookup is a chain of two misses in a large registry: the bucket, then the node. Sixteen lookups side by side ask
-//! for all buckets first, then for all nodes, and only then look.
+//! A lookup is a chain of two misses in a large registry: the bucket, then the node. Lookups side by side ask for all
+//! buckets first, then for all nodes, and only then look.
+
+#![allow(unsafe_code)]
 
 use crate::handle::Handle;
 use crate::table::Table;
 use crate::view::{Entry, View, hash_of};
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+use std::mem::MaybeUninit;
+use std::ptr;
 
-/// Keys whose misses overlap: about as many as a core keeps under way.
-const WIDTH: usize = 16;
+/// Keys whose misses overlap: at a million entries, 8 took 1.6 times as long for each as 16, and these 1.1 times as long
+/// as 32; more gained nothing.
+const WIDTH: usize = 32;
 
 impl<K, V, S> View<'_, K, V, S>
 where
@@ -100,18 +105,21 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut tables: [Option<(u64, Table<K, V>)>; WIDTH] = [None; WIDTH];
-        for (&key, table) in keys.iter().zip(&mut tables) {
+        let mut tables = [const { MaybeUninit::<(u64, Table<K, V>)>::uninit() }; WIDTH];
+        let tables = &mut tables[..keys.len()];
+        for (&key, table) in keys.iter().zip(&mut *tables) {
             let hash = hash_of(self.hasher, key);
             let root = self.roots.table(hash);
             root.prefetch(hash);
-            *table = Some((hash, root));
+            table.write((hash, root));
         }
-        for (hash, table) in tables.iter().flatten() {
+        // SAFETY: as many as there are keys, and each was written.
+        let tables = unsafe { &*(ptr::from_ref(tables) as *const [(u64, Table<K, V>)]) };
+        for (hash, table) in tables {
             table.prefetch_node(*hash);
         }
-        for ((&key, found), table) in keys.iter().zip(found).zip(&tables) {
-            *found = table.and_then(|(hash, table)| self.find_in(table, hash, key));
+        for ((&key, found), (hash, table)) in keys.iter().zip(found).zip(tables) {
+            *found = self.find_in(*table, *hash, key);
         }
     }
 }

@@ -263,6 +263,10 @@ impl<'g, K, V> Entry<'g, K, V> {
         unsafe { Handle::from_reference(self.node) }
     }
 
+    pub(crate) fn node_pointer(self) -> NonNull<Node<K, V>> {
+        self.node
+    }
+
     pub(crate) fn header(&self) -> &'g Header {
         &self.node().header
     }

@@ -1,6 +1,6 @@
 //! The read paths, each as one function of its own, for `.ci/read-path` to disassemble.
 
-use epoch_registry::{Guard, Reader, Registry};
+use epoch_registry::{Guard, LocalHandle, LocalHandles, Reader, Registry};
 use std::hash::{BuildHasher, Hasher};
 
 /// One multiplication, so that the hasher does not hide the registry.
@@ -49,6 +49,17 @@ fn session_lookup(reader: &mut Reader<'_, u64, u64, Multiply>, key: &u64) -> u64
     reader.lookup(key).map_or(0, |entry| *entry)
 }
 
+/// A handle that the thread counts for itself, of an entry that it has asked for before.
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn local_handle(
+    reader: &mut Reader<'_, u64, u64, Multiply>,
+    handles: &mut LocalHandles<u64, u64>,
+    key: &u64,
+) -> Option<LocalHandle<u64, u64>> {
+    reader.get(key).map(|entry| handles.of(entry))
+}
+
 fn main() {
     let registry = Registry::<u64, u64>::builder().hasher(Multiply(0)).build();
     for key in 1..=1000 {
@@ -59,5 +70,9 @@ fn main() {
     let guard = registry.pin();
     let again: u64 = (1..=1000).map(|key| guard_get(&guard, &key)).sum();
     assert_eq!(sum, 2 * again);
+    let mut handles = LocalHandles::new(16);
+    let local: u64 =
+        (1..=1000).filter_map(|key| local_handle(&mut reader, &mut handles, &key)).map(|value| *value).sum();
+    assert_eq!(local, again);
     println!("{again}");
 }

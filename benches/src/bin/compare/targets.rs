@@ -2,6 +2,7 @@
 
 use crate::cases::{Case, Idiom, Kind, Measured, Series};
 use crate::keys::{Pattern, Value};
+use crate::peers::ours::LOCAL;
 use crate::plan::Plan;
 use crate::work::{conntrack, growth, memory, mixes, reads, seed, tails, writes};
 use benches::{Sorted, Table};
@@ -157,6 +158,13 @@ fn reads(rows: &mut Rows<'_>, cores: usize) {
             let case = case(owned, pattern, 1_000, cores);
             rows.add(&work, case, peer_each, "best peer, pin each", session, AtLeast(1.5));
         }
+    }
+    let local: Choice = |series| series.name == LOCAL;
+    for (case, what) in [
+        (case(true, Pattern::Uniform, 1_000, cores), "owned, local handles, 1,000, uniform, all cores"),
+        (reads::case::<u64>("hot", true, Pattern::Hot, 1_000, cores), "owned, local handles, one hot key, all cores"),
+    ] {
+        rows.add(what, case, peer_each, "best peer, pin each", local, Shown);
     }
     rows.add("borrowed, session, 1,000", small(false), foreign, "liburcu cds_lfht", session, AtLeast(3.0));
     rows.add("seed workload, session", seed::case(), peer, "spinlock, mutex, rwlock", session, Shown);

@@ -158,6 +158,9 @@ impl<K: Key, V: Value> Maps<K, V> {
             read_lane(&self.ours, Each, owned),
             read_lane(&self.ours, Held, owned),
         ];
+        if owned {
+            lanes.push(self.ours.local_lane());
+        }
         lanes.extend(self.ours.batch_lanes(owned));
         lanes.extend([
             read_lane(&self.papaya, Each, owned),

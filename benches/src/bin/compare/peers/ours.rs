@@ -2,9 +2,13 @@
 
 use super::{Map, Reads, hasher};
 use crate::cases::{Idiom, Kind};
-use crate::harness::{Lane, Sample, timed};
+use crate::harness::{Lane, Sample, reads, timed};
 use crate::keys::{Key, Sets};
-use epoch_registry::{Domain, Entry, Handle, Registry};
+use epoch_registry::{Domain, Entry, Handle, LocalHandles, Registry};
+
+pub const LOCAL: &str = "ours, local handles";
+/// Entries that a thread has local handles on, at the most.
+const PLACES: usize = 4096;
 
 /// A registry in a domain of its own.
 pub struct Ours<K: Key>(pub Registry<K, u64>);
@@ -39,6 +43,14 @@ impl<K: Key> Ours<K> {
             ]
         };
         turns.into_iter().enumerate().map(lane).collect()
+    }
+
+    /// Owned reads by a session, of handles that the thread counts for itself.
+    pub fn local_lane(&self) -> Lane<'_, Sets<K>> {
+        Lane::new(LOCAL, Idiom::Session, Kind::Ours, move |sets: &Sets<K>| {
+            let (mut reader, mut handles) = (self.0.reader(), LocalHandles::new(PLACES));
+            reads(&sets[Idiom::Session as usize], |key| reader.get(key).map(|entry| *handles.of(entry)))
+        })
     }
 
     fn batches(&self, keys: &[K], width: usize) -> Sample {

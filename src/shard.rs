@@ -156,18 +156,20 @@ where
             }
             let weight = draft.header().weight.bytes();
             if locked.has_room(weight, None) {
-                let node = self.publish(locked, root, table, hash, draft);
+                let node = self.publish(&mut locked, root, table, hash, draft);
                 // SAFETY: a draft is made with a reference for this handle.
-                return Ok(unsafe { Handle::from_reference(node) });
+                let handle = unsafe { Handle::from_reference(node) };
+                locked.finish();
+                return Ok(handle);
             }
             locked = granted(self.make_room(locked, root, weight, None, &mut refusal, evicted));
         }
     }
 
-    /// Publishes a draft in the newest table. The node is there for as long as the draft's reference, if it has one.
+    /// Publishes a draft in the newest table.
     fn publish(
         &self,
-        mut locked: Locked<'_, K, V>,
+        locked: &mut Locked<'_, K, V>,
         root: &Root<K, V>,
         table: Table<K, V>,
         hash: u64,
@@ -177,7 +179,6 @@ where
         let node = draft.published();
         locked.publish(table, hash, node, self.site(root));
         locked.arm(node, timer, &self.counts);
-        locked.finish();
         node
     }
 
@@ -208,7 +209,8 @@ where
                 continue;
             }
             let Some((position, old)) = found else {
-                self.publish(locked, root, table, hash, draft);
+                self.publish(&mut locked, root, table, hash, draft);
+                locked.finish();
                 return Ok(None);
             };
             // SAFETY: S1.
@@ -261,9 +263,10 @@ where
             let new = self.swap(&mut locked, table, position, draft);
             // SAFETY: unlinked by the swap, S1; there is room for it.
             unsafe { locked.discard(node) };
-            locked.finish();
             // SAFETY: a draft is made with a reference for this handle.
-            return Ok(unsafe { Handle::from_reference(new) });
+            let new = unsafe { Handle::from_reference(new) };
+            locked.finish();
+            return Ok(new);
         }
     }
 

@@ -90,9 +90,10 @@ impl Control {
     #[inline]
     pub(crate) fn matching(self, tag: Tag) -> Slots {
         let differing = self.0 ^ (LOW_BITS * tag.0);
-        // A byte is zero if subtracting one borrows from its top bit. A byte of one above a zero byte is mistaken for
-        // a zero too (the borrow goes through it), never an empty slot: there the top bits differ.
-        Slots(differing.wrapping_sub(LOW_BITS) & !differing & HIGH_BITS)
+        // A byte whose top bit is not set is zero if subtracting one borrows from that bit; it is not set where the slot's is
+        // (as the tag's is), which leaves empty slots out. A byte of one above a zero byte is mistaken for a zero too: the
+        // borrow goes through it.
+        Slots(differing.wrapping_sub(LOW_BITS) & self.0 & HIGH_BITS)
     }
 
     /// The slots that hold a node.

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::Session;
+use crate::domain::{Inner, Session};
 use crate::handle::Handle;
 use crate::registry::Registry;
 use crate::view::{Entry, View};
@@ -36,7 +36,11 @@ use std::hash::{BuildHasher, Hash};
 /// ```
 pub struct Reader<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     view: View<'r, K, V, S>,
-    session: Session,
+    /// Boxed, so that nothing but the session is at an address which its cold path knows: in a loop of reads the compiler keeps
+    /// the rest in registers.
+    session: Box<Session>,
+    /// The domain's, at hand.
+    domain: &'r Inner,
 }
 
 impl<'r, K, V, S> Reader<'r, K, V, S>
@@ -46,11 +50,11 @@ where
     S: BuildHasher,
 {
     pub(crate) fn new(registry: &'r Registry<K, V, S>) -> Self {
-        let session = registry.domain().session();
+        let session = Box::new(registry.domain().session());
         // SAFETY: the view is lent out by `view` alone, for the time between two quiescent states of the session, which
         // is online then and of the registry's domain.
         let view = unsafe { View::new(&registry.core, &registry.hasher) };
-        Reader { view, session }
+        Reader { view, session, domain: registry.domain().inner() }
     }
 
     /// Announces a quiescent state, and returns the registry as seen until the next.
@@ -60,7 +64,7 @@ where
     /// Wait-free, without a fence or locked instruction unless a grace period is wanted.
     #[inline]
     pub fn view(&mut self) -> &View<'r, K, V, S> {
-        self.session.quiescent();
+        self.quiescent();
         &self.view
     }
 
@@ -97,7 +101,7 @@ where
     /// Announces a quiescent state if one has been asked for. For a loop that finds nothing to read for a while.
     #[inline]
     pub fn quiescent(&mut self) {
-        self.session.quiescent();
+        self.session.answer(self.domain.asked());
     }
 
     /// Calls `f` with the session offline, so that it holds no grace period up. For work that blocks.

@@ -88,6 +88,14 @@ impl Inner {
         })
     }
 
+    /// The number of the last request that sessions announce a quiescent state.
+    #[inline]
+    pub(crate) fn asked(&self) -> usize {
+        // ORDERING: Relaxed. An old value delays the announcement and nothing else: until it pins anew, a session stays pinned
+        // where it was.
+        self.quiesce.load(Ordering::Relaxed)
+    }
+
     /// What every write does for reclamation, outside its lock: at the latest after so many removals (`due`), or in a
     /// new coarse tick of the clock, a round of it.
     #[inline]

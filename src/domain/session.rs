@@ -3,7 +3,6 @@
 use super::readers::Watch;
 use super::thread::{LateMark, Pin, Record};
 use super::{Domain, DomainGuard};
-use crate::sync::atomic::Ordering;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use std::fmt;
 use std::rc::Rc;
@@ -77,11 +76,15 @@ impl Session {
     /// Wait-free.
     #[inline]
     pub fn quiescent(&mut self) {
+        let asked = self.domain.inner().asked();
+        self.answer(asked);
+    }
+
+    /// Announces a quiescent state if the domain's request of that number is not answered yet.
+    #[inline]
+    pub(crate) fn answer(&mut self, asked: usize) {
         #[cfg(debug_assertions)]
         assert_eq!(self.thread, std::thread::current().id(), "a session is used by another thread than its own");
-        // ORDERING: Relaxed. An old value delays the announcement and nothing else: until `pin_anew` the session stays
-        // pinned where it was.
-        let asked = self.domain.inner().quiesce.load(Ordering::Relaxed);
         if asked != self.seen {
             self.pin_anew(asked);
         }
@@ -114,8 +117,7 @@ impl Session {
     }
 
     fn online(&mut self) {
-        // ORDERING: Relaxed, as in `quiescent`.
-        self.seen = self.domain.inner().quiesce.load(Ordering::Relaxed);
+        self.seen = self.domain.inner().asked();
         self.guard = Some(self.local.pin());
         self.watch.turn();
         match &self.record {

@@ -15,6 +15,9 @@ use std::ptr::NonNull;
 ///
 /// One word wide, and so is `Option<Handle>`. Dereferences to the value.
 ///
+/// To take a handle, to clone it and to drop it, is to write the entry's count. Where many threads do that with the same entry,
+/// see [`LocalHandles`](crate::LocalHandles).
+///
 /// When an entry has left the registry and its last handle is dropped, it is handed over for destruction, not destroyed
 /// there and then: the thread that drops a handle does not run the value's `Drop`. (If the registry is gone as well, and
 /// its domain has no other work to hang that on, it does.)

@@ -97,7 +97,7 @@ impl<K, V> LocalHandles<K, V> {
     ///
     /// # Panics
     ///
-    /// If there is no memory for so many.
+    /// If so many do not fit the address space.
     pub fn new(places: usize) -> Self {
         let places = places.max(1).checked_next_power_of_two().expect("capacity overflow");
         LocalHandles { places: (0..places).map(|_| None).collect() }

@@ -1,8 +1,7 @@
 //! Reads of a registry of 1,000 and of 1,000,000 entries, in every way there is.
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use epoch_registry::{Domain, Registry};
-use std::hint::black_box;
 
 const READS: usize = 4096;
 
@@ -59,31 +58,10 @@ fn reads(criterion: &mut Criterion) {
     }
 }
 
-fn writes(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("writes");
-    group.throughput(Throughput::Elements(READS as u64));
-    let registry = Registry::builder().domain(Domain::new()).capacity(READS).build();
-    group.bench_function("insert, then remove", |bencher| {
-        bencher.iter_batched(
-            || keys(u64::MAX),
-            |keys| {
-                for key in &keys {
-                    let _ = black_box(registry.insert(*key, *key));
-                }
-                for key in &keys {
-                    black_box(registry.remove(key));
-                }
-            },
-            BatchSize::LargeInput,
-        );
-    });
-    group.finish();
-}
-
 #[allow(missing_docs)]
 mod group {
-    use super::{reads, writes};
-    criterion::criterion_group!(benches, reads, writes);
+    use super::reads;
+    criterion::criterion_group!(benches, reads);
 }
 
 criterion_main!(group::benches);

@@ -1,4 +1,4 @@
-//! Tells the programs what compiles them, and compiles the shims over liburcu, if the feature asks for it.
+//! Tells the programs what compiles them, and compiles the shims over C libraries, if features ask for them.
 
 use std::process::Command;
 
@@ -7,11 +7,14 @@ fn main() {
     let version = Command::new(rustc).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     println!("cargo:rustc-env=RUSTC_VERSION={}", String::from_utf8_lossy(&version).trim());
     println!("cargo:rerun-if-changed=liburcu/build.rs");
-    shims();
+    #[cfg(feature = "liburcu")]
+    liburcu();
+    #[cfg(feature = "dpdk")]
+    dpdk();
 }
 
 #[cfg(feature = "liburcu")]
-fn shims() {
+fn liburcu() {
     println!("cargo:rerun-if-changed=liburcu");
     let mut shim = cc::Build::new();
     // As a C program would have it: the reader's state at a fixed distance from the thread pointer, and no call to find
@@ -27,5 +30,21 @@ fn shims() {
     }
 }
 
-#[cfg(not(feature = "liburcu"))]
-fn shims() {}
+#[cfg(feature = "dpdk")]
+fn dpdk() {
+    println!("cargo:rerun-if-changed=dpdk");
+    // Its own libraries are very many; these are those that the shim uses.
+    let library = pkg_config::Config::new().cargo_metadata(false).probe("libdpdk");
+    let library =
+        library.unwrap_or_else(|error| panic!("the feature `dpdk` needs DPDK (Debian: libdpdk-dev): {error}"));
+    let mut shim = cc::Build::new();
+    shim.file("dpdk/hash.c").includes(library.include_paths).flag("-include").flag("rte_config.h");
+    // As DPDK has its users compile, on x86-64 at the least.
+    shim.opt_level(3).flag_if_supported("-march=corei7").warnings(false);
+    if let Err(error) = shim.try_compile("dpdk_shim") {
+        panic!("the feature `dpdk` needs a C compiler and DPDK's headers (Debian: libdpdk-dev): {error}");
+    }
+    for library in ["rte_hash", "rte_rcu", "rte_eal"] {
+        println!("cargo:rustc-link-lib=dylib={library}");
+    }
+}

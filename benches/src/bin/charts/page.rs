@@ -40,8 +40,11 @@ fn run(results: &Results) -> String {
         .map(|(name, version)| format!("{} {}", plain(name), version.as_deref().unwrap_or("(unknown)")))
         .collect();
     let command = repeated(&results.command);
-    let foreign = results.cases.iter().flat_map(|case| &case.series).any(|series| series.kind == Kind::Foreign);
-    let features = if foreign { " --features liburcu" } else { "" };
+    let is_there = |library: &&str| {
+        results.cases.iter().flat_map(|case| &case.series).any(|one| one.contender.starts_with(*library))
+    };
+    let features: Vec<_> = ["liburcu", "DPDK"].into_iter().filter(is_there).map(str::to_lowercase).collect();
+    let features = if features.is_empty() { String::new() } else { format!(" --features {}", features.join(",")) };
     format!(
         "## The run\n\n{}; {} cores; {}. Versions: {}.\n\n\
          ```sh\ncargo run --release -p benches{features} --bin compare -- {command}\n```\n",

@@ -69,8 +69,16 @@ fn lock_free(series: &Series) -> bool {
     series.kind == Kind::LockFree
 }
 
-fn foreign(series: &Series) -> bool {
-    series.kind == Kind::Foreign && series.idiom == Idiom::Each
+fn liburcu(series: &Series) -> bool {
+    series.name.starts_with("liburcu") && series.idiom == Idiom::Each
+}
+
+fn dpdk(series: &Series) -> bool {
+    series.name.starts_with("DPDK") && series.idiom == Idiom::Each
+}
+
+fn dpdk_bulk(series: &Series) -> bool {
+    series.name.starts_with("DPDK") && series.idiom == Idiom::Batch
 }
 
 fn ours(series: &Series) -> bool {
@@ -166,7 +174,10 @@ fn reads(rows: &mut Rows<'_>, cores: usize) {
     ] {
         rows.add(what, case, peer_each, "best peer, pin each", local, Shown);
     }
-    rows.add("borrowed, session, 1,000", small(false), foreign, "liburcu cds_lfht", session, AtLeast(3.0));
+    rows.add("borrowed, session, 1,000", small(false), liburcu, "liburcu cds_lfht", session, AtLeast(3.0));
+    rows.add("borrowed, session, 1,000", small(false), dpdk, "DPDK rte_hash", session, AtLeast(3.0));
+    let million = large(false, 1_000_000);
+    rows.add("borrowed, batch, 1,000,000", million, dpdk_bulk, "DPDK rte_hash, bulk of 32", batch, AtLeast(1.4));
     rows.add("seed workload, session", seed::case(), peer, "spinlock, mutex, rwlock", session, Shown);
 }
 

@@ -3,6 +3,8 @@
 
 pub mod bounded;
 pub mod dashmap;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod flurry;
 pub mod ids;
 pub mod locks;

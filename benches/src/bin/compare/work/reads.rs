@@ -39,6 +39,8 @@ pub fn run(plan: &Plan, results: &mut Results) {
             let ids = Ids::<u64>::filled(size);
             #[cfg(feature = "liburcu")]
             let (qsbr, memb) = (crate::peers::urcu::Qsbr::filled(size), crate::peers::urcu::Memb::filled(size));
+            #[cfg(feature = "dpdk")]
+            let dpdk = crate::peers::dpdk::Dpdk::filled(size);
             for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Missing].into_iter().filter(patterns) {
                 let draw = Draw::new(pattern, size);
                 for threads in plan.threads() {
@@ -49,6 +51,8 @@ pub fn run(plan: &Plan, results: &mut Results) {
                         }
                         #[cfg(feature = "liburcu")]
                         lanes.extend(qsbr.lanes().into_iter().chain(memb.lanes()));
+                        #[cfg(feature = "dpdk")]
+                        lanes.extend(dpdk.lanes());
                         lanes
                     };
                     let keys = |round, thread| draw.sets(count(plan, size), seed(round, thread));

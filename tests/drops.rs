@@ -202,13 +202,13 @@ fn an_online_session_that_reads_lets_grace_periods_end() {
             }
         });
         let _end = stop.at_end();
+        assert!(soon(|| reads.load(SeqCst) > 0));
         for _ in 0..50 {
             drop(registry.insert(1, ledger.value(1)));
             drop(registry.remove(&1));
             assert!(soon(|| ledger.live() == 0));
         }
     });
-    assert!(reads.load(SeqCst) > 0);
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub enum Kind {
     /// A concurrent map of keys that locks.
     Locking,
     /// A library in C.
+    #[cfg_attr(not(any(feature = "liburcu", feature = "dpdk")), expect(dead_code, reason = "all are behind features"))]
     Foreign,
     /// Shown for comparison: it cannot do what a registry does (be written meanwhile, or be asked by key).
     Limit,

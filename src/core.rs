@@ -15,7 +15,7 @@ use crate::reaper::Reaped;
 use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
 use crate::sync::Mutex;
-use crate::table::{Root, Roots, Table, shard_index};
+use crate::table::{Root, Roots, Table};
 use crate::timers::{Due, NEVER, Timer};
 use crate::usage::Eras;
 use crate::weight::Weight;
@@ -24,7 +24,7 @@ use crossbeam_utils::CachePadded;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Roots and shards, in step. The first field is what the domain knows.
 #[repr(C)]
@@ -32,7 +32,7 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) registrant: Registrant,
     /// Every read looks at it. Apart from the registrant, which is written whenever nodes are freed.
     pub(crate) eras: CachePadded<Eras>,
-    /// How far to shift 32 bits of hash so that the number of the shard is left.
+    /// As in [`Roots`].
     shift: u32,
     /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
     /// every write dirties a line.
@@ -44,9 +44,6 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     node: Weight,
     /// The shard from which the next call evicts first. (Of std's type, as no matter.)
     pub(crate) evicted_to: AtomicUsize,
-    /// Whether entries begin without the mark that their first use leaves. Where there is no bound they have it from the
-    /// beginning. (Of std's type, as the mark itself.)
-    pub(crate) unmarked: AtomicBool,
     /// Where the next call of a reaper goes on.
     pub(crate) reaped_to: Mutex<Cursor>,
     /// The shard where the next call looks first for entries whose time has come. (Of std's type, as no matter.)
@@ -89,13 +86,8 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The place of the shard that `hash` belongs to.
-    fn index(&self, hash: u64) -> usize {
-        shard_index(hash, self.shift)
-    }
-
     fn shard(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
-        let index = self.index(hash);
+        let index = self.roots().index(hash);
         (&self.shards[index], &self.roots[index])
     }
 
@@ -133,9 +125,7 @@ where
         let now = self.now();
         let tick = Tick::of(now);
         self.eras.advance(tick);
-        // ORDERING: Relaxed, as all that has to do with the mark.
-        let used = self.eras.fresh(!self.unmarked.load(Ordering::Relaxed));
-        let making = Making { owner: shard.queue(), hash, stamp: tick.0, weight, used };
+        let making = Making { owner: shard.queue(), hash, stamp: tick.0, weight, used: self.eras.fresh() };
         let mut draft = Draft::new(making, key, value);
         let lifetimes = &self.settings.lifetimes;
         let generation = lifetimes.generation();
@@ -376,7 +366,6 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             roots: Box::default(),
             shards: Box::default(),
             eras: CachePadded::new(Eras::new()),
-            unmarked: bounds.are_set().into(),
             settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
@@ -384,9 +373,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             evicted_to: AtomicUsize::new(0),
         }));
         core.settings.lifetimes.track_use(&core.eras);
-        if bounds.are_set() {
-            core.eras.watch();
-        }
+        core.eras.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();

@@ -71,11 +71,7 @@ where
             change(&mut locked.bounds);
             unmarked |= locked.bounds.are_set();
         }
-        if unmarked {
-            self.core.eras.watch();
-        }
-        // ORDERING: Relaxed, as all that has to do with the mark.
-        self.core.unmarked.store(unmarked, Relaxed);
+        self.core.eras.set_unmarked(unmarked);
         let mut refusal = Refusal::Possible;
         for (shard, root) in self.core.shards() {
             self.core.evict(shard, root, usize::MAX, &mut refusal, |state| {

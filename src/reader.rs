@@ -39,7 +39,7 @@ pub struct Reader<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     /// Boxed, so that nothing but the session is at an address which its cold path knows: in a loop of reads the compiler keeps
     /// the rest in registers.
     session: Box<Session>,
-    /// The domain's, at hand.
+    /// The session's domain, at hand, as every read looks at it.
     domain: &'r Inner,
 }
 

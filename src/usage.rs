@@ -22,7 +22,7 @@
 use crate::clock::Tick;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 
 const MARK: u8 = 1;
 /// Eras that are told apart.
@@ -55,6 +55,8 @@ impl Used {
 pub(crate) struct Eras {
     /// The byte of the present one: with the mark, if somebody wants to know of uses.
     present: AtomicU8,
+    /// Whether entries begin without the mark that their first use leaves: so they do where there is a bound.
+    unmarked: AtomicBool,
     /// How long an era is, in ticks. 0: there is but one.
     span: AtomicU32,
     began: AtomicU32,
@@ -67,6 +69,7 @@ impl Eras {
     pub(crate) fn new() -> Self {
         Eras {
             present: AtomicU8::new(0),
+            unmarked: AtomicBool::new(false),
             span: AtomicU32::new(0),
             began: AtomicU32::new(0),
             ended: Box::new([const { AtomicU32::new(0) }; ERAS]),
@@ -91,9 +94,17 @@ impl Eras {
         }
     }
 
+    /// Sets whether entries begin without the mark, from now on.
+    pub(crate) fn set_unmarked(&self, unmarked: bool) {
+        if unmarked {
+            self.watch();
+        }
+        self.unmarked.store(unmarked, Relaxed);
+    }
+
     /// The byte of an entry that nobody has used yet.
-    pub(crate) fn fresh(&self, marked: bool) -> u8 {
-        self.present.load(Relaxed) & !MARK | u8::from(marked)
+    pub(crate) fn fresh(&self) -> u8 {
+        self.present.load(Relaxed) & !MARK | u8::from(!self.unmarked.load(Relaxed))
     }
 
     /// Has all that were ever used count as used now: nobody has taken note of it for a while.
@@ -156,7 +167,8 @@ mod tests {
     fn the_last_use_is_known_to_an_era() {
         let eras = Eras::new();
         eras.set_span(Some(10));
-        let used = Used::new(eras.fresh(false));
+        eras.set_unmarked(true);
+        let used = Used::new(eras.fresh());
         for tick in 0..5000 {
             eras.advance(Tick(tick));
             if tick % 500 == 0 {
@@ -171,7 +183,7 @@ mod tests {
     #[test]
     fn a_mark_lasts_until_it_is_cleared_and_leaves_the_era() {
         let eras = Eras::new();
-        let used = Used::new(eras.fresh(false));
+        let used = Used::new(0);
         eras.touch(&used);
         assert!(!used.is_marked(), "nobody wants to know");
         eras.set_span(Some(1));

@@ -55,8 +55,8 @@ impl Domain {
             expedited: figures.expedited,
             latency: figures.latency,
             stalls: figures.stalls,
+            // ORDERING: Relaxed, here and below: statistics.
             overruns: inner.overruns.load(Ordering::Relaxed),
-            // ORDERING: Relaxed, a statistic.
             callback_panics: inner.panics.load(Ordering::Relaxed),
             readers,
         }

@@ -85,17 +85,10 @@ impl<K, V> Root<K, V> {
     }
 }
 
-/// The number of the shard that `hash` belongs to, after a shift of 32 bits less the binary logarithm of how many there
-/// are. By the top of the low half, the bottom of which chooses the bucket: so a node's own half of the hash is enough to
-/// find it again.
-#[inline]
-pub(crate) fn shard_index(hash: u64, shift: u32) -> usize {
-    (u64::from(hash as u32) >> shift) as usize
-}
-
 /// The roots of all shards, as readers have them at hand.
 pub(crate) struct Roots<'r, K, V> {
     roots: &'r [Root<K, V>],
+    /// How far to shift 32 bits of hash so that the number of the shard is left.
     shift: u32,
 }
 
@@ -117,11 +110,18 @@ impl<'r, K, V> Roots<'r, K, V> {
         Roots { roots, shift }
     }
 
+    /// The number of the shard that `hash` belongs to. By the top of its low half, the bottom of which chooses the bucket: so a
+    /// node's own half of the hash is enough to find it again.
+    #[inline]
+    pub(crate) fn index(self, hash: u64) -> usize {
+        (u64::from(hash as u32) >> self.shift) as usize
+    }
+
     /// The table in which a lookup of `hash` begins.
     #[inline]
     pub(crate) fn table(self, hash: u64) -> Table<K, V> {
         // SAFETY: by the promise of `new`, the index is below the number of roots.
-        unsafe { self.roots.get_unchecked(shard_index(hash, self.shift)) }.load()
+        unsafe { self.roots.get_unchecked(self.index(hash)) }.load()
     }
 }
 

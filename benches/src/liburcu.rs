@@ -7,7 +7,7 @@ unsafe extern "C" {
     fn urcu_memb_register_thread();
     fn urcu_memb_unregister_thread();
     fn urcu_memb_synchronize_rcu();
-    /// Of `liburcu/shim.c`.
+    /// Of `shims/liburcu/shim.c`.
     fn urcu_memb_shim_read(cell: *const u64) -> u64;
 }
 

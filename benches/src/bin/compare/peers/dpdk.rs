@@ -14,7 +14,7 @@ struct Table {
     _not_send: PhantomData<*mut u8>,
 }
 
-// Of `dpdk/hash.c`.
+// Of `shims/dpdk/hash.c`.
 unsafe extern "C" {
     fn dpdk_new(entries: u32) -> *mut Table;
     fn dpdk_insert(table: *mut Table, hash: u32, key: u64, value: u64) -> i32;

@@ -25,7 +25,7 @@ macro_rules! flavour {
             unsafe extern "C" {
                 pub fn $register();
                 pub fn $unregister();
-                // Of `liburcu/lfht.h`.
+                // Of `shims/liburcu/lfht.h`.
                 pub fn $new(buckets: usize) -> *mut Lfht;
                 pub fn $insert(table: *mut Lfht, hash: usize, key: u64, value: u64);
                 pub fn $find(table: *mut Lfht, hash: usize, key: u64, missing: u64) -> u64;

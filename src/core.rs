@@ -11,6 +11,7 @@ use crate::expiry::{Lifetimes, RETRY, Taken};
 use crate::handle::Handle;
 use crate::listener::{Cause, Listeners};
 use crate::node::{Draft, Making, Node, contain};
+use crate::prefetch;
 use crate::reaper::Reaped;
 use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
@@ -95,6 +96,15 @@ where
         self.shards.iter().map(|shard| &**shard).zip(&self.roots)
     }
 
+    /// Asks the processor for the lines that a write of `hash` will need, before it is made: once there is the lock, it would
+    /// wait for one after the other, and others for the lock.
+    #[inline]
+    fn prepare(&self, hash: u64) {
+        let (shard, root) = self.shard(hash);
+        root.load().prefetch_to_write(hash);
+        prefetch::to_write(shard);
+    }
+
     /// The time, in ticks that do not wrap.
     pub(crate) fn now(&self) -> Due {
         check::user_code();
@@ -119,6 +129,7 @@ where
 
     /// A node to be published here.
     pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
+        self.prepare(hash);
         let (shard, _) = self.shard(hash);
         check::user_code();
         let weight = self.settings.weigher.as_ref().map_or(self.node, |weigher| self.weight(weigher(&key, &value)));
@@ -199,6 +210,7 @@ where
         eq: impl FnMut(&K) -> bool,
         refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, Full> {
+        self.prepare(hash);
         let (shard, root) = self.shard(hash);
         let removed = shard.remove(root, hash, eq, refusal)?;
         if let Some(entry) = &removed {
@@ -209,6 +221,7 @@ where
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
     pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: &mut Refusal) -> Result<bool, Full> {
+        self.prepare(entry.hash().into());
         let (shard, root) = self.shard(entry.hash().into());
         let removed = !entry.is_unlinked() && shard.remove_exact(root, entry, cause, refusal)?;
         if removed {

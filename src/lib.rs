@@ -122,6 +122,7 @@ mod local;
 mod locked;
 mod node;
 pub mod policy;
+mod prefetch;
 #[cfg(feature = "pressure")]
 pub mod pressure;
 mod reader;

@@ -28,6 +28,7 @@ pub(crate) use change::Position;
 
 use crate::bucket::{Bucket, SLOTS, Tag};
 use crate::node::Node;
+use crate::prefetch;
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicPtr, alloc_zeroed, dealloc_zeroed};
 use std::alloc::Layout;
@@ -236,7 +237,19 @@ impl<K, V> Table<K, V> {
     /// Brings the line of a hash's home into the cache.
     #[inline]
     pub(crate) fn prefetch(self, hash: u64) {
-        prefetch(ptr::from_ref(self.bucket(self.home(hash))));
+        prefetch::to_read(self.home_address(hash));
+    }
+
+    /// The same, for a write. The table need not be there any more.
+    #[inline]
+    pub(crate) fn prefetch_to_write(self, hash: u64) {
+        prefetch::to_write(self.home_address(hash));
+    }
+
+    /// Where the home of a hash is, or was.
+    #[inline]
+    fn home_address(self, hash: u64) -> *const Bucket<Node<K, V>> {
+        self.first().wrapping_add(self.home(hash))
     }
 
     /// Brings the line of the node that a lookup of `hash` will most likely look at into the cache.
@@ -244,7 +257,7 @@ impl<K, V> Table<K, V> {
     pub(crate) fn prefetch_node(self, hash: u64) {
         let bucket = self.bucket(self.home(hash));
         if let Some(slot) = bucket.control().matching(Tag::of(hash)).next() {
-            prefetch(bucket.slot(slot));
+            prefetch::to_read(bucket.slot(slot));
         }
     }
 
@@ -276,15 +289,5 @@ impl<K, V> Table<K, V> {
     pub(crate) fn set_next(self, next: Table<K, V>) {
         // ORDERING: Release, pairs with the Acquire in `next`.
         self.head().next.store(next.packed.as_ptr(), Ordering::Release);
-    }
-}
-
-/// Brings a line into the cache, where the machine can be asked to.
-#[inline]
-pub(crate) fn prefetch<T>(_pointer: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
-    // SAFETY: a prefetch of any address does no harm; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_pointer.cast());
     }
 }

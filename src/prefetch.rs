@@ -1,0 +1,33 @@
+//! Asks the processor for cache lines that will be needed soon, so that it waits for all of them at a time.
+//!
+//! On x86-64; elsewhere, and in models, nothing happens. A prefetch is a hint: of whatever address, it neither faults nor
+//! reads or writes anything that the program could tell.
+
+#![allow(unsafe_code)]
+
+/// Asks for a line that will be read.
+#[inline]
+pub(crate) fn to_read<T>(_place: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a hint, and SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_place.cast());
+    }
+}
+
+/// Asks for the lines of a whole `T` that will be written: away from other cores, so that the write need not.
+///
+/// By the instruction itself, as the compiler's intrinsic asks for a line to be read, unless it compiles for one of the
+/// processors alone that act upon it (the others take it for no operation).
+#[inline]
+pub(crate) fn to_write<T>(_place: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    for line in 0..size_of::<T>().div_ceil(LINE) {
+        let address = _place.wrapping_byte_add(LINE * line);
+        // SAFETY: a hint.
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) };
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+const LINE: usize = 64;

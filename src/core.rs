@@ -11,7 +11,6 @@ use crate::expiry::{Lifetimes, RETRY, Taken};
 use crate::handle::Handle;
 use crate::listener::{Cause, Listeners};
 use crate::node::{Draft, Making, Node, contain};
-use crate::prefetch;
 use crate::reaper::Reaped;
 use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
@@ -102,7 +101,7 @@ where
     fn prepare(&self, hash: u64) {
         let (shard, root) = self.shard(hash);
         root.load().prefetch_to_write(hash);
-        prefetch::to_write(shard);
+        shard.prefetch_to_write();
     }
 
     /// The time, in ticks that do not wrap.

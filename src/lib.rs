@@ -34,7 +34,7 @@
 //! |---|---|---|---|---|
 //! | [`Registry::reader`] | `reader.get` | `reader.lookup` | no fence | take it [`offline`](Reader::offline) when it blocks |
 //! | [`Registry::pin`] | `guard.get` | `guard.lookup` | a fence for the pin, none for its reads | drop it soon |
-//! | [`Registry::lookup`] | | once | a fence | |
+//! | [`Registry::with`], [`Registry::lookup`] | for the time of a closure | once | a fence | |
 //! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | overlaps their cache misses | |
 //!
 //! # A lookup

@@ -15,19 +15,15 @@ pub(crate) fn to_read<T>(_place: *const T) {
     }
 }
 
-/// Asks for the lines of a whole `T` that will be written: away from other cores, so that the write need not.
+/// Asks for the line `OFFSET` bytes after `place`, which will be written: away from other cores, so that the write need not.
 ///
 /// By the instruction itself, as the compiler's intrinsic asks for a line to be read, unless it compiles for one of the
 /// processors alone that act upon it (the others take it for no operation).
 #[inline]
-pub(crate) fn to_write<T>(_place: *const T) {
+pub(crate) fn to_write<const OFFSET: usize, T>(_place: *const T) {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
-    for line in 0..size_of::<T>().div_ceil(LINE) {
-        let address = _place.wrapping_byte_add(LINE * line);
-        // SAFETY: a hint.
-        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) };
+    // SAFETY: a hint.
+    unsafe {
+        std::arch::asm!("prefetchw [{} + {}]", in(reg) _place, const OFFSET, options(nostack, preserves_flags, readonly));
     }
 }
-
-#[cfg(all(target_arch = "x86_64", not(loom)))]
-const LINE: usize = 64;

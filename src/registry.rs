@@ -9,7 +9,7 @@ use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::reader::Reader;
 use crate::stats::Stats;
-use crate::view::{Guard, View, hash_of};
+use crate::view::{Entry, Guard, View, hash_of};
 use ahash::RandomState;
 use std::borrow::Borrow;
 use std::fmt;
@@ -115,6 +115,32 @@ where
         View::within(&self.core, &self.hasher, guard).ok_or(ForeignGuard)
     }
 
+    /// Calls `f` with the entry of `key`, within a critical section for this one read. Returns what `f` does, or `None` if
+    /// there is no such key.
+    ///
+    /// Of the reads that open a section each, the fastest: the key is hashed before. Keep `f` short; see [`Guard`].
+    ///
+    /// # Progress
+    ///
+    /// As [`pin`](Self::pin).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.insert("a", "alpha".to_string()).unwrap();
+    /// assert_eq!(registry.with("a", |entry| entry.len()), Some(5));
+    /// assert_eq!(registry.with("b", |entry| entry.len()), None);
+    /// ```
+    #[inline]
+    pub fn with<Q, R>(&self, key: &Q, f: impl FnOnce(Entry<'_, K, V>) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        // Nothing after the fence of the pin begins before it is done: what can be, is before.
+        let hash = hash_of(&self.hasher, key);
+        self.pin().get_hashed(hash, key).map(f)
+    }
+
     /// A handle on the entry of `key`. Opens a critical section for this one read; see [`pin`](Self::pin).
     #[inline]
     pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
@@ -122,7 +148,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.pin().lookup(key)
+        self.with(key, |entry| entry.into_handle())
     }
 
     /// Whether `key` is in the registry. Opens a critical section for this one read.
@@ -132,7 +158,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.pin().contains_key(key)
+        self.with(key, |_| ()).is_some()
     }
 
     // Writes.

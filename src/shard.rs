@@ -20,6 +20,7 @@ use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::locked::{Locked, NoRoom};
 use crate::node::{Draft, Node};
+use crate::prefetch;
 use crate::resize::{Site, State, retire_table};
 use crate::sync::Mutex;
 use crate::table::{Position, Root, Table};
@@ -105,6 +106,15 @@ where
 
     pub(crate) fn domain(&self) -> &Domain {
         &self.queue.registrant().domain
+    }
+
+    /// Asks for the lines that a write changes: four of them, by the order of fields in [`State`] and [`Counts`].
+    #[inline]
+    pub(crate) fn prefetch_to_write(&self) {
+        prefetch::to_write::<0, _>(self);
+        prefetch::to_write::<64, _>(self);
+        prefetch::to_write::<128, _>(self);
+        prefetch::to_write::<192, _>(self);
     }
 
     pub(crate) fn site<'s>(&'s self, root: &'s Root<K, V>) -> Site<'s, K, V> {

@@ -76,13 +76,22 @@ where
     /// assert_eq!(guard.get("a").map(|entry| *entry), Some(1));
     /// assert!(guard.get("b").is_none());
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn get<Q>(&self, key: &Q) -> Option<Entry<'_, K, V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = hash_of(self.hasher, key);
+        self.get_hashed(hash_of(self.hasher, key), key)
+    }
+
+    /// The same, given the hash of the key.
+    #[inline(always)]
+    pub(crate) fn get_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         self.find_in(self.roots.table(hash), hash, key)
     }
 
@@ -94,7 +103,7 @@ where
     }
 
     /// The entry of `key` in a table that this critical section has loaded from the root for `hash`, the key's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_in<Q>(&self, table: Table<K, V>, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
         K: Borrow<Q>,
@@ -109,7 +118,7 @@ where
     }
 
     /// A handle on the entry of `key`, which outlives the critical section.
-    #[inline]
+    #[inline(always)]
     pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
         K: Borrow<Q>,

@@ -106,6 +106,8 @@ fn panics_in_closures_leave_the_registry_as_it_was() {
     planned(&mut || drop(registry.try_remove_if(&1, |_, _| panic!("planned"))));
     planned(&mut || assert!(registry.try_retain(&mut Cursor::new(), |_, _| panic!("planned")).is_ok()));
     planned(&mut || assert_eq!(registry.scan(&mut Cursor::new(), 10, |_| panic!("planned")), 0));
+    planned(&mut || assert_eq!(registry.with(&1, |_| panic!("planned")), None::<()>));
+    assert!(!registry.domain().in_critical_section());
     planned(&mut || registry.pin().get_batch(&[1, 2], |_, _| panic!("planned")));
     planned(&mut || registry.pin().lookup_batch(&[1, 2], |_, _| panic!("planned")));
     planned(&mut || registry.reader().offline(|| panic!("planned")));

@@ -17,6 +17,7 @@ fn use_everything<V: Send + Sync + Default + 'static>(registry: &Registry<u64, V
     drop(registry.update(&1001, |_, _| V::default()));
     drop(registry.get_or_insert_with(1002, V::default));
     assert!(registry.lookup(&1000).is_some());
+    assert_eq!(registry.with(&1000, |entry| *entry.key()), Some(1000));
     assert!(registry.pin().iter().any(|entry| *entry.key() == 1001));
     assert!(registry.reader().get(&1002).is_some());
     registry.scan(&mut Cursor::new(), 10, |_| ());
@@ -182,10 +183,12 @@ fn closures_may_use_their_registry() {
         }
         registry.pin().get_batch(&[1, 2, 3], |_, _| all());
         registry.reader().offline(all);
-        for removed in [2, 3, 4] {
+        // Borrowed to the end, removed as it is.
+        assert_eq!(registry.with(&5, |entry| (drop(registry.remove(&5)), all(), *entry).2), Some(5));
+        for removed in [2, 3, 4, 5] {
             assert!(!registry.contains_key(&removed));
         }
-        assert_eq!(registry.len(), 98);
+        assert_eq!(registry.len(), 97);
     });
 }
 

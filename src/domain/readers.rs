@@ -1,45 +1,78 @@
 //! Who reads in a domain, as others may know it: for the reports of readers that stay.
 //!
-//! Nothing depends on what is here but those reports. It is therefore kept in std's types, which the model checker does
-//! not see, and read without order: a section that closes at this very moment may be taken for open.
+//! To others nothing depends on what is here but those reports. It is therefore kept in std's types, which the model checker
+//! does not see, and read without order: a section that closes at this very moment may be taken for open.
 
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, Thread, ThreadId};
 
 /// One thread's pins, or one session, as others see it.
 pub(crate) struct Watch {
-    /// Odd within a critical section. On a line of its own, which only its reader writes.
-    sections: CachePadded<AtomicU64>,
+    /// On a line of their own, which only their reader writes.
+    sections: CachePadded<Sections>,
     thread: Thread,
     session: bool,
 }
 
+#[derive(Default)]
+struct Sections {
+    /// How many times more often a section was entered than left: one within another belongs to it.
+    open: AtomicU32,
+    /// Those that were left.
+    completed: AtomicU32,
+}
+
+/// For the reader alone, but for [`section`](Self::section).
+// ORDERING: Relaxed, in all of it: a statistic for others, and what the reader has entered and left, it knows. Nothing is lost, as
+// there is one writer.
 impl Watch {
-    /// Says that a critical section opens or closes. For the reader alone.
+    /// Says that it enters a critical section.
+    ///
+    /// # Panics
+    ///
+    /// At the 2^32th of those that are open: so many guards must have been forgotten.
     #[inline]
-    pub(crate) fn turn(&self) {
-        self.add(1);
+    pub(crate) fn enter(&self) {
+        let open = self.sections.open.load(Ordering::Relaxed).checked_add(1);
+        self.sections.open.store(open.expect("2^32 guards of one thread and domain are open"), Ordering::Relaxed);
     }
 
-    /// Says that a critical section has closed and another has opened.
+    /// Says that it leaves a critical section. True if it is in none then.
+    #[inline]
+    pub(crate) fn leave(&self) -> bool {
+        let open = self.sections.open.load(Ordering::Relaxed) - 1;
+        self.sections.open.store(open, Ordering::Relaxed);
+        if open == 0 {
+            self.complete();
+        }
+        open == 0
+    }
+
+    /// Says that it has left a critical section and entered another, unless that lies within another.
     #[inline]
     pub(crate) fn renew(&self) {
-        self.add(2);
+        if self.sections.open.load(Ordering::Relaxed) == 1 {
+            self.complete();
+        }
     }
 
     #[inline]
-    fn add(&self, by: u64) {
-        // ORDERING: Relaxed, a statistic; and no addition is lost, as there is one writer.
-        self.sections.store(self.sections.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+    fn complete(&self) {
+        let completed = self.sections.completed.load(Ordering::Relaxed);
+        self.sections.completed.store(completed.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether it is in a critical section.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.sections.open.load(Ordering::Relaxed) > 0
     }
 
     /// The number of its critical section, if it is in one.
-    fn section(&self) -> Option<u64> {
-        // ORDERING: Relaxed, as in `add`.
-        let sections = self.sections.load(Ordering::Relaxed);
-        (sections % 2 == 1).then_some(sections)
+    fn section(&self) -> Option<u32> {
+        self.is_open().then(|| self.sections.completed.load(Ordering::Relaxed))
     }
 }
 
@@ -50,7 +83,7 @@ pub(crate) struct Readers(Mutex<Vec<Weak<Watch>>>);
 /// A critical section that was open when it was looked for.
 pub(crate) struct Section {
     watch: Weak<Watch>,
-    number: u64,
+    number: u32,
 }
 
 impl Readers {

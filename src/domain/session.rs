@@ -119,7 +119,7 @@ impl Session {
     fn online(&mut self) {
         self.seen = self.domain.inner().asked();
         self.guard = Some(self.local.pin());
-        self.watch.turn();
+        self.watch.enter();
         match &self.record {
             Some(record) if !record.is_late() => record.session_online(),
             _ => self.late = Some(LateMark::new()),
@@ -128,7 +128,7 @@ impl Session {
 
     fn go_offline(&mut self) {
         if self.guard.take().is_some() {
-            self.watch.turn();
+            self.watch.leave();
             match (&self.record, self.late.take()) {
                 (Some(record), None) => record.session_offline(),
                 (_, late) => drop(late),

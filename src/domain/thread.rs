@@ -24,10 +24,9 @@ pub(crate) struct Record {
     domain: u64,
     grace: Arc<Grace>,
     local: LocalHandle,
-    /// Pins by this record that are open.
-    pins: Cell<usize>,
     /// Sessions of this thread that are online.
     sessions: Cell<usize>,
+    /// Its pins, as it and others count them.
     watch: std::sync::Arc<Watch>,
     /// The thread's list of records is gone, and the sections of this one, if any are open, count as late.
     late: Cell<bool>,
@@ -36,6 +35,18 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    fn new(domain: &Inner) -> Self {
+        Record {
+            domain: domain.id,
+            grace: Arc::clone(&domain.grace),
+            local: domain.collector.register(),
+            sessions: Cell::new(0),
+            watch: domain.readers.register(false),
+            late: Cell::new(false),
+            leaked: Cell::new(false),
+        }
+    }
+
     pub(crate) fn session_online(&self) {
         self.sessions.set(self.sessions.get() + 1);
     }
@@ -51,34 +62,50 @@ impl Record {
     }
 
     /// After the end of a section: whether it was the last of those that counted as late.
-    #[inline]
     fn left(&self) {
         if self.late.get() && !self.is_in_section() {
             LATE.with(|late| late.set(late.get() - 1));
         }
     }
 
-    fn is_in_section(&self) -> bool {
-        self.pins.get() > 0 || self.sessions.get() > 0
+    /// Has its sections count as late from now on, and frees it with its last pin (P1): for a pin that its thread's list of
+    /// records does not outlive. The caller gives its own hold on the record up.
+    fn outlive_list(self: Rc<Self>) {
+        self.count_as_late();
+        self.leaked.set(true);
+        std::mem::forget(self);
     }
 
-    #[inline]
+    fn count_as_late(&self) {
+        LATE.with(|late| late.set(late.get() + 1));
+        self.late.set(true);
+    }
+
+    /// After the last pin of a late one.
+    ///
+    /// # Safety
+    ///
+    /// The record is there, and is not used by the caller afterwards.
+    #[cold]
+    unsafe fn unpinned_late(record: NonNull<Record>) {
+        // SAFETY: the caller's promise.
+        let this = unsafe { record.as_ref() };
+        this.left();
+        if this.leaked.get() {
+            // SAFETY: P1: the list's own reference was forgotten, and this was the last pin. (The guard needs no record.)
+            unsafe { Rc::decrement_strong_count(record.as_ptr()) };
+        }
+    }
+
+    fn is_in_section(&self) -> bool {
+        self.watch.is_open() || self.sessions.get() > 0
+    }
+
+    #[inline(always)]
     fn pin(&self) -> Pin {
         let guard = self.local.pin();
-        if self.pins.get() == 0 {
-            self.watch.turn();
-        }
-        self.pins.set(self.pins.get() + 1);
-        Pin { guard, by: By::Record(NonNull::from(self)) }
-    }
-
-    #[inline]
-    fn unpin(&self) {
-        self.pins.set(self.pins.get() - 1);
-        if self.pins.get() == 0 {
-            self.watch.turn();
-            self.left();
-        }
+        self.watch.enter();
+        Pin { guard, record: Some(NonNull::from(self)) }
     }
 }
 
@@ -136,7 +163,7 @@ impl Inner {
     }
 
     /// Opens a critical section.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pin(&self) -> Pin {
         let recent = RECENT.try_with(Cell::get).unwrap_or(std::ptr::null());
         // SAFETY: P2, and the list keeps its records; it is this thread's, which does nothing else meanwhile.
@@ -151,11 +178,13 @@ impl Inner {
         RECORDS.try_with(|records| records.of(self).pin()).unwrap_or_else(|_| self.pin_late())
     }
 
-    /// A pin by a destructor of another thread-local, after ours: by a registration of its own, which ends with it.
+    /// A pin by a destructor of another thread-local, after ours: by a record of its own, which ends with it.
     #[cold]
     fn pin_late(&self) -> Pin {
-        let late = Late { local: self.collector.register(), _mark: LateMark::new() };
-        Pin { guard: late.local.pin(), by: By::Late(late) }
+        let record = Rc::new(Record::new(self));
+        let pin = record.pin();
+        record.outlive_list();
+        pin
     }
 
     /// Whether this thread holds critical sections of this domain up.
@@ -175,15 +204,11 @@ impl Drop for Records {
         // P2.
         set_recent(std::ptr::null());
         for record in std::mem::take(self.all.get_mut()) {
-            // A section or session in some other thread-local outlives this list. From now on it counts as late.
-            if record.is_in_section() {
-                LATE.with(|late| late.set(late.get() + 1));
-                record.late.set(true);
-            }
-            if record.pins.get() > 0 {
-                // P1.
-                record.leaked.set(true);
-                std::mem::forget(record);
+            // A section or session in some other thread-local outlives this list.
+            if record.watch.is_open() {
+                record.outlive_list();
+            } else if record.is_in_section() {
+                record.count_as_late();
             }
         }
     }
@@ -197,17 +222,8 @@ impl Records {
             None => {
                 // Threads that see many domains come and go keep no record of those gone (P1).
                 set_recent(std::ptr::null());
-                all.retain(|record| !record.grace.is_abandoned() || record.pins.get() > 0);
-                let record = Rc::new(Record {
-                    domain: domain.id,
-                    grace: Arc::clone(&domain.grace),
-                    local: domain.collector.register(),
-                    pins: Cell::new(0),
-                    sessions: Cell::new(0),
-                    watch: domain.readers.register(false),
-                    late: Cell::new(false),
-                    leaked: Cell::new(false),
-                });
+                all.retain(|record| !record.grace.is_abandoned() || record.watch.is_open());
+                let record = Rc::new(Record::new(domain));
                 all.push(Rc::clone(&record));
                 record
             }
@@ -220,23 +236,14 @@ impl Records {
 /// An open critical section. `!Send`, by the epoch guard in it.
 pub(crate) struct Pin {
     guard: EpochGuard,
-    by: By,
-}
-
-/// What a pin counts on.
-enum By {
-    /// P1.
-    Record(NonNull<Record>),
-    /// An online session, which outlasts the pin.
-    Session,
-    /// A registration for this pin alone.
-    Late(#[expect(dead_code, reason = "kept for its drop")] Late),
+    /// What it counts on (P1). `None` within a session's section, which outlasts it.
+    record: Option<NonNull<Record>>,
 }
 
 impl Pin {
     /// For a critical section that lies within a session's.
     pub(crate) fn within_session(guard: EpochGuard) -> Pin {
-        Pin { guard, by: By::Session }
+        Pin { guard, record: None }
     }
 
     pub(crate) fn guard(&self) -> &EpochGuard {
@@ -247,12 +254,9 @@ impl Pin {
     pub(crate) fn repin(&mut self) {
         // The full way round, with its fence, and not the collector's `repin`: see docs/ordering.md, "Sessions".
         self.guard.repin_after(|| ());
-        if let By::Record(record) = &self.by {
+        if let Some(record) = &self.record {
             // SAFETY: P1.
-            let record = unsafe { record.as_ref() };
-            if record.pins.get() == 1 {
-                record.watch.renew();
-            }
+            unsafe { record.as_ref() }.watch.renew();
         }
     }
 }
@@ -260,32 +264,23 @@ impl Pin {
 impl Drop for Pin {
     #[inline]
     fn drop(&mut self) {
-        if let By::Record(record) = &self.by {
+        let Some(record) = self.record else { return };
+        // SAFETY: P1.
+        let this = unsafe { record.as_ref() };
+        if this.watch.leave() && this.late.get() {
             // SAFETY: P1.
-            let this = unsafe { record.as_ref() };
-            this.unpin();
-            if this.leaked.get() && this.pins.get() == 0 {
-                // SAFETY: P1: the list's own reference was forgotten, and this was the last pin. (The guard needs no
-                // record.)
-                unsafe { Rc::decrement_strong_count(record.as_ptr()) };
-            }
+            unsafe { Record::unpinned_late(record) };
         }
     }
 }
 
 impl std::fmt::Debug for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pin").field("late", &matches!(self.by, By::Late(_))).finish()
+        f.debug_struct("Pin").finish_non_exhaustive()
     }
 }
 
-/// The registration of a late section, counted for as long as it is open.
-struct Late {
-    local: LocalHandle,
-    _mark: LateMark,
-}
-
-/// Counts a late section or session.
+/// Counts a late session.
 pub(crate) struct LateMark(());
 
 impl LateMark {

@@ -243,7 +243,7 @@ impl<K, V> Table<K, V> {
     /// The same, for a write. The table need not be there any more.
     #[inline]
     pub(crate) fn prefetch_to_write(self, hash: u64) {
-        prefetch::to_write(self.home_address(hash));
+        prefetch::to_write::<0, _>(self.home_address(hash));
     }
 
     /// Where the home of a hash is, or was.

@@ -88,6 +88,8 @@ fn main() {
             let mut reader = registry.reader();
             keys.map(|key| reader.lookup(black_box(&key)).map_or(0, |entry| *entry)).sum()
         }
+        "with_hit" => keys.map(|key| registry.with(black_box(&key), |entry| *entry).unwrap_or(0)).sum(),
+        "pinned_lookup_and_put" => keys.map(|key| registry.lookup(black_box(&key)).map_or(0, |entry| *entry)).sum(),
         "batch_of_16" => {
             let guard = registry.pin();
             let batch: Vec<u64> = (0..16).map(|i| i * 61 % KEYS).collect();

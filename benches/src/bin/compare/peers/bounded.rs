@@ -25,7 +25,7 @@ impl Cache for Ours {
 
     #[inline]
     fn get(&self, key: u64) -> Option<u64> {
-        self.0.pin().get(&key).map(|entry| *entry)
+        self.0.with(&key, |entry| *entry)
     }
 
     #[inline]

@@ -98,7 +98,7 @@ impl<K: Key> Reads<K> for Ours<K> {
 
     #[inline]
     fn get(&self, key: &K) -> Option<u64> {
-        self.0.pin().get(key).map(number)
+        self.0.with(key, number)
     }
 
     #[inline]

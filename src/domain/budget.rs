@@ -119,7 +119,7 @@ pub(crate) fn granted<T, E>(result: Result<T, E>) -> T {
 }
 
 /// Removals of one shard between two calls on the domain, at the most.
-pub(crate) const DUE: u64 = 64;
+pub(crate) const DUE: u64 = 128;
 
 /// The part of a limit that is lent in advance, at the most, to all shards together: a fourth (L3).
 const LENT: u64 = 4;

@@ -57,7 +57,7 @@ pub(crate) struct Settings {
 }
 
 /// Objects that one write destroys at the most, beside its own work, where no reclaimer does.
-const WRITERS_SHARE: usize = 128;
+const WRITERS_SHARE: usize = 256;
 /// The same where the backlog is beyond its soft mark, and how often a write tries.
 const PRESSED_SHARE: usize = 1024;
 const PRESSED_ROUNDS: usize = 4;

@@ -16,6 +16,10 @@ fn main() {
 #[cfg(feature = "liburcu")]
 fn liburcu() {
     println!("cargo:rerun-if-changed=shims/liburcu");
+    let library = pkg_config::Config::new().cargo_metadata(false).probe("liburcu");
+    let library =
+        library.unwrap_or_else(|error| panic!("the feature `liburcu` needs it (Debian: liburcu-dev): {error}"));
+    println!("cargo:rustc-env=LIBURCU_VERSION={}", library.version);
     let mut shim = cc::Build::new();
     // As a C program would have it: the reader's state at a fixed distance from the thread pointer, and no call to find
     // it.
@@ -37,6 +41,7 @@ fn dpdk() {
     let library = pkg_config::Config::new().cargo_metadata(false).probe("libdpdk");
     let library =
         library.unwrap_or_else(|error| panic!("the feature `dpdk` needs DPDK (Debian: libdpdk-dev): {error}"));
+    println!("cargo:rustc-env=DPDK_VERSION={}", library.version);
     let mut shim = cc::Build::new();
     shim.file("shims/dpdk/hash.c").includes(library.include_paths).flag("-include").flag("rte_config.h");
     // As DPDK has its users compile, on x86-64 at the least.

@@ -105,10 +105,12 @@ pub fn document(plan: &Plan, results: &[Measured], rows: &[Row]) -> String {
     });
     let peers = PEERS.iter().map(|&peer| (peer.to_owned(), json!(version(peer))));
     let compiler = ("rustc".to_owned(), json!(env!("RUSTC_VERSION").strip_prefix("rustc ")));
+    let libraries = [("liburcu", option_env!("LIBURCU_VERSION")), ("DPDK", option_env!("DPDK_VERSION"))];
+    let libraries = libraries.into_iter().filter_map(|(name, version)| Some((name.to_owned(), json!(version?))));
     let document = json!({
         "command": std::env::args().collect::<Vec<_>>(),
         "machine": { "cpu": cpu(), "cores": plan.cores, "system": std::env::consts::OS },
-        "versions": peers.chain([compiler]).collect::<serde_json::Map<_, _>>(),
+        "versions": peers.chain(libraries).chain([compiler]).collect::<serde_json::Map<_, _>>(),
         "cases": cases.collect::<Vec<_>>(),
         "targets": targets.collect::<Vec<_>>(),
     });

@@ -95,10 +95,13 @@ where
         self.shards.iter().map(|shard| &**shard).zip(&self.roots)
     }
 
-    /// Asks the processor for the lines that a write of `hash` will need, before it is made: once there is the lock, it would
-    /// wait for one after the other, and others for the lock.
+    /// Asks the processor for the lines that a write of `hash` will need, before the lock is taken: under it, they would be
+    /// waited for one after the other, by this writer and by those behind it.
     #[inline]
     fn prepare(&self, hash: u64) {
+        if cfg!(any(not(target_arch = "x86_64"), loom, miri)) {
+            return;
+        }
         let (shard, root) = self.shard(hash);
         root.load().prefetch_to_write(hash);
         shard.prefetch_to_write();
@@ -220,9 +223,12 @@ where
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
     pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: &mut Refusal) -> Result<bool, Full> {
+        if entry.is_unlinked() {
+            return Ok(false);
+        }
         self.prepare(entry.hash().into());
         let (shard, root) = self.shard(entry.hash().into());
-        let removed = !entry.is_unlinked() && shard.remove_exact(root, entry, cause, refusal)?;
+        let removed = shard.remove_exact(root, entry, cause, refusal)?;
         if removed {
             self.settings.listeners.tell(cause, entry);
         }

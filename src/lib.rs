@@ -79,7 +79,7 @@
 //!
 //! - by the domain's reclaimer thread, if it [has one](DomainBuilder::reclaimer): within milliseconds, with no call from
 //!   anybody; or by an [executor](DomainBuilder::executor) of yours;
-//! - else by writers, a bounded share with each write: after 64 removals in a shard, or with the first write of a new
+//! - else by writers, a bounded share with each write: after 128 removals in a shard, or with the first write of a new
 //!   tick of the coarse clock (about 4 ms);
 //! - at once, as far as no reader is in the way, by [`Domain::reclaim`]; and by [`Domain::barrier`], which waits.
 //!

@@ -118,7 +118,8 @@ where
     /// Calls `f` with the entry of `key`, within a critical section for this one read. Returns what `f` does, or `None` if
     /// there is no such key.
     ///
-    /// Of the reads that open a section each, the fastest: the key is hashed before. Keep `f` short; see [`Guard`].
+    /// Of the reads that open a section each, the fastest: the key is hashed before the section opens. Keep `f` short; see
+    /// [`Guard`].
     ///
     /// # Progress
     ///
@@ -136,7 +137,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        // Nothing after the fence of the pin begins before it is done: what can be, is before.
+        // First, as the fence of the pin holds up all that follows it.
         let hash = hash_of(&self.hasher, key);
         self.pin().get_hashed(hash, key).map(f)
     }

@@ -1,10 +1,11 @@
 //! Who reads in a domain, as others may know it: for the reports of readers that stay.
 //!
-//! To others nothing depends on what is here but those reports. It is therefore kept in std's types, which the model checker
-//! does not see, and read without order: a section that closes at this very moment may be taken for open.
+//! What others see of it is for those reports alone, and what its own thread asks it, no other thread writes. It is therefore
+//! kept in std's types, which the model checker does not see, and read with little order: a section that closes at this very
+//! moment may be taken for open.
 
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, Thread, ThreadId};
 
@@ -12,38 +13,42 @@ use std::thread::{self, Thread, ThreadId};
 pub(crate) struct Watch {
     /// On a line of their own, which only their reader writes.
     sections: CachePadded<Sections>,
-    thread: Thread,
+    /// `None` if it is not listed.
+    thread: Option<Thread>,
     session: bool,
 }
 
 #[derive(Default)]
 struct Sections {
-    /// How many times more often a section was entered than left: one within another belongs to it.
-    open: AtomicU32,
-    /// Those that were left.
-    completed: AtomicU32,
+    /// How many times more often a section was entered than left: one within another belongs to it. (The collector counts as
+    /// many guards, before, and panics where there are too many to count.)
+    open: AtomicUsize,
+    /// Those that have ended, by leaving or renewal.
+    completed: AtomicUsize,
 }
 
-/// For the reader alone, but for [`section`](Self::section).
-// ORDERING: Relaxed, in all of it: a statistic for others, and what the reader has entered and left, it knows. Nothing is lost, as
-// there is one writer.
+/// All but [`section`](Self::section) is for the reader alone. Nothing is lost, as there is one writer.
 impl Watch {
+    fn new(thread: Option<Thread>, session: bool) -> Arc<Self> {
+        Arc::new(Watch { sections: CachePadded::default(), thread, session })
+    }
+
+    /// One that nobody else sees.
+    pub(crate) fn unlisted() -> Arc<Self> {
+        Watch::new(None, false)
+    }
+
     /// Says that it enters a critical section.
-    ///
-    /// # Panics
-    ///
-    /// At the 2^32th of those that are open: so many guards must have been forgotten.
     #[inline]
     pub(crate) fn enter(&self) {
-        let open = self.sections.open.load(Ordering::Relaxed).checked_add(1);
-        self.sections.open.store(open.expect("2^32 guards of one thread and domain are open"), Ordering::Relaxed);
+        self.set_open(self.open() + 1);
     }
 
     /// Says that it leaves a critical section. True if it is in none then.
     #[inline]
     pub(crate) fn leave(&self) -> bool {
-        let open = self.sections.open.load(Ordering::Relaxed) - 1;
-        self.sections.open.store(open, Ordering::Relaxed);
+        let open = self.open() - 1;
+        self.set_open(open);
         if open == 0 {
             self.complete();
         }
@@ -53,26 +58,43 @@ impl Watch {
     /// Says that it has left a critical section and entered another, unless that lies within another.
     #[inline]
     pub(crate) fn renew(&self) {
-        if self.sections.open.load(Ordering::Relaxed) == 1 {
+        if self.open() == 1 {
             self.complete();
         }
-    }
-
-    #[inline]
-    fn complete(&self) {
-        let completed = self.sections.completed.load(Ordering::Relaxed);
-        self.sections.completed.store(completed.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Whether it is in a critical section.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.sections.open.load(Ordering::Relaxed) > 0
+        self.open() > 0
     }
 
-    /// The number of its critical section, if it is in one.
-    fn section(&self) -> Option<u32> {
-        self.is_open().then(|| self.sections.completed.load(Ordering::Relaxed))
+    #[inline]
+    fn open(&self) -> usize {
+        // ORDERING: Relaxed, the reader's own; and to others a statistic.
+        self.sections.open.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set_open(&self, open: usize) {
+        // ORDERING: Relaxed, as in `open`.
+        self.sections.open.store(open, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn complete(&self) {
+        // ORDERING: Relaxed, the reader's own.
+        let completed = self.sections.completed.load(Ordering::Relaxed);
+        // ORDERING: Release, as in `section`.
+        self.sections.completed.store(completed.wrapping_add(1), Ordering::Release);
+    }
+
+    /// The number of its critical section, if it is in one. If that ends meanwhile, it may be the number of one that has ended,
+    /// but never of one that has not begun.
+    fn section(&self) -> Option<usize> {
+        // ORDERING: Acquire, so that what is open is looked at after the number is.
+        let number = self.sections.completed.load(Ordering::Acquire);
+        self.is_open().then_some(number)
     }
 }
 
@@ -83,13 +105,13 @@ pub(crate) struct Readers(Mutex<Vec<Weak<Watch>>>);
 /// A critical section that was open when it was looked for.
 pub(crate) struct Section {
     watch: Weak<Watch>,
-    number: u32,
+    number: usize,
 }
 
 impl Readers {
     /// Registers the calling thread, with the sections that it opens by pins, or with a session.
     pub(crate) fn register(&self, session: bool) -> Arc<Watch> {
-        let watch = Arc::new(Watch { sections: CachePadded::default(), thread: thread::current(), session });
+        let watch = Watch::new(Some(thread::current()), session);
         let mut all = self.lock();
         // Room is looked for among those gone before the list grows: that keeps the cost of a registration constant.
         if all.len() == all.capacity() {
@@ -123,7 +145,7 @@ impl Section {
     /// Who is in it, if it is still open.
     pub(crate) fn reader(&self) -> Option<StalledReader> {
         let watch = self.watch.upgrade()?;
-        let thread = &watch.thread;
+        let thread = watch.thread.as_ref()?;
         (watch.section() == Some(self.number)).then(|| StalledReader {
             thread_name: thread.name().map(str::to_string),
             thread_id: thread.id(),

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **P1** A record lives for as long as a pin by it does: it leaves its thread's list only without pins, and is leaked if
-//!   the thread ends before them.
+//! - **P1** A record lives for as long as a pin by it does: it leaves its thread's list only without pins. One that the list
+//!   does not outlive, or that never was in it, owns itself, and is freed with its last pin.
 //! - **P2** `RECENT` is null, or points to a record in the list.
 
 #![allow(unsafe_code)]
@@ -16,7 +16,7 @@ use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
 use std::cell::{Cell, RefCell};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 /// One thread's registration with one domain.
@@ -30,21 +30,21 @@ pub(crate) struct Record {
     watch: std::sync::Arc<Watch>,
     /// The thread's list of records is gone, and the sections of this one, if any are open, count as late.
     late: Cell<bool>,
-    /// It was leaked, and is freed with its last pin (P1).
-    leaked: Cell<bool>,
+    /// Itself, if it is freed with its last pin (P1): from `Rc::into_raw`.
+    owns_itself: Cell<*const Record>,
 }
 
 impl Record {
-    fn new(domain: &Inner) -> Self {
-        Record {
+    fn new(domain: &Inner, watch: std::sync::Arc<Watch>) -> Rc<Self> {
+        Rc::new(Record {
             domain: domain.id,
             grace: Arc::clone(&domain.grace),
             local: domain.collector.register(),
             sessions: Cell::new(0),
-            watch: domain.readers.register(false),
+            watch,
             late: Cell::new(false),
-            leaked: Cell::new(false),
-        }
+            owns_itself: Cell::new(ptr::null()),
+        })
     }
 
     pub(crate) fn session_online(&self) {
@@ -61,19 +61,20 @@ impl Record {
         self.late.get()
     }
 
-    /// After the end of a section: whether it was the last of those that counted as late.
+    /// After the end of a section: if it was the last of those that counted as late, they do no more.
     fn left(&self) {
         if self.late.get() && !self.is_in_section() {
             LATE.with(|late| late.set(late.get() - 1));
         }
     }
 
-    /// Has its sections count as late from now on, and frees it with its last pin (P1): for a pin that its thread's list of
-    /// records does not outlive. The caller gives its own hold on the record up.
-    fn outlive_list(self: Rc<Self>) {
+    /// Has its sections count as late from now on, and has it freed with its last pin (P1), of which there is one: for pins that
+    /// outlive their thread's list of records.
+    fn own_itself(self: Rc<Self>) {
         self.count_as_late();
-        self.leaked.set(true);
-        std::mem::forget(self);
+        let record = Rc::into_raw(self);
+        // SAFETY: the record is there, as nothing but its last pin frees it.
+        unsafe { &*record }.owns_itself.set(record);
     }
 
     fn count_as_late(&self) {
@@ -85,15 +86,16 @@ impl Record {
     ///
     /// # Safety
     ///
-    /// The record is there, and is not used by the caller afterwards.
+    /// There is no pin by the record, and the caller does not use it afterwards.
     #[cold]
     unsafe fn unpinned_late(record: NonNull<Record>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: P1, by the caller's promise.
         let this = unsafe { record.as_ref() };
         this.left();
-        if this.leaked.get() {
-            // SAFETY: P1: the list's own reference was forgotten, and this was the last pin. (The guard needs no record.)
-            unsafe { Rc::decrement_strong_count(record.as_ptr()) };
+        let owned = this.owns_itself.replace(ptr::null());
+        if !owned.is_null() {
+            // SAFETY: from `Rc::into_raw`, and once. There is no pin any more (and the guard of the last needs no record).
+            drop(unsafe { Rc::from_raw(owned) });
         }
     }
 
@@ -116,7 +118,7 @@ struct Records {
 
 const_thread_local! {
     /// The record used last (P2).
-    static RECENT: Cell<*const Record> = Cell::new(std::ptr::null());
+    static RECENT: Cell<*const Record> = Cell::new(ptr::null());
 }
 
 fn set_recent(record: *const Record) {
@@ -130,13 +132,13 @@ thread_local! {
 
 const_thread_local! {
     /// Critical sections opened after `RECORDS` was destroyed, by the destructors of other thread-locals, and one more
-    /// if there were any before.
+    /// for each domain of which there were any before.
     static LATE: Cell<usize> = Cell::new(0);
 }
 
 const_thread_local! {
     /// The innermost reclamation that this thread is in the middle of.
-    static RUNNING: Cell<*const Running> = Cell::new(std::ptr::null());
+    static RUNNING: Cell<*const Running> = Cell::new(ptr::null());
 }
 
 const_thread_local! {
@@ -165,7 +167,7 @@ impl Inner {
     /// Opens a critical section.
     #[inline(always)]
     pub(crate) fn pin(&self) -> Pin {
-        let recent = RECENT.try_with(Cell::get).unwrap_or(std::ptr::null());
+        let recent = RECENT.try_with(Cell::get).unwrap_or(ptr::null());
         // SAFETY: P2, and the list keeps its records; it is this thread's, which does nothing else meanwhile.
         match unsafe { recent.as_ref() } {
             Some(recent) if recent.domain == self.id => recent.pin(),
@@ -181,9 +183,9 @@ impl Inner {
     /// A pin by a destructor of another thread-local, after ours: by a record of its own, which ends with it.
     #[cold]
     fn pin_late(&self) -> Pin {
-        let record = Rc::new(Record::new(self));
+        let record = Record::new(self, Watch::unlisted());
         let pin = record.pin();
-        record.outlive_list();
+        record.own_itself();
         pin
     }
 
@@ -202,11 +204,11 @@ impl Inner {
 impl Drop for Records {
     fn drop(&mut self) {
         // P2.
-        set_recent(std::ptr::null());
+        set_recent(ptr::null());
         for record in std::mem::take(self.all.get_mut()) {
             // A section or session in some other thread-local outlives this list.
             if record.watch.is_open() {
-                record.outlive_list();
+                record.own_itself();
             } else if record.is_in_section() {
                 record.count_as_late();
             }
@@ -221,9 +223,9 @@ impl Records {
             Some(record) => Rc::clone(record),
             None => {
                 // Threads that see many domains come and go keep no record of those gone (P1).
-                set_recent(std::ptr::null());
+                set_recent(ptr::null());
                 all.retain(|record| !record.grace.is_abandoned() || record.watch.is_open());
-                let record = Rc::new(Record::new(domain));
+                let record = Record::new(domain, domain.readers.register(false));
                 all.push(Rc::clone(&record));
                 record
             }

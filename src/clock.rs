@@ -89,6 +89,7 @@ pub(crate) struct Tick(pub(crate) u32);
 
 impl Tick {
     /// Times are told in ticks that do not wrap, and kept as this.
+    #[inline]
     pub(crate) fn of(ticks: u64) -> Tick {
         Tick(ticks as u32)
     }
@@ -118,6 +119,7 @@ impl Tick {
 }
 
 /// A time in units of 2^24 ns: 40 bits of them, which is 584 years. (Then it stands still.)
+#[inline]
 pub(crate) fn ticks(time: Duration) -> u64 {
     let nanos = time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into());
     (nanos >> 24).min((1 << 40) - 2)

@@ -88,7 +88,8 @@ where
 {
     fn shard(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
         let index = self.roots().index(hash);
-        (&self.shards[index], &self.roots[index])
+        // SAFETY: there are as many roots as an index has values, and as many shards as roots.
+        (unsafe { self.shards.get_unchecked(index) }, unsafe { self.roots.get_unchecked(index) })
     }
 
     pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = (&Shard<K, V>, &Root<K, V>)> {

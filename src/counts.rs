@@ -65,6 +65,7 @@ impl Counts {
     }
 
     /// Where it is counted that a node left for this cause.
+    #[inline]
     pub(crate) fn left(&self, cause: Cause) -> &Count {
         match cause {
             Cause::Removed => &self.removed,
@@ -86,16 +87,19 @@ impl Default for Count {
 
 impl Count {
     /// Under the shard lock.
+    #[inline]
     pub(crate) fn add(&self, by: u64) {
         // ORDERING: Relaxed, a statistic. No addition is lost: the lock keeps writers apart.
         self.0.store(self.0.load(Ordering::Relaxed) + by, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn set(&self, to: u64) {
         // ORDERING: Relaxed, a statistic.
         self.0.store(to, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn get(&self) -> u64 {
         // ORDERING: Relaxed, a statistic.
         self.0.load(Ordering::Relaxed)

@@ -24,6 +24,6 @@ pub(crate) fn to_write<const OFFSET: usize, T>(_place: *const T) {
     #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     // SAFETY: a hint: no address faults, and neither flags nor the stack change.
     unsafe {
-        std::arch::asm!("prefetchw [{} + {}]", in(reg) _place, const OFFSET, options(nostack, preserves_flags, readonly));
+        std::arch::asm!("prefetchw [{} + {}]", in(reg) _place.addr(), const OFFSET, options(nostack, preserves_flags, nomem));
     }
 }

@@ -81,10 +81,14 @@ where
     }
 
     /// The table to write `hash` to, after a step of the resize if one is under way.
+    #[inline]
     pub(crate) fn table_for(&mut self, hash: u64, site: Site<'_, K, V>) -> Table<K, V> {
-        if self.resize.is_some() {
-            self.step(site, STEP);
-        }
+        if self.resize.is_none() { self.table } else { self.table_for_resizing(hash, site) }
+    }
+
+    #[cold]
+    fn table_for_resizing(&mut self, hash: u64, site: Site<'_, K, V>) -> Table<K, V> {
+        self.step(site, STEP);
         if let Some(resize) = &self.resize {
             // T4.
             self.table.move_home(self.table.home(hash), resize.to);
@@ -106,13 +110,15 @@ where
     }
 
     /// At an eighth of what the table holds, goes to a quarter of it.
+    #[inline]
     pub(crate) fn shrink_if_sparse(&mut self, counts: &Counts) {
-        let buckets = self.newest().buckets();
+        let buckets = self.table.buckets();
         if self.resize.is_none() && buckets > self.floor && self.live < Table::<K, V>::limit(buckets) / 6 {
             self.begin_resize((buckets / 4).max(self.floor), counts);
         }
     }
 
+    #[cold]
     pub(crate) fn begin_resize(&mut self, buckets: usize, counts: &Counts) {
         debug_assert!(self.resize.is_none());
         let to = Table::new(buckets);

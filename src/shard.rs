@@ -24,7 +24,6 @@ use crate::prefetch;
 use crate::resize::{Site, State, retire_table};
 use crate::sync::Mutex;
 use crate::table::{Position, Root, Table};
-use std::mem::offset_of;
 use std::ptr::NonNull;
 
 /// The writers' side of a shard. The first field is what nodes know as their owner.
@@ -37,7 +36,7 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
 
 /// What most writes change is within the lines that `prefetch_to_write` asks for.
 #[cfg(all(target_arch = "x86_64", not(loom)))]
-const _: () = assert!(offset_of!(Shard<u8, u8>, counts) + offset_of!(Counts, resizes) <= 256);
+const _: () = assert!(std::mem::offset_of!(Shard<u8, u8>, counts) + std::mem::offset_of!(Counts, resizes) <= 256);
 
 /// Why an entry was not replaced by a draft.
 pub(crate) enum NotReplaced<K: 'static, V: 'static> {

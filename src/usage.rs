@@ -32,6 +32,7 @@ const ERAS: usize = 128;
 pub(crate) struct Used(AtomicU8);
 
 impl Used {
+    #[inline]
     pub(crate) fn new(byte: u8) -> Self {
         Used(AtomicU8::new(byte))
     }
@@ -103,6 +104,7 @@ impl Eras {
     }
 
     /// The byte of an entry that nobody has used yet.
+    #[inline]
     pub(crate) fn fresh(&self) -> u8 {
         self.present.load(Relaxed) & !MARK | u8::from(!self.unmarked.load(Relaxed))
     }

@@ -21,6 +21,7 @@ impl Weight {
         Weight((exponent << MANTISSA) as u16 | mantissa as u16)
     }
 
+    #[inline]
     pub(crate) fn bytes(self) -> u64 {
         let mantissa = u64::from(self.0) & ((1 << MANTISSA) - 1);
         mantissa << (self.0 >> MANTISSA)

@@ -35,10 +35,12 @@ pub struct Backlog {
 }
 
 impl Backlog {
+    #[inline]
     pub(crate) fn of(objects: u64, bytes: u64) -> Self {
         Backlog { objects, bytes }
     }
 
+    #[inline]
     pub(crate) fn one(bytes: u64) -> Self {
         Backlog::of(1, bytes)
     }
@@ -138,6 +140,7 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     /// Takes the place of one object from it. False if it has none.
+    #[inline]
     pub(crate) fn spend(&mut self, bytes: u64) -> bool {
         let enough = self.objects > 0 && self.bytes >= bytes;
         if enough {

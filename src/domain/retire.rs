@@ -239,6 +239,7 @@ impl Dirty {
         Dirty { head: AtomicPtr::new(ptr::null_mut()) }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         // ORDERING: Relaxed, a hint: a queue put there now is seen by the next who looks.
         self.head.load(Ordering::Relaxed).is_null()

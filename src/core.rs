@@ -11,6 +11,7 @@ use crate::expiry::{Lifetimes, RETRY, Taken};
 use crate::handle::Handle;
 use crate::listener::{Cause, Listeners};
 use crate::node::{Draft, Making, Node, contain};
+use crate::prefetch;
 use crate::reaper::Reaped;
 use crate::resize::State;
 use crate::shard::{NotReplaced, Rejected, Shard};
@@ -86,26 +87,27 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    /// The shard that `hash` belongs to, and its root.
     fn shard(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
         let index = self.roots().index(hash);
         // SAFETY: there are as many roots as an index has values, and as many shards as roots.
         (unsafe { self.shards.get_unchecked(index) }, unsafe { self.roots.get_unchecked(index) })
     }
 
-    pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = (&Shard<K, V>, &Root<K, V>)> {
-        self.shards.iter().map(|shard| &**shard).zip(&self.roots)
+    /// The same for a write, whose lines the processor is asked for, before the lock is taken: under it, they would be waited
+    /// for one after the other, by this writer and by those behind it.
+    #[inline]
+    fn shard_to_write(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
+        let (shard, root) = self.shard(hash);
+        if prefetch::WORKS {
+            root.load().prefetch_to_write(hash);
+            shard.prefetch_to_write();
+        }
+        (shard, root)
     }
 
-    /// Asks the processor for the lines that a write of `hash` will need, before the lock is taken: under it, they would be
-    /// waited for one after the other, by this writer and by those behind it.
-    #[inline]
-    fn prepare(&self, hash: u64) {
-        if cfg!(any(not(target_arch = "x86_64"), loom, miri)) {
-            return;
-        }
-        let (shard, root) = self.shard(hash);
-        root.load().prefetch_to_write(hash);
-        shard.prefetch_to_write();
+    pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = (&Shard<K, V>, &Root<K, V>)> {
+        self.shards.iter().map(|shard| &**shard).zip(&self.roots)
     }
 
     /// The time, in ticks that do not wrap.
@@ -132,8 +134,7 @@ where
 
     /// A node to be published here.
     pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
-        self.prepare(hash);
-        let (shard, _) = self.shard(hash);
+        let (shard, _) = self.shard_to_write(hash);
         check::user_code();
         let weight = self.settings.weigher.as_ref().map_or(self.node, |weigher| self.weight(weigher(&key, &value)));
         let now = self.now();
@@ -213,8 +214,7 @@ where
         eq: impl FnMut(&K) -> bool,
         refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, Full> {
-        self.prepare(hash);
-        let (shard, root) = self.shard(hash);
+        let (shard, root) = self.shard_to_write(hash);
         let removed = shard.remove(root, hash, eq, refusal)?;
         if let Some(entry) = &removed {
             self.settings.listeners.tell(Cause::Removed, entry);
@@ -227,8 +227,7 @@ where
         if entry.is_unlinked() {
             return Ok(false);
         }
-        self.prepare(entry.hash().into());
-        let (shard, root) = self.shard(entry.hash().into());
+        let (shard, root) = self.shard_to_write(entry.hash().into());
         let removed = shard.remove_exact(root, entry, cause, refusal)?;
         if removed {
             self.settings.listeners.tell(cause, entry);

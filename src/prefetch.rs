@@ -5,10 +5,13 @@
 
 #![allow(unsafe_code)]
 
+/// Whether to ask has any effect: where it has none, nothing need be worked out for it.
+pub(crate) const WORKS: bool = cfg!(all(target_arch = "x86_64", not(any(loom, miri))));
+
 /// Asks for a line that will be read.
 #[inline]
 pub(crate) fn to_read<T>(_place: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     // SAFETY: a hint, and SSE is part of x86-64.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_place.cast());

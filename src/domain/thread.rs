@@ -103,6 +103,7 @@ impl Record {
         self.watch.is_open() || self.sessions.get() > 0
     }
 
+    // Always, as `View`'s reads are.
     #[inline(always)]
     fn pin(&self) -> Pin {
         let guard = self.local.pin();

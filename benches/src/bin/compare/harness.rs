@@ -141,15 +141,13 @@ pub fn interleave<'m, T>(
         let names: Vec<_> = lanes.iter().map(|lane| (lane.name, lane.idiom, lane.kind, lane.set)).collect();
         (names, samples)
     };
-    let outcomes: Vec<_> = if threads == 1 {
-        vec![work(0)]
-    } else {
-        std::thread::scope(|scope| {
-            let work = &work;
-            let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-            workers.into_iter().map(|worker| worker.join().expect("no contender panics")).collect()
-        })
-    };
+    // One thread's turns are a spawned thread's too: in some runs the main thread's locked instructions took longer than
+    // others', those of some contenders only.
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let work = &work;
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("no contender panics")).collect()
+    });
     let names = &outcomes[0].0;
     let of = |round: usize, lane: usize| outcomes.iter().map(move |(_, samples)| samples[round * names.len() + lane]);
     for round in 0..=rounds {

@@ -43,6 +43,7 @@ pub struct Reader<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     domain: &'r Inner,
 }
 
+// The reads are inlined always, as those of a view: a call would be an eighth of their instructions.
 impl<'r, K, V, S> Reader<'r, K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -62,14 +63,14 @@ where
     /// # Progress
     ///
     /// Wait-free, without a fence or locked instruction unless a grace period is wanted.
-    #[inline]
+    #[inline(always)]
     pub fn view(&mut self) -> &View<'r, K, V, S> {
         self.quiescent();
         &self.view
     }
 
     /// The entry of `key`, borrowed until the next read.
-    #[inline]
+    #[inline(always)]
     pub fn get<Q>(&mut self, key: &Q) -> Option<Entry<'_, K, V>>
     where
         K: Borrow<Q>,
@@ -79,7 +80,7 @@ where
     }
 
     /// A handle on the entry of `key`.
-    #[inline]
+    #[inline(always)]
     pub fn lookup<Q>(&mut self, key: &Q) -> Option<Handle<K, V>>
     where
         K: Borrow<Q>,
@@ -89,7 +90,7 @@ where
     }
 
     /// Whether `key` is in the registry.
-    #[inline]
+    #[inline(always)]
     pub fn contains_key<Q>(&mut self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -99,7 +100,7 @@ where
     }
 
     /// Announces a quiescent state if one has been asked for. For a loop that finds nothing to read for a while.
-    #[inline]
+    #[inline(always)]
     pub fn quiescent(&mut self) {
         self.session.answer(self.domain.asked());
     }

@@ -8,7 +8,7 @@
 use crate::handle::Handle;
 use crate::table::Table;
 use crate::view::{Entry, View, hash_of};
-use std::borrow::Borrow;
+use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -36,8 +36,7 @@ where
     #[inline]
     pub fn get_many<Q, const N: usize>(&self, keys: [&Q; N]) -> [Option<Entry<'_, K, V>>; N]
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         let mut found = [None; N];
         for (keys, found) in keys.chunks(WIDTH).zip(found.chunks_mut(WIDTH)) {
@@ -53,8 +52,7 @@ where
         keys: impl IntoIterator<Item = &'k Q>,
         mut each: impl FnMut(&'k Q, Option<Entry<'_, K, V>>),
     ) where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized + 'k,
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
     {
         let mut keys = keys.into_iter().fuse();
         let Some(first) = keys.next() else { return };
@@ -80,8 +78,7 @@ where
     #[inline]
     pub fn lookup_many<Q, const N: usize>(&self, keys: [&Q; N]) -> [Option<Handle<K, V>>; N]
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get_many(keys).map(|found| found.map(Entry::into_handle))
     }
@@ -92,8 +89,7 @@ where
         keys: impl IntoIterator<Item = &'k Q>,
         mut each: impl FnMut(&'k Q, Option<Handle<K, V>>),
     ) where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized + 'k,
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
     {
         self.get_batch(keys, |key, found| each(key, found.map(Entry::into_handle)));
     }
@@ -102,8 +98,7 @@ where
     #[inline]
     fn get_chunk<'g, Q>(&'g self, keys: &[&Q], found: &mut [Option<Entry<'g, K, V>>])
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         let mut tables = [const { MaybeUninit::<(u64, Table<K, V>)>::uninit() }; WIDTH];
         let tables = &mut tables[..keys.len()];

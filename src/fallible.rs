@@ -8,7 +8,7 @@ use crate::listener::Cause;
 use crate::registry::Registry;
 use crate::shard::NotReplaced;
 use crate::view::hash_of;
-use std::borrow::Borrow;
+use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
 /// Writes that can be refused: in a domain with a [limit](crate::DomainBuilder::backlog_objects) on what may wait to be
@@ -56,8 +56,8 @@ where
     /// [`BacklogFull`], with the value that `f` made, if there is no room for the old entry in the backlog.
     pub fn try_update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
     where
-        K: Borrow<Q> + Clone,
-        Q: Hash + Eq + ?Sized,
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.update_or(key, &mut f, Refusal::Possible)
     }
@@ -69,10 +69,9 @@ where
     /// [`BacklogFull`] if there is such an entry, and no room for it in the backlog. It stays.
     pub fn try_remove<Q>(&self, key: &Q) -> Result<Option<Handle<K, V>>, BacklogFull>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
-        let removed = self.core.remove(hash_of(&self.hasher, key), |found| found.borrow() == key, Refusal::Possible);
+        let removed = self.core.remove(hash_of(&self.hasher, key), |found| key.equivalent(found), Refusal::Possible);
         removed.map_err(|Full| BacklogFull(()))
     }
 
@@ -87,8 +86,7 @@ where
         mut condition: impl FnMut(&K, &V) -> bool,
     ) -> Result<Option<Handle<K, V>>, BacklogFull>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.remove_if_or(key, &mut condition, Refusal::Possible).map_err(|Full| BacklogFull(()))
     }
@@ -109,8 +107,8 @@ where
         refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
     where
-        K: Borrow<Q> + Clone,
-        Q: Hash + Eq + ?Sized,
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         loop {
             let Some(old) = self.lookup(key) else { return Ok(None) };
@@ -132,8 +130,7 @@ where
         mut refusal: Refusal,
     ) -> Result<Option<Handle<K, V>>, Full>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         loop {
             let Some(entry) = self.lookup(key) else { return Ok(None) };

@@ -149,6 +149,7 @@ pub use domain::{
     Backlog, Cookie, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, ReclaimJob, Session, StallReport,
     StalledReader, WhenFull,
 };
+pub use equivalent::Equivalent;
 pub use error::{BacklogFull, ForeignGuard, Occupied};
 pub use handle::Handle;
 pub use iter::Iter;

@@ -6,7 +6,7 @@ use crate::domain::{Inner, Session};
 use crate::handle::Handle;
 use crate::registry::Registry;
 use crate::view::{Entry, View};
-use std::borrow::Borrow;
+use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
@@ -73,8 +73,7 @@ where
     #[inline(always)]
     pub fn get<Q>(&mut self, key: &Q) -> Option<Entry<'_, K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.view().get(key)
     }
@@ -83,8 +82,7 @@ where
     #[inline(always)]
     pub fn lookup<Q>(&mut self, key: &Q) -> Option<Handle<K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.view().lookup(key)
     }
@@ -93,8 +91,7 @@ where
     #[inline(always)]
     pub fn contains_key<Q>(&mut self, key: &Q) -> bool
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.view().contains_key(key)
     }

@@ -11,7 +11,7 @@ use crate::reader::Reader;
 use crate::stats::Stats;
 use crate::view::{Entry, Guard, View, hash_of};
 use ahash::RandomState;
-use std::borrow::Borrow;
+use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -23,10 +23,40 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 /// the lock of one shard, for a few instructions. What is removed is destroyed after a grace period, by writers, by a
 /// reclaimer thread or at [`Domain::barrier`]; never by a reader.
 ///
+/// # Keys
+///
+/// Lookups and removals take whatever is [`Equivalent`] to the key and has the same hash: what the key
+/// [borrows](std::borrow::Borrow) as, or a type of your own. So nothing need be allocated to ask for a key of several parts:
+///
+/// ```
+/// use epoch_registry::{Equivalent, Registry};
+///
+/// #[derive(PartialEq, Eq, Hash)]
+/// struct Name {
+///     directory: u64,
+///     text: String,
+/// }
+///
+/// /// The same parts in the same order, so that it hashes as a `Name` does.
+/// #[derive(Hash)]
+/// struct Parts<'t>(u64, &'t str);
+///
+/// impl Equivalent<Name> for Parts<'_> {
+///     fn equivalent(&self, name: &Name) -> bool {
+///         self.0 == name.directory && self.1 == name.text
+///     }
+/// }
+///
+/// let names = Registry::new();
+/// names.insert(Name { directory: 1, text: "etc".to_string() }, "a directory").unwrap();
+/// assert_eq!(names.lookup(&Parts(1, "etc")).as_deref(), Some(&"a directory"));
+/// assert!(names.lookup(&Parts(2, "etc")).is_none());
+/// ```
+///
 /// # User code
 ///
 /// `Hash`, `Drop`, `Clone` and all closures run outside every lock; they may use the registry, and they may panic, which
-/// leaves the registry as it was. `Eq` (and `Borrow`) of keys may run under a shard lock: there, reading a registry is
+/// leaves the registry as it was. `Eq` and `Equivalent` of keys may run under a shard lock: there, reading a registry is
 /// fine, and writing to one panics. Keys must hash and compare the same for as long as they are in the registry; if they
 /// do not, entries may not be found, and nothing worse.
 ///
@@ -134,8 +164,7 @@ where
     #[inline]
     pub fn with<Q, R>(&self, key: &Q, f: impl FnOnce(Entry<'_, K, V>) -> R) -> Option<R>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         // First, as the fence of the pin holds up all that follows it.
         let hash = hash_of(&self.hasher, key);
@@ -146,8 +175,7 @@ where
     #[inline]
     pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.with(key, |entry| entry.into_handle())
     }
@@ -156,8 +184,7 @@ where
     #[inline]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.with(key, |_| ()).is_some()
     }
@@ -211,8 +238,8 @@ where
     /// ```
     pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Option<Handle<K, V>>
     where
-        K: Borrow<Q> + Clone,
-        Q: Hash + Eq + ?Sized,
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         granted(self.update_or(key, &mut f, Refusal::Impossible))
     }
@@ -252,10 +279,9 @@ where
     /// As [`insert`](Self::insert).
     pub fn remove<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
-        granted(self.core.remove(hash_of(&self.hasher, key), |found| found.borrow() == key, Refusal::Impossible))
+        granted(self.core.remove(hash_of(&self.hasher, key), |found| key.equivalent(found), Refusal::Impossible))
     }
 
     /// Removes the entry of `key` if `condition` holds for it. The condition is asked outside every lock and critical
@@ -266,8 +292,7 @@ where
     /// As [`update`](Self::update).
     pub fn remove_if<Q>(&self, key: &Q, mut condition: impl FnMut(&K, &V) -> bool) -> Option<Handle<K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         granted(self.remove_if_or(key, &mut condition, Refusal::Impossible))
     }

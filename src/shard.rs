@@ -6,7 +6,7 @@
 //!
 //! - **S1** Every change of a table is made with the shard's lock held, and a node in the table is there for as long as
 //!   the lock is held.
-//! - **S2** No code of the user's but `Eq` (and `Borrow`) runs under the lock. A thread that is in such code is told
+//! - **S2** No code of the user's but `Eq` and `Equivalent` runs under the lock. A thread that is in such code is told
 //!   by a panic, and not by a deadlock, if it comes back for a lock.
 //! - **S3** A node is unlinked before it is retired, and retired once: by whoever unlinked it, after the lock.
 

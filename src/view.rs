@@ -9,7 +9,7 @@ use crate::handle::Handle;
 use crate::iter::Iter;
 use crate::node::{Header, Node};
 use crate::table::{Roots, Table};
-use std::borrow::Borrow;
+use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::marker::PhantomData;
@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 
 /// The hash of a key, in one place, and the plain way round: `BuildHasher::hash_one` may be specialised (ahash's is, on a
 /// nightly toolchain), and then hashes a `&&u64` or a `Box<u64>` unlike a `u64`, of which it knows no more than that
-/// `Hash` and `Borrow` agree.
+/// `Hash` and `Equivalent` agree.
 #[inline]
 #[allow(clippy::manual_hash_one)]
 pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
@@ -81,8 +81,7 @@ where
     #[inline(always)]
     pub fn get<Q>(&self, key: &Q) -> Option<Entry<'_, K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get_hashed(hash_of(self.hasher, key), key)
     }
@@ -91,8 +90,7 @@ where
     #[inline(always)]
     pub(crate) fn get_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.find_in(self.roots.table(hash), hash, key)
     }
@@ -108,11 +106,10 @@ where
     #[inline(always)]
     pub(crate) fn find_in<Q>(&self, table: Table<K, V>, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.check();
-        let node = table.find(hash, move |node| node.key().borrow() == key)?;
+        let node = table.find(hash, move |node| key.equivalent(node.key()))?;
         // SAFETY: B2.
         self.core.eras.touch(&unsafe { node.as_ref() }.header.used);
         // SAFETY: the view is used within a critical section, and outlasts the entry.
@@ -123,8 +120,7 @@ where
     #[inline(always)]
     pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get(key).map(Entry::into_handle)
     }
@@ -133,8 +129,7 @@ where
     #[inline]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
     {
         self.get(key).is_some()
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Cursor, Domain, Registry};
+use epoch_registry::{Cursor, Domain, Equivalent, Registry};
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -298,6 +298,33 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
     assert_eq!(registry.replace(key(), 2).map(|old| *old), Some(1));
     assert_eq!(registry.remove(&key()).map(|old| *old), Some(2));
     assert!(target.insert(1, 1).is_ok());
+}
+
+/// What finds a number, and writes.
+struct Finder<'r>(u64, &'r Registry<u64, u64>);
+
+impl Hash for Finder<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Equivalent<u64> for Finder<'_> {
+    fn equivalent(&self, key: &u64) -> bool {
+        drop(self.1.insert(*key, 0));
+        self.0 == *key
+    }
+}
+
+#[test]
+fn an_equivalent_may_write_in_a_lookup_and_not_in_a_removal() {
+    let (registry, other): (Registry<u64, u64>, Registry<u64, u64>) = (isolated(), isolated());
+    registry.insert(1, 1).unwrap();
+    let finder = Finder(1, &other);
+    assert!(panic_of(|| drop(registry.remove(&finder))).starts_with("a write to a registry from within the `Eq`"));
+    assert!(registry.contains_key(&1) && other.is_empty());
+    assert_eq!(registry.with(&finder, |entry| *entry), Some(1));
+    assert!(other.contains_key(&1));
 }
 
 /// A key whose `Eq` reads all that can be read.

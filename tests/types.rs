@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Domain, Registry};
+use epoch_registry::{Domain, Equivalent, Registry};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -141,6 +141,40 @@ fn keys_are_found_by_their_borrowed_forms() {
         assert!(names.remove_if(name, |key, _| key == name).is_some() && blobs.remove(blob).is_some());
     }
     assert!(names.is_empty() && blobs.is_empty() && boxes.contains_key(&[5, 6][..]));
+}
+
+#[test]
+fn keys_are_found_by_what_is_equivalent_to_them() {
+    /// Hashes as a pair of both does.
+    #[derive(Hash)]
+    struct Parts<'t>(u64, &'t str);
+    impl Equivalent<(u64, String)> for Parts<'_> {
+        fn equivalent(&self, key: &(u64, String)) -> bool {
+            *self == Parts(key.0, &key.1)
+        }
+    }
+    impl PartialEq for Parts<'_> {
+        fn eq(&self, other: &Self) -> bool {
+            (self.0, self.1) == (other.0, other.1)
+        }
+    }
+    let names: Registry<(u64, String), u64> = isolated();
+    (0..100).for_each(|n| drop(names.insert((n, n.to_string()), n).unwrap()));
+    for n in 0..100 {
+        let text = n.to_string();
+        let (parts, other) = (Parts(n, &text), Parts(n + 1, &text));
+        assert_eq!(names.lookup(&parts).map(|handle| *handle), Some(n));
+        assert_eq!(names.with(&parts, |entry| *entry), Some(n));
+        assert_eq!(names.reader().get(&parts).map(|entry| *entry), Some(n));
+        assert_eq!(names.pin().get_many([&other, &parts]).map(|found| found.map(|entry| *entry)), [None, Some(n)]);
+        let mut found = Vec::new();
+        names.pin().lookup_batch([&parts, &other], |_, handle| found.push(handle.is_some()));
+        assert_eq!(found, [true, false]);
+        assert_eq!(names.update(&parts, |_, n| n + 1000).map(|handle| *handle), Some(n + 1000));
+        assert!(!names.contains_key(&other) && names.remove(&other).is_none());
+        assert!(names.remove_if(&parts, |_, _| false).is_none() && names.remove(&parts).is_some());
+    }
+    assert!(names.is_empty());
 }
 
 fn round_trip<K: Hash + Eq + Clone + Send + Sync + std::fmt::Debug + 'static>(

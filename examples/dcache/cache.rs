@@ -166,7 +166,7 @@ impl Dcache {
         };
         let Ok(directory) = enter(parent.as_ref()) else { return };
         let _lock = self.lock(directory);
-        self.registry.remove(&(directory, name) as &dyn Place);
+        self.registry.remove(&Place::new(directory, name));
         if let Some(parent) = parent {
             // The directory itself may have another size now.
             if !parent.refresh(&ask(&self.root.join(above))) {
@@ -233,7 +233,7 @@ impl<'g> Walk for RcuWalk<'g> {
     type At = &'g Dentry;
 
     fn find(&mut self, _: Option<&&'g Dentry>, directory: u64, name: &OsStr) -> Result<&'g Dentry, Stop> {
-        self.view.get(&(directory, name) as &dyn Place).map(Entry::value).ok_or(Stop::Missed)
+        self.view.get(&Place::new(directory, name)).map(Entry::value).ok_or(Stop::Missed)
     }
 
     fn up(&mut self, at: &&'g Dentry) -> Result<Option<&'g Dentry>, Stop> {
@@ -253,7 +253,7 @@ impl Walk for RefWalk<'_> {
 
     fn find(&mut self, parent: Option<&Self::At>, directory: u64, name: &OsStr) -> Result<Self::At, Stop> {
         self.path.push(name);
-        match self.cache.registry.lookup(&(directory, name) as &dyn Place) {
+        match self.cache.registry.lookup(&Place::new(directory, name)) {
             Some(dentry) => Ok(dentry),
             None => self.cache.fill(parent, directory, name, &self.path).map_err(Stop::Failed),
         }

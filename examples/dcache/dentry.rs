@@ -1,6 +1,5 @@
 //! What the cache holds: for a name in a directory, what the file system says of it.
 
-use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::fs::{FileType, Metadata};
 use std::hash::{Hash, Hasher};
@@ -9,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use epoch_registry::Handle;
+use epoch_registry::{Equivalent, Handle};
 
 /// What the file system says of a path, the last symbolic link not followed.
 pub type Answer = Result<Attributes, ErrorKind>;
@@ -101,59 +100,44 @@ impl Name {
     }
 }
 
-/// What a [`Name`] can be looked up by: itself, or its borrowed parts. A tuple of parts cannot be borrowed from a `Name`,
-/// but an object that knows them can.
-pub trait Place {
-    fn parts(&self) -> (u64, &[u8]);
+/// The parts of a [`Name`], by which it is looked up: nothing is copied for that.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Place<'n> {
+    directory: u64,
+    name: &'n [u8],
 }
 
-impl Place for Name {
-    fn parts(&self) -> (u64, &[u8]) {
+impl<'n> Place<'n> {
+    pub fn new(directory: u64, name: &'n OsStr) -> Self {
+        Place { directory, name: name.as_encoded_bytes() }
+    }
+}
+
+impl Equivalent<Name> for Place<'_> {
+    fn equivalent(&self, name: &Name) -> bool {
+        *self == name.place()
+    }
+}
+
+impl Name {
+    fn place(&self) -> Place<'_> {
         let name = match &self.text {
             Text::Short(length, name) => &name[..usize::from(*length)],
             Text::Long(name) => name,
         };
-        (self.directory, name)
+        Place { directory: self.directory, name }
     }
 }
-
-impl Place for (u64, &OsStr) {
-    fn parts(&self) -> (u64, &[u8]) {
-        (self.0, self.1.as_encoded_bytes())
-    }
-}
-
-impl<'a> Borrow<dyn Place + 'a> for Name {
-    fn borrow(&self) -> &(dyn Place + 'a) {
-        self
-    }
-}
-
-impl Hash for dyn Place + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (directory, name) = self.parts();
-        state.write_u64(directory);
-        state.write(name);
-    }
-}
-
-impl PartialEq for dyn Place + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for dyn Place + '_ {}
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self as &dyn Place).hash(state);
+        self.place().hash(state);
     }
 }
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
+        self.place() == other.place()
     }
 }
 
@@ -260,11 +244,10 @@ mod tests {
         let hasher = RandomState::new();
         for length in [0, 1, SHORT - 1, SHORT, SHORT + 1, 255] {
             let text = "n".repeat(length);
-            let (name, parts) = (Name::new(7, text.as_ref()), (7, OsStr::new(&text)));
-            let (stored, borrowed): (&dyn Place, &dyn Place) = (&name, &parts);
-            assert!(stored == borrowed && hasher.hash_one(&name) == hasher.hash_one(borrowed), "{length}");
-            assert!(stored != &(8_u64, OsStr::new(&text)) as &dyn Place);
-            assert!(stored != &(7_u64, OsStr::new(&format!("{text}n"))) as &dyn Place);
+            let (name, place) = (Name::new(7, text.as_ref()), Place::new(7, text.as_ref()));
+            assert!(place.equivalent(&name) && hasher.hash_one(&name) == hasher.hash_one(place), "{length}");
+            assert!(!Place::new(8, text.as_ref()).equivalent(&name));
+            assert!(!Place::new(7, format!("{text}n").as_ref()).equivalent(&name));
         }
     }
 }

@@ -41,7 +41,6 @@ const NO_LIMIT: u32 = u32::MAX;
 /// Eras of use in the time for which an entry may be idle: what is known of its last use is right to a sixteenth of that.
 const ERAS_OF_IDLENESS: u32 = 16;
 
-// ORDERING: Relaxed, settings: `Lifetimes::changed` releases them.
 impl Limit {
     fn new(age: Option<Duration>) -> Self {
         Limit(AtomicU32::new(Self::ticks(age)))
@@ -52,10 +51,12 @@ impl Limit {
     }
 
     fn get(&self) -> Option<u32> {
+        // ORDERING: Relaxed, acquired by `Lifetimes::generation`, where it matters which setting is seen.
         Some(self.0.load(Relaxed)).filter(|&limit| limit != NO_LIMIT)
     }
 
     fn set(&self, age: Option<Duration>) {
+        // ORDERING: Relaxed, released by `Lifetimes::changed`.
         self.0.store(Self::ticks(age), Relaxed);
     }
 }

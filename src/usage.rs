@@ -16,9 +16,6 @@
 //! orders anything, and nothing but the choice of what to reap depends on it: it is of std's types, which the model
 //! checker does not see.
 
-// ORDERING: Relaxed, all of it but the end of an era: see above. The mark of a use at the very moment that it is taken away
-// may be lost.
-
 use crate::clock::Tick;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -38,16 +35,19 @@ impl Used {
     }
 
     pub(crate) fn is_marked(&self) -> bool {
+        // ORDERING: Relaxed, a hint.
         self.0.load(Relaxed) & MARK != 0
     }
 
     /// Takes the mark away. True if there was one. For whoever has the registry [watched](Eras::watch).
     pub(crate) fn clear(&self) -> bool {
-        // At once, lest the era of a use at this very moment be lost.
+        // At once, lest the era of a use at this very moment be lost. (Its mark may be.)
+        // ORDERING: Relaxed, a hint.
         self.is_marked() && self.0.fetch_and(!MARK, Relaxed) & MARK != 0
     }
 
     fn era(&self) -> usize {
+        // ORDERING: Relaxed, a number: when the era ended is acquired by `last_use`.
         usize::from(self.0.load(Relaxed) >> 1)
     }
 }
@@ -82,6 +82,7 @@ impl Eras {
     /// none at those that follow.
     #[inline]
     pub(crate) fn touch(&self, used: &Used) {
+        // ORDERING: Relaxed, all three: an old era counts as an earlier use, and the byte has no partner but hints.
         let present = self.present.load(Relaxed);
         if present & MARK != 0 && used.0.load(Relaxed) != present {
             used.0.store(present, Relaxed);
@@ -90,6 +91,7 @@ impl Eras {
 
     /// Has readers take note of uses from now on.
     pub(crate) fn watch(&self) {
+        // ORDERING: Relaxed, a flag: readers take note when they see it, and those before count as used.
         if self.present.load(Relaxed) & MARK == 0 {
             self.present.fetch_or(MARK, Relaxed);
         }
@@ -100,24 +102,28 @@ impl Eras {
         if unmarked {
             self.watch();
         }
+        // ORDERING: Relaxed, a setting: an entry that is inserted meanwhile begins in either way.
         self.unmarked.store(unmarked, Relaxed);
     }
 
     /// The byte of an entry that nobody has used yet.
     #[inline]
     pub(crate) fn fresh(&self) -> u8 {
+        // ORDERING: Relaxed, as in `touch` and `set_unmarked`.
         self.present.load(Relaxed) & !MARK | u8::from(!self.unmarked.load(Relaxed))
     }
 
     /// Has all that were ever used count as used now: nobody has taken note of it for a while.
     pub(crate) fn forget(&self, now: Tick) {
         let _advancing = self.advancing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // ORDERING: Relaxed, released by `begin`.
         self.ended.iter().for_each(|ended| ended.store(now.0, Relaxed));
         self.begin(now);
     }
 
     /// Begins an era, and ends the one before.
     fn begin(&self, now: Tick) {
+        // ORDERING: Relaxed, these three: only who holds `advancing` writes them, but for the mark; released below.
         let present = self.present.load(Relaxed);
         self.ended[usize::from(present >> 1)].store(now.0, Relaxed);
         self.began.store(now.0, Relaxed);
@@ -131,12 +137,14 @@ impl Eras {
         if span.is_some() {
             self.watch();
         }
+        // ORDERING: Relaxed, a setting: an era that is under way may end by the old one.
         self.span.store(span.map_or(0, |span| span.max(1)), Relaxed);
     }
 
     /// Ends the present era, if it is over.
     #[inline]
     pub(crate) fn advance(&self, now: Tick) {
+        // ORDERING: Relaxed, both: whether it is time is asked again in `end`, under the lock.
         let span = self.span.load(Relaxed);
         if span != 0 && now.since(Tick(self.began.load(Relaxed))) >= span {
             self.end(now, span);
@@ -147,6 +155,7 @@ impl Eras {
     fn end(&self, now: Tick, span: u32) {
         // Whoever finds somebody at it leaves it to him.
         let Ok(_advancing) = self.advancing.try_lock() else { return };
+        // ORDERING: Relaxed, written under the lock alone.
         if now.since(Tick(self.began.load(Relaxed))) >= span {
             self.begin(now);
         }

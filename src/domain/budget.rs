@@ -167,7 +167,6 @@ struct Meter {
     lent: std::sync::atomic::AtomicU64,
 }
 
-// ORDERING: Relaxed, in all of the meter: counts, which order nothing.
 impl Meter {
     fn new(limit: u64) -> Self {
         Meter { limit, taken: CachePadded::new(AtomicU64::new(0)), lent: Default::default() }
@@ -175,6 +174,7 @@ impl Meter {
 
     /// Takes `wanted`, or else `needed`. Returns which.
     fn take(&self, wanted: u64, needed: u64) -> Option<u64> {
+        // ORDERING: Relaxed, only compared, and by the exchange below again.
         let mut taken = self.taken.load(Ordering::Relaxed);
         loop {
             let room = self.limit.saturating_sub(taken);
@@ -182,6 +182,7 @@ impl Meter {
             if granted > room {
                 return None;
             }
+            // ORDERING: Relaxed, a count: that it is one step keeps it below the limit, and nothing is handed over with it.
             match self.taken.compare_exchange_weak(taken, taken + granted, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(granted),
                 Err(now) => taken = now,
@@ -193,12 +194,15 @@ impl Meter {
     fn lend(&self, needed: u64, extra: u64, when_full: WhenFull) -> Option<u64> {
         if when_full == WhenFull::Grow {
             self.overrun(needed + extra);
+            // ORDERING: Relaxed, a count.
             self.lent.fetch_add(extra, Ordering::Relaxed);
             return Some(extra);
         }
+        // ORDERING: Relaxed, as in `take`.
         let mut lent = self.lent.load(Ordering::Relaxed);
         let extra = loop {
             let extra = extra.min((self.limit / LENT).saturating_sub(lent));
+            // ORDERING: Relaxed, as in `take`: one step keeps it below a part of the limit (L3).
             match self.lent.compare_exchange_weak(lent, lent + extra, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break extra,
                 Err(now) => lent = now,
@@ -206,16 +210,19 @@ impl Meter {
         };
         let granted = self.take(needed + extra, needed);
         let used = granted.map(|granted| granted - needed);
+        // ORDERING: Relaxed, a count.
         self.lent.fetch_sub(extra - used.unwrap_or(0), Ordering::Relaxed);
         used
     }
 
     /// What was lent is used up, or given back.
     fn settle(&self, lent: u64) {
+        // ORDERING: Relaxed, a count: the shard's lock orders what it has been lent.
         self.lent.fetch_sub(lent, Ordering::Relaxed);
     }
 
     fn overrun(&self, by: u64) {
+        // ORDERING: Relaxed, a count.
         self.taken.fetch_add(by, Ordering::Relaxed);
     }
 
@@ -223,12 +230,14 @@ impl Meter {
         if amount == 0 {
             return;
         }
+        // ORDERING: Relaxed, a count: who takes the place next does not look at what had it.
         let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
         debug_assert!(before >= amount, "L1: {amount} given back of {before}");
     }
 
     /// Beyond the soft mark, which is at half of the limit.
     fn is_pressed(&self) -> bool {
+        // ORDERING: Relaxed, a hint: two counts of different moments, of which the difference is not taken below zero.
         let taken = self.taken.load(Ordering::Relaxed);
         taken.saturating_sub(self.lent.load(Ordering::Relaxed)) > self.limit / 2
     }

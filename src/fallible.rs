@@ -71,8 +71,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let removed = self.core.remove(hash_of(&self.hasher, key), |found| key.equivalent(found), Refusal::Possible);
-        removed.map_err(|Full| BacklogFull(()))
+        self.remove_or(key, Refusal::Possible).map_err(|Full| BacklogFull(()))
     }
 
     /// As [`remove_if`](Self::remove_if), unless it is refused.
@@ -121,6 +120,13 @@ where
                 Err(NotReplaced::Full(draft)) => return Err(BacklogFull(draft.into_parts().1)),
             }
         }
+    }
+
+    pub(crate) fn remove_or<Q>(&self, key: &Q, refusal: Refusal) -> Result<Option<Handle<K, V>>, Full>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.core.remove(hash_of(&self.hasher, key), |found| key.equivalent(found), refusal)
     }
 
     pub(crate) fn remove_if_or<Q>(

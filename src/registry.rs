@@ -281,7 +281,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        granted(self.core.remove(hash_of(&self.hasher, key), |found| key.equivalent(found), Refusal::Impossible))
+        granted(self.remove_or(key, Refusal::Impossible))
     }
 
     /// Removes the entry of `key` if `condition` holds for it. The condition is asked outside every lock and critical

@@ -126,7 +126,7 @@ where
     }
 
     /// Whether `key` is in the registry.
-    #[inline]
+    #[inline(always)]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
         Q: Hash + Equivalent<K> + ?Sized,

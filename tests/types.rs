@@ -146,16 +146,11 @@ fn keys_are_found_by_their_borrowed_forms() {
 #[test]
 fn keys_are_found_by_what_is_equivalent_to_them() {
     /// Hashes as a pair of both does.
-    #[derive(Hash)]
+    #[derive(PartialEq, Hash)]
     struct Parts<'t>(u64, &'t str);
     impl Equivalent<(u64, String)> for Parts<'_> {
         fn equivalent(&self, key: &(u64, String)) -> bool {
             *self == Parts(key.0, &key.1)
-        }
-    }
-    impl PartialEq for Parts<'_> {
-        fn eq(&self, other: &Self) -> bool {
-            (self.0, self.1) == (other.0, other.1)
         }
     }
     let names: Registry<(u64, String), u64> = isolated();

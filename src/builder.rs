@@ -1,6 +1,6 @@
 //! Settings of a registry.
 
-use crate::clock::{Clock, MonotonicClock};
+use crate::clock::Clock;
 use crate::core::{CoreOwner, Settings, Weigher};
 use crate::domain::Domain;
 use crate::evict::Bounds;
@@ -30,7 +30,7 @@ use std::time::Duration;
 pub struct Builder<K: 'static, V: 'static, S = RandomState> {
     limits: Limits,
     domain: Option<Domain>,
-    clock: Box<dyn Clock>,
+    clock: Option<Box<dyn Clock>>,
     weigher: Option<Weigher<K, V>>,
     lifetime: Option<Lifetime<K, V>>,
     listener: Option<Listener<K, V>>,
@@ -70,7 +70,7 @@ impl<K, V> Builder<K, V> {
         Builder {
             limits,
             domain: None,
-            clock: Box::new(MonotonicClock),
+            clock: None,
             weigher: None,
             lifetime: None,
             listener: None,
@@ -284,9 +284,9 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Where ages are measured by. By default the [`MonotonicClock`].
+    /// Where ages are measured by. By default the [`MonotonicClock`](crate::MonotonicClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Box::new(clock);
+        self.clock = Some(Box::new(clock));
         self
     }
 

@@ -125,6 +125,12 @@ pub(crate) fn ticks(time: Duration) -> u64 {
     (nanos >> 24).min((1 << 40) - 2)
 }
 
+/// The time of the [`MonotonicClock`], in such units.
+#[inline]
+pub(crate) fn ticks_of_monotonic() -> u64 {
+    ticks(coarse())
+}
+
 /// A number that changes every few milliseconds. Tells writers apart that come in a burst from those that come rarely.
 pub(crate) fn coarse_ticks() -> u64 {
     let time = coarse();
@@ -133,6 +139,7 @@ pub(crate) fn coarse_ticks() -> u64 {
 
 #[cfg(all(target_os = "linux", not(loom)))]
 #[allow(unsafe_code)]
+#[inline]
 fn coarse() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours; the clock exists since Linux 2.6.32.

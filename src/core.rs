@@ -3,20 +3,21 @@
 #![allow(unsafe_code)]
 
 use crate::check;
-use crate::clock::{Clock, Tick, ticks};
+use crate::clock::{Clock, Tick, ticks, ticks_of_monotonic};
 use crate::cursor::Cursor;
-use crate::domain::{Domain, Full, Refusal, Registrant};
+use crate::domain::{Domain, Full, Operations, Reclaimed, Refusal, RegistryHeader};
 use crate::evict::{Bounds, Evicted, Shed};
 use crate::expiry::{Lifetimes, RETRY, Taken};
 use crate::handle::Handle;
 use crate::listener::{Cause, Listeners};
-use crate::node::{Draft, Making, Node, contain};
+use crate::locked::Locked;
+use crate::node::{Draft, Node, contain};
 use crate::prefetch;
 use crate::reaper::Reaped;
-use crate::resize::State;
-use crate::shard::{NotReplaced, Rejected, Shard};
+use crate::resize::Special;
+use crate::shard::{self, Left, NotReplaced, Published, Rejected, Shard, ShardRef, Wanted};
 use crate::sync::Mutex;
-use crate::table::{Root, Roots, Table};
+use crate::table::{Located, Root, Roots, Table};
 use crate::timers::{Due, NEVER, Timer};
 use crate::usage::Eras;
 use crate::weight::Weight;
@@ -30,8 +31,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Roots and shards, in step. The first field is what the domain knows.
 #[repr(C)]
 pub(crate) struct Core<K: 'static, V: 'static> {
-    pub(crate) registrant: Registrant,
-    /// Every read looks at it. Apart from the registrant, which is written whenever nodes are freed.
+    pub(crate) header: RegistryHeader,
+    /// Every read looks at it. Apart from the header, which is written whenever nodes are freed.
     pub(crate) eras: CachePadded<Eras>,
     /// As in [`Roots`].
     shift: u32,
@@ -53,7 +54,8 @@ pub(crate) struct Core<K: 'static, V: 'static> {
 
 /// What a registry is told when it is built.
 pub(crate) struct Settings<K: 'static, V: 'static> {
-    pub(crate) clock: Box<dyn Clock>,
+    /// `None` for the monotonic clock.
+    pub(crate) clock: Option<Box<dyn Clock>>,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) lifetimes: Lifetimes<K, V>,
     pub(crate) listeners: Listeners<K, V>,
@@ -87,33 +89,38 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The shard that `hash` belongs to, and its root.
-    fn shard(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
+    /// The shard that `hash` belongs to.
+    #[inline]
+    fn shard(&self, hash: u64) -> ShardRef<'_, K, V> {
         let index = self.roots().index(hash);
-        // SAFETY: there are as many roots as an index has values, and as many shards as roots.
-        (unsafe { self.shards.get_unchecked(index) }, unsafe { self.roots.get_unchecked(index) })
+        // SAFETY: there are as many roots as an index has values.
+        let root = unsafe { self.roots.get_unchecked(index) };
+        // SAFETY: there are as many shards as roots.
+        ShardRef::new(unsafe { self.shards.get_unchecked(index) }, root)
     }
 
     /// The same for a write, whose lines the processor is asked for, before the lock is taken: under it, they would be waited
     /// for one after the other, by this writer and by those behind it.
     #[inline]
-    fn shard_to_write(&self, hash: u64) -> (&Shard<K, V>, &Root<K, V>) {
-        let (shard, root) = self.shard(hash);
+    fn shard_to_write(&self, hash: u64) -> ShardRef<'_, K, V> {
+        let shard = self.shard(hash);
         if prefetch::WORKS {
-            root.load().prefetch_to_write(hash);
+            shard.root.load().prefetch_to_write(hash);
             shard.prefetch_to_write();
         }
-        (shard, root)
+        shard
     }
 
-    pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = (&Shard<K, V>, &Root<K, V>)> {
-        self.shards.iter().map(|shard| &**shard).zip(&self.roots)
+    pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = ShardRef<'_, K, V>> {
+        self.shards.iter().zip(&self.roots).map(|(shard, root)| ShardRef::new(shard, root))
     }
 
     /// The time, in ticks that do not wrap.
+    #[inline]
     pub(crate) fn now(&self) -> Due {
+        let Some(clock) = &self.settings.clock else { return ticks_of_monotonic() };
         check::user_code();
-        ticks(self.settings.clock.now())
+        ticks(clock.now())
     }
 
     pub(crate) fn settings(&self) -> &Settings<K, V> {
@@ -129,97 +136,115 @@ where
     /// What an entry counts for that holds so many bytes beyond its node.
     fn weight(&self, beyond: usize) -> Weight {
         let bytes = size_of::<Node<K, V>>().saturating_add(beyond);
-        Weight::at_least(self.registrant.domain.inner().budget.weigh(bytes))
+        Weight::at_least(self.header.domain.inner().budget.weigh(bytes))
     }
 
-    /// A node to be published here.
+    /// An entry to be published here.
+    #[inline(always)]
     pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
-        let (shard, _) = self.shard_to_write(hash);
-        check::user_code();
-        let weight = self.settings.weigher.as_ref().map_or(self.node, |weigher| self.weight(weigher(&key, &value)));
+        let weight = match &self.settings.weigher {
+            None => self.node,
+            Some(weigher) => {
+                check::user_code();
+                self.weight(weigher(&key, &value))
+            }
+        };
         let now = self.now();
         let tick = Tick::of(now);
         self.eras.advance(tick);
-        let making = Making { owner: shard.queue(), hash, stamp: tick.0, weight, used: self.eras.fresh() };
-        let mut draft = Draft::new(making, key, value);
-        let lifetimes = &self.settings.lifetimes;
-        let generation = lifetimes.generation();
-        let entry = (draft.key(), draft.value());
-        let left = if lifetimes.are_limited() { lifetimes.left(entry, tick, tick, tick) } else { None };
-        let due = left.map_or(NEVER, |(left, _)| now + Due::from(left));
-        draft.set_timer(Timer { due, generation });
-        draft
+        let timer = self.timer((&key, &value), now);
+        Draft { key, value, hash, stamp: tick.0, weight, used: self.eras.fresh(), timer }
     }
 
-    /// Publishes a draft, unless its key is taken.
-    pub(crate) fn insert(&self, hash: u64, draft: Draft<K, V>) -> Result<Handle<K, V>, Rejected<K, V>>
+    /// When an entry that is inserted now is to be looked at.
+    #[inline]
+    fn timer(&self, entry: (&K, &V), now: Due) -> Timer {
+        let lifetimes = &self.settings.lifetimes;
+        let generation = lifetimes.generation();
+        if !lifetimes.are_limited() {
+            return Timer { due: NEVER, generation };
+        }
+        let tick = Tick::of(now);
+        let left = lifetimes.left(entry, tick, tick, tick);
+        Timer { due: left.map_or(NEVER, |(left, _)| now + Due::from(left)), generation }
+    }
+
+    /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
+    #[inline]
+    pub(crate) fn insert(&self, draft: Draft<K, V>, wanted: Wanted) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
     {
-        let (shard, root) = self.shard(hash);
-        let expires = draft.timer().due != NEVER;
-        let inserted = shard.insert(root, hash, draft, &mut self.evicted(Cause::Capacity));
+        let shard = self.shard_to_write(draft.hash);
+        let expires = draft.timer.due != NEVER;
+        let inserted = shard.insert(draft, wanted, &self.settings.listeners);
         if expires {
             self.assist(shard);
         }
         inserted
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the one replaced; or the
-    /// draft, if it is refused.
+    /// Publishes a draft, in the place of the entry that has its key, if there is one.
+    #[inline]
     pub(crate) fn replace(
         &self,
-        hash: u64,
         draft: Draft<K, V>,
+        wanted: Wanted,
         refusal: Refusal,
-    ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
+    ) -> Result<Published<K, V>, NotReplaced<K, V>>
     where
         K: Eq,
     {
-        let (shard, root) = self.shard(hash);
-        let expires = draft.timer().due != NEVER;
-        let old = shard.replace(root, hash, draft, refusal, &mut self.evicted(Cause::Capacity))?;
-        if let Some(old) = &old {
-            self.settings.listeners.tell(Cause::Replaced, old);
-        }
-        if expires {
-            self.assist(shard);
-        }
-        Ok(old)
+        let locate = |table: Table<K, V>, draft: &Draft<K, V>| {
+            table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key))
+        };
+        self.replace_located(draft, locate, true, wanted, refusal)
     }
 
-    /// Publishes a draft with the key of `old` in its place, unless it is unlinked.
+    /// Publishes a draft with the key of `old` in its place, unless that is unlinked.
     pub(crate) fn replace_exact(
         &self,
         old: &Handle<K, V>,
         draft: Draft<K, V>,
         refusal: Refusal,
-    ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
-        let (shard, root) = self.shard(old.hash().into());
-        let expires = draft.timer().due != NEVER;
-        let replaced = shard.replace_exact(root, old, draft, refusal, &mut self.evicted(Cause::Capacity));
-        if replaced.is_ok() {
-            self.settings.listeners.tell(Cause::Replaced, old);
-            if expires {
-                self.assist(shard);
-            }
-        }
-        replaced
+    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        let node = old.node();
+        self.replace_located(draft, |table, _| table.locate_exact(node), false, Wanted::NEW, refusal)
     }
 
-    /// Unlinks the entry of `hash` whose key satisfies `eq`.
+    #[inline]
+    fn replace_located(
+        &self,
+        draft: Draft<K, V>,
+        locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        or_insert: bool,
+        mut wanted: Wanted,
+        refusal: Refusal,
+    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        wanted.old |= self.settings.listeners.is_some();
+        let shard = self.shard_to_write(draft.hash);
+        let expires = draft.timer.due != NEVER;
+        let published = shard.replace(draft, locate, or_insert, wanted, refusal, &self.settings.listeners)?;
+        if let Some(old) = published.old.handle() {
+            self.settings.listeners.tell(Cause::Replaced, old);
+        }
+        if expires {
+            self.assist(shard);
+        }
+        Ok(published)
+    }
+
+    /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle on it if one is wanted.
+    #[inline]
     pub(crate) fn remove(
         &self,
         hash: u64,
-        eq: impl FnMut(&K) -> bool,
-        refusal: Refusal,
-    ) -> Result<Option<Handle<K, V>>, Full> {
-        let (shard, root) = self.shard_to_write(hash);
-        let removed = shard.remove(root, hash, eq, refusal)?;
-        if let Some(entry) = &removed {
-            self.settings.listeners.tell(Cause::Removed, entry);
-        }
-        Ok(removed)
+        mut eq: impl FnMut(&K) -> bool,
+        wants_handle: bool,
+        mut refusal: Refusal,
+    ) -> Result<Left<K, V>, Full> {
+        let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| eq(found.key())));
+        self.remove_located(hash, locate, Cause::Removed, wants_handle, &mut refusal)
     }
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
@@ -227,35 +252,47 @@ where
         if entry.is_unlinked() {
             return Ok(false);
         }
-        let (shard, root) = self.shard_to_write(entry.hash().into());
-        let removed = shard.remove_exact(root, entry, cause, refusal)?;
-        if removed {
+        let locate = |table: Table<K, V>| table.locate_exact(entry.node());
+        Ok(self.remove_located(entry.hash().into(), locate, cause, false, refusal)?.is_some())
+    }
+
+    #[inline]
+    fn remove_located(
+        &self,
+        hash: u64,
+        locate: impl FnMut(Table<K, V>) -> Located<K, V>,
+        cause: Cause,
+        wants_handle: bool,
+        refusal: &mut Refusal,
+    ) -> Result<Left<K, V>, Full> {
+        let wants_handle = wants_handle || self.settings.listeners.is_some();
+        let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, refusal)?;
+        if let Some(entry) = left.handle() {
             self.settings.listeners.tell(cause, entry);
         }
-        Ok(removed)
+        Ok(left)
     }
 
     /// Unlinks everything in a shard, unless there is no room for that in the backlog.
-    pub(crate) fn clear(&self, shard: &Shard<K, V>, root: &Root<K, V>) -> bool {
-        shard.clear(root, &mut self.evicted(Cause::Removed))
+    pub(crate) fn clear(&self, shard: ShardRef<'_, K, V>) -> bool {
+        shard.clear(&mut self.evicted(Cause::Removed))
     }
 
     /// Evicts up to `most` entries from a shard, as long as `excess` holds of it.
     pub(crate) fn evict(
         &self,
-        shard: &Shard<K, V>,
-        root: &Root<K, V>,
+        shard: ShardRef<'_, K, V>,
         most: usize,
         refusal: &mut Refusal,
-        excess: impl Fn(&State<K, V>) -> bool,
+        excess: impl Fn(&Locked<'_, K, V>) -> bool,
     ) -> Shed {
         self.eras.watch();
-        shard.evict(root, most, refusal, &mut self.evicted(Cause::Capacity), excess)
+        shard.evict(most, refusal, &mut self.evicted(Cause::Capacity), excess)
     }
 
     /// What the insertion of an entry that can expire does for those that have been there for long enough.
     #[cold]
-    fn assist(&self, shard: &Shard<K, V>) {
+    fn assist(&self, shard: ShardRef<'_, K, V>) {
         let now = self.now();
         if shard.counts.due.get() <= now {
             // (An insertion waits for no room that it does not need.)
@@ -271,7 +308,7 @@ where
         // ORDERING: Relaxed, a hint.
         let first = self.expired_to.load(Ordering::Relaxed);
         for index in first..first + self.shards.len() {
-            let shard = &self.shards[index % self.shards.len()];
+            let Some(shard) = self.shards().nth(index % self.shards.len()) else { break };
             while shard.counts.due.get() <= now && spent < budget {
                 let (done, tokens) = self.expire_in(shard, now, CHUNK.min(budget - spent), Refusal::Possible);
                 reaped += done;
@@ -291,7 +328,7 @@ where
     }
 
     /// The same, in one shard and under a few locks. Returns how many tokens were looked at, too.
-    fn expire_in(&self, shard: &Shard<K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
+    fn expire_in(&self, shard: ShardRef<'_, K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
         let this = ptr::from_ref(&self.settings.lifetimes).cast();
         // A lifetime, or a listener, that would have more expire: this call goes on with that when it returns.
         // SAFETY: below, it is with that type.
@@ -301,7 +338,7 @@ where
         within(this, &(), || self.expire_from(shard, now, most, refusal))
     }
 
-    fn expire_from(&self, shard: &Shard<K, V>, now: Due, most: usize, mut refusal: Refusal) -> (Reaped, usize) {
+    fn expire_from(&self, shard: ShardRef<'_, K, V>, now: Due, most: usize, mut refusal: Refusal) -> (Reaped, usize) {
         let mut reaped = Reaped::default();
         let mut taken = Taken::new(shard, self.settings.lifetimes.generation(), now, most);
         reaped.examined = taken.len();
@@ -335,7 +372,7 @@ where
         // SAFETY: the handle holds the node.
         let header = unsafe { &entry.node().as_ref().header };
         let used = self.eras.last_use(&header.used, now);
-        self.settings.lifetimes.left_contained((entry.key(), entry.value()), Tick(header.stamp), used, now)
+        self.settings.lifetimes.left_contained((entry.key(), entry.value()), Tick(header.stamp()), used, now)
     }
 
     /// Gives entries the timers that they need by the settings as of now.
@@ -343,7 +380,7 @@ where
         let (now, generation) = (self.now(), self.settings.lifetimes.generation());
         for entry in entries {
             if let Some((left, _)) = self.time_left(entry, Tick::of(now)) {
-                let (shard, _) = self.shard(entry.hash().into());
+                let shard = self.shard(entry.hash().into());
                 drop(Taken::of(shard, generation, vec![(entry.clone(), now + Due::from(left))]));
             }
         }
@@ -352,9 +389,10 @@ where
     /// Tells the shards that the settings have changed, by which entries expire: what was worked out by the old ones and
     /// comes to a shard after this is looked at again.
     pub(crate) fn renew_lifetimes(&self) {
-        for shard in &self.shards {
+        for shard in self.shards() {
             let mut locked = shard.lock();
             locked.generation = self.settings.lifetimes.generation();
+            locked.special.set(Special::EXPIRING, true);
         }
     }
 }
@@ -379,7 +417,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
         domain.inner().budget.add_shards(shards);
         let core = Box::leak(Box::new(Core {
-            registrant: Registrant::new(domain, Node::<K, V>::destroy, free::<K, V>),
+            header: RegistryHeader::new(domain, operations::<K, V>()),
             shift: 32 - shards.trailing_zeros(),
             roots: Box::default(),
             shards: Box::default(),
@@ -393,10 +431,12 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         core.settings.lifetimes.track_use(&core.eras);
         core.eras.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
+        let expires = core.settings.lifetimes.are_limited();
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let shards = tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds))).collect();
+        let shards =
+            tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
         // SAFETY: nobody else knows of the core yet.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner(core)
@@ -415,34 +455,68 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Deref for CoreOwner<K, 
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V> {
     fn drop(&mut self) {
-        let (mut inserted, mut live) = (0, Vec::new());
-        for (shard, _) in self.shards() {
-            // SAFETY: guards, sessions and views borrow the registry: there are none left, nor are there writers.
-            let nodes = unsafe { shard.dismantle() };
-            live.push((NonNull::from(shard.queue()), nodes));
+        let header = self.0.cast::<RegistryHeader>();
+        let domain = self.header.domain.clone();
+        // What was retired needs no grace period any more, and nor do the nodes that are left.
+        let mut teardowns: Vec<_> = self.shards().map(|shard| (shard, shard.begin_teardown())).collect();
+        domain.inner().budget.remove_shards(teardowns.len());
+        self.header.close();
+        domain.inner().collect_dropped();
+        domain.inner().expedite(header, Default::default());
+        let mut inserted = 0;
+        for (shard, teardown) in &mut teardowns {
+            if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP {
+                self.header.enter();
+                // SAFETY: guards, sessions and views borrow the registry: there are none left, nor are there writers.
+                let destroyed = unsafe { shard.destroy_all() };
+                // SAFETY: pairs with `enter`, and the owner's hold keeps the core.
+                unsafe { RegistryHeader::leave(header, Reclaimed { destroyed, panics: 0 }) };
+            } else {
+                loop {
+                    // SAFETY: as said.
+                    let bags = unsafe { shard.unlink_some(teardown) };
+                    if bags.is_empty() {
+                        break;
+                    }
+                    domain.inner().expedite(header, bags);
+                }
+            }
+            // SAFETY: as said, and no node is left in the table.
+            unsafe { shard.end_teardown() };
             inserted += shard.counts.inserted.get();
         }
-        let registrant = self.0.cast();
-        let domain = self.registrant.domain.clone();
-        domain.inner().budget.remove_shards(live.len());
-        self.registrant.close();
-        domain.inner().expedite(registrant, live);
+        drop(teardowns);
         // Closures of the user's, which may hold handles: they must not wait for those.
         // SAFETY: the owner's are the only users of that field, and there are none any more. (What nodes know of a core is
-        // its first field and its shards' queues.)
+        // its first field and its shards.)
         let settings = unsafe { &mut (*self.0.as_ptr()).settings };
         // SAFETY: dropped here and nowhere else.
         contain(|| unsafe { ManuallyDrop::drop(settings) });
         // SAFETY: closed, and every node ever inserted is counted; the core is not used below.
-        unsafe { Registrant::retire_self(registrant, inserted) };
+        unsafe { RegistryHeader::retire_self(header, inserted) };
+    }
+}
+
+/// What a domain does with the nodes and shards of a core.
+fn operations<K, V>() -> Operations
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    Operations {
+        collect: shard::collect::<K, V>,
+        reclaim: shard::reclaim::<K, V>,
+        recycle: shard::recycle::<K, V>,
+        destroy: shard::destroy::<K, V>,
+        free: free::<K, V>,
     }
 }
 
 /// # Safety
 ///
-/// `registrant` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nobody uses it any more.
-unsafe fn free<K: 'static, V: 'static>(registrant: NonNull<Registrant>) {
+/// `header` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nothing uses it any more.
+unsafe fn free<K: 'static, V: 'static>(header: NonNull<RegistryHeader>) {
     // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
-    let core = unsafe { Box::from_raw(registrant.cast::<Core<K, V>>().as_ptr()) };
+    let core = unsafe { Box::from_raw(header.cast::<Core<K, V>>().as_ptr()) };
     drop(core);
 }

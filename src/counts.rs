@@ -1,18 +1,22 @@
 //! What a shard counts.
 
+use crate::evict::Bounds;
 use crate::listener::Cause;
 use crate::sync::AtomicU64;
 use crate::sync::atomic::Ordering;
+use crate::table::Table;
 use crate::timers::{Due, NEVER};
 use std::sync::atomic::AtomicBool;
 
 /// Statistics, written under the lock and read without it. Those first that most writes change.
-#[repr(C)]
+#[repr(C, align(64))]
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) inserted: Count,
     /// Nodes in the shard.
     pub(crate) live: Count,
+    /// The bytes that they count for, modulo 2^64.
+    pub(crate) weight: Count,
     pub(crate) removed: Count,
     pub(crate) replaced: Count,
     pub(crate) reaped: Count,
@@ -23,6 +27,9 @@ pub(crate) struct Counts {
     pub(crate) capacity: Count,
     /// Bytes that its tables take.
     pub(crate) bytes: Count,
+    /// The shard's bounds.
+    pub(crate) max_entries: Count,
+    pub(crate) max_weight: Count,
     /// A resize is under way. (Of std's type, a hint.)
     resizing: AtomicBool,
     /// When some node may have expired.
@@ -53,6 +60,21 @@ impl NextDue {
 }
 
 impl Counts {
+    /// Of a shard with an empty table.
+    pub(crate) fn new<K, V>(table: Table<K, V>, bounds: Bounds) -> Self {
+        let counts = Counts::default();
+        counts.capacity.set(Table::<K, V>::limit(table.buckets()) as u64);
+        counts.bytes.set(table.bytes() as u64);
+        counts.set_bounds(bounds);
+        counts
+    }
+
+    /// Under the shard lock, or before the shard is used.
+    pub(crate) fn set_bounds(&self, bounds: Bounds) {
+        self.max_entries.set(bounds.entries as u64);
+        self.max_weight.set(bounds.weight);
+    }
+
     /// Under the shard lock.
     pub(crate) fn set_resizing(&self, resizing: bool) {
         // ORDERING: Relaxed, a hint.
@@ -88,9 +110,16 @@ impl Default for Count {
 impl Count {
     /// Under the shard lock.
     #[inline]
+    pub(crate) fn subtract(&self, by: u64) {
+        // ORDERING: Relaxed, as in `add`.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
+    }
+
+    /// Under the shard lock.
+    #[inline]
     pub(crate) fn add(&self, by: u64) {
         // ORDERING: Relaxed, a statistic. No addition is lost: the lock keeps writers apart.
-        self.0.store(self.0.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
 
     #[inline]

@@ -11,9 +11,7 @@ use crate::handle::Handle;
 use crate::listener::{Cause, Listeners};
 use crate::locked::{Locked, NoRoom};
 use crate::node::Node;
-use crate::resize::State;
-use crate::shard::{Shard, handle_on};
-use crate::table::Root;
+use crate::shard::{ShardRef, handle_on};
 use std::ptr::NonNull;
 
 /// What a shard may hold.
@@ -77,7 +75,7 @@ const LOOKED_AT: usize = 16;
 const HOMES: usize = 4096;
 
 /// Entries that are evicted under one lock.
-const CHUNK: u64 = 16;
+const CHUNK: usize = 16;
 
 /// What has left the table, for a listener: it is told when this is dropped, without a lock.
 pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
@@ -118,31 +116,34 @@ pub(crate) struct Shed {
     pub(crate) full: bool,
 }
 
-impl<K, V> State<K, V>
+impl<K, V> Locked<'_, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Whether a node of this weight can be published within the bounds, in the place of `old` if there is one. (A lone
+    /// Whether a node of this weight fits the bounds, in the place of `old` if there is one. (A lone
     /// node always can.)
     #[inline]
-    pub(crate) fn has_room(&self, weight: u64, old: Option<NonNull<Node<K, V>>>) -> bool {
-        let others = self.live - usize::from(old.is_some());
+    pub(crate) fn fits_bounds(&self, weight: u64, old: Option<NonNull<Node<K, V>>>) -> bool {
+        let others = self.live() - usize::from(old.is_some());
         if others < self.bounds.entries && self.bounds.weight == u64::MAX {
             return true;
         }
         // SAFETY: in the table, S1.
         let relieved = old.map_or(0, |old| unsafe { old.as_ref() }.header.weight.bytes());
-        others == 0 || others < self.bounds.entries && self.weight - relieved + weight <= self.bounds.weight
+        others == 0
+            || others < self.bounds.entries
+                && self.shard.counts().weight.get().wrapping_sub(relieved).saturating_add(weight) <= self.bounds.weight
     }
 
     /// The node whose turn it is to go, of those beside `old`. Under the lock.
     fn victim(&mut self, old: Option<NonNull<Node<K, V>>>) -> Search<K, V> {
-        let others = self.live - usize::from(old.is_some());
+        let others = self.live() - usize::from(old.is_some());
         if others == 0 {
             return Search::Empty;
         }
-        let (table, hand, spare_held) = (self.table, &mut self.hand, self.bounds.spare_held);
+        let state = &mut **self;
+        let (table, hand, spare_held) = (state.table, &mut state.hand, state.bounds.spare_held);
         for _ in 0..HOMES {
             let home = hand.home & table.mask();
             if !table.is_vacant(home) {
@@ -185,16 +186,15 @@ enum Attempt {
     Empty,
 }
 
-impl<K, V> Shard<K, V>
+impl<'s, K, V> ShardRef<'s, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     /// Unlinks the node whose turn it is, if there is any beside `spared`, and room for it in the backlog.
     fn unlink_victim(
-        &self,
+        self,
         locked: &mut Locked<'_, K, V>,
-        root: &Root<K, V>,
         spared: Option<NonNull<Node<K, V>>>,
         evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Attempt, NoRoom> {
@@ -206,13 +206,13 @@ where
         // SAFETY: in the table, S1.
         unsafe { locked.admit(victim) }?;
         // SAFETY: as before.
-        let hash = unsafe { victim.as_ref() }.header.hash;
-        let table = locked.table_for(hash.into(), self.site(root));
-        let position = table.locate_exact(victim).expect("what was met under the lock is in the table");
+        let hash = unsafe { victim.as_ref() }.header.hash();
+        let table = locked.table_for(hash.into(), self);
+        let (position, _) = table.locate_exact(victim).expect("what was met under the lock is in the table");
         // SAFETY: as before.
         evicted.push(|| unsafe { handle_on(victim) });
         table.unlink(position);
-        locked.live -= 1;
+        self.counts.live.subtract(1);
         self.counts.evicted.add(1);
         // SAFETY: admitted and unlinked under this lock.
         unsafe { locked.discard(victim) };
@@ -224,19 +224,22 @@ where
     ///
     /// It may be refused for want of room in the backlog, or wait for that, once.
     #[cold]
-    pub(crate) fn make_room<'s>(
-        &'s self,
+    pub(crate) fn evict_to_fit(
+        self,
         mut locked: Locked<'s, K, V>,
-        root: &Root<K, V>,
         weight: u64,
         old: Option<NonNull<Node<K, V>>>,
         refusal: &mut Refusal,
-        evicted: &mut Evicted<'_, K, V>,
+        evicted: &mut Option<Evicted<'_, K, V>>,
     ) -> Result<Locked<'s, K, V>, Full> {
-        while !locked.has_room(weight, old) {
-            match self.unlink_victim(&mut locked, root, old, evicted) {
-                Ok(Attempt::Evicted) if locked.discarded() < CHUNK => {}
-                Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked, root)),
+        // (There is one where there are bounds.)
+        let Some(evicted) = evicted else { return Ok(locked) };
+        let mut retired = 0;
+        while !locked.fits_bounds(weight, old) {
+            retired += 1;
+            match self.unlink_victim(&mut locked, old, evicted) {
+                Ok(Attempt::Evicted) if retired < CHUNK => {}
+                Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
                 // There is room for a lone node.
                 Ok(Attempt::Empty) => break,
                 Err(NoRoom(bytes)) => return self.lock_with_room(locked, bytes, refusal),
@@ -246,41 +249,42 @@ where
     }
 
     /// Lets others have the lock for a moment, and the table follow the number of nodes.
-    fn pass_on<'s>(&'s self, mut locked: Locked<'s, K, V>, root: &Root<K, V>) -> Locked<'s, K, V> {
-        locked.shrink_if_sparse(&self.counts);
+    fn pass_on(self, mut locked: Locked<'s, K, V>) -> Locked<'s, K, V> {
+        locked.shrink_if_sparse(self);
         locked.finish();
         if self.counts.is_resizing() {
-            self.settle(root, false);
+            self.settle(false);
         }
         self.lock()
     }
 
     /// Evicts up to `most` nodes, as long as `excess` holds.
     pub(crate) fn evict(
-        &self,
-        root: &Root<K, V>,
+        self,
         most: usize,
         refusal: &mut Refusal,
         evicted: &mut Evicted<'_, K, V>,
-        excess: impl Fn(&State<K, V>) -> bool,
+        excess: impl Fn(&Locked<'_, K, V>) -> bool,
     ) -> Shed {
         let mut shed = Shed::default();
         let mut locked = self.lock();
+        let mut retired = 0;
         while shed.entries < most && excess(&locked) {
-            match self.unlink_victim(&mut locked, root, None, evicted) {
-                Ok(Attempt::Evicted) => shed.entries += 1,
-                Ok(Attempt::GoOn) => locked = self.pass_on(locked, root),
+            match self.unlink_victim(&mut locked, None, evicted) {
+                Ok(Attempt::Evicted) => (shed.entries, retired) = (shed.entries + 1, retired + 1),
+                Ok(Attempt::GoOn) => locked = self.pass_on(locked),
                 Ok(Attempt::Empty) => break,
                 Err(NoRoom(bytes)) => match self.lock_with_room(locked, bytes, refusal) {
                     Ok(again) => locked = again,
                     Err(Full) => return Shed { full: true, ..shed },
                 },
             }
-            if locked.discarded() >= CHUNK {
-                locked = self.pass_on(locked, root);
+            if retired >= CHUNK {
+                locked = self.pass_on(locked);
+                retired = 0;
             }
         }
-        locked.shrink_if_sparse(&self.counts);
+        locked.shrink_if_sparse(self);
         locked.finish();
         shed
     }

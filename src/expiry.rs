@@ -10,7 +10,7 @@ use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::node::{Node, contain};
 use crate::resize::State;
-use crate::shard::{Shard, handle_on};
+use crate::shard::{ShardRef, handle_on};
 use crate::timers::{Due, HASH_MASK, NEVER, Timer, Token};
 use crate::usage::Eras;
 use std::ptr::NonNull;
@@ -82,6 +82,7 @@ impl<K, V> Lifetimes<K, V> {
     }
 
     /// Which settings these are. Asked for before they are looked at: who finds later that it has changed looks anew.
+    #[inline]
     pub(crate) fn generation(&self) -> u32 {
         // ORDERING: Acquire, pairs with the Release in `changed`.
         self.generation.load(Acquire)
@@ -114,6 +115,7 @@ impl<K, V> Lifetimes<K, V> {
     }
 
     /// In how many ticks the entry expires, and why: 0 if it is time. `None` if it does not.
+    #[cold]
     pub(crate) fn left(&self, entry: (&K, &V), inserted: Tick, used: Tick, now: Tick) -> Option<(u32, Cause)> {
         let left = |since: Tick, limit: Option<u32>| Some((limit? + 1).saturating_sub(now.since(since)));
         check::user_code();
@@ -164,13 +166,13 @@ where
             // SAFETY: in the table, S1.
             let header = unsafe { &node.as_ref().header };
             header.armed.set(due);
-            self.set_timer(due, header.hash, counts);
+            self.set_timer(due, header.hash(), counts);
         }
     }
 
     fn set_timer(&mut self, due: Due, hash: u32, counts: &Counts) {
         self.timers.push(due, hash);
-        if self.timers.is_crowded(self.live) {
+        if self.timers.is_crowded(counts.live.get() as usize) {
             self.timers.doubt_all();
         }
         for _ in 0..DOUBTS {
@@ -214,14 +216,14 @@ const DOUBTS: usize = 4;
 /// Ticks after which an entry is looked at again that could not be removed: a second.
 pub(crate) const RETRY: u32 = 60;
 
-impl<K, V> Shard<K, V>
+impl<K, V> ShardRef<'_, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     /// Adds up to `most` entries to `taken` whose time may have come. They have no timer then.
     /// Returns how many tokens were looked at.
-    fn take_due(&self, now: Due, most: usize, taken: &mut Vec<(Handle<K, V>, Due)>) -> usize {
+    fn take_due(self, now: Due, most: usize, taken: &mut Vec<(Handle<K, V>, Due)>) -> usize {
         let mut locked = self.lock();
         let mut tokens = 0;
         while taken.len() < most && tokens < most.saturating_mul(TOKENS) {
@@ -231,9 +233,9 @@ where
             }
             let Some(token) = locked.timers.pop(now) else { break };
             locked.armed_by(token, |node| {
-                // Another token that ends alike is none of its any more.
+                // Other tokens with the same end no longer match.
                 // SAFETY: in the table, S1.
-                unsafe { node.as_ref() }.header.armed.set(token.due().wrapping_add(128));
+                unsafe { node.as_ref() }.header.armed.disarm(token.due());
                 // SAFETY: as before.
                 taken.push((unsafe { handle_on(node) }, now));
             });
@@ -243,7 +245,7 @@ where
     }
 
     /// Gives entries a timer, if they are still there: as by the settings of `generation`, or to be looked at at once.
-    fn rearm(&self, entries: &[(Handle<K, V>, Due)], generation: u32) {
+    fn rearm(self, entries: &[(Handle<K, V>, Due)], generation: u32) {
         let mut locked = self.lock();
         let outdated = generation != locked.generation;
         for (entry, due) in entries {
@@ -264,7 +266,7 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    shard: &'s Shard<K, V>,
+    shard: ShardRef<'s, K, V>,
     entries: Vec<(Handle<K, V>, Due)>,
     /// The settings by which they are judged.
     generation: u32,
@@ -276,14 +278,14 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(shard: &'s Shard<K, V>, generation: u32, now: Due, most: usize) -> Self {
+    pub(crate) fn new(shard: ShardRef<'s, K, V>, generation: u32, now: Due, most: usize) -> Self {
         let mut taken = Taken { shard, entries: Vec::new(), generation, tokens: 0 };
         taken.tokens = shard.take_due(now, most, &mut taken.entries);
         taken
     }
 
     /// Entries to be given a timer.
-    pub(crate) fn of(shard: &'s Shard<K, V>, generation: u32, entries: Vec<(Handle<K, V>, Due)>) -> Self {
+    pub(crate) fn of(shard: ShardRef<'s, K, V>, generation: u32, entries: Vec<(Handle<K, V>, Due)>) -> Self {
         Taken { shard, entries, generation, tokens: 0 }
     }
 
@@ -334,7 +336,7 @@ mod tests {
         let clock = ManualClock::new();
         let builder = Registry::<u64, u64>::builder().shards(1).max_age(Duration::from_secs(3600));
         let registry = builder.clock(clock.clone()).build();
-        let timers = || registry.core.shards().map(|(shard, _)| shard.lock().timers.len()).sum::<usize>();
+        let timers = || registry.core.shards().map(|shard| shard.lock().timers.len()).sum::<usize>();
         let mut most = 0;
         for round in 0..100_000 {
             registry.replace(round % 1000, round);

@@ -6,7 +6,7 @@ use crate::error::BacklogFull;
 use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::registry::Registry;
-use crate::shard::NotReplaced;
+use crate::shard::{NotReplaced, Wanted};
 use crate::view::hash_of;
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
@@ -46,7 +46,13 @@ where
     pub fn try_replace(&self, key: K, value: V) -> Result<Option<Handle<K, V>>, BacklogFull<(K, V)>> {
         let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
-        self.core.replace(hash, draft, Refusal::Possible).map_err(|draft| BacklogFull(draft.into_parts()))
+        match self.core.replace(draft, Wanted::OLD, Refusal::Possible) {
+            Ok(published) => Ok(published.old.into_handle()),
+            Err(refused) => {
+                let draft = refused.into_draft();
+                Err(BacklogFull((draft.key, draft.value)))
+            }
+        }
     }
 
     /// As [`update`](Self::update), unless it is refused.
@@ -115,9 +121,9 @@ where
             let value = f(old.key(), old.value());
             let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
             match self.core.replace_exact(&old, draft, refusal) {
-                Ok(new) => return Ok(Some(new)),
-                Err(NotReplaced::Gone(_)) => {}
-                Err(NotReplaced::Full(draft)) => return Err(BacklogFull(draft.into_parts().1)),
+                Ok(published) => return Ok(published.new),
+                Err(NotReplaced::Absent(_)) => {}
+                Err(NotReplaced::Full(draft)) => return Err(BacklogFull(draft.value)),
             }
         }
     }
@@ -126,7 +132,8 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.core.remove(hash_of(&self.hasher, key), |found| key.equivalent(found), refusal)
+        let hash = hash_of(&self.hasher, key);
+        Ok(self.core.remove(hash, |found| key.equivalent(found), true, refusal)?.into_handle())
     }
 
     pub(crate) fn remove_if_or<Q>(

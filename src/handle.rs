@@ -61,7 +61,7 @@ impl<K, V> Handle<K, V> {
 
     /// The half of the key's hash that the node keeps.
     pub(crate) fn hash(&self) -> u32 {
-        self.get().header.hash
+        self.get().header.hash()
     }
 
     /// The bytes that the entry counts for.
@@ -114,10 +114,8 @@ impl<K, V> Drop for Handle<K, V> {
     #[inline]
     fn drop(&mut self) {
         if self.get().header.refs.put() {
-            // SAFETY: the node is there, as it was the last (R2).
-            let header = unsafe { Node::header_of(self.node) };
             // SAFETY: R2.
-            unsafe { put_last(header) };
+            unsafe { put_last(self.node.cast()) };
         }
     }
 }

@@ -29,11 +29,11 @@ impl Cursor {
         if self.done {
             return;
         }
-        let Some((_, root)) = core.shards().nth(self.shard) else {
+        let Some(shard) = core.shards().nth(self.shard) else {
             self.done = true;
             return;
         };
-        let table = root.load();
+        let table = shard.root.load();
         let mask = table.mask();
         table.visit(self.home & mask, mask, found);
         // One more, counted from the top bit of the mask down.

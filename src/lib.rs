@@ -132,6 +132,7 @@ mod registry;
 mod resize;
 mod shard;
 mod shrink;
+mod slab;
 mod stats;
 mod sweep;
 mod sync;

@@ -1,11 +1,13 @@
 //! What a registry may hold, and for how long: set when it is built, changed while it runs.
 
 use crate::clock::Tick;
+use crate::counts::Counts;
 use crate::cursor::Cursor;
 use crate::domain::Refusal;
 use crate::evict::Bounds;
 use crate::reaper::Reaped;
 use crate::registry::Registry;
+use crate::resize::Special;
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -25,17 +27,17 @@ where
     /// The most entries that the registry holds: what was [asked for](crate::Builder::max_entries), rounded down to a
     /// multiple of the number of shards. `None` if there is no bound.
     pub fn max_entries(&self) -> Option<usize> {
-        self.sum_of(|bounds| (bounds.entries != usize::MAX).then_some(bounds.entries))
+        self.sum_of(|counts| Some(counts.max_entries.get() as usize).filter(|&bound| bound != usize::MAX))
     }
 
     /// The most bytes that its entries count for: what was [asked for](crate::Builder::max_weight), rounded down to a
     /// multiple of the number of shards. `None` if there is no bound.
     pub fn max_weight(&self) -> Option<u64> {
-        self.sum_of(|bounds| (bounds.weight != u64::MAX).then_some(bounds.weight))
+        self.sum_of(|counts| Some(counts.max_weight.get()).filter(|&bound| bound != u64::MAX))
     }
 
-    fn sum_of<T: std::iter::Sum>(&self, share: impl Fn(&Bounds) -> Option<T>) -> Option<T> {
-        self.core.shards().map(|(shard, _)| share(&shard.lock().bounds)).sum()
+    fn sum_of<T: std::iter::Sum>(&self, share: impl Fn(&Counts) -> Option<T>) -> Option<T> {
+        self.core.shards().map(|shard| share(shard.counts())).sum()
     }
 
     /// Changes the bound on the number of entries, and evicts those above it. From when this returns the bound holds at
@@ -66,28 +68,29 @@ where
 
     fn change_bounds(&self, change: impl Fn(&mut Bounds)) {
         let mut unmarked = false;
-        for (shard, _) in self.core.shards() {
+        for shard in self.core.shards() {
             let mut locked = shard.lock();
             change(&mut locked.bounds);
+            shard.counts().set_bounds(locked.bounds);
+            let is_bounded = locked.bounds.are_set();
+            locked.special.set(Special::BOUNDED, is_bounded);
             unmarked |= locked.bounds.are_set();
         }
         self.core.eras.set_unmarked(unmarked);
         let mut refusal = Refusal::Possible;
-        for (shard, root) in self.core.shards() {
-            self.core.evict(shard, root, usize::MAX, &mut refusal, |state| {
-                state.live > state.bounds.entries || state.weight > state.bounds.weight && state.live > 1
+        for shard in self.core.shards() {
+            self.core.evict(shard, usize::MAX, &mut refusal, |state| {
+                let weight = state.shard.counts().weight.get();
+                state.live() > state.bounds.entries || weight > state.bounds.weight && state.live() > 1
             });
         }
         self.settle();
     }
 
     /// The bytes that the entries count for: their own, and what the [weigher](crate::Builder::weigher) says.
-    ///
-    /// # Progress
-    ///
-    /// Takes the lock of every shard, one after another.
+    /// Exact while nobody writes.
     pub fn weight(&self) -> u64 {
-        self.core.shards().map(|(shard, _)| shard.lock().weight).sum()
+        self.core.shards().fold(0, |sum, shard| shard.counts().weight.get().saturating_add(sum))
     }
 
     /// Evicts up to `count` entries, by second chance: those first that were not used lately. Returns how many went; fewer
@@ -110,9 +113,9 @@ where
         while evicted < count && empty < shards {
             // ORDERING: Relaxed: two calls may begin with one shard, which does no harm.
             let turn = self.core.evicted_to.fetch_add(1, Relaxed) % shards;
-            let Some((shard, root)) = self.core.shards().nth(turn) else { break };
+            let Some(shard) = self.core.shards().nth(turn) else { break };
             let most = CHUNK.min(count - evicted);
-            let shed = self.core.evict(shard, root, most, &mut Refusal::Possible, |state| state.live > 0);
+            let shed = self.core.evict(shard, most, &mut Refusal::Possible, |state| state.live() > 0);
             evicted += shed.entries;
             empty = if shed.entries == 0 { empty + 1 } else { 0 };
             if shed.full {

@@ -110,7 +110,7 @@ impl<K, V> LocalHandles<K, V> {
     /// Wait-free. If the entry is not here, it counts a reference, and gives that of the displaced one back.
     #[inline]
     pub fn of(&mut self, entry: Entry<'_, K, V>) -> LocalHandle<K, V> {
-        let index = entry.header().hash as usize & (self.places.len() - 1);
+        let index = entry.header().hash() as usize & (self.places.len() - 1);
         match &self.places[index] {
             // What is here is there still, so that no other entry can be where it is.
             Some(known) if known.0.node() == entry.node_pointer() => known.clone(),

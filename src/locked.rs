@@ -2,12 +2,13 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Backlog, List, set_shard_locked};
+use crate::domain::{Backlog, Inner, set_shard_locked};
 use crate::handle::Handle;
-use crate::node::Node;
-use crate::resize::{State, retire_table};
-use crate::shard::Shard;
+use crate::node::{Draft, Header, Node};
+use crate::resize::{Special, State, Work, retire_table};
+use crate::shard::ShardRef;
 use crate::sync::MutexGuard;
+use crate::table::Table;
 use std::mem::{self, ManuallyDrop};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -19,14 +20,10 @@ where
     V: Send + Sync + 'static,
 {
     state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
-    shard: &'s Shard<K, V>,
-    /// A place in the backlog that this thread has made room for, of so many bytes.
-    place: Option<u64>,
-    /// The allowance was used up, and filled again: it is time to reclaim something.
-    due: bool,
+    pub(crate) shard: ShardRef<'s, K, V>,
 }
 
-/// There is no room in the domain's backlog for an object of so many bytes, unless somebody makes it.
+/// There is no room in the domain's backlog for an object of so many bytes.
 pub(crate) struct NoRoom(pub(crate) u64);
 
 impl<'s, K, V> Locked<'s, K, V>
@@ -34,10 +31,14 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// With a place in the backlog that was taken before, if any.
-    pub(crate) fn new(shard: &'s Shard<K, V>, state: MutexGuard<'s, State<K, V>>, place: Option<u64>) -> Self {
+    #[inline]
+    pub(crate) fn new(shard: ShardRef<'s, K, V>, state: MutexGuard<'s, State<K, V>>) -> Self {
         set_shard_locked(true);
-        Locked { state: ManuallyDrop::new(state), shard, place, due: false }
+        Locked { state: ManuallyDrop::new(state), shard }
+    }
+
+    fn domain(&self) -> &'s Inner {
+        self.shard.domain().inner()
     }
 
     /// Takes a place in the backlog for `node`, which is about to be unlinked.
@@ -45,26 +46,44 @@ where
     /// # Safety
     ///
     /// The node is in the table (S1).
+    #[inline]
     pub(crate) unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
+        if !self.special.has(Special::LIMITED) {
+            return Ok(());
+        }
         // SAFETY: S1.
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
-        if let Some(place) = self.place.take_if(|place| *place >= bytes) {
-            self.shard.domain().inner().budget.give_back(Backlog::of(0, place - bytes));
-            return Ok(());
-        }
-        if self.state.allowance.spend(bytes) {
-            return Ok(());
-        }
-        self.due = true;
-        let budget = &self.shard.domain().inner().budget;
-        if budget.refill(&mut self.state.allowance, bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
+        self.admit_bytes(bytes)
     }
 
-    /// Takes a node that was unlinked, to be retired when the lock is let go of.
+    #[cold]
+    fn admit_bytes(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        let budget = &self.domain().budget;
+        if let Some(place) = self.state.place.take_if(|place| *place >= bytes) {
+            budget.give_back(Backlog::of(0, place - bytes));
+            return Ok(());
+        }
+        let allowance = &mut self.state.allowance;
+        if allowance.spend(bytes) || budget.refill(allowance, bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
+    }
+
+    /// Makes a node of a draft, with so many references. Not published yet. Does not panic.
+    #[inline]
+    pub(crate) fn allocate(&mut self, draft: Draft<K, V>, references: u32) -> NonNull<Node<K, V>> {
+        let header = NonNull::from(self.shard.header());
+        let state = &mut **self.state;
+        let slot = state.slabs.alloc(header, &mut state.spare);
+        let class = state.slabs.shape().class();
+        // SAFETY: the slot is free, and the slabs are of the shape of these nodes.
+        unsafe { draft.write(slot, class, references) }
+    }
+
+    /// Takes a node that was unlinked.
     ///
     /// # Safety
     ///
     /// `node` was admitted to the backlog and unlinked by the caller, under this lock (S3).
+    #[inline]
     pub(crate) unsafe fn discard(&mut self, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
         unsafe { node.as_ref() }.header.refs.set_unlinked();
@@ -77,6 +96,7 @@ where
     /// # Safety
     ///
     /// As for [`discard`](Self::discard).
+    #[inline]
     pub(crate) unsafe fn discard_to_handle(&mut self, node: NonNull<Node<K, V>>) -> Handle<K, V> {
         // SAFETY: the table's reference is still in it.
         unsafe { node.as_ref() }.header.refs.get_and_set_unlinked();
@@ -88,24 +108,72 @@ where
 
     /// # Safety
     ///
-    /// As for [`discard`](Self::discard).
-    unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
+    /// As for [`discard`](Self::discard), and the node is marked as unlinked.
+    #[inline]
+    pub(crate) unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
-        self.weight -= unsafe { node.as_ref() }.header.weight.bytes();
-        // SAFETY: as before.
-        self.state.unlinked.push(unsafe { Node::header_of(node) });
+        let bytes = unsafe { node.as_ref() }.header.weight.bytes();
+        self.shard.counts().weight.subtract(bytes);
+        let node = node.cast::<Header>();
+        let is_full = match &mut self.state.open {
+            Some(bag) => bag.push(node, bytes),
+            None => self.open_bag(node, bytes),
+        };
+        if is_full {
+            self.close_bag();
+        }
     }
 
-    /// Nodes that were unlinked under this lock.
-    pub(crate) fn discarded(&self) -> u64 {
-        self.state.unlinked.amount().objects
+    #[cold]
+    fn open_bag(&mut self, node: NonNull<Header>, bytes: u64) -> bool {
+        let header = self.shard.header();
+        let bag = match self.state.spare.take() {
+            Some(mut bag) => {
+                bag.reset(NonNull::from(header));
+                bag
+            }
+            None => self.domain().new_bag(NonNull::from(header)),
+        };
+        let is_full = self.state.open.insert(bag).push(node, bytes);
+        if !self.state.is_dirty {
+            self.state.is_dirty = true;
+            self.state.work.add_dirty();
+            self.domain().mark_dirty(header);
+        }
+        is_full
+    }
+
+    #[cold]
+    fn close_bag(&mut self) {
+        let domain = self.domain();
+        let nodes = self.state.close_bag(domain);
+        self.state.work.add_handed_over(nodes);
     }
 
     /// Lets go of the lock, and does this write's share of the domain's reclamation.
-    pub(crate) fn finish(self) {
-        let (shard, due) = (self.shard, self.due);
+    #[inline]
+    pub(crate) fn finish(mut self) {
+        let shard = self.shard;
+        let work = mem::replace(&mut self.state.work, Work::NONE);
         drop(self);
-        shard.domain().inner().assist(due);
+        let domain = shard.domain().inner();
+        if work != Work::NONE || domain.has_every_write_look() && domain.has_work() {
+            domain.assist(work.handed_over());
+        }
+    }
+
+    /// Nodes in the shard.
+    #[inline]
+    pub(crate) fn live(&self) -> usize {
+        self.shard.counts().live.get() as usize
+    }
+
+    /// What is rarely to be done at the end of a write. Returns what to do without the lock.
+    #[cold]
+    fn end_special(&mut self) -> (Option<Table<K, V>>, Option<u64>) {
+        let state = &mut **self.state;
+        state.special.set(Special::RESIZING, state.resize.is_some());
+        (state.old_table.take(), state.place.take())
     }
 }
 
@@ -116,6 +184,7 @@ where
 {
     type Target = State<K, V>;
 
+    #[inline]
     fn deref(&self) -> &State<K, V> {
         &self.state
     }
@@ -126,6 +195,7 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    #[inline]
     fn deref_mut(&mut self) -> &mut State<K, V> {
         &mut self.state
     }
@@ -136,22 +206,18 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(bytes) = self.place.take() {
-            // The node for which it was has gone another way.
-            self.shard.domain().inner().budget.give_back(Backlog::one(bytes));
-        }
-        let outgoing = self.state.outgoing.take();
-        let unlinked = (!self.state.unlinked.is_empty()).then(|| mem::replace(&mut self.state.unlinked, List::new()));
-        self.shard.counts.live.set(self.state.live as u64);
+        let special = if self.special == Special::NONE { (None, None) } else { self.end_special() };
         set_shard_locked(false);
         // SAFETY: not used below, and dropped once.
         unsafe { ManuallyDrop::drop(&mut self.state) };
-        if let Some(unlinked) = unlinked {
-            // SAFETY: S3. Whoever locks the shard borrows the registry, which keeps the registrant.
-            unsafe { self.shard.queue().push(unlinked) };
+        let (old_table, place) = special;
+        if let Some(bytes) = place {
+            // The reservation was not used.
+            self.domain().budget.give_back(Backlog::one(bytes));
         }
-        if let Some(table) = outgoing {
+        if let Some(table) = old_table {
             retire_table(self.shard.domain(), table);
         }
     }

@@ -3,216 +3,165 @@
 //! # Invariants
 //!
 //! - **N1** Once published, a node's key, value and hash are not written until its destruction.
-//! - **N2** `link` is the node's owner (the retire queue of its shard) while the node is live, and while handles keep it
-//!   after its grace period; it is the next node of a list while the node is retired. Only whoever holds the last
-//!   reference, the shard lock, or the list may use it.
-//! - **N3** A node is destroyed once, by whoever reached a count of zero (R2).
+//! - **N2** The words that hold hash and time of insertion become the link of a list once the node's last reference was
+//!   put after its grace period. From then on only the owner of the node (R2) uses them.
+//! - **N3** A node is destroyed once, by the owner that reached a count of zero (R2).
+//! - **N4** A node lies in a slot of its shard's [`Slabs`](crate::slab::Slabs), and its [`class`](Armed::class) says how to
+//!   find the shard from the node's address.
 
 #![allow(unsafe_code)]
 
 use crate::check;
-use crate::domain::RetireQueue;
 use crate::refs::Refs;
-use crate::sync::atomic::Ordering;
-use crate::sync::{self, AtomicPtr};
 use crate::timers::{Armed, NEVER, Timer};
 use crate::usage::Used;
 use crate::weight::Weight;
-use std::mem::{ManuallyDrop, offset_of};
+use std::cell::UnsafeCell;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
-/// The part of a node that reclamation knows, whatever the types of key and value.
+/// The part of a node that reclamation knows, whatever the types of key and value. It comes first: the address of a node is
+/// that of its header.
 #[repr(C)]
 pub(crate) struct Header {
-    /// N2.
-    link: AtomicPtr<()>,
     pub(crate) refs: Refs,
-    /// The low half of the key's hash: what the table needs to place the node anew when it is resized.
-    pub(crate) hash: u32,
-    /// When the node was inserted, in [ticks](crate::clock::Tick).
-    pub(crate) stamp: u32,
     /// The bytes that it counts for.
     pub(crate) weight: Weight,
     pub(crate) used: Used,
     pub(crate) armed: Armed,
+    words: UnsafeCell<Words>,
 }
+
+/// As large and aligned as a link (N2).
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Words {
+    /// The low half of the key's hash: what the table needs to place the node anew when it is resized.
+    hash: u32,
+    /// When the node was inserted, in [ticks](crate::clock::Tick).
+    stamp: u32,
+}
+
+const _: () = assert!(size_of::<Words>() >= size_of::<*mut Header>());
 
 #[cfg(all(target_pointer_width = "64", not(loom)))]
-const _: () = assert!(size_of::<Header>() == 24);
+const _: () = assert!(size_of::<Header>() == 16);
+
+/// The words change hands with the node, and are never seen half written.
+impl std::panic::RefUnwindSafe for Header {}
 
 impl Header {
-    pub(crate) fn owner(&self) -> NonNull<RetireQueue> {
-        // ORDERING: Relaxed. Whoever may read the owner (N2) has acquired the node.
-        let owner = self.link.load(Ordering::Relaxed).cast::<RetireQueue>();
-        debug_assert!(!owner.is_null());
-        // SAFETY: N2, the link of a node that is in no list is its owner, which `Node::new` took as a reference.
-        unsafe { NonNull::new_unchecked(owner) }
+    /// The low half of the key's hash.
+    #[inline]
+    pub(crate) fn hash(&self) -> u32 {
+        // SAFETY: N2, callers hold a reference, or stand in a critical section or under the lock in which they found it.
+        unsafe { (*self.words.get()).hash }
     }
 
-    pub(crate) fn set_owner(&self, owner: NonNull<RetireQueue>) {
-        // ORDERING: Relaxed. The put that follows releases it to whoever puts the last reference.
-        self.link.store(owner.as_ptr().cast(), Ordering::Relaxed);
+    /// When the node was inserted, in [ticks](crate::clock::Tick).
+    #[inline]
+    pub(crate) fn stamp(&self) -> u32 {
+        // SAFETY: N2, as in `hash`.
+        unsafe { (*self.words.get()).stamp }
     }
 
-    pub(crate) fn next(&self) -> *mut Header {
-        // ORDERING: Relaxed. The list's holder reads it, having acquired the list.
-        self.link.load(Ordering::Relaxed).cast()
+    /// The next node of the list that this one is in.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the node, which was linked by [`set_link`](Self::set_link).
+    pub(crate) unsafe fn link(&self) -> *mut Header {
+        // SAFETY: N2, by the caller's promise.
+        unsafe { self.words.get().cast::<*mut Header>().read() }
     }
 
-    pub(crate) fn set_next(&self, next: *mut Header) {
-        // ORDERING: Relaxed. Publishing the list releases it.
-        self.link.store(next.cast(), Ordering::Relaxed);
+    /// Links the node to the next one of a list.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the node, and its grace period is over (N2).
+    pub(crate) unsafe fn set_link(&self, next: *mut Header) {
+        // SAFETY: N2, by the caller's promise.
+        unsafe { self.words.get().cast::<*mut Header>().write(next) };
     }
 }
 
-/// A key, its value, and the header: in this order, as a lookup looks at the key first, and a small key and value lie on
-/// one cache line then, wherever the allocator puts the node.
+/// The header, the key, its value: a small key and value lie on one cache line with the header.
 #[repr(C)]
 pub(crate) struct Node<K, V> {
+    pub(crate) header: Header,
     key: ManuallyDrop<K>,
     value: ManuallyDrop<V>,
-    pub(crate) header: Header,
 }
 
 impl<K, V> Node<K, V> {
+    /// Whether the destruction of a node runs code of the user's.
+    pub(crate) const NEEDS_DROP: bool = mem::needs_drop::<K>() || mem::needs_drop::<V>();
+
+    #[inline]
     pub(crate) fn key(&self) -> &K {
         &self.key
     }
 
+    #[inline]
     pub(crate) fn value(&self) -> &V {
         &self.value
     }
 
-    /// What reclamation knows of a node.
+    /// Drops key and value. Returns how many of the two drops panicked: a panic in one does not lose the other, and goes no
+    /// further.
     ///
     /// # Safety
     ///
-    /// The node is there.
-    pub(crate) unsafe fn header_of(node: NonNull<Self>) -> NonNull<Header> {
-        // SAFETY: the caller's promise. (By way of no reference: the header stands for the whole of the node.)
-        let header = unsafe { &raw mut (*node.as_ptr()).header };
-        // SAFETY: within the node.
-        unsafe { NonNull::new_unchecked(header) }
-    }
-
-    /// Drops key and value and frees the node. Returns how many of the two drops panicked: a panic in one loses
-    /// neither the other nor the memory, and goes no further.
-    ///
-    /// # Safety
-    ///
-    /// `header` is that of a `Node<K, V>`, and the caller owns the node alone (N3).
-    pub(crate) unsafe fn destroy(header: NonNull<Header>) -> u32
-    where
-        K: 'static,
-        V: 'static,
-    {
-        // SAFETY: the header is that of a node, as `header_of` gives it.
-        let node = unsafe { header.byte_sub(offset_of!(Self, header)) }.cast::<Self>();
-        // SAFETY: N3; a node was made from a box.
-        let mut node = unsafe { Box::from_raw(node.as_ptr()) };
-        let mut panics = 0;
-        // SAFETY: N3, and this is the only place that drops the value.
-        panics += contain(|| unsafe { ManuallyDrop::drop(&mut node.value) });
-        // SAFETY: N3, and this is the only place that drops the key.
-        panics += contain(|| unsafe { ManuallyDrop::drop(&mut node.key) });
-        sync::free(node);
-        panics
+    /// `header` is that of a `Node<K, V>` that the caller owns alone (N3), and whose slot the caller frees.
+    #[inline]
+    pub(crate) unsafe fn destroy(header: NonNull<Header>) -> u32 {
+        if !Self::NEEDS_DROP {
+            return 0;
+        }
+        // SAFETY: N3.
+        let node = unsafe { header.cast::<Self>().as_mut() };
+        // SAFETY: N3: both are dropped here and nowhere else.
+        let panics = contain(|| unsafe { ManuallyDrop::drop(&mut node.value) });
+        // SAFETY: as said.
+        panics + contain(|| unsafe { ManuallyDrop::drop(&mut node.key) })
     }
 }
 
-/// A node that nobody else knows of yet. Dropping it drops key and value.
+/// An entry that is to be published: key, value, and what its node will say of them.
 pub(crate) struct Draft<K, V> {
-    node: NonNull<Node<K, V>>,
-    /// When it is to be looked at because it may have expired.
-    timer: Timer,
-}
-
-/// What a node is made with, beside key and value.
-pub(crate) struct Making<'q> {
-    pub(crate) owner: &'q RetireQueue,
+    pub(crate) key: K,
+    pub(crate) value: V,
     pub(crate) hash: u64,
     pub(crate) stamp: u32,
     pub(crate) weight: Weight,
     pub(crate) used: u8,
+    /// When it is to be looked at because it may have expired.
+    pub(crate) timer: Timer,
 }
 
 impl<K, V> Draft<K, V> {
-    /// A node with two references: the table's, and one for the handle that its creator gets.
-    pub(crate) fn new(making: Making<'_>, key: K, value: V) -> Self {
-        let Making { owner, hash, stamp, weight, used } = making;
-        let node = Box::new(Node {
-            header: Header {
-                link: AtomicPtr::new(ptr::from_ref(owner).cast_mut().cast()),
-                refs: Refs::new(2),
-                hash: hash as u32,
-                stamp,
-                weight,
-                used: Used::new(used),
-                armed: Armed::new(NEVER),
-            },
-            key: ManuallyDrop::new(key),
-            value: ManuallyDrop::new(value),
-        });
-        Draft { node: NonNull::from(Box::leak(node)), timer: Timer { due: NEVER, generation: 0 } }
-    }
-
-    /// Gives the reference up that is for a handle: its creator wants none.
-    pub(crate) fn forgo_handle(&mut self) {
-        // SAFETY: the draft owns the node.
-        unsafe { self.node.as_mut() }.header.refs = Refs::new(1);
-    }
-
-    /// Sets when it is to be looked at.
-    pub(crate) fn set_timer(&mut self, timer: Timer) {
-        self.timer = timer;
-    }
-
-    pub(crate) fn timer(&self) -> Timer {
-        self.timer
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        // SAFETY: the draft owns the node.
-        &unsafe { self.node.as_ref() }.header
-    }
-
-    pub(crate) fn value(&self) -> &V {
-        // SAFETY: the draft owns the node.
-        unsafe { self.node.as_ref() }.value()
-    }
-
-    pub(crate) fn key(&self) -> &K {
-        // SAFETY: the draft owns the node.
-        unsafe { self.node.as_ref() }.key()
-    }
-
-    /// Gives the draft up: its node is about to be published.
-    pub(crate) fn published(self) -> NonNull<Node<K, V>> {
-        ManuallyDrop::new(self).node
-    }
-
-    /// Takes the draft apart.
-    pub(crate) fn into_parts(self) -> (K, V) {
-        // SAFETY: the draft is given up, and nobody else knows of the node.
-        unsafe { Self::unbuild(ManuallyDrop::new(self).node) }
-    }
-
+    /// Makes a node of it, in a free slot of class `class`, with so many references. Does not panic.
+    ///
     /// # Safety
     ///
-    /// The caller owns the node alone, and has both key and value still in it.
-    unsafe fn unbuild(node: NonNull<Node<K, V>>) -> (K, V) {
-        // SAFETY: the caller's promise; a node is made from a box.
-        let node = unsafe { Box::from_raw(node.as_ptr()) };
-        let Node { key, value, .. } = *node;
-        (ManuallyDrop::into_inner(key), ManuallyDrop::into_inner(value))
-    }
-}
-
-impl<K, V> Drop for Draft<K, V> {
-    fn drop(&mut self) {
-        // SAFETY: the draft owns the node, and is dropped once.
-        drop(unsafe { Self::unbuild(self.node) });
+    /// `slot` is the caller's, and of the size and alignment of a `Node<K, V>`.
+    #[inline]
+    pub(crate) unsafe fn write(self, slot: NonNull<Header>, class: u8, references: u32) -> NonNull<Node<K, V>> {
+        let node = slot.cast::<Node<K, V>>();
+        let words = Words { hash: self.hash as u32, stamp: self.stamp };
+        let header = Header {
+            refs: Refs::new(references),
+            weight: self.weight,
+            used: Used::new(self.used),
+            armed: Armed::new(class, NEVER),
+            words: UnsafeCell::new(words),
+        };
+        let (key, value) = (ManuallyDrop::new(self.key), ManuallyDrop::new(self.value));
+        // SAFETY: the caller's promise.
+        unsafe { ptr::write(node.as_ptr(), Node { header, key, value }) };
+        node
     }
 }
 

@@ -57,7 +57,7 @@ impl<'g, K, V> Candidate<'g, K, V> {
 
     /// How long ago it was inserted: within 17 ms, and never too long.
     pub fn age(&self) -> Duration {
-        Tick::spanned(self.now.since(Tick(self.entry.header().stamp)).saturating_sub(1))
+        Tick::spanned(self.now.since(Tick(self.entry.header().stamp())).saturating_sub(1))
     }
 
     /// For how long it was not used, at the least: since an era of a sixteenth of
@@ -108,7 +108,7 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Candidate<'_, K, V> {
 pub fn older_than<K, V>(age: Duration) -> impl Policy<K, V> {
     let limit = Tick::spanning(age);
     move |candidate: &Candidate<'_, K, V>| {
-        let age = candidate.now.since(Tick(candidate.entry.header().stamp));
+        let age = candidate.now.since(Tick(candidate.entry.header().stamp()));
         if limit.is_some_and(|limit| age > limit) { Verdict::Remove } else { Verdict::Keep }
     }
 }

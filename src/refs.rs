@@ -87,6 +87,17 @@ impl Refs {
         self.0.load(Ordering::Acquire) & !UNLINKED <= ONE || self.put()
     }
 
+    /// Gives the table's reference back, of a node that is in the table of a registry that is being dropped. True if it was the
+    /// last.
+    pub(crate) fn put_of_dropped_registry(&self) -> bool {
+        // ORDERING: Acquire, as in `put_tables`. Nobody can find the node any more: if there is no handle there will be none.
+        if self.0.load(Ordering::Acquire) == ONE {
+            return true;
+        }
+        self.set_unlinked();
+        self.put_tables()
+    }
+
     /// Takes a reference, and marks the node as unlinked: [`get`](Self::get) and [`set_unlinked`](Self::set_unlinked) in one
     /// step.
     #[inline]
@@ -117,10 +128,18 @@ impl Refs {
         self.0.load(Ordering::Relaxed) / ONE > references
     }
 
-    /// Whether nobody holds a reference. Stable once true (R2).
-    pub(crate) fn is_zero(&self) -> bool {
-        // ORDERING: Relaxed. Called for nodes of a retire queue, whose `swap` has acquired all that happened to them.
-        self.0.load(Ordering::Relaxed) & !UNLINKED == 0
+    /// Marks the slot of a destroyed node as free: no reference, and not unlinked. For the owner of the node (R2).
+    #[inline]
+    pub(crate) fn set_free(&self) {
+        // ORDERING: Relaxed. The owner is alone with the node, and the shard lock hands the slot over.
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the node is in a table: not unlinked, and no free slot. Under the shard lock, or where no writer is left.
+    pub(crate) fn is_in_table(&self) -> bool {
+        // ORDERING: Relaxed. The shard lock orders publication and unlinking.
+        let refs = self.0.load(Ordering::Relaxed);
+        refs & UNLINKED == 0 && refs >= ONE
     }
 
     #[cold]
@@ -142,7 +161,7 @@ mod tests {
         assert!(!refs.put());
         assert!(!refs.put());
         assert!(refs.put());
-        assert!(refs.is_zero());
+        assert!(!refs.is_in_table());
     }
 
     #[test]

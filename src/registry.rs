@@ -8,6 +8,7 @@ use crate::error::{ForeignGuard, Occupied};
 use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::reader::Reader;
+use crate::shard::{Rejected, Wanted};
 use crate::stats::Stats;
 use crate::view::{Entry, Guard, View, hash_of};
 use ahash::RandomState;
@@ -204,10 +205,10 @@ where
     pub fn insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
         let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
-        self.core.insert(hash, draft).map_err(|rejected| {
-            let (key, value) = rejected.draft.into_parts();
-            Occupied { key, value, entry: rejected.holder }
-        })
+        match self.core.insert(draft, Wanted::NEW) {
+            Ok(new) => Ok(new.expect("the handle that was wanted")),
+            Err(rejected) => Err(rejected.into()),
+        }
     }
 
     /// Inserts an entry, in the place of the one that has the key. Returns the one replaced. Readers see the old entry
@@ -219,7 +220,73 @@ where
     pub fn replace(&self, key: K, value: V) -> Option<Handle<K, V>> {
         let hash = hash_of(&self.hasher, &key);
         let draft = self.core.draft(hash, key, value);
-        granted(self.core.replace(hash, draft, Refusal::Impossible))
+        granted(self.core.replace(draft, Wanted::OLD, Refusal::Impossible)).old.into_handle()
+    }
+
+    /// Inserts an entry, or replaces the one that has the key. Returns whether there was one.
+    ///
+    /// As [`replace`](Self::replace), without a handle on the entry that leaves: two locked instructions less.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// assert!(!registry.set("a", 1));
+    /// assert!(registry.set("a", 2));
+    /// assert_eq!(*registry.lookup("a").unwrap(), 2);
+    /// ```
+    pub fn set(&self, key: K, value: V) -> bool {
+        let hash = hash_of(&self.hasher, &key);
+        let draft = self.core.draft(hash, key, value);
+        granted(self.core.replace(draft, Wanted::NONE, Refusal::Impossible)).old.is_some()
+    }
+
+    /// Inserts an entry, unless the key is taken.
+    ///
+    /// As [`insert`](Self::insert), without a handle on the new entry: a locked instruction less.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// assert!(registry.add("a", 1).is_ok());
+    /// assert_eq!(registry.add("a", 2).unwrap_err().value, 2);
+    /// ```
+    pub fn add(&self, key: K, value: V) -> Result<(), Occupied<K, V>> {
+        let hash = hash_of(&self.hasher, &key);
+        let draft = self.core.draft(hash, key, value);
+        self.core.insert(draft, Wanted::NONE)?;
+        Ok(())
+    }
+
+    /// Removes the entry of `key`. Returns whether there was one.
+    ///
+    /// As [`remove`](Self::remove), without a handle on the entry: a locked instruction less.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.set("a", 1);
+    /// assert!(registry.delete("a"));
+    /// assert!(!registry.delete("a"));
+    /// ```
+    pub fn delete<Q>(&self, key: &Q) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = hash_of(&self.hasher, key);
+        granted(self.core.remove(hash, |found| key.equivalent(found), false, Refusal::Impossible)).is_some()
     }
 
     /// Reads the entry of `key`, and replaces it by one with the value that `f` makes of it. Returns the new entry, or
@@ -328,9 +395,10 @@ where
         K: Clone,
     {
         let draft = self.core.draft(entry.hash().into(), entry.key().clone(), value);
-        self.core
-            .replace_exact(entry, draft, Refusal::Impossible)
-            .map_err(|rejected| rejected.into_draft().into_parts().1)
+        match self.core.replace_exact(entry, draft, Refusal::Impossible) {
+            Ok(published) => Ok(published.new.expect("the handle that was wanted")),
+            Err(rejected) => Err(rejected.into_draft().value),
+        }
     }
 
     /// Removes all entries, a shard at a time: each shard is emptied at one instant. (Or, if the domain's backlog has a
@@ -340,7 +408,7 @@ where
     ///
     /// Takes the lock of every shard, one after another, for a few instructions each.
     pub fn clear(&self) {
-        let emptied = self.core.shards().filter(|(shard, root)| self.core.clear(shard, root)).count();
+        let emptied = self.core.shards().filter(|&shard| self.core.clear(shard)).count();
         if emptied < self.core.shards().len() {
             self.retain(|_, _| false);
         }
@@ -350,7 +418,7 @@ where
 
     /// The number of entries. Exact while nobody writes.
     pub fn len(&self) -> usize {
-        self.core.shards().map(|(shard, _)| shard.live() as usize).sum()
+        self.core.shards().map(|shard| shard.live() as usize).sum()
     }
 
     /// Whether there are no entries. Exact while nobody writes.
@@ -360,12 +428,12 @@ where
 
     /// Entries that the registry holds before some shard grows, if they spread evenly.
     pub fn capacity(&self) -> usize {
-        self.core.shards().map(|(shard, _)| shard.counts.capacity.get() as usize).sum()
+        self.core.shards().map(|shard| shard.counts.capacity.get() as usize).sum()
     }
 
     /// Bytes that the tables take at this moment, without the entries themselves.
     pub fn table_bytes(&self) -> usize {
-        self.core.shards().map(|(shard, _)| shard.counts.bytes.get() as usize).sum()
+        self.core.shards().map(|shard| shard.counts.bytes.get() as usize).sum()
     }
 
     /// Gives back what table memory the entries do not need, and no longer keeps room for the capacity asked for.
@@ -374,9 +442,9 @@ where
     ///
     /// Works through the tables in steps, and holds the lock of one shard for one step at a time.
     pub fn shrink_to_fit(&self) {
-        for (shard, root) in self.core.shards() {
-            shard.set_floor(root, 0);
-            while shard.settle(root, true) {}
+        for shard in self.core.shards() {
+            shard.set_floor(0);
+            while shard.settle(true) {}
         }
     }
 
@@ -392,8 +460,8 @@ where
     /// holds, if it is being resized already).
     pub fn reserve(&self, capacity: usize) {
         let share = capacity.div_ceil(self.core.shards().len());
-        for (shard, root) in self.core.shards() {
-            shard.set_floor(root, share);
+        for shard in self.core.shards() {
+            shard.set_floor(share);
         }
     }
 
@@ -404,12 +472,19 @@ where
 
     /// The domain.
     pub fn domain(&self) -> &Domain {
-        &self.core.registrant.domain
+        &self.core.header.domain
     }
 
     /// The hasher.
     pub fn hasher(&self) -> &S {
         &self.hasher
+    }
+}
+
+impl<K, V> From<Rejected<K, V>> for Occupied<K, V> {
+    fn from(rejected: Rejected<K, V>) -> Self {
+        let Rejected { draft, holder } = rejected;
+        Occupied { key: draft.key, value: draft.value, entry: holder }
     }
 }
 

@@ -3,11 +3,12 @@
 #![allow(unsafe_code)]
 
 use crate::bucket::Tag;
-use crate::counts::Counts;
-use crate::domain::{Allowance, Domain, List};
+use crate::domain::{Allowance, Bag, Domain, Inner};
 use crate::evict::{Bounds, Hand};
 use crate::node::Node;
-use crate::table::{Root, Table};
+use crate::shard::ShardRef;
+use crate::slab::Slabs;
+use crate::table::Table;
 use crate::timers::Timers;
 use std::ptr::NonNull;
 
@@ -16,24 +17,84 @@ use std::ptr::NonNull;
 pub(crate) struct State<K, V> {
     /// The table at the root.
     pub(crate) table: Table<K, V>,
+    /// What a write has to mind, beside the table.
+    pub(crate) special: Special,
+    /// What the holder of the lock has left for the domain to do.
+    pub(crate) work: Work,
+    /// Nodes that were retired and not handed over yet. Not empty if it is there.
+    pub(crate) open: Option<Box<Bag>>,
+    pub(crate) slabs: Slabs,
     pub(crate) resize: Option<Resize<K, V>>,
-    /// Nodes in the shard.
-    pub(crate) live: usize,
-    /// The bytes that they count for.
-    pub(crate) weight: u64,
     pub(crate) bounds: Bounds,
-    /// Nodes that were unlinked under the lock, to be retired after it (S3). Empty while nobody has the lock.
-    pub(crate) unlinked: List,
+    /// The settings by which entries expire.
+    pub(crate) generation: u32,
+    /// The shard is in its domain's dirty list (Q1).
+    pub(crate) is_dirty: bool,
+    /// A place in the backlog that the holder of the lock has reserved, of so many bytes.
+    pub(crate) place: Option<u64>,
+    /// An empty bag.
+    pub(crate) spare: Option<Box<Bag>>,
     /// Room in the domain's backlog for what leaves the shard.
     pub(crate) allowance: Allowance,
     /// A table that the root has left, to be retired without the lock.
-    pub(crate) outgoing: Option<Table<K, V>>,
+    pub(crate) old_table: Option<Table<K, V>>,
     /// The size below which the table does not shrink, in buckets.
     pub(crate) floor: usize,
-    /// The settings by which entries expire.
-    pub(crate) generation: u32,
     pub(crate) hand: Box<Hand<K, V>>,
     pub(crate) timers: Box<Timers>,
+}
+
+/// Which features of a shard are in use, one bit each: a write to one without any takes the short way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Special(u32);
+
+impl Special {
+    pub(crate) const NONE: Special = Special(0);
+    /// A resize is under way, or its old table is still to be retired.
+    pub(crate) const RESIZING: Special = Special(1);
+    /// Entries or weight are bounded.
+    pub(crate) const BOUNDED: Special = Special(2);
+    /// What leaves the shard takes its place in a limited backlog.
+    pub(crate) const LIMITED: Special = Special(4);
+    /// Entries may expire, or might at some time.
+    pub(crate) const EXPIRING: Special = Special(8);
+
+    #[inline]
+    pub(crate) fn has(self, one: Special) -> bool {
+        self.0 & one.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, one: Special, on: bool) {
+        self.0 = if on { self.0 | one.0 } else { self.0 & !one.0 };
+    }
+}
+
+/// What a write leaves for after the lock, in one word.
+///
+/// ```text
+///  bit 31 .. 1              0
+///  ┌──────────────────┬───────────┐
+///  │ nodes handed over│ new dirty │
+///  └──────────────────┴───────────┘
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Work(u32);
+
+impl Work {
+    pub(crate) const NONE: Work = Work(0);
+
+    /// The shard has become dirty.
+    pub(crate) fn add_dirty(&mut self) {
+        self.0 |= 1;
+    }
+
+    pub(crate) fn add_handed_over(&mut self, nodes: usize) {
+        self.0 = self.0.saturating_add((nodes as u32).saturating_mul(2));
+    }
+
+    pub(crate) fn handed_over(self) -> usize {
+        (self.0 >> 1) as usize
+    }
 }
 
 /// A move of all nodes to another table, under way.
@@ -42,20 +103,6 @@ pub(crate) struct Resize<K, V> {
     /// The first home that may not have moved.
     next_home: usize,
 }
-
-/// What a resize touches outside the lock's own state.
-pub(crate) struct Site<'s, K, V> {
-    pub(crate) root: &'s Root<K, V>,
-    pub(crate) counts: &'s Counts,
-}
-
-impl<K, V> Clone for Site<'_, K, V> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K, V> Copy for Site<'_, K, V> {}
 
 /// Homes that a write moves while a resize is under way, beside the one that it uses.
 const STEP: usize = 2;
@@ -82,13 +129,13 @@ where
 
     /// The table to write `hash` to, after a step of the resize if one is under way.
     #[inline]
-    pub(crate) fn table_for(&mut self, hash: u64, site: Site<'_, K, V>) -> Table<K, V> {
-        if self.resize.is_none() { self.table } else { self.table_for_resizing(hash, site) }
+    pub(crate) fn table_for(&mut self, hash: u64, shard: ShardRef<'_, K, V>) -> Table<K, V> {
+        if self.resize.is_none() { self.table } else { self.table_for_resizing(hash, shard) }
     }
 
     #[cold]
-    fn table_for_resizing(&mut self, hash: u64, site: Site<'_, K, V>) -> Table<K, V> {
-        self.step(site, STEP);
+    fn table_for_resizing(&mut self, hash: u64, shard: ShardRef<'_, K, V>) -> Table<K, V> {
+        self.step(shard, STEP);
         if let Some(resize) = &self.resize {
             // T4.
             self.table.move_home(self.table.home(hash), resize.to);
@@ -96,39 +143,58 @@ where
         self.newest()
     }
 
-    pub(crate) fn publish(&mut self, table: Table<K, V>, hash: u64, node: NonNull<Node<K, V>>, site: Site<'_, K, V>) {
-        table.place(hash as u32 as usize, Tag::of(hash), node);
-        self.live += 1;
-        // SAFETY: published under this lock, S1.
-        self.weight += unsafe { node.as_ref() }.header.weight.bytes();
-        site.counts.inserted.add(1);
-        if self.live >= Table::<K, V>::limit(table.buckets()) {
-            // The resize before this one is over long since, but for a hash that puts everything in one home.
-            self.step(site, usize::MAX);
-            self.begin_resize(table.buckets() * 2, site.counts);
-        }
-    }
-
-    /// At an eighth of what the table holds, goes to a quarter of it.
+    /// Publishes a node in the newest table. It is counted before: nothing can come between the two.
     #[inline]
-    pub(crate) fn shrink_if_sparse(&mut self, counts: &Counts) {
-        let buckets = self.table.buckets();
-        if self.resize.is_none() && buckets > self.floor && self.live < Table::<K, V>::limit(buckets) / 6 {
-            self.begin_resize((buckets / 4).max(self.floor), counts);
+    pub(crate) fn publish(
+        &mut self,
+        table: Table<K, V>,
+        hash: u64,
+        node: NonNull<Node<K, V>>,
+        shard: ShardRef<'_, K, V>,
+    ) {
+        // SAFETY: made by the caller, and the lock is held from here to its unlinking (S1).
+        let weight = unsafe { node.as_ref() }.header.weight.bytes();
+        let counts = shard.counts();
+        counts.weight.add(weight);
+        counts.live.add(1);
+        counts.inserted.add(1);
+        table.place(hash as u32 as usize, Tag::of(hash), node);
+        if counts.live.get() >= table.grows_at() as u64 {
+            self.grow(shard);
         }
     }
 
     #[cold]
-    pub(crate) fn begin_resize(&mut self, buckets: usize, counts: &Counts) {
+    fn grow(&mut self, shard: ShardRef<'_, K, V>) {
+        // The resize before this one is over long since, but for a hash that puts everything in one home.
+        self.step(shard, usize::MAX);
+        self.begin_resize(self.table.buckets() * 2, shard);
+    }
+
+    /// At an eighth of what the table holds, goes to a quarter of it.
+    #[inline]
+    pub(crate) fn shrink_if_sparse(&mut self, shard: ShardRef<'_, K, V>) {
+        if shard.counts().live.get() < self.table.grows_at() as u64 / 6
+            && self.table.buckets() > self.floor
+            && self.resize.is_none()
+        {
+            self.begin_resize((self.table.buckets() / 4).max(self.floor), shard);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn begin_resize(&mut self, buckets: usize, shard: ShardRef<'_, K, V>) {
         debug_assert!(self.resize.is_none());
         let to = Table::new(buckets);
         self.table.set_next(to);
         self.resize = Some(Resize { to, next_home: 0 });
-        counts.resizes.add(1);
-        self.measure(counts);
+        self.special.set(Special::RESIZING, true);
+        shard.counts().resizes.add(1);
+        self.measure(shard);
     }
 
-    pub(crate) fn measure(&self, counts: &Counts) {
+    pub(crate) fn measure(&self, shard: ShardRef<'_, K, V>) {
+        let counts = shard.counts();
         let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
         counts.capacity.set(Table::<K, V>::limit(self.newest().buckets()) as u64);
         counts.set_resizing(self.resize.is_some());
@@ -136,7 +202,7 @@ where
     }
 
     /// Moves up to `homes` homes of a resize that is under way. After the last one the new table becomes the root.
-    pub(crate) fn step(&mut self, site: Site<'_, K, V>, homes: usize) {
+    pub(crate) fn step(&mut self, shard: ShardRef<'_, K, V>, homes: usize) {
         let Some(resize) = &mut self.resize else { return };
         let end = resize.next_home.saturating_add(homes).min(self.table.buckets());
         for home in resize.next_home..end {
@@ -146,11 +212,19 @@ where
         if end == self.table.buckets() {
             let old = std::mem::replace(&mut self.table, resize.to);
             self.resize = None;
-            site.root.store(self.table);
-            self.measure(site.counts);
+            shard.root.store(self.table);
+            self.measure(shard);
             // Under one lock no more than one resize ends: what begins after it is not stepped under the same lock.
-            debug_assert!(self.outgoing.is_none());
-            self.outgoing = Some(old);
+            debug_assert!(self.old_table.is_none());
+            self.old_table = Some(old);
         }
+    }
+
+    /// Hands the open bag over to the domain. Returns how many nodes it holds.
+    pub(crate) fn close_bag(&mut self, domain: &Inner) -> usize {
+        let Some(bag) = self.open.take() else { return 0 };
+        let nodes = bag.amount().objects as usize;
+        domain.hand_over(bag);
+        nodes
     }
 }

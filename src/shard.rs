@@ -8,40 +8,75 @@
 //!   the lock is held.
 //! - **S2** No code of the user's but `Eq` and `Equivalent` runs under the lock. A thread that is in such code is told
 //!   by a panic, and not by a deadlock, if it comes back for a lock.
-//! - **S3** A node is unlinked before it is retired, and retired once: by whoever unlinked it, after the lock.
+//! - **S3** A node is unlinked before it is retired, and retired once, by the thread that unlinked it, under the same lock.
+//! - **S4** Nothing that can panic stands between the two halves of a change: a node is counted, and then published; unlinked,
+//!   and then retired.
 
 #![allow(unsafe_code)]
 
 use crate::check;
 use crate::counts::Counts;
-use crate::domain::{Backlog, Domain, Full, List, Refusal, Registrant, RetireQueue, granted, shard_locked};
+use crate::domain::{
+    Backlog, Bag, Bags, Domain, Full, Reclaimed, Refusal, RegistryHeader, ShardHeader, granted, shard_locked,
+};
 use crate::evict::{Bounds, Evicted};
 use crate::handle::Handle;
-use crate::listener::Cause;
+use crate::listener::{Cause, Listeners};
 use crate::locked::{Locked, NoRoom};
-use crate::node::{Draft, Node};
+use crate::node::{Draft, Header, Node};
 use crate::prefetch;
-use crate::resize::{Site, State, retire_table};
-use crate::sync::Mutex;
-use crate::table::{Position, Root, Table};
+use crate::resize::{Special, State, Work, retire_table};
+use crate::slab::{Shape, Slabs, Sweep, shard_of};
+use crate::sync::{BAG, Mutex};
+use crate::table::{Located, Position, Root, Table};
+use std::alloc::Layout;
+use std::ops::Deref;
 use std::ptr::NonNull;
 
-/// The writers' side of a shard. The first field is what nodes know as their owner.
+/// The writers' side of a shard. The first field is what nodes and the domain know of it.
 #[repr(C)]
 pub(crate) struct Shard<K: 'static, V: 'static> {
-    queue: RetireQueue,
+    header: ShardHeader,
     state: Mutex<State<K, V>>,
     pub(crate) counts: Counts,
 }
 
-/// What most writes change is within the lines that `prefetch_to_write` asks for.
-#[cfg(all(target_arch = "x86_64", not(loom)))]
-const _: () = assert!(std::mem::offset_of!(Shard<u8, u8>, counts) + std::mem::offset_of!(Counts, resizes) <= 256);
+/// Where the counts of a shard begin: on a line of their own, whatever the types of key and value.
+const COUNTS: usize = std::mem::offset_of!(Shard<u8, u8>, counts);
 
-/// Why an entry was not replaced by a draft.
+/// A shard and its root.
+pub(crate) struct ShardRef<'s, K: 'static, V: 'static> {
+    shard: &'s Shard<K, V>,
+    pub(crate) root: &'s Root<K, V>,
+}
+
+impl<K, V> Clone for ShardRef<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for ShardRef<'_, K, V> {}
+
+impl<K, V> Deref for ShardRef<'_, K, V> {
+    type Target = Shard<K, V>;
+
+    #[inline]
+    fn deref(&self) -> &Shard<K, V> {
+        self.shard
+    }
+}
+
+/// A draft whose key is taken, and the entry that has it.
+pub(crate) struct Rejected<K: 'static, V: 'static> {
+    pub(crate) draft: Draft<K, V>,
+    pub(crate) holder: Handle<K, V>,
+}
+
+/// Why a draft was not published.
 pub(crate) enum NotReplaced<K: 'static, V: 'static> {
-    /// It has left the table.
-    Gone(Draft<K, V>),
+    /// There is no entry to replace.
+    Absent(Draft<K, V>),
     /// There is no room in the backlog.
     Full(Draft<K, V>),
 }
@@ -49,15 +84,52 @@ pub(crate) enum NotReplaced<K: 'static, V: 'static> {
 impl<K, V> NotReplaced<K, V> {
     pub(crate) fn into_draft(self) -> Draft<K, V> {
         match self {
-            NotReplaced::Gone(draft) | NotReplaced::Full(draft) => draft,
+            NotReplaced::Absent(draft) | NotReplaced::Full(draft) => draft,
         }
     }
 }
 
-/// A draft whose key is taken, and by whom.
-pub(crate) struct Rejected<K: 'static, V: 'static> {
-    pub(crate) draft: Draft<K, V>,
-    pub(crate) holder: Handle<K, V>,
+/// Which references a write takes for its caller.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// One to the new entry.
+    pub(crate) new: bool,
+    /// One to the entry that leaves.
+    pub(crate) old: bool,
+}
+
+impl Wanted {
+    pub(crate) const NONE: Wanted = Wanted { new: false, old: false };
+    pub(crate) const NEW: Wanted = Wanted { new: true, old: false };
+    pub(crate) const OLD: Wanted = Wanted { new: false, old: true };
+}
+
+/// What a write has done, with the references that were wanted.
+pub(crate) struct Published<K: 'static, V: 'static> {
+    pub(crate) new: Option<Handle<K, V>>,
+    pub(crate) old: Left<K, V>,
+}
+
+/// Whether an entry has left the table.
+pub(crate) enum Left<K: 'static, V: 'static> {
+    None,
+    /// Without a reference to it.
+    Quietly,
+    With(Handle<K, V>),
+}
+
+impl<K, V> Left<K, V> {
+    pub(crate) fn is_some(&self) -> bool {
+        !matches!(self, Left::None)
+    }
+
+    pub(crate) fn handle(&self) -> Option<&Handle<K, V>> {
+        if let Left::With(handle) = self { Some(handle) } else { None }
+    }
+
+    pub(crate) fn into_handle(self) -> Option<Handle<K, V>> {
+        if let Left::With(handle) = self { Some(handle) } else { None }
+    }
 }
 
 /// A handle on a node.
@@ -72,389 +144,655 @@ pub(crate) unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> 
     unsafe { Handle::from_reference(node) }
 }
 
-impl<K, V> Shard<K, V>
-where
-    K: Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    pub(crate) fn new(registrant: NonNull<Registrant>, table: Table<K, V>, bounds: Bounds) -> Self {
-        let floor = table.buckets();
-        // SAFETY: the registrant is there (it is being built).
-        let allowance = unsafe { registrant.as_ref() }.domain.inner().budget.first_allowance();
-        let state = State {
-            table,
-            resize: None,
-            live: 0,
-            floor,
-            weight: 0,
-            bounds,
-            hand: Box::default(),
-            timers: Box::default(),
-            generation: 0,
-            allowance,
-            unlinked: List::new(),
-            outgoing: None,
-        };
-        let counts = Counts::default();
-        state.measure(&counts);
-        Shard { queue: RetireQueue::new(registrant), state: Mutex::new(state), counts }
+impl<K, V> Shard<K, V> {
+    #[inline]
+    pub(crate) fn header(&self) -> &ShardHeader {
+        &self.header
     }
 
-    pub(crate) fn queue(&self) -> &RetireQueue {
-        &self.queue
+    #[inline]
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub(crate) fn live(&self) -> u64 {
         self.counts.live.get()
     }
 
+    #[inline]
     pub(crate) fn domain(&self) -> &Domain {
-        &self.queue.registrant().domain
+        &self.header.registry().domain
     }
 
-    /// Asks for the lines that a write changes: four of them, by the order of fields in [`State`] and [`Counts`].
+    /// Asks for the lines that a write changes, by the order of fields in [`State`] and [`Counts`].
     #[inline]
     pub(crate) fn prefetch_to_write(&self) {
         prefetch::to_write::<0, _>(self);
         prefetch::to_write::<64, _>(self);
-        prefetch::to_write::<128, _>(self);
-        prefetch::to_write::<192, _>(self);
+        prefetch::to_write::<COUNTS, _>(self);
+    }
+}
+
+impl<K, V> Shard<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// How the nodes lie in their slabs.
+    const SHAPE: Shape = Shape::of(Layout::new::<Node<K, V>>());
+
+    pub(crate) fn new(registry: NonNull<RegistryHeader>, table: Table<K, V>, bounds: Bounds, expires: bool) -> Self {
+        const { assert!(std::mem::offset_of!(Self, counts) == COUNTS) };
+        // SAFETY: the registry is there (it is being built).
+        let budget = &unsafe { registry.as_ref() }.domain.inner().budget;
+        let mut special = Special::NONE;
+        special.set(Special::BOUNDED, bounds.are_set());
+        special.set(Special::LIMITED, budget.is_limited());
+        special.set(Special::EXPIRING, expires);
+        let state = State {
+            table,
+            special,
+            work: Work::NONE,
+            place: None,
+            open: None,
+            slabs: Slabs::new(Self::SHAPE),
+            resize: None,
+            bounds,
+            generation: 0,
+            is_dirty: false,
+            spare: None,
+            allowance: budget.first_allowance(),
+            old_table: None,
+            floor: table.buckets(),
+            hand: Box::default(),
+            timers: Box::default(),
+        };
+        Shard { header: ShardHeader::new(registry), state: Mutex::new(state), counts: Counts::new(table, bounds) }
+    }
+}
+
+impl<'s, K, V> ShardRef<'s, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    #[inline]
+    pub(crate) fn new(shard: &'s Shard<K, V>, root: &'s Root<K, V>) -> Self {
+        ShardRef { shard, root }
     }
 
-    pub(crate) fn site<'s>(&'s self, root: &'s Root<K, V>) -> Site<'s, K, V> {
-        Site { root, counts: &self.counts }
+    #[inline]
+    pub(crate) fn domain(self) -> &'s Domain {
+        self.shard.domain()
     }
 
-    pub(crate) fn lock(&self) -> Locked<'_, K, V> {
-        self.lock_with_place(None)
+    #[inline]
+    pub(crate) fn header(self) -> &'s ShardHeader {
+        self.shard.header()
     }
 
-    fn lock_with_place(&self, place: Option<u64>) -> Locked<'_, K, V> {
+    #[inline]
+    pub(crate) fn lock(self) -> Locked<'s, K, V> {
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
-        Locked::new(self, self.state.lock(), place)
+        Locked::new(self, self.shard.state.lock())
     }
 
     /// Lets go of the lock, makes room in the backlog for a node of so many bytes, and takes the lock again: everything may
     /// have changed.
     pub(crate) fn lock_with_room(
-        &self,
+        self,
         locked: Locked<'_, K, V>,
         bytes: u64,
         refusal: &mut Refusal,
-    ) -> Result<Locked<'_, K, V>, Full> {
+    ) -> Result<Locked<'s, K, V>, Full> {
         drop(locked);
         self.domain().inner().make_room(bytes, refusal)?;
-        Ok(self.lock_with_place(Some(bytes)))
+        let mut locked = self.lock();
+        locked.place = Some(bytes);
+        Ok(locked)
     }
 
-    /// Publishes a draft, unless its key is taken.
+    /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
+    #[inline]
     pub(crate) fn insert(
-        &self,
-        root: &Root<K, V>,
-        hash: u64,
+        self,
         draft: Draft<K, V>,
-        evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<Handle<K, V>, Rejected<K, V>>
+        wanted: Wanted,
+        listeners: &Listeners<K, V>,
+    ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
     {
-        let (mut locked, mut refusal) = (self.lock(), Refusal::Impossible);
+        let locked = self.lock();
+        if locked.special == Special::NONE {
+            self.insert_locked::<true>(locked, draft, wanted, &mut None)
+        } else {
+            self.insert_special(locked, draft, wanted, listeners)
+        }
+    }
+
+    #[inline(never)]
+    fn insert_special(
+        self,
+        locked: Locked<'s, K, V>,
+        draft: Draft<K, V>,
+        wanted: Wanted,
+        listeners: &Listeners<K, V>,
+    ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
+    where
+        K: Eq,
+    {
+        self.insert_locked::<false>(locked, draft, wanted, &mut Some(Evicted::new(listeners, Cause::Capacity)))
+    }
+
+    /// `PLAIN`: nothing of the shard is [`Special`]. What was evicted to make room is told to listeners when `evicted` is
+    /// dropped.
+    #[inline(always)]
+    fn insert_locked<const PLAIN: bool>(
+        self,
+        mut locked: Locked<'s, K, V>,
+        draft: Draft<K, V>,
+        wanted: Wanted,
+        evicted: &mut Option<Evicted<'_, K, V>>,
+    ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
+    where
+        K: Eq,
+    {
+        let mut refusal = Refusal::Impossible;
         loop {
-            let table = locked.table_for(hash, self.site(root));
-            let holder = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
+            let table = self.table_for::<PLAIN>(&mut locked, draft.hash);
+            let holder = table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key));
             if let Some((_, holder)) = holder {
                 // SAFETY: S1.
                 let holder = unsafe { handle_on(holder) };
                 locked.finish();
                 return Err(Rejected { draft, holder });
             }
-            let weight = draft.header().weight.bytes();
-            if locked.has_room(weight, None) {
-                let node = self.publish(&mut locked, root, table, hash, draft);
-                // SAFETY: a draft is made with a reference for this handle.
-                let handle = unsafe { Handle::from_reference(node) };
+            if PLAIN || locked.fits_bounds(draft.weight.bytes(), None) {
+                let new = self.publish::<PLAIN>(&mut locked, table, draft, wanted.new);
                 locked.finish();
-                return Ok(handle);
+                return Ok(new);
             }
-            locked = granted(self.make_room(locked, root, weight, None, &mut refusal, evicted));
+            locked = granted(self.evict_to_fit(locked, draft.weight.bytes(), None, &mut refusal, evicted));
         }
     }
 
-    /// Publishes a draft in the newest table.
-    fn publish(
-        &self,
-        locked: &mut Locked<'_, K, V>,
-        root: &Root<K, V>,
+    #[inline]
+    fn table_for<const PLAIN: bool>(self, locked: &mut Locked<'s, K, V>, hash: u64) -> Table<K, V> {
+        if PLAIN { locked.table } else { locked.table_for(hash, self) }
+    }
+
+    /// Publishes a draft in the newest table. Returns a handle if one is wanted.
+    #[inline]
+    fn publish<const PLAIN: bool>(
+        self,
+        locked: &mut Locked<'s, K, V>,
         table: Table<K, V>,
-        hash: u64,
         draft: Draft<K, V>,
-    ) -> NonNull<Node<K, V>> {
-        let timer = draft.timer();
-        let node = draft.published();
-        locked.publish(table, hash, node, self.site(root));
-        locked.arm(node, timer, &self.counts);
-        node
+        wanted: bool,
+    ) -> Option<Handle<K, V>> {
+        let (hash, timer) = (draft.hash, draft.timer);
+        let node = locked.allocate(draft, 1 + u32::from(wanted));
+        locked.publish(table, hash, node, self);
+        if !PLAIN {
+            locked.arm(node, timer, &self.counts);
+        }
+        // SAFETY: it was made with a reference for this handle.
+        wanted.then(|| unsafe { Handle::from_reference(node) })
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one. Returns the old entry; or the
-    /// draft, if it is refused.
+    /// Publishes a draft in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
+    #[inline]
     pub(crate) fn replace(
-        &self,
-        root: &Root<K, V>,
-        hash: u64,
-        mut draft: Draft<K, V>,
-        mut refusal: Refusal,
-        evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<Option<Handle<K, V>>, Draft<K, V>>
-    where
-        K: Eq,
-    {
-        draft.forgo_handle();
-        let mut locked = self.lock();
-        loop {
-            let table = locked.table_for(hash, self.site(root));
-            let found = table.locate(hash, |found| check::eq(|| found.key() == draft.key()));
-            let (weight, old) = (draft.header().weight.bytes(), found.map(|(_, old)| old));
-            if !locked.has_room(weight, old) {
-                match self.make_room(locked, root, weight, old, &mut refusal, evicted) {
-                    Ok(again) => locked = again,
-                    Err(Full) => return Err(draft),
-                }
-                continue;
-            }
-            let Some((position, old)) = found else {
-                self.publish(&mut locked, root, table, hash, draft);
-                locked.finish();
-                return Ok(None);
-            };
-            // SAFETY: S1.
-            if let Err(NoRoom(bytes)) = unsafe { locked.admit(old) } {
-                match self.lock_with_room(locked, bytes, &mut refusal) {
-                    Ok(again) => locked = again,
-                    Err(Full) => return Err(draft),
-                }
-                continue;
-            }
-            self.swap(&mut locked, table, position, draft);
-            // SAFETY: unlinked by the swap, S1; there is room for it.
-            let old = unsafe { locked.discard_to_handle(old) };
-            locked.finish();
-            return Ok(Some(old));
-        }
-    }
-
-    /// Publishes a draft in the place of `old`, which has the same key, if that is still in the table.
-    pub(crate) fn replace_exact(
-        &self,
-        root: &Root<K, V>,
-        old: &Handle<K, V>,
+        self,
         draft: Draft<K, V>,
-        mut refusal: Refusal,
-        evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<Handle<K, V>, NotReplaced<K, V>> {
-        let mut locked = self.lock();
-        loop {
-            let table = locked.table_for(old.hash().into(), self.site(root));
-            let Some(position) = table.locate_exact(old.node()) else {
-                return Err(NotReplaced::Gone(draft));
-            };
-            let (weight, node) = (draft.header().weight.bytes(), old.node());
-            if !locked.has_room(weight, Some(node)) {
-                match self.make_room(locked, root, weight, Some(node), &mut refusal, evicted) {
-                    Ok(again) => locked = again,
-                    Err(Full) => return Err(NotReplaced::Full(draft)),
-                }
-                continue;
-            }
-            // SAFETY: S1.
-            if let Err(NoRoom(bytes)) = unsafe { locked.admit(node) } {
-                match self.lock_with_room(locked, bytes, &mut refusal) {
-                    Ok(again) => locked = again,
-                    Err(Full) => return Err(NotReplaced::Full(draft)),
-                }
-                continue;
-            }
-            let new = self.swap(&mut locked, table, position, draft);
-            // SAFETY: unlinked by the swap, S1; there is room for it.
-            unsafe { locked.discard(node) };
-            // SAFETY: a draft is made with a reference for this handle.
-            let new = unsafe { Handle::from_reference(new) };
-            locked.finish();
-            return Ok(new);
+        locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        or_insert: bool,
+        wanted: Wanted,
+        refusal: Refusal,
+        listeners: &Listeners<K, V>,
+    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        let locked = self.lock();
+        if locked.special == Special::NONE {
+            self.replace_locked::<true>(locked, draft, locate, or_insert, wanted, refusal, &mut None)
+        } else {
+            self.replace_special(locked, draft, locate, or_insert, wanted, refusal, listeners)
         }
     }
 
-    /// Publishes a draft at a position of the newest table, in the place of a node with the same key, which is unlinked
-    /// by that.
-    fn swap(
-        &self,
-        locked: &mut Locked<'_, K, V>,
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    fn replace_special(
+        self,
+        locked: Locked<'s, K, V>,
+        draft: Draft<K, V>,
+        locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        or_insert: bool,
+        wanted: Wanted,
+        refusal: Refusal,
+        listeners: &Listeners<K, V>,
+    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        let evicted = &mut Some(Evicted::new(listeners, Cause::Capacity));
+        self.replace_locked::<false>(locked, draft, locate, or_insert, wanted, refusal, evicted)
+    }
+
+    /// As [`insert_locked`](Self::insert_locked) is to [`insert`](Self::insert).
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn replace_locked<const PLAIN: bool>(
+        self,
+        mut locked: Locked<'s, K, V>,
+        draft: Draft<K, V>,
+        mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        or_insert: bool,
+        wanted: Wanted,
+        mut refusal: Refusal,
+        evicted: &mut Option<Evicted<'_, K, V>>,
+    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        loop {
+            let table = self.table_for::<PLAIN>(&mut locked, draft.hash);
+            let found = locate(table, &draft);
+            let old = found.map(|(_, node)| node);
+            if old.is_none() && !or_insert {
+                return Err(NotReplaced::Absent(draft));
+            }
+            let retry = if !PLAIN && !locked.fits_bounds(draft.weight.bytes(), old) {
+                self.evict_to_fit(locked, draft.weight.bytes(), old, &mut refusal, evicted)
+            } else if let Some((position, old)) = found {
+                // SAFETY: S1.
+                match if PLAIN { Ok(()) } else { unsafe { locked.admit(old) } } {
+                    Ok(()) => {
+                        let published = self.swap::<PLAIN>(&mut locked, table, position, old, draft, wanted);
+                        locked.finish();
+                        return Ok(published);
+                    }
+                    Err(NoRoom(bytes)) => self.lock_with_room(locked, bytes, &mut refusal),
+                }
+            } else {
+                let new = self.publish::<PLAIN>(&mut locked, table, draft, wanted.new);
+                locked.finish();
+                return Ok(Published { new, old: Left::None });
+            };
+            match retry {
+                Ok(again) => locked = again,
+                Err(Full) => return Err(NotReplaced::Full(draft)),
+            }
+        }
+    }
+
+    /// Publishes a draft at the position of `old`, which was admitted to the backlog, in the newest table.
+    #[inline]
+    fn swap<const PLAIN: bool>(
+        self,
+        locked: &mut Locked<'s, K, V>,
         table: Table<K, V>,
         position: Position,
+        old: NonNull<Node<K, V>>,
         draft: Draft<K, V>,
-    ) -> NonNull<Node<K, V>> {
-        locked.weight += draft.header().weight.bytes();
-        let timer = draft.timer();
-        let node = draft.published();
-        table.swap(position, node);
-        locked.arm(node, timer, &self.counts);
+        wanted: Wanted,
+    ) -> Published<K, V> {
+        let (weight, timer) = (draft.weight.bytes(), draft.timer);
+        let node = locked.allocate(draft, 1 + u32::from(wanted.new));
+        self.counts.weight.add(weight);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
-        node
+        table.swap(position, node);
+        // SAFETY: unlinked by the swap, S1; it was admitted.
+        let old = unsafe { locked.discard_as(old, wanted.old) };
+        if !PLAIN {
+            locked.arm(node, timer, &self.counts);
+        }
+        // SAFETY: it was made with a reference for this handle.
+        let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
+        Published { new, old }
     }
 
-    /// Unlinks the entry of `hash` whose key satisfies `eq`.
+    /// Unlinks the entry of `hash` that `locate` finds. Returns a handle on it if one is wanted.
+    #[inline]
     pub(crate) fn remove(
-        &self,
-        root: &Root<K, V>,
+        self,
         hash: u64,
-        mut eq: impl FnMut(&K) -> bool,
-        mut refusal: Refusal,
-    ) -> Result<Option<Handle<K, V>>, Full> {
-        let mut locked = self.lock();
-        loop {
-            let table = locked.table_for(hash, self.site(root));
-            let Some((position, node)) = table.locate(hash, |found| check::eq(|| eq(found.key()))) else {
-                return Ok(None);
-            };
-            // SAFETY: S1.
-            if let Err(NoRoom(bytes)) = unsafe { locked.admit(node) } {
-                locked = self.lock_with_room(locked, bytes, &mut refusal)?;
-                continue;
-            }
-            table.unlink(position);
-            // SAFETY: unlinked just now, S1.
-            let handle = unsafe { locked.discard_to_handle(node) };
-            self.removed(locked, Cause::Removed);
-            return Ok(Some(handle));
+        locate: impl FnMut(Table<K, V>) -> Located<K, V>,
+        cause: Cause,
+        wants_handle: bool,
+        refusal: &mut Refusal,
+    ) -> Result<Left<K, V>, Full> {
+        let locked = self.lock();
+        if locked.special == Special::NONE {
+            self.remove_locked::<true>(locked, hash, locate, cause, wants_handle, refusal)
+        } else {
+            self.remove_special(locked, hash, locate, cause, wants_handle, refusal)
         }
     }
 
-    /// Unlinks `entry`, if it is still in the table.
-    pub(crate) fn remove_exact(
-        &self,
-        root: &Root<K, V>,
-        entry: &Handle<K, V>,
+    #[inline(never)]
+    fn remove_special(
+        self,
+        locked: Locked<'s, K, V>,
+        hash: u64,
+        locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
+        wants_handle: bool,
         refusal: &mut Refusal,
-    ) -> Result<bool, Full> {
-        let mut locked = self.lock();
+    ) -> Result<Left<K, V>, Full> {
+        self.remove_locked::<false>(locked, hash, locate, cause, wants_handle, refusal)
+    }
+
+    /// As [`insert_locked`](Self::insert_locked) is to [`insert`](Self::insert).
+    #[inline(always)]
+    fn remove_locked<const PLAIN: bool>(
+        self,
+        mut locked: Locked<'s, K, V>,
+        hash: u64,
+        mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
+        cause: Cause,
+        wants_handle: bool,
+        refusal: &mut Refusal,
+    ) -> Result<Left<K, V>, Full> {
         loop {
-            let table = locked.table_for(entry.hash().into(), self.site(root));
-            let Some(position) = table.locate_exact(entry.node()) else {
-                return Ok(false);
+            let table = self.table_for::<PLAIN>(&mut locked, hash);
+            let Some((position, node)) = locate(table) else {
+                return Ok(Left::None);
             };
             // SAFETY: S1.
-            if let Err(NoRoom(bytes)) = unsafe { locked.admit(entry.node()) } {
+            if let Err(NoRoom(bytes)) = if PLAIN { Ok(()) } else { unsafe { locked.admit(node) } } {
                 locked = self.lock_with_room(locked, bytes, refusal)?;
                 continue;
             }
             table.unlink(position);
-            // SAFETY: unlinked just now, S1.
-            unsafe { locked.discard(entry.node()) };
-            self.removed(locked, cause);
-            return Ok(true);
+            self.counts.live.subtract(1);
+            self.counts.left(cause).add(1);
+            // SAFETY: unlinked just now, S1; it was admitted.
+            let left = unsafe { locked.discard_as(node, wants_handle) };
+            locked.shrink_if_sparse(self);
+            locked.finish();
+            return Ok(left);
         }
-    }
-
-    /// Counts a node that was discarded, and lets go of the lock.
-    fn removed(&self, mut locked: Locked<'_, K, V>, cause: Cause) {
-        locked.live -= 1;
-        self.counts.left(cause).add(1);
-        locked.shrink_if_sparse(&self.counts);
-        locked.finish();
     }
 
     /// Unlinks everything, by putting an empty table at the root. False if there is no room for all of it in the backlog:
     /// then nothing is done.
-    pub(crate) fn clear(&self, root: &Root<K, V>, cleared: &mut Evicted<'_, K, V>) -> bool {
+    pub(crate) fn clear(self, cleared: &mut Evicted<'_, K, V>) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
-        if state.live == 0 {
+        let amount = Backlog::of(self.counts.live.get(), self.counts.weight.get());
+        if amount.objects == 0 {
             return true;
         }
-        let amount = Backlog::of(state.live as u64, state.weight);
-        if !self.domain().inner().budget.take(amount) {
+        let domain = self.domain().inner();
+        if state.special.has(Special::LIMITED) && !domain.budget.take(amount) {
             return false;
         }
         let empty = Table::new(state.floor);
         let old = std::mem::replace(&mut state.table, empty);
         let next = state.resize.take().map(|resize| resize.to);
-        root.store(empty);
+        self.root.store(empty);
         self.counts.removed.add(amount.objects);
-        (state.live, state.weight) = (0, 0);
+        self.counts.live.set(0);
+        self.counts.weight.set(0);
         let timers = std::mem::take(&mut state.timers);
-        state.measure(&self.counts);
+        state.measure(self);
         drop(locked);
         drop(timers);
-        let mut list = List::new();
         // The old table is ours now: readers may still be in it, but no writer.
+        let (header, mut open) = (NonNull::from(self.header()), None::<Box<Bag>>);
         old.visit_all(&mut |node| {
             // SAFETY: the table's reference is still in it.
-            unsafe { node.as_ref() }.header.refs.set_unlinked();
-            // SAFETY: as before.
+            let this = unsafe { &node.as_ref().header };
+            this.refs.set_unlinked();
+            // SAFETY: as said.
             cleared.push(|| unsafe { handle_on(node) });
-            // SAFETY: as before.
-            list.push(unsafe { Node::header_of(node) });
+            let bag = open.get_or_insert_with(|| domain.new_bag(header));
+            if bag.push(node.cast(), this.weight.bytes()) {
+                open.take().into_iter().for_each(|bag| domain.hand_over(bag));
+            }
         });
-        // SAFETY: S3; the registry is borrowed.
-        unsafe { self.queue.push(list) };
+        open.into_iter().for_each(|bag| domain.hand_over(bag));
         for table in next.into_iter().chain([old]) {
             retire_table(self.domain(), table);
         }
-        self.domain().inner().assist(true);
+        domain.assist(amount.objects as usize);
         true
     }
 
     /// Lets the table follow the number of nodes, a bounded number of homes at a time: ends a resize that is under way,
     /// and then shrinks a sparse table, or a `tight` one as far as it goes. False when there is nothing more to do.
-    pub(crate) fn settle(&self, root: &Root<K, V>, tight: bool) -> bool {
+    pub(crate) fn settle(self, tight: bool) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
-        state.step(self.site(root), 1024);
+        state.step(self, 1024);
         if tight && state.resize.is_none() {
-            let least = Table::<K, V>::buckets_for(state.live + 1).max(state.floor);
+            let least = Table::<K, V>::buckets_for(self.counts.live.get() as usize + 1).max(state.floor);
             if least < state.table.buckets() {
-                state.begin_resize(least, &self.counts);
+                state.begin_resize(least, self);
             }
         }
-        state.shrink_if_sparse(&self.counts);
+        state.shrink_if_sparse(self);
         state.resize.is_some()
     }
 
     /// Sets the size below which the table does not shrink to what `nodes` need, and grows it to that if it is smaller.
-    pub(crate) fn set_floor(&self, root: &Root<K, V>, nodes: usize) {
+    pub(crate) fn set_floor(self, nodes: usize) {
         let floor = Table::<K, V>::buckets_for(nodes);
         let mut locked = self.lock();
         let state = &mut *locked;
         if state.newest().buckets() < floor {
-            state.step(self.site(root), usize::MAX);
-            state.begin_resize(floor, &self.counts);
+            state.step(self, usize::MAX);
+            state.begin_resize(floor, self);
         }
         state.floor = floor;
     }
+}
 
-    /// Unlinks everything and frees the tables, of a shard that nobody reads or writes any more. Returns the nodes.
+impl<K, V> Locked<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Takes a node that was unlinked, and returns a handle on it if one is wanted.
     ///
     /// # Safety
     ///
-    /// The registry is being dropped, and this is called once.
-    pub(crate) unsafe fn dismantle(&self) -> List {
-        let mut list = List::new();
-        // Not by `lock`: a registry may be dropped in an `Eq`, under the lock of another.
+    /// As for [`discard`](Self::discard).
+    #[inline]
+    unsafe fn discard_as(&mut self, node: NonNull<Node<K, V>>, wants_handle: bool) -> Left<K, V> {
+        if wants_handle {
+            // SAFETY: the caller's promise.
+            return Left::With(unsafe { self.discard_to_handle(node) });
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.discard(node) };
+        Left::Quietly
+    }
+}
+
+// The end of a registry.
+impl<K, V> Shard<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Hands over what was retired, and begins to go through the nodes, of a shard that nobody reads or writes any more.
+    ///
+    /// (Not by `lock`: a registry may be dropped in an `Eq`, under the lock of another.)
+    pub(crate) fn begin_teardown(&self) -> Teardown<K, V> {
         let mut state = self.state.lock();
-        state.table.visit_all(&mut |node| {
+        state.close_bag(self.domain().inner());
+        let sweep = if state.slabs.can_sweep() { Some(state.slabs.begin_sweep()) } else { None };
+        Teardown { table: state.table, home: 0, sweep }
+    }
+
+    /// Destroys all nodes in the table whose destruction runs no code of the user's. Returns how many.
+    ///
+    /// # Safety
+    ///
+    /// The registry is being dropped. A visit keeps it.
+    pub(crate) unsafe fn destroy_all(&self) -> u64 {
+        debug_assert!(!Node::<K, V>::NEEDS_DROP);
+        self.state.lock().slabs.sweep_all(|refs| refs.put_of_dropped_registry())
+    }
+
+    /// Unlinks some of the nodes that are still in the table, and returns them; none when there are no more.
+    ///
+    /// # Safety
+    ///
+    /// The registry is being dropped.
+    pub(crate) unsafe fn unlink_some(&self, teardown: &mut Teardown<K, V>) -> Bags {
+        let (mut bags, mut open) = (Bags::default(), None::<Box<Bag>>);
+        let header = NonNull::from(&self.header);
+        let mut unlink = |node: NonNull<Header>| {
             // SAFETY: the table's reference is still in it.
-            unsafe { node.as_ref() }.header.refs.set_unlinked();
-            // SAFETY: as before.
-            list.push(unsafe { Node::header_of(node) });
-        });
+            let this = unsafe { node.as_ref() };
+            this.refs.set_unlinked();
+            let bag = open.get_or_insert_with(|| {
+                let mut bag = self.domain().inner().new_bag(header);
+                bag.is_counted = false;
+                bag
+            });
+            let is_full = bag.push(node, this.weight.bytes());
+            if is_full {
+                open.take().into_iter().for_each(|bag| bags.push(bag));
+            }
+            is_full
+        };
+        if let Some(sweep) = &mut teardown.sweep {
+            let state = self.state.lock();
+            let mut full = 0;
+            while full < TEARDOWN {
+                let Some(node) = state.slabs.next_in_table(sweep) else { break };
+                full += usize::from(unlink(node));
+            }
+        } else {
+            let (table, mut found) = (teardown.table, Vec::new());
+            while teardown.home < table.buckets() && bags_are_few(&found) {
+                table.visit(teardown.home, table.mask(), &mut found);
+                teardown.home += 1;
+            }
+            found.into_iter().for_each(|node| {
+                unlink(node.cast());
+            });
+        }
+        open.into_iter().for_each(|bag| bags.push(bag));
+        bags
+    }
+
+    /// Frees the tables, and the slabs that are empty.
+    ///
+    /// # Safety
+    ///
+    /// The registry is being dropped, no node is in its tables, and this is called once.
+    pub(crate) unsafe fn end_teardown(&self) {
+        let mut state = self.state.lock();
+        state.slabs.close();
         for table in state.resize.iter().map(|resize| resize.to).chain([state.table]) {
             // SAFETY: the caller's promise: no reader, no writer.
             unsafe { table.free() };
         }
         self.domain().inner().budget.give_back_allowance(std::mem::take(&mut state.allowance));
-        (state.timers, state.hand) = (Box::default(), Box::default());
-        list
+        (state.timers, state.hand, state.spare) = (Box::default(), Box::default(), None);
     }
+}
+
+/// Bags that are filled at a time, at the end of a registry.
+const TEARDOWN: usize = 16;
+
+fn bags_are_few<T>(found: &[T]) -> bool {
+    found.len() < TEARDOWN * BAG
+}
+
+/// How far the end of a shard has come.
+pub(crate) struct Teardown<K: 'static, V: 'static> {
+    table: Table<K, V>,
+    home: usize,
+    /// `None` if its nodes have allocations of their own.
+    sweep: Option<Sweep>,
+}
+
+impl<K, V> Teardown<K, V> {
+    /// Whether nodes can be gone through slab by slab.
+    pub(crate) fn is_by_slab(&self) -> bool {
+        self.sweep.is_some()
+    }
+}
+
+// What the domain does with shards whose types it does not know: see `Operations`.
+
+/// Nodes that the processor is asked for in advance.
+const AHEAD: usize = 16;
+
+/// # Safety
+///
+/// As for [`Operations::collect`](crate::domain::Operations), of nodes of `K` and `V`.
+pub(crate) unsafe fn collect<K, V>(shard: NonNull<ShardHeader>, wait: bool) -> bool
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    // SAFETY: the caller's promise.
+    let shard = unsafe { shard.cast::<Shard<K, V>>().as_ref() };
+    let state = if wait { Some(shard.state.lock()) } else { shard.state.try_lock() };
+    let Some(mut state) = state else { return false };
+    state.is_dirty = false;
+    state.close_bag(shard.domain().inner());
+    true
+}
+
+/// # Safety
+///
+/// As for [`Operations::reclaim`](crate::domain::Operations), of nodes of `K` and `V`.
+pub(crate) unsafe fn reclaim<K, V>(bag: &mut Bag, budget: usize) -> Reclaimed {
+    let mut done = Reclaimed::default();
+    for ahead in 0..AHEAD {
+        bag.peek(ahead).into_iter().for_each(|node| prefetch::to_write::<0, _>(node.as_ptr()));
+    }
+    for _ in 0..budget {
+        bag.peek(AHEAD).into_iter().for_each(|node| prefetch::to_write::<0, _>(node.as_ptr()));
+        // SAFETY: the bag's nodes are there.
+        let Some(node) = bag.take(|node| unsafe { node.as_ref() }.weight.bytes()) else { break };
+        // SAFETY: as said.
+        let refs = unsafe { &raw const (*node.as_ptr()).refs };
+        // SAFETY: as said. (The node may be gone afterwards, if handles are left.)
+        if unsafe { &*refs }.put_tables() {
+            // SAFETY: R2, and it is a node of these types.
+            done.panics += unsafe { Node::<K, V>::destroy(node) };
+            // SAFETY: R2, its slot is ours.
+            unsafe { &*refs }.set_free();
+            bag.push_free(node);
+            done.destroyed += 1;
+        }
+    }
+    done
+}
+
+/// # Safety
+///
+/// As for [`Operations::recycle`](crate::domain::Operations), of nodes of `K` and `V`.
+pub(crate) unsafe fn recycle<K, V>(bag: Box<Bag>) -> Option<Box<Bag>>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    // SAFETY: the caller's promise.
+    let shard = unsafe { bag.shard().cast::<Shard<K, V>>().as_ref() };
+    // SAFETY: the caller's promise.
+    unsafe { shard.state.lock().slabs.recycle(bag) }
+}
+
+/// # Safety
+///
+/// As for [`Operations::destroy`](crate::domain::Operations), of nodes of `K` and `V`.
+pub(crate) unsafe fn destroy<K, V>(node: NonNull<Header>) -> u32
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    // SAFETY: the caller's promise.
+    let shard = unsafe { shard_of(node) };
+    // SAFETY: the caller's promise, and it is a shard of these types.
+    let shard = unsafe { shard.cast::<Shard<K, V>>().as_ref() };
+    // SAFETY: the caller's promise.
+    let panics = unsafe { Node::<K, V>::destroy(node) };
+    // SAFETY: the node is destroyed.
+    unsafe { shard.state.lock().slabs.free(node) };
+    panics
 }

@@ -49,7 +49,7 @@ impl Stats {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        let registrant = &core.registrant;
+        let registrant = &core.header;
         // ORDERING: Relaxed, statistics. Freed first, then removals, then insertions: a node on its way meanwhile is
         // counted as being where it comes from.
         let freed = registrant.freed.load(Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl Stats {
         let listener_panics = core.settings().listeners.panics();
         let lifetime_panics = core.settings().lifetimes.panics();
         let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
-        for (shard, _) in core.shards() {
+        for shard in core.shards() {
             let counts = &shard.counts;
             stats.live += counts.live.get();
             stats.removed += counts.removed.get();

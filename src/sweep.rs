@@ -314,9 +314,9 @@ where
 
     /// Lets table memory follow the number of entries at once, and not write by write.
     pub(crate) fn settle(&self) {
-        for (shard, root) in self.core.shards() {
+        for shard in self.core.shards() {
             if shard.counts.is_resizing() {
-                while shard.settle(root, false) {}
+                while shard.settle(false) {}
             }
         }
     }

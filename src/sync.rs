@@ -8,6 +8,13 @@
 #[cfg(not(loom))]
 pub(crate) use self::real::*;
 
+/// Whether every node has an allocation of its own, whose memory is not recycled: where a use after free must be seen as what
+/// it is. (`--cfg one_node_slabs` is for sanitizers.)
+pub(crate) const ONE_NODE_SLABS: bool = cfg!(any(loom, miri, one_node_slabs));
+
+/// Nodes that a shard retires before it hands them over. (Few in a model, so that it does.)
+pub(crate) const BAG: usize = if cfg!(loom) { 2 } else { 128 };
+
 #[cfg(not(loom))]
 mod real {
     #![allow(unsafe_code)]
@@ -28,6 +35,7 @@ mod real {
     pub(crate) use const_thread_local;
 
     use std::alloc::Layout;
+    use std::ptr::NonNull;
     use std::time::Duration;
 
     /// Waits on `condvar` for at most `timeout`; may wake without cause.
@@ -69,9 +77,25 @@ mod real {
         unsafe { std::alloc::dealloc(memory, layout) };
     }
 
-    /// Frees the memory of a node whose fields have been dropped.
-    pub(crate) fn free<T>(node: Box<T>) {
-        drop(node);
+    /// Memory of `layout`.
+    ///
+    /// # Safety
+    ///
+    /// `layout` has a size above zero.
+    pub(crate) unsafe fn alloc(layout: Layout) -> NonNull<u8> {
+        // SAFETY: the caller's promise.
+        let memory = unsafe { std::alloc::alloc(layout) };
+        NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout))
+    }
+
+    /// Gives back what [`alloc`] gave.
+    ///
+    /// # Safety
+    ///
+    /// `memory` came from [`alloc`] with this `layout`, and nothing uses it any more.
+    pub(crate) unsafe fn dealloc(memory: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
     }
 
     /// Between two attempts to see a grace period end: at once a few times, then asleep for ever longer, to a
@@ -139,6 +163,7 @@ mod looming {
     pub(crate) use crate::sync::model as epoch;
 
     use std::alloc::Layout;
+    use std::ptr::NonNull;
     use std::sync::Mutex as StdMutex;
     use std::time::Duration;
 
@@ -190,13 +215,18 @@ mod looming {
         })));
     }
 
-    /// Keeps the memory to the end of the execution, so that a use after free is a causality violation that loom
-    /// reports, and not a crash.
-    pub(crate) fn free<T: 'static>(node: Box<T>) {
-        let node = Box::into_raw(node) as usize;
+    pub(crate) unsafe fn alloc(layout: Layout) -> NonNull<u8> {
+        // SAFETY: the caller's promise.
+        NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("out of memory in a model")
+    }
+
+    /// Keeps the memory to the end of the execution, so that a use after free is a causality violation that loom reports, and
+    /// not a crash. (Loom's atomics need no drop.)
+    pub(crate) unsafe fn dealloc(memory: NonNull<u8>, layout: Layout) {
+        let memory = memory.as_ptr() as usize;
         GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
-            // SAFETY: `node` came from `Box::into_raw`, and the execution is over.
-            drop(unsafe { Box::from_raw(node as *mut T) });
+            // SAFETY: the caller's promise; the execution is over.
+            unsafe { std::alloc::dealloc(memory as *mut u8, layout) };
         })));
     }
 

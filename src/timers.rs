@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! - **W1** An entry that can expire has a token that is due no later than the entry expires, and whose due time ends in
-//!   the eight bits that the entry has as its [`Armed`]. (There may be more that end alike; they do no harm.)
+//!   the six bits that the entry has as its [`Armed`]. (There may be more that end alike; they do no harm.)
 
 use ahash::RandomState;
 use std::cmp::Reverse;
@@ -56,23 +56,49 @@ impl Token {
     }
 }
 
-/// The end of the due time of an entry's token (W1). Under the shard lock, or before the entry is published. (Of std's type:
-/// it is the lock that orders it.)
+/// One byte of a node, in two fields:
+///
+/// ```text
+///  bit 7    6  5 .. 0
+///  ┌─────────┬────────────────────────────────────────┐
+///  │  class  │ the end of the due time of its token   │
+///  └─────────┴────────────────────────────────────────┘
+/// ```
+///
+/// The class of its slot never changes (N4). The rest is written under the shard lock, or before the entry is published (W1).
+/// (Of std's type: it is the lock that orders it.)
 pub(crate) struct Armed(AtomicU8);
 
+/// Bits of the due time that are in an [`Armed`].
+const ARMED_BITS: u32 = 6;
+const ARMED_MASK: u8 = (1 << ARMED_BITS) - 1;
+
 impl Armed {
-    pub(crate) fn new(due: Due) -> Self {
-        Armed(AtomicU8::new(due as u8))
+    #[inline]
+    pub(crate) fn new(class: u8, due: Due) -> Self {
+        Armed(AtomicU8::new(class << ARMED_BITS | due as u8 & ARMED_MASK))
+    }
+
+    /// How the slab that the node lies in is found.
+    #[inline]
+    pub(crate) fn class(&self) -> u8 {
+        // ORDERING: Relaxed, as these bits never change.
+        self.0.load(Relaxed) >> ARMED_BITS
     }
 
     pub(crate) fn set(&self, due: Due) {
         // ORDERING: Relaxed, under the lock.
-        self.0.store(due as u8, Relaxed);
+        self.0.store(self.0.load(Relaxed) & !ARMED_MASK | due as u8 & ARMED_MASK, Relaxed);
+    }
+
+    /// Changes it so that no token of this due time matches any more.
+    pub(crate) fn disarm(&self, due: Due) {
+        self.set(due.wrapping_add(1 << (ARMED_BITS - 1)));
     }
 
     pub(crate) fn is_by(&self, token: Token) -> bool {
         // ORDERING: Relaxed, under the lock.
-        self.0.load(Relaxed) == token.due() as u8
+        (self.0.load(Relaxed) ^ token.due() as u8) & ARMED_MASK == 0
     }
 }
 
@@ -187,9 +213,12 @@ mod tests {
 
     #[test]
     fn a_token_tells_its_entry_by_what_its_due_time_ends_in() {
-        let (token, armed) = (Token::new(0x1_2345, 0xabcd_ef01), Armed::new(0x1_2345));
+        let (token, armed) = (Token::new(0x1_2345, 0xabcd_ef01), Armed::new(2, 0x1_2345));
         assert_eq!((token.hash(), token.due(), armed.is_by(token)), (0xcd_ef01, 0x1_2345, true));
         armed.set(0x1_2346);
         assert!(!armed.is_by(token));
+        armed.set(token.due());
+        armed.disarm(token.due());
+        assert!(!armed.is_by(token) && armed.class() == 2);
     }
 }

@@ -110,7 +110,7 @@ impl Eras {
     #[inline]
     pub(crate) fn fresh(&self) -> u8 {
         // ORDERING: Relaxed, as in `touch` and `set_unmarked`.
-        self.present.load(Relaxed) & !MARK | u8::from(!self.unmarked.load(Relaxed))
+        (self.present.load(Relaxed) | MARK) ^ u8::from(self.unmarked.load(Relaxed))
     }
 
     /// Has all that were ever used count as used now: nobody has taken note of it for a while.

@@ -57,7 +57,7 @@ impl<'r, K, V, S> View<'r, K, V, S> {
     /// A view within the critical section of `guard`, if that is of the core's domain.
     pub(crate) fn within(core: &'r Core<K, V>, hasher: &'r S, guard: &'r DomainGuard<'_>) -> Option<Self> {
         // SAFETY: the view borrows the guard, and the domain is the right one.
-        guard.is_of(&core.registrant.domain).then(|| unsafe { View::new(core, hasher) })
+        guard.is_of(&core.header.domain).then(|| unsafe { View::new(core, hasher) })
     }
 }
 
@@ -98,7 +98,7 @@ where
     /// In debug builds: that there is a critical section indeed, as the types promise.
     #[inline]
     fn check(&self) {
-        let domain = &self.core.registrant.domain;
+        let domain = &self.core.header.domain;
         debug_assert!(domain.in_critical_section(), "a read outside a critical section of {domain:?}");
     }
 
@@ -183,7 +183,7 @@ pub struct Guard<'r, K: 'static, V: 'static, S> {
 impl<'r, K, V, S> Guard<'r, K, V, S> {
     #[inline]
     pub(crate) fn open(core: &'r Core<K, V>, hasher: &'r S) -> Self {
-        let pin = core.registrant.domain.inner().pin();
+        let pin = core.header.domain.inner().pin();
         // SAFETY: the view is lent out by the guard alone, which keeps the section open.
         Guard { view: unsafe { View::new(core, hasher) }, pin }
     }

@@ -14,74 +14,9 @@
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, AtomicUsize};
 use crossbeam_utils::CachePadded;
-use std::fmt;
-use std::iter::Sum;
-use std::ops::{AddAssign, SubAssign};
 use std::time::Duration;
 
-/// What waits to be destroyed: objects, and the bytes that they take.
-///
-/// An entry is an object, and takes the bytes of its node and what the registry's
-/// [weigher](crate::Builder::weigher) says of it. A callback is one. A table that was replaced by a larger or smaller one
-/// counts by its bytes alone.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct Backlog {
-    /// Entries and callbacks.
-    pub objects: u64,
-    /// Their bytes, and those of tables.
-    pub bytes: u64,
-}
-
-impl Backlog {
-    #[inline]
-    pub(crate) fn of(objects: u64, bytes: u64) -> Self {
-        Backlog { objects, bytes }
-    }
-
-    #[inline]
-    pub(crate) fn one(bytes: u64) -> Self {
-        Backlog::of(1, bytes)
-    }
-
-    pub(crate) fn min(self, other: Backlog) -> Backlog {
-        Backlog { objects: self.objects.min(other.objects), bytes: self.bytes.min(other.bytes) }
-    }
-
-    pub(crate) fn max(self, other: Backlog) -> Backlog {
-        Backlog { objects: self.objects.max(other.objects), bytes: self.bytes.max(other.bytes) }
-    }
-}
-
-impl AddAssign for Backlog {
-    fn add_assign(&mut self, other: Backlog) {
-        self.objects += other.objects;
-        self.bytes += other.bytes;
-    }
-}
-
-impl SubAssign for Backlog {
-    fn sub_assign(&mut self, other: Backlog) {
-        self.objects -= other.objects;
-        self.bytes -= other.bytes;
-    }
-}
-
-impl Sum for Backlog {
-    fn sum<I: Iterator<Item = Backlog>>(amounts: I) -> Backlog {
-        amounts.fold(Backlog::default(), |mut sum, amount| {
-            sum += amount;
-            sum
-        })
-    }
-}
-
-impl fmt::Display for Backlog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} objects of {} bytes", self.objects, self.bytes)
-    }
-}
+pub use super::backlog::Backlog;
 
 /// What becomes of a removal, or of a callback, for which there is no room in the backlog.
 ///
@@ -125,6 +60,12 @@ pub(crate) const DUE: u64 = 128;
 
 /// The part of a limit that is lent in advance, at the most, to all shards together: a fourth (L3).
 const LENT: u64 = 4;
+
+/// The most bytes that one object counts for: as many as a [weight](crate::weight::Weight) can tell.
+const HEAVIEST: u64 = 2047 << 31;
+
+/// The highest limit there is: what is taken of it, and overrun by, stays far below what a counter holds.
+const HIGHEST: u64 = 1 << 60;
 
 /// The bytes of an allowance where they are not limited.
 const UNLIMITED: u64 = u64::MAX;
@@ -245,17 +186,17 @@ impl Meter {
 
 impl Budget {
     pub(crate) fn new(objects: Option<u64>, bytes: Option<u64>, when_full: WhenFull) -> Self {
-        let meter = |limit: Option<u64>| limit.map(Meter::new);
+        let meter = |limit: Option<u64>| limit.map(|limit| Meter::new(limit.min(HIGHEST)));
         Budget { objects: meter(objects), bytes: meter(bytes), when_full, shards: AtomicUsize::new(0) }
     }
 
-    fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.objects.is_some() || self.bytes.is_some()
     }
 
     /// What an object of so many bytes counts for: half of the limit at the most, so that it can go at all.
     pub(crate) fn weigh(&self, bytes: usize) -> u64 {
-        let most = self.bytes.as_ref().map_or(u64::MAX, |meter| meter.limit / 2);
+        let most = self.bytes.as_ref().map_or(HEAVIEST, |meter| HEAVIEST.min(meter.limit / 2));
         (bytes as u64).min(most)
     }
 
@@ -430,6 +371,6 @@ mod tests {
     fn the_heaviest_entry_is_half_the_limit() {
         let budget = Budget::new(None, Some(1000), WhenFull::Refuse);
         assert_eq!((budget.weigh(10), budget.weigh(usize::MAX)), (10, 500));
-        assert_eq!(Budget::new(None, None, WhenFull::Grow).weigh(usize::MAX), usize::MAX as u64);
+        assert_eq!(Budget::new(None, None, WhenFull::Grow).weigh(usize::MAX), HEAVIEST);
     }
 }

@@ -1,11 +1,13 @@
 //! What a domain consists of, and who is called upon to reclaim.
 
 use super::background::Background;
-use super::budget::{Backlog, Budget};
+use super::backlog::{Backlog, Waiting};
+use super::bag::{Bag, BagPool, ClosedBags};
+use super::budget::Budget;
 use super::grace::Grace;
+use super::header::{DirtyShards, Orphans, ShardHeader};
 use super::readers::Readers;
 use super::reclaimer::Reclaimer;
-use super::retire::Dirty;
 use super::stall::{Stall, StallHandler, StallReport, Watchdog};
 use super::state::{Callback, State};
 use super::thread::{Running, shard_locked};
@@ -13,10 +15,11 @@ use crate::clock::{Stopwatch, coarse_ticks};
 use crate::node::contain;
 use crate::sync::atomic::Ordering;
 use crate::sync::epoch::Collector;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Pause};
 use crossbeam_utils::CachePadded;
+use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) struct Inner {
     pub(super) id: u64,
@@ -25,14 +28,24 @@ pub(crate) struct Inner {
     pub(super) grace: crate::sync::Arc<Grace>,
     /// Goes up whenever sessions are asked to announce a quiescent state.
     pub(super) quiesce: CachePadded<AtomicUsize>,
-    /// Retire queues that hold nodes.
-    pub(super) dirty: CachePadded<Dirty>,
+    /// Shards whose open bags hold nodes.
+    pub(super) dirty: CachePadded<DirtyShards>,
+    /// Taken by the thread that collects open bags, before the locks of shards and domain.
+    pub(super) collecting: Mutex<()>,
+    /// Bags that were handed over, and that no batch holds yet.
+    pub(super) closed: CachePadded<ClosedBags>,
+    pub(super) orphans: CachePadded<Orphans>,
     pub(super) calls: Mutex<Vec<Callback>>,
+    pub(super) bags: BagPool,
+    /// All that was handed over and is not destroyed yet.
+    pub(super) waiting: Waiting,
     pub(super) state: CachePadded<Mutex<State>>,
     /// Signalled when a batch has been destroyed and somebody sleeps on it.
     pub(super) finished: Condvar,
     /// A hint that `state` or `calls` hold something.
     pub(super) unfinished: CachePadded<AtomicBool>,
+    /// A hint that something could be destroyed now.
+    pub(super) ready: AtomicBool,
     /// The coarse tick in which a writer last drove reclamation.
     driven: CachePadded<AtomicU64>,
     pub(crate) budget: Budget,
@@ -59,8 +72,13 @@ pub(crate) struct Settings {
 /// Objects that one write destroys at the most, beside its own work, where no reclaimer does.
 const WRITERS_SHARE: usize = 256;
 /// The same where the backlog is beyond its soft mark, and how often a write tries.
-const PRESSED_SHARE: usize = 1024;
+const PRESSED_SHARE: usize = 512;
 const PRESSED_ROUNDS: usize = 4;
+/// The soft mark of a domain without limits.
+const SOFT_OBJECTS: u64 = 4096;
+const SOFT_BYTES: u64 = 1 << 20;
+/// How long a caller of [`Domain::call`](super::Domain::call) waits for others to destroy what is ready, at the most.
+const CALLERS_WAIT: Duration = Duration::from_millis(1);
 
 impl Inner {
     pub(super) fn new(name: Option<String>, stall_after: Duration, budget: Budget, settings: Settings) -> Arc<Self> {
@@ -73,11 +91,17 @@ impl Inner {
             collector: Collector::new(),
             grace: crate::sync::Arc::new(Grace::new()),
             quiesce: CachePadded::new(AtomicUsize::new(0)),
-            dirty: CachePadded::new(Dirty::new()),
+            dirty: CachePadded::new(DirtyShards::new()),
+            collecting: Mutex::new(()),
+            closed: CachePadded::new(ClosedBags::new()),
+            orphans: CachePadded::new(Orphans::new()),
             calls: Mutex::new(Vec::new()),
+            bags: BagPool::new(),
+            waiting: Waiting::default(),
             state: CachePadded::new(Mutex::new(State::new(Watchdog::new(stall_after)))),
             finished: Condvar::new(),
             unfinished: CachePadded::new(AtomicBool::new(false)),
+            ready: AtomicBool::new(false),
             driven: CachePadded::new(AtomicU64::new(0)),
             budget,
             readers: Readers::default(),
@@ -96,19 +120,46 @@ impl Inner {
         self.quiesce.load(Ordering::Relaxed)
     }
 
-    /// What every write does for reclamation, outside its lock: at the latest after so many removals (`due`), or in a
-    /// new coarse tick of the clock, a round of it.
-    #[inline]
-    pub(crate) fn assist(&self, due: bool) {
-        // ORDERING: Relaxed, hints.
-        if due || self.unfinished.load(Ordering::Relaxed) || !self.dirty.is_empty() {
-            self.assist_with_work(due);
-        }
+    /// An empty bag for a shard.
+    pub(crate) fn new_bag(&self, shard: NonNull<ShardHeader>) -> Box<Bag> {
+        self.bags.take(shard)
     }
 
-    fn assist_with_work(&self, due: bool) {
-        if due && self.budget.is_pressed() {
-            return self.assist_pressed();
+    /// Marks a shard as dirty, whose open bag has received its first node. Under the shard lock (Q1). The caller wakes the
+    /// reclaimer after the lock.
+    pub(crate) fn mark_dirty(&self, shard: &ShardHeader) {
+        self.dirty.add(shard);
+    }
+
+    /// Takes a bag over. Lock-free, and allowed under a shard lock.
+    pub(crate) fn hand_over(&self, bag: Box<Bag>) {
+        self.waiting.add(bag.amount());
+        self.closed.push(bag);
+    }
+
+    /// Whether something waits for a grace period or its turn, as far as a glance tells.
+    pub(crate) fn has_work(&self) -> bool {
+        // ORDERING: Relaxed, a hint.
+        let unfinished = self.unfinished.load(Ordering::Relaxed);
+        unfinished || !self.closed.is_empty() || !self.dirty.is_empty() || !self.orphans.is_empty()
+    }
+
+    /// Whether every write looks for something to do, and not only one that retires: where there is no other.
+    #[inline]
+    pub(crate) fn has_every_write_look(&self) -> bool {
+        self.settings.writers_share && self.reclaimer.get().is_none()
+    }
+
+    /// What a write does for reclamation, outside its lock: if it has handed over `retired` nodes, or begun to retire, or if its
+    /// turn has come to look.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn assist(&self, retired: usize) {
+        if retired == 0 {
+            self.wake();
+        }
+        if self.is_pressed() {
+            return self.assist_pressed(retired);
         }
         if let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) {
             // It was woken when the first node was retired.
@@ -116,23 +167,41 @@ impl Inner {
                 return;
             }
         }
+        if !self.settings.writers_share {
+            return;
+        }
         let now = coarse_ticks();
         // ORDERING: Relaxed. Two writers may both think it is their turn; one of them gets the lock.
-        if self.settings.writers_share && (due || self.driven.load(Ordering::Relaxed) != now) {
+        let is_new_tick = self.driven.load(Ordering::Relaxed) != now;
+        if is_new_tick {
             self.driven.store(now, Ordering::Relaxed);
-            self.drive(WRITERS_SHARE);
+            self.drive(WRITERS_SHARE.max(2 * retired));
+        } else if retired > 0 {
+            self.drive_closed(WRITERS_SHARE.max(2 * retired), false);
         }
     }
 
-    /// Beyond the soft mark whoever writes reclaims, and does not leave it at one try: the grace period is expedited.
+    /// Beyond the soft mark a writer pays for what it retires twice over, whatever else reclaims, and does not leave it at one
+    /// try: the grace period is expedited.
     #[cold]
-    fn assist_pressed(&self) {
+    fn assist_pressed(&self, retired: usize) {
+        let mut share = PRESSED_SHARE.max(2 * retired);
         for _ in 0..PRESSED_ROUNDS {
-            self.drive_expedited(PRESSED_SHARE);
-            if !self.budget.is_pressed() || self.in_critical_section() {
+            let (_, done) = self.drive_closed(share, true);
+            share = share.saturating_sub(done);
+            if share == 0 || !self.is_pressed() || self.in_critical_section() {
                 return;
             }
         }
+    }
+
+    /// Whether so much waits that writers must pay for what they retire.
+    pub(super) fn is_pressed(&self) -> bool {
+        if self.budget.is_limited() {
+            return self.budget.is_pressed();
+        }
+        let Backlog { objects, bytes } = self.waiting.get();
+        self.settings.writers_share && (objects > SOFT_OBJECTS || bytes > SOFT_BYTES)
     }
 
     pub(super) fn is_reclaimer_on(&self) -> bool {
@@ -141,12 +210,26 @@ impl Inner {
 
     /// Takes a callback whose place in the backlog is taken already.
     pub(super) fn push_call(&self, call: Callback) {
+        self.waiting.add(call.amount);
         let mut calls = self.calls.lock();
         calls.push(call);
         // ORDERING: Relaxed, a hint to writers; under the lock, as in `unlock`.
         self.unfinished.store(true, Ordering::Relaxed);
         drop(calls);
         self.wake();
+    }
+
+    /// Beyond the soft mark, a caller of `call` is slowed down for as long as others have something to destroy: it destroys
+    /// nothing itself, as it may hold locks that callbacks take.
+    pub(super) fn slow_down(&self) {
+        if !self.is_pressed() || self.would_wait_for_itself() || !self.press_on() {
+            return;
+        }
+        let since = Instant::now();
+        let mut pause = Pause::expedited();
+        while self.is_pressed() && since.elapsed() < CALLERS_WAIT && self.press_on() {
+            pause.pause();
+        }
     }
 
     /// Calls `run` after a grace period, to free so many bytes of the registry's own. Not to be refused. Not under a lock,
@@ -172,8 +255,7 @@ impl Inner {
     /// it.
     pub(super) fn after_round(&self) {
         let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
-        // ORDERING: Relaxed, a hint.
-        if self.unfinished.load(Ordering::Relaxed) || !self.dirty.is_empty() {
+        if self.has_work() {
             reclaimer.nudge();
         }
     }
@@ -181,10 +263,7 @@ impl Inner {
     /// Counts and hands out a report. Without a lock: it is the user's code.
     pub(super) fn report(&self, stall: Option<Stall>) {
         let Some(Stall { lasted, readers, repeats }) = stall else { return };
-        let (backlog, waiters) = {
-            let state = self.state.lock();
-            (state.figures.backlog, state.waiters)
-        };
+        let (backlog, waiters) = (self.waiting.get(), self.state.lock().waiters);
         let report = StallReport { domain: self.name.clone(), lasted, readers, backlog, waiters, repeats };
         let Some(handler) = &self.settings.on_stall else { return };
         let panics = u64::from(Running::callback(|| contain(|| handler(&report))));

@@ -2,24 +2,27 @@
 
 mod admission;
 mod background;
+mod backlog;
+mod bag;
 mod budget;
 mod builder;
 mod grace;
+mod header;
 mod histogram;
 mod inner;
 mod readers;
 mod reclaim;
 mod reclaimer;
-mod retire;
 mod session;
 mod stall;
 mod state;
 mod stats;
 mod thread;
 
+pub(crate) use bag::{Bag, Bags};
 pub(crate) use budget::{Allowance, Full, Refusal, granted};
+pub(crate) use header::{Operations, Reclaimed, RegistryHeader, ShardHeader, put_last};
 pub(crate) use inner::Inner;
-pub(crate) use retire::{List, Registrant, RetireQueue, put_last};
 pub(crate) use thread::{Pin, set_shard_locked, shard_locked};
 
 pub use budget::{Backlog, WhenFull};
@@ -208,6 +211,7 @@ impl Domain {
             granted(self.0.make_room(amount.bytes, &mut Refusal::Impossible));
         }
         self.0.push_call(Callback::new(f, amount));
+        self.0.slow_down();
     }
 
     /// As [`call`](Self::call), unless there is no room in the backlog and its policy is to refuse.
@@ -221,6 +225,7 @@ impl Domain {
             return Err(BacklogFull(f));
         }
         self.0.push_call(Callback::new(f, amount));
+        self.0.slow_down();
         Ok(())
     }
 
@@ -258,7 +263,7 @@ impl Domain {
     /// Does not wait for readers. Does nothing within a destructor or callback of the same domain, or while another
     /// thread is at it.
     pub fn reclaim(&self, budget: usize) -> usize {
-        self.0.drive(budget).1
+        self.0.reclaim(budget)
     }
 
     /// What waits to be destroyed, for a grace period or for its turn.

@@ -1,14 +1,28 @@
-//! Those who destroy what is ready, and those who wait for it.
+//! The way from a closed bag to the destructor: who does what, in which order, and what wakes what.
 //!
 //! ```text
-//!  retire queues ──collect──▶ waiting ──grace period over──▶ ready ──take──▶ running ──▶ destroyed
-//!  (one a shard)              (batches, each with its number)      (at most a budget)
-//!       └── nodes whose last handle is gone, after their grace period ──▶ ready
+//!  open bags ──collect_dirty──▶ closed bags ─┐
+//!  (one a shard, under its lock)             ├─collect──▶ waiting ──grace period over──▶ ready ──take──▶ running ──▶ destroyed
+//!                               callbacks ───┘            (batches, by the number          (parts, of a budget)
+//!                               orphans ─────────────────▶ of their grace period)
 //! ```
 //!
-//! One lock guards the three lists in the middle. No destructor, callback or other code of the user's runs under it.
-//! A batch carries a ticket, which is the number of its grace period; a [`barrier`](Inner::barrier) takes the newest
-//! ticket there is and returns when no older one, nor that one, is in any of the lists.
+//! - **A writer** unlinks a node under the lock of its shard and puts it into the shard's open bag. The first node in a bag marks
+//!   the shard as dirty. When the bag is full, the writer closes it: it pushes the bag onto the domain's closed bags. After
+//!   the lock it does its share: one round of reclamation, in which it destroys twice as many objects as it closed.
+//! - **A round** takes the closed bags, the callbacks and the orphans under the domain's lock. What must wait becomes a batch,
+//!   whose grace period begins. The round pushes the newest grace period on, makes batches ready whose grace period is over,
+//!   takes a part of those, and destroys it without any lock.
+//! - **The reclaimer thread, and a job on an executor**, make rounds in which open bags are collected as well: as long as
+//!   something is ready at once, else after a nap. A writer, or the drop of a last handle, wakes them when something begins
+//!   to wait. A round that leaves something wakes them too.
+//! - **A barrier** collects the open bags of all dirty shards, and waits for their locks. Then it begins a grace period,
+//!   whose number is its target: what was retired before has a ticket up to that. It destroys what is ready up to its
+//!   target, and nothing beyond it, and sleeps while other threads destroy the rest. Each thread that finishes a part
+//!   notifies the sleepers.
+//!
+//! No lock of a shard is taken under the domain's lock, nor the reverse. The lock for collecting is taken before either. No
+//! destructor, callback or other code of the user's runs under any of them.
 //!
 //! A destructor may put the last handle of a further node. Such a node is left to the run that the destructor is part
 //! of, and belongs to the same batch: a barrier waits for whole chains of them, and a chain of any length is destroyed
@@ -17,52 +31,86 @@
 #![allow(unsafe_code)]
 
 use super::Inner;
-use super::budget::Backlog;
+use super::backlog::Backlog;
+use super::bag::Bags;
 use super::grace::Grace;
-use super::retire::{List, Registrant, RetireQueue};
+use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
 use super::state::{Batch, Left, State};
 use super::thread::{Running, shard_locked};
+use crate::node::{Header, contain};
+use crate::slab::shard_of;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
 use std::ptr::NonNull;
 
-/// Objects that are destroyed between two accounts of it.
-const ACCOUNT: usize = 4096;
+/// Objects that are destroyed between two looks at the state of the domain.
+const PART: usize = 4096;
+
+/// Which open bags a round collects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Collect {
+    /// None.
+    Closed,
+    /// Those of shards whose lock is free.
+    Free,
+    /// All.
+    All,
+}
 
 impl Inner {
-    /// Empties the retire queues: nodes that must wait, and callbacks, go into a new batch whose grace period is begun
-    /// here; nodes that need not wait become ready.
-    pub(super) fn collect(&self, state: &mut State) {
-        let mut limbo = Batch { ticket: state.begun + 1, ..Batch::default() };
-        let mut ready = Batch { ticket: state.begun, ..Batch::default() };
-        self.dirty.take(|queue, wait, done| {
-            if !wait.is_empty() {
-                limbo.lists.push((queue, wait));
-            }
-            if !done.is_empty() {
-                ready.lists.push((queue, done));
-            }
-        });
-        limbo.calls = std::mem::take(&mut *self.calls.lock());
-        // They are taken from the end.
-        limbo.calls.reverse();
-        if !ready.is_empty() {
-            state.count(&ready);
-            state.ready.push_back(ready);
+    /// Has open bags closed. Not under any lock.
+    fn collect_dirty(&self, collect: Collect) {
+        debug_assert!(!shard_locked());
+        if collect == Collect::Closed || self.dirty.is_empty() && collect == Collect::Free {
+            return;
         }
-        if !limbo.is_empty() {
-            state.count(&limbo);
-            self.begin_grace_period(state);
-            state.waiting.push_back(limbo);
+        let collecting = match collect {
+            Collect::All => Some(self.collecting.lock()),
+            _ => self.collecting.try_lock(),
+        };
+        if collecting.is_some() {
+            self.dirty.collect(collect == Collect::All);
         }
+    }
+
+    /// Takes the shards of a registry that is dropped out of the dirty list, which would keep it. (Their locks are free.)
+    ///
+    /// In the `Eq` of a key, under the lock of a shard for which another collector may wait, it does not wait for that one. The
+    /// next write to that shard sees to it.
+    pub(crate) fn collect_dropped(&self) {
+        let collecting = if shard_locked() { self.collecting.try_lock() } else { Some(self.collecting.lock()) };
+        if collecting.is_some() {
+            self.dirty.collect(false);
+        }
+    }
+
+    /// Takes what was handed over since the last look: what must wait goes into a new batch whose grace period begins here;
+    /// what need not wait becomes ready. Returns the number of that grace period, if there is one.
+    pub(super) fn collect(&self, state: &mut State) -> Option<u64> {
+        let orphans = self.orphans.take();
+        if !orphans.is_empty() {
+            state.add_orphans(orphans);
+        }
+        let bags = self.closed.take();
+        let mut calls = std::mem::take(&mut *self.calls.lock());
+        if bags.is_empty() && calls.is_empty() {
+            return None;
+        }
+        calls.reverse();
+        let ticket = self.begin_grace_period(state);
+        state.waiting.push_back(Batch { ticket, bags, calls, orphans: Vec::new() });
+        let figures = &mut state.figures;
+        figures.batches += 1;
+        figures.peak = figures.peak.max(self.waiting.get());
+        Some(ticket)
     }
 
     fn begin_grace_period(&self, state: &mut State) -> u64 {
         let number = state.begin_period(self.settings.clock.now());
         let pin = self.pin();
         Grace::begin(&self.grace, number, pin.guard());
-        // Out of this thread's bag, where nobody else would find it.
+        // Out of this thread's bag, where no other thread would find it.
         pin.guard().flush();
         number
     }
@@ -92,13 +140,12 @@ impl Inner {
         Some(stall)
     }
 
-    fn unlock(&self, mut state: MutexGuard<'_, State>) -> Left {
+    fn unlock(&self, state: MutexGuard<'_, State>) -> Left {
         let left = state.left();
-        let figures = &mut state.figures;
-        figures.peak = figures.peak.max(figures.backlog);
         // Under the lock of the callbacks too, as in `push_call`: what was given meanwhile is not forgotten.
         let calls = self.calls.lock();
-        // ORDERING: Relaxed, a hint to writers, that ends up right by the locks.
+        // ORDERING: Relaxed, both: hints, that end up right by the locks.
+        self.ready.store(left == Left::Ready, Ordering::Relaxed);
         self.unfinished.store(left != Left::Nothing || !calls.is_empty(), Ordering::Relaxed);
         drop(calls);
         if state.sleepers > 0 {
@@ -112,59 +159,108 @@ impl Inner {
         left
     }
 
-    /// Destroys `batch`, or as much of it as `budget` allows, and all that its destructors leave behind of closed
-    /// registries. Returns how much that was.
+    /// Destroys up to `budget` objects of `batch`, and the nodes whose last handles their destructors put. Returns how
+    /// many it destroyed, and how much that is of the backlog.
+    ///
+    /// # Safety
+    ///
+    /// The batch's grace period is over, or its nodes are of closed registries, which no reader can be in: guards and
+    /// sessions borrow the registry.
+    unsafe fn destroy(&self, frame: &Running, batch: &mut Batch, budget: usize) -> Destroyed {
+        let mut done = Destroyed::default();
+        while done.objects < budget {
+            let left = budget - done.objects;
+            if let Some(mut bag) = batch.bags.pop() {
+                let (before, is_counted) = (bag.amount(), bag.is_counted);
+                // SAFETY: Q2, the bag holds a node that is not destroyed.
+                let registry = unsafe { bag.shard().as_ref() }.registry_pointer();
+                // SAFETY: as said.
+                let this = unsafe { registry.as_ref() };
+                this.enter();
+                // SAFETY: the visit keeps the registry; the caller's promise.
+                let reclaimed = unsafe { (this.operations.reclaim)(&mut bag, left) };
+                let mut amount = before;
+                amount -= bag.amount();
+                done.objects += amount.objects as usize;
+                if is_counted {
+                    done.amount += amount;
+                }
+                if bag.is_empty() {
+                    // SAFETY: the visit keeps the registry, and `reclaim` is through with the bag.
+                    let emptied = unsafe { (this.operations.recycle)(bag) };
+                    self.bags.put(emptied);
+                } else {
+                    batch.bags.push_front(bag);
+                }
+                // SAFETY: pairs with `enter`.
+                unsafe { RegistryHeader::leave(registry, reclaimed) };
+            } else if let Some(orphan) = batch.orphans.pop() {
+                // SAFETY: the batch owns it.
+                let amount = unsafe { amount_of(orphan) };
+                // SAFETY: as said.
+                unsafe { destroy_orphan(orphan) };
+                done.objects += 1;
+                done.amount += amount;
+            } else if let Some(call) = batch.calls.pop() {
+                done.panics += u64::from(contain(call.run));
+                // (A table counts by its bytes alone.)
+                done.objects += call.amount.objects as usize;
+                done.amount += call.amount;
+            } else {
+                break;
+            }
+            // A chain of destructors goes on here. Its nodes are counted for none of the backlog, unless they are left over.
+            loop {
+                let orphan = frame.orphans.borrow_mut().pop();
+                let Some(orphan) = orphan else { break };
+                if done.objects >= budget {
+                    // SAFETY: it was left to this run, which owns it.
+                    let amount = unsafe { amount_of(orphan) };
+                    self.budget.overrun(amount);
+                    self.waiting.add(amount);
+                    batch.orphans.push(orphan);
+                } else {
+                    // SAFETY: it was left to this run, which owns it. It needs no grace period: no reader has reached it since
+                    // its own.
+                    unsafe { destroy_orphan(orphan) };
+                    done.objects += 1;
+                }
+            }
+        }
+        done
+    }
+
+    /// Destroys up to `budget` objects of `batch`, a part that was taken, and what its destructors leave behind of closed
+    /// registries. Returns how many objects that was.
     fn run(&self, frame: &Running, mut batch: Batch, mut budget: usize) -> usize {
         let mut total = 0;
         loop {
             let ticket = batch.ticket;
-            // SAFETY: callers take it from `ready`, or `extract` it for a closed registrant, which no reader can be in:
-            // guards and sessions borrow the registry.
-            let (mut done, panics) = unsafe { batch.run(budget.min(ACCOUNT)) };
-            loop {
-                let orphan = frame.orphans.borrow_mut().pop();
-                let Some(orphan) = orphan else { break };
-                // SAFETY: it was left to this run, and is in no list (N2).
-                let queue = unsafe { orphan.as_ref() }.owner();
-                let mut list = List::one(orphan);
-                batch.uncounted += list.amount();
-                if (done.objects as usize) < budget {
-                    // SAFETY: without references, it needs no grace period: no reader has reached it since its own.
-                    done += unsafe { list.reclaim(queue, 1) };
-                } else {
-                    batch.lists.push((queue, list));
-                }
-            }
-            total += done.objects as usize;
-            budget = budget.saturating_sub(done.objects as usize);
-            let never_counted = batch.uncounted.min(done);
-            batch.uncounted -= never_counted;
-            done -= never_counted;
-            if panics > 0 {
+            // SAFETY: callers take it from `ready`, or `extract` it for a closed registry.
+            let done = unsafe { self.destroy(frame, &mut batch, budget.min(PART)) };
+            total += done.objects;
+            budget = budget.saturating_sub(done.objects);
+            self.waiting.subtract(done.amount);
+            // After that: what is counted as waiting has its place.
+            self.budget.give_back(done.amount);
+            if done.panics > 0 {
                 // ORDERING: Relaxed, a statistic.
-                self.panics.fetch_add(panics, Ordering::Relaxed);
+                self.panics.fetch_add(done.panics, Ordering::Relaxed);
             }
-            let mut state = self.state.lock();
-            state.figures.backlog -= done;
-            // After that: what is counted in the figures has its place.
-            self.budget.give_back(done);
             if budget > 0 && !batch.is_empty() {
-                self.unlock(state);
                 continue;
             }
-            let cascade = frame.cascade.take();
-            if cascade {
+            let mut state = self.state.lock();
+            let has_cascade = frame.cascade.take();
+            if has_cascade {
                 self.collect(&mut state);
             }
-            let left_over = !batch.is_empty();
-            if left_over {
-                let uncounted = std::mem::take(&mut batch.uncounted);
-                self.budget.overrun(uncounted);
-                state.figures.backlog += uncounted;
-                state.ready.push_front(batch);
+            let has_chain = !batch.orphans.is_empty();
+            if !batch.is_empty() {
+                state.put_back(batch);
             }
-            // Nobody else may come by for what a closed registry left, or closed meanwhile.
-            let next = if cascade || left_over { state.extract(Registrant::is_closed) } else { None };
+            // No other thread may ever come by for what a closed registry left, or closed meanwhile.
+            let next = if has_cascade || has_chain { state.extract(is_closed) } else { None };
             state.finish(ticket);
             self.unlock(state);
             match next {
@@ -174,46 +270,52 @@ impl Inner {
         }
     }
 
+    /// One round of reclamation by a writer: of what was handed over. See [`drive_collecting`](Self::drive_collecting).
+    pub(super) fn drive_closed(&self, budget: usize, expedited: bool) -> (Left, usize) {
+        self.round(budget, Collect::Closed, expedited)
+    }
+
     /// One round of reclamation: collects what was retired, tries to end grace periods, and destroys up to `budget`
     /// objects that are ready. Returns without waiting if another thread is at it. Does not destroy anything within a
     /// destructor or callback of the same domain, nor within an `Eq` under a shard lock. Returns what is left, and how
     /// many were destroyed.
     pub(crate) fn drive(&self, budget: usize) -> (Left, usize) {
-        self.round(budget, false)
+        self.round(budget, Collect::Free, false)
     }
 
-    /// As [`drive`](Self::drive), for one that will be back at once if grace periods are not over.
+    /// The same, for a caller that will be back at once if grace periods are not over: it collects all open bags.
     pub(super) fn drive_expedited(&self, budget: usize) -> (Left, usize) {
-        self.round(budget, true)
+        self.round(budget, Collect::All, true)
     }
 
-    fn round(&self, budget: usize, expedited: bool) -> (Left, usize) {
+    /// The same, on request: it collects all open bags.
+    pub(super) fn reclaim(&self, budget: usize) -> usize {
+        self.round(budget, Collect::All, false).1
+    }
+
+    fn round(&self, budget: usize, collect: Collect, expedited: bool) -> (Left, usize) {
         if shard_locked() {
             return (Left::Waiting, 0);
         }
         let mut stall = None;
         let round = Running::enter(self, |frame| {
-            let Some(mut state) = self.state.try_lock() else {
-                return (Left::Waiting, 0);
-            };
+            self.collect_dirty(collect);
+            let state = if expedited { Some(self.state.lock()) } else { self.state.try_lock() };
+            let Some(mut state) = state else { return (Left::Waiting, 0) };
             self.collect(&mut state);
             if expedited {
                 state.expedite = state.begun;
             }
             self.advance(&mut state);
             stall = self.stalled(&mut state);
-            let batch = if budget > 0 { state.take() } else { None };
+            let mut batch = if budget > 0 { state.take(u64::MAX, budget) } else { None };
             let mut left = self.unlock(state);
             let mut done = 0;
-            if let Some(batch) = batch {
-                done = self.run(frame, batch, budget);
-                while done < budget {
-                    let mut state = self.state.lock();
-                    let Some(batch) = state.take() else { break };
-                    drop(state);
-                    done += self.run(frame, batch, budget - done);
-                }
-                left = self.state.lock().left();
+            while let Some(part) = batch {
+                done += self.run(frame, part, budget - done);
+                let mut state = self.state.lock();
+                batch = if done < budget { state.take(u64::MAX, budget - done) } else { None };
+                left = state.left();
             }
             (left, done)
         });
@@ -224,20 +326,17 @@ impl Inner {
         round.unwrap_or((Left::Waiting, 0))
     }
 
-    /// Destroys all that a closed registrant has retired, and the `live` nodes that it still held, without a grace
-    /// period, which they do not need: nobody can be reading a registry that is gone.
-    pub(crate) fn expedite(&self, registrant: NonNull<Registrant>, mut live: Vec<(NonNull<RetireQueue>, List)>) {
-        live.retain(|(_, list)| !list.is_empty());
+    /// Destroys all that a closed registry has retired, and the nodes in `live`, which it still held, without a grace
+    /// period, which they do not need: nothing can be reading a registry that is gone.
+    pub(crate) fn expedite(&self, registry: NonNull<RegistryHeader>, live: Bags) {
         let mut kept = Some(live);
         let entered = Running::enter(self, |frame| {
             let mut state = self.state.lock();
             self.collect(&mut state);
-            let mut batch = state.extract(|found| NonNull::from(found) == registrant);
+            let mut batch = state.extract(|found| found == registry);
             let live = kept.take().unwrap_or_default();
             if !live.is_empty() {
-                let batch = batch.get_or_insert_with(|| state.running_batch());
-                batch.uncounted += live.iter().map(|(_, list)| list.amount()).sum();
-                batch.lists.extend(live);
+                batch.get_or_insert_with(|| state.running_batch()).bags.append(live);
             }
             self.unlock(state);
             if let Some(batch) = batch {
@@ -246,12 +345,13 @@ impl Inner {
         });
         if entered.is_err() {
             // Within a destructor of this domain the thread's own loop, further up, will see to it.
-            for (queue, list) in kept.into_iter().flatten() {
-                self.budget.overrun(list.amount());
-                // SAFETY: Q2, its nodes are in the list.
-                let queue = unsafe { queue.as_ref() };
-                // SAFETY: the nodes are the caller's, who unlinked them and keeps the registrant.
-                unsafe { queue.push(list) };
+            let mut bags = kept.unwrap_or_default();
+            while let Some(mut bag) = bags.pop() {
+                if !std::mem::replace(&mut bag.is_counted, true) {
+                    self.budget.overrun(bag.amount());
+                    self.waiting.add(bag.amount());
+                }
+                self.closed.push(bag);
             }
         } else {
             self.after_round();
@@ -259,29 +359,26 @@ impl Inner {
     }
 
     /// Waits until everything retired before is destroyed, and helps.
+    ///
+    /// Its own work is bounded by that: it takes nothing with a ticket beyond its target.
     pub(crate) fn barrier(&self) {
+        // What was retired before is in an open bag of a shard that is dirty, or in the hands of a collector, for which this
+        // waits (Q1); or it was handed over already.
+        self.collect_dirty(Collect::All);
         let mut state = self.state.lock();
-        self.collect(&mut state);
-        // Q1: what was retired before, but is in a queue that is still about to become dirty, can be collected after
-        // this grace period. (It overlaps with that of what was collected just now.)
-        let collectable = self.begin_grace_period(&mut state);
+        let begun = self.collect(&mut state);
+        let target = begun.unwrap_or_else(|| self.begin_grace_period(&mut state));
         state.waiters += 1;
-        let mut target = None;
         let mut pause = Pause::new();
         loop {
-            self.collect(&mut state);
             self.advance(&mut state);
-            if target.is_none() && self.grace.completed() >= collectable {
-                self.collect(&mut state);
-                target = Some(state.begun);
-            }
-            while let Some(batch) = state.take() {
+            while let Some(batch) = state.take(target, PART) {
                 self.unlock(state);
                 let helped = Running::enter(self, |frame| self.run(frame, batch, usize::MAX));
                 debug_assert!(helped.is_ok(), "a barrier within a callback is refused before");
                 state = self.state.lock();
             }
-            if target.is_some_and(|target| state.oldest_ticket().is_none_or(|oldest| oldest > target)) {
+            if state.is_done(target) && self.grace.completed() >= target {
                 state.waiters -= 1;
                 self.unlock(state);
                 return;
@@ -339,9 +436,21 @@ impl Inner {
         over
     }
 
+    /// Has what was given to [`call`](super::Domain::call) and the like begin its grace period, and pushes that on, without
+    /// running anything. True if something is ready.
+    pub(super) fn press_on(&self) -> bool {
+        if let Some(mut state) = self.state.try_lock() {
+            self.collect(&mut state);
+            self.advance(&mut state);
+            self.unlock(state);
+        }
+        // ORDERING: Relaxed, a hint.
+        self.ready.load(Ordering::Relaxed)
+    }
+
     /// Runs all that is left, when no reader can be there any more.
     pub(super) fn drain(&self) {
-        let _ = Running::enter(self, |_| {
+        let _ = Running::enter(self, |frame| {
             loop {
                 let mut state = self.state.lock();
                 self.collect(&mut state);
@@ -353,7 +462,7 @@ impl Inner {
                 }
                 for mut batch in batches {
                     // SAFETY: no reader is left, so that every grace period is over.
-                    unsafe { batch.run(usize::MAX) };
+                    unsafe { self.destroy(frame, &mut batch, usize::MAX) };
                 }
             }
         });
@@ -362,10 +471,45 @@ impl Inner {
     /// All that waits to be destroyed, after a look at what was retired since the last. (It looks only where it may: see
     /// [`drive`](Self::drive).)
     pub(super) fn backlog(&self) -> Backlog {
+        if !shard_locked() {
+            self.collect_dirty(Collect::All);
+        }
         let mut state = self.state.lock();
         self.collect(&mut state);
-        let backlog = state.figures.backlog;
         self.unlock(state);
-        backlog
+        self.waiting.get()
     }
+}
+
+/// What a run has done.
+#[derive(Default)]
+struct Destroyed {
+    /// Objects, those of chains among them.
+    objects: usize,
+    /// What of the backlog is done with.
+    amount: Backlog,
+    /// Callbacks that panicked.
+    panics: u64,
+}
+
+fn is_closed(registry: NonNull<RegistryHeader>) -> bool {
+    // SAFETY: Q2, callers have a node of it that is not destroyed.
+    unsafe { registry.as_ref() }.is_closed()
+}
+
+/// # Safety
+///
+/// The caller owns the node (R2), whose grace period is over.
+unsafe fn destroy_orphan(orphan: NonNull<Header>) {
+    // SAFETY: the caller owns it.
+    let shard = unsafe { shard_of(orphan) };
+    // SAFETY: Q2, the node is not destroyed.
+    let registry = unsafe { shard.as_ref() }.registry_pointer();
+    // SAFETY: as said.
+    let this = unsafe { registry.as_ref() };
+    this.enter();
+    // SAFETY: the caller owns it, and the visit keeps the registry.
+    let panics = unsafe { (this.operations.destroy)(orphan) };
+    // SAFETY: pairs with `enter`.
+    unsafe { RegistryHeader::leave(registry, Reclaimed { destroyed: 1, panics }) };
 }

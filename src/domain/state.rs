@@ -2,11 +2,13 @@
 
 #![allow(unsafe_code)]
 
-use super::budget::Backlog;
+use super::backlog::Backlog;
+use super::bag::Bags;
+use super::header::RegistryHeader;
 use super::histogram::Histogram;
-use super::retire::{List, Registrant, RetireQueue};
 use super::stall::Watchdog;
-use crate::node::contain;
+use crate::node::Header;
+use crate::slab::shard_of;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -24,53 +26,53 @@ impl Callback {
     }
 }
 
-/// Retired nodes, by the shard that they come from, and callbacks.
+/// What waits for one grace period, and then for its turn. Also a part of that, in the hands of the thread that destroys it.
 #[derive(Default)]
 pub(crate) struct Batch {
+    /// The number of its grace period.
     pub(super) ticket: u64,
-    pub(super) lists: Vec<(NonNull<RetireQueue>, List)>,
+    pub(super) bags: Bags,
+    /// The next one last.
     pub(super) calls: Vec<Callback>,
-    /// What of it has never been counted in the backlog.
-    pub(super) uncounted: Backlog,
+    /// These do not wait for a grace period.
+    pub(super) orphans: Vec<NonNull<Header>>,
 }
 
-// SAFETY: retire queues are `Sync`, lists and callbacks are `Send`.
+// SAFETY: bags and callbacks are `Send`; orphans are owned by the batch, and its users see to it that keys and values may be
+// sent.
 unsafe impl Send for Batch {}
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.lists.is_empty() && self.calls.is_empty()
+        self.bags.is_empty() && self.calls.is_empty() && self.orphans.is_empty()
     }
 
-    pub(super) fn amount(&self) -> Backlog {
-        let lists: Backlog = self.lists.iter().map(|(_, list)| list.amount()).sum();
-        let calls: Backlog = self.calls.iter().map(|call| call.amount).sum();
-        [lists, calls].into_iter().sum()
-    }
-
-    /// Destroys up to `budget` nodes and runs callbacks, each of which counts as one (but for tables, which are cheap). Returns how much that was, and
-    /// how many callbacks panicked.
-    ///
-    /// # Safety
-    ///
-    /// The batch's grace period is over.
-    pub(super) unsafe fn run(&mut self, budget: usize) -> (Backlog, u64) {
-        let (mut done, mut panics) = (Backlog::default(), 0);
-        while (done.objects as usize) < budget {
-            if let Some((queue, list)) = self.lists.last_mut() {
-                // SAFETY: the grace period is over, and batches hold each node once and no empty list.
-                done += unsafe { list.reclaim(*queue, budget - done.objects as usize) };
-                if list.is_empty() {
-                    self.lists.pop();
-                }
-            } else if let Some(call) = self.calls.pop() {
-                panics += u64::from(contain(call.run));
-                done += call.amount;
-            } else {
-                break;
-            }
+    /// Takes about so many objects out, in order: a bag at least, or the callbacks, or the orphans.
+    fn split_off(&mut self, budget: usize) -> Batch {
+        let mut part = Batch { ticket: self.ticket, ..Batch::default() };
+        let mut taken = 0;
+        while taken < budget {
+            let Some(bag) = self.bags.pop() else { break };
+            taken += bag.amount().objects as usize;
+            part.bags.push(bag);
         }
-        (done, panics)
+        if taken == 0 && !self.orphans.is_empty() {
+            taken = budget.min(self.orphans.len());
+            part.orphans = self.orphans.split_off(self.orphans.len() - taken);
+        }
+        if taken == 0 {
+            part.calls = self.calls.split_off(self.calls.len().saturating_sub(budget));
+        }
+        part
+    }
+
+    /// Puts what is left of a part back.
+    fn put_back(&mut self, mut part: Batch) {
+        let mut bags = std::mem::take(&mut part.bags);
+        bags.append(std::mem::take(&mut self.bags));
+        self.bags = bags;
+        self.calls.append(&mut part.calls);
+        self.orphans.append(&mut part.orphans);
     }
 }
 
@@ -94,7 +96,6 @@ pub(crate) enum Left {
 /// See [`DomainStats`](crate::DomainStats).
 #[derive(Default)]
 pub(crate) struct Figures {
-    pub(super) backlog: Backlog,
     pub(super) peak: Backlog,
     pub(super) batches: u64,
     pub(super) expedited: u64,
@@ -109,7 +110,7 @@ pub(crate) struct State {
     periods: VecDeque<Period>,
     /// Grace periods up to this one are expedited.
     pub(super) expedite: u64,
-    /// In the order of their numbers.
+    /// In the order of their tickets, as is `ready`.
     pub(super) waiting: VecDeque<Batch>,
     pub(super) ready: VecDeque<Batch>,
     /// The tickets of the batches that some thread is destroying now.
@@ -138,9 +139,12 @@ impl State {
         }
     }
 
-    pub(super) fn oldest_ticket(&self) -> Option<u64> {
-        let batches = self.waiting.iter().chain(&self.ready).map(|batch| batch.ticket);
-        batches.chain(self.running.iter().copied()).min()
+    /// Whether nothing is left of what was given a ticket up to `newest`.
+    pub(super) fn is_done(&self, newest: u64) -> bool {
+        // Both queues are in the order of their tickets.
+        let fronts = [self.waiting.front(), self.ready.front()].into_iter().flatten();
+        let mut tickets = fronts.map(|batch| batch.ticket).chain(self.running.iter().copied());
+        tickets.all(|ticket| ticket > newest)
     }
 
     pub(super) fn left(&self) -> Left {
@@ -161,7 +165,9 @@ impl State {
     /// Enters the grace periods that are over into the figures, and makes every batch ready that waited for them.
     pub(super) fn ripen(&mut self, completed: u64, now: impl FnOnce() -> Duration) {
         while self.waiting.front().is_some_and(|batch| batch.ticket <= completed) {
-            self.ready.extend(self.waiting.pop_front());
+            let Some(batch) = self.waiting.pop_front() else { break };
+            let place = self.ready.partition_point(|ready| ready.ticket <= batch.ticket);
+            self.ready.insert(place, batch);
         }
         let over = self.periods.iter().take_while(|period| period.number <= completed).count();
         if over > 0 {
@@ -179,33 +185,53 @@ impl State {
         self.periods.front().filter(|_| awaited).map(|period| (period.number, period.begun))
     }
 
-    /// A batch that was collected.
-    pub(super) fn count(&mut self, batch: &Batch) {
-        self.figures.backlog += batch.amount();
-        self.figures.batches += 1;
+    /// Makes nodes that wait for no grace period ready.
+    pub(super) fn add_orphans(&mut self, orphans: Vec<NonNull<Header>>) {
+        self.ready.push_back(Batch { ticket: self.begun, orphans, ..Batch::default() });
     }
 
-    /// The next ready batch, whose ticket counts as running until `finish`.
-    pub(super) fn take(&mut self) -> Option<Batch> {
-        let batch = self.ready.pop_front()?;
-        self.running.push(batch.ticket);
-        Some(batch)
+    /// About `budget` objects that are ready and whose ticket is no higher than `newest`. Their ticket counts as running
+    /// until [`finish`](Self::finish).
+    pub(super) fn take(&mut self, newest: u64, budget: usize) -> Option<Batch> {
+        let oldest = self.ready.front_mut().filter(|batch| batch.ticket <= newest)?;
+        let part = oldest.split_off(budget);
+        if oldest.is_empty() {
+            self.ready.pop_front();
+        }
+        self.running.push(part.ticket);
+        Some(part)
     }
 
-    /// All lists that `belongs` says yes to, from wherever they wait, as one running batch.
-    pub(super) fn extract(&mut self, belongs: impl Fn(&Registrant) -> bool) -> Option<Batch> {
+    /// Puts what is left of a part that was taken back, to be the next.
+    pub(super) fn put_back(&mut self, part: Batch) {
+        let place = self.ready.partition_point(|ready| ready.ticket < part.ticket);
+        match self.ready.get_mut(place) {
+            Some(rest) if rest.ticket == part.ticket => rest.put_back(part),
+            _ => self.ready.insert(place, part),
+        }
+    }
+
+    /// Takes out all nodes whose registry satisfies `belongs`, from wherever they wait, as one running batch.
+    pub(super) fn extract(&mut self, belongs: impl Fn(NonNull<RegistryHeader>) -> bool) -> Option<Batch> {
         let mut found = Batch { ticket: u64::MAX, ..Batch::default() };
         for batch in self.waiting.iter_mut().chain(&mut self.ready) {
-            let mut index = 0;
-            while let Some((queue, _)) = batch.lists.get(index) {
-                // SAFETY: Q2, its nodes are in the list.
-                if belongs(unsafe { queue.as_ref() }.registrant()) {
-                    found.lists.push(batch.lists.swap_remove(index));
-                    found.ticket = found.ticket.min(batch.ticket);
-                } else {
-                    index += 1;
+            // SAFETY: Q2, the nodes are in the bag.
+            let bags = batch.bags.extract(|bag| belongs(unsafe { bag.shard().as_ref() }.registry_pointer()));
+            let before = found.orphans.len();
+            batch.orphans.retain(|&orphan| {
+                // SAFETY: the batch owns it.
+                let shard = unsafe { shard_of(orphan) };
+                // SAFETY: Q2, the node is not destroyed.
+                let is_wanted = belongs(unsafe { shard.as_ref() }.registry_pointer());
+                if is_wanted {
+                    found.orphans.push(orphan);
                 }
+                !is_wanted
+            });
+            if !bags.is_empty() || found.orphans.len() > before {
+                found.ticket = found.ticket.min(batch.ticket);
             }
+            found.bags.append(bags);
         }
         self.waiting.retain(|batch| !batch.is_empty());
         self.ready.retain(|batch| !batch.is_empty());

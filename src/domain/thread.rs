@@ -10,8 +10,8 @@
 
 use super::Inner;
 use super::grace::Grace;
+use super::header::put_last;
 use super::readers::Watch;
-use super::retire::put_last;
 use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};

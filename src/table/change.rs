@@ -15,71 +15,121 @@ pub(crate) struct Position {
     slot: usize,
 }
 
+/// An entry and where it is.
+pub(crate) type Located<K, V> = Option<(Position, NonNull<Node<K, V>>)>;
+
 impl<K, V> Table<K, V> {
     /// Where the node of `hash` is that satisfies `eq`.
-    pub(crate) fn locate(
-        self,
-        hash: u64,
-        mut eq: impl FnMut(&Node<K, V>) -> bool,
-    ) -> Option<(Position, NonNull<Node<K, V>>)> {
+    #[inline]
+    pub(crate) fn locate(self, hash: u64, mut eq: impl FnMut(&Node<K, V>) -> bool) -> Located<K, V> {
         let home = self.home(hash);
-        for (index, control) in self.chain(home) {
-            let bucket = self.bucket(index);
-            for slot in control.matching(Tag::of(hash)) {
-                // SAFETY: B1.
-                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
-                // SAFETY: a node in the table is there while the shard lock is held.
-                if eq(unsafe { node.as_ref() }) {
-                    return Some((Position { home, bucket: index, slot }, node));
-                }
+        let control = self.bucket(home).control();
+        let found = self.locate_in(home, home, control, hash, &mut eq);
+        if found.is_some() || control.is_complete() { found } else { self.locate_beyond(home, control, hash, &mut eq) }
+    }
+
+    /// What [`locate`](Self::locate) does when the home is not the whole story.
+    #[cold]
+    fn locate_beyond(
+        self,
+        home: usize,
+        control: Control,
+        hash: u64,
+        eq: &mut impl FnMut(&Node<K, V>) -> bool,
+    ) -> Located<K, V> {
+        self.chain_from(home, control)
+            .skip(1)
+            .find_map(|(index, control)| self.locate_in(home, index, control, hash, eq))
+    }
+
+    #[inline]
+    fn locate_in(
+        self,
+        home: usize,
+        index: usize,
+        control: Control,
+        hash: u64,
+        eq: &mut impl FnMut(&Node<K, V>) -> bool,
+    ) -> Located<K, V> {
+        let bucket = self.bucket(index);
+        let mut matching = control.matching(Tag::of(hash));
+        while let Some(slot) = matching.first() {
+            // SAFETY: B1.
+            let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
+            // SAFETY: a node in the table is there while the shard lock is held.
+            let found = unsafe { node.as_ref() };
+            // The hash first: a key may claim to equal one that has another hash, and lives in another chain.
+            if found.header.hash() == hash as u32 && eq(found) {
+                return Some((Position { home, bucket: index, slot }, node));
             }
+            matching = matching.rest();
         }
         None
     }
 
     /// Where `node` is, if it is in the table.
-    pub(crate) fn locate_exact(self, node: NonNull<Node<K, V>>) -> Option<Position> {
+    pub(crate) fn locate_exact(self, node: NonNull<Node<K, V>>) -> Located<K, V> {
         // SAFETY: callers hold a reference to it, or the lock.
-        let home = unsafe { node.as_ref() }.header.hash as usize & self.mask();
+        let home = unsafe { node.as_ref() }.header.hash() as usize & self.mask();
         for (index, control) in self.chain(home) {
             let bucket = self.bucket(index);
             if let Some(slot) = control.full().find(|&slot| bucket.slot(slot) == node.as_ptr()) {
-                return Some(Position { home, bucket: index, slot });
+                return Some((Position { home, bucket: index, slot }, node));
             }
         }
         None
     }
 
     /// Publishes a node that is not in the table. There is room: see [`limit`](Self::limit).
+    #[inline]
     pub(crate) fn place(self, hash: usize, tag: Tag, node: NonNull<Node<K, V>>) {
         let home = hash & self.mask();
+        if !self.place_in(home, tag, node) {
+            self.place_beyond(home, tag, node);
+        }
+    }
+
+    /// What [`place`](Self::place) does when the home is full.
+    #[cold]
+    fn place_beyond(self, home: usize, tag: Tag, node: NonNull<Node<K, V>>) {
         let mut index = home;
         loop {
-            let bucket = self.bucket(index);
-            let control = bucket.control();
-            if let Some(slot) = control.empty().next() {
-                bucket.set_slot(slot, node.as_ptr());
-                bucket.set_control(control.with_tag(slot, tag));
-                break;
-            }
             index = (index + 1) & self.mask();
             assert_ne!(index, home, "a table is never full");
+            if self.place_in(index, tag, node) {
+                break;
+            }
         }
         self.for_each_before(home, index, Control::with_overflow);
     }
 
+    #[inline]
+    fn place_in(self, index: usize, tag: Tag, node: NonNull<Node<K, V>>) -> bool {
+        let bucket = self.bucket(index);
+        let control = bucket.control();
+        let Some(slot) = control.empty().first() else { return false };
+        bucket.set_slot(slot, node.as_ptr());
+        bucket.set_control(control.with_tag(slot, tag));
+        true
+    }
+
     /// Puts `node` in the place of the one at `position`, which has the same key. No reader sees the key absent.
+    #[inline]
     pub(crate) fn swap(self, position: Position, node: NonNull<Node<K, V>>) {
         self.bucket(position.bucket).set_slot(position.slot, node.as_ptr());
     }
 
     /// Unlinks the node at `position`.
+    #[inline]
     pub(crate) fn unlink(self, position: Position) {
         let bucket = self.bucket(position.bucket);
         bucket.set_control(bucket.control().without_tag(position.slot));
-        self.for_each_before(position.home, position.bucket, Control::without_overflow);
+        if position.home != position.bucket {
+            self.for_each_before(position.home, position.bucket, Control::without_overflow);
+        }
     }
 
+    #[cold]
     fn for_each_before(self, home: usize, end: usize, change: impl Fn(Control) -> Control) {
         let mut index = home;
         while index != end {
@@ -99,7 +149,7 @@ impl<K, V> Table<K, V> {
         let mut left = first.with_moved();
         self.for_each_of(home, &mut |index, slot, control, node| {
             // SAFETY: a node in the table is there while the shard lock is held.
-            next.place(unsafe { node.as_ref() }.header.hash as usize, control.tag(slot), node);
+            next.place(unsafe { node.as_ref() }.header.hash() as usize, control.tag(slot), node);
             if index == home {
                 left = left.without_tag(slot);
             }
@@ -120,7 +170,7 @@ impl<K, V> Table<K, V> {
                 // SAFETY: B1.
                 let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };
                 // SAFETY: a node in the table is there while the shard lock is held.
-                if unsafe { node.as_ref() }.header.hash as usize & self.mask() == home {
+                if unsafe { node.as_ref() }.header.hash() as usize & self.mask() == home {
                     each(index, slot, control, node);
                 }
             }

@@ -24,7 +24,7 @@ mod change;
 mod find;
 mod visit;
 
-pub(crate) use change::Position;
+pub(crate) use change::{Located, Position};
 
 use crate::bucket::{Bucket, SLOTS, Tag};
 use crate::node::Node;
@@ -132,6 +132,12 @@ impl<K, V> Table<K, V> {
     /// The most nodes that a table of so many buckets takes before it grows: three slots of four.
     pub(crate) fn limit(buckets: usize) -> usize {
         buckets * SLOTS * 3 / 4
+    }
+
+    /// The number of nodes at which this table grows.
+    #[inline]
+    pub(crate) fn grows_at(self) -> usize {
+        Self::limit(self.buckets())
     }
 
     /// The number of buckets that takes `nodes`.

@@ -44,7 +44,7 @@ impl<K, V> Table<K, V> {
                     // SAFETY: B1.
                     let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };
                     // SAFETY: B2, or the lock.
-                    if unsafe { node.as_ref() }.header.hash as usize & mask == unit {
+                    if unsafe { node.as_ref() }.header.hash() as usize & mask == unit {
                         found.push(node);
                     }
                 }

@@ -106,6 +106,14 @@ fn main() {
             };
             keys.map(each).sum()
         }
+        "add_and_delete" => {
+            let each = |key| {
+                let added = registry.add(key + ABSENT, key).is_ok();
+                u64::from(added & registry.delete(&(key + ABSENT)))
+            };
+            keys.map(each).sum()
+        }
+        "set" => keys.map(|key| u64::from(registry.set(key, key))).sum(),
         "replace" => keys.map(|key| *registry.replace(key, key).unwrap()).sum(),
         "remove_and_destroy" => {
             let mut sum = 0;

@@ -1,0 +1,477 @@
+//! Where nodes lie: slabs of one shard, whose slots are recycled after a grace period.
+//!
+//! ```text
+//!  slab, 4 KiB, aligned to its size
+//!  ┌───────┬──────┬──────┬──────┬────────┬────────┬─ ─ ─ ─┬────────┐
+//!  │ shard │ next │ prev │ free │ slot 0 │ slot 1 │       │ slot n │
+//!  └───────┴──────┴──────┴──────┴────────┴────────┴─ ─ ─ ─┴────────┘
+//!      ▲ node's address & !4095
+//! ```
+//!
+//! A node is allocated and freed under the shard lock:
+//!
+//! 1. A writer takes a slot from the *magazine*, a bag of free slots. If that is empty, it takes one from the first slab that
+//!    has room, or makes a new slab.
+//! 2. The reclaim side destroys the nodes of a bag and hands the bag back. It becomes a magazine as it is: neither slabs nor
+//!    slots are touched. If there are two magazines already, the slots go back to their slabs.
+//! 3. A slab without used slots is given back to the global allocator, except for a few.
+//!
+//! This is the magazine layer of J. Bonwick and J. Adams, "Magazines and Vmem" (2001), over the slabs of Bonwick's "The Slab
+//! Allocator" (1994): Linux's `kmem_cache` with its sheaves.
+//!
+//! Large nodes, and all nodes under a model checker or a sanitizer, have an allocation of their own, which holds the shard's
+//! address just before the node. Such memory is never recycled here, so that a use after free is seen as what it is.
+//!
+//! # Invariants
+//!
+//! - **M1** Slabs and their lists are used under the shard lock alone. The address of the shard in a slab never changes.
+//! - **M2** `used` of a slab counts its slots that hold a node, or lie in a magazine. A slab is freed when that is zero.
+//! - **M3** A free slot's reference count is zero, without the mark of an unlinked node. Slots from `fresh` on were never used.
+//! - **M4** The lists are: slabs with a free slot first, then full ones.
+
+#![allow(unsafe_code)]
+
+use crate::domain::{Bag, ShardHeader};
+use crate::node::Header;
+use crate::refs::Refs;
+use crate::sync::{self, ONE_NODE_SLABS};
+use std::alloc::Layout;
+use std::ptr::{self, NonNull};
+
+/// Bytes of a slab, and what it is aligned to.
+const SLAB: usize = 4096;
+/// What usual allocators put before an allocation: without it, a slab would take a page more.
+const MALLOC_HEADER: usize = 16;
+/// Nodes of which fewer fit a slab have allocations of their own.
+const FEWEST: usize = 6;
+
+/// The slab is at the node's address rounded down to [`SLAB`].
+const SHARED: u8 = 0;
+/// The shard's address lies before the node.
+const SINGLE: u8 = 1;
+
+/// How nodes of one layout lie in slabs.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Bytes from one slot to the next.
+    slot: usize,
+    /// Where the first slot is.
+    first: usize,
+    /// Where no slot begins any more.
+    end: usize,
+    class: u8,
+    /// Of the allocation.
+    layout: Layout,
+}
+
+impl Shape {
+    pub(crate) const fn of(node: Layout) -> Shape {
+        let align = if node.align() > align_of::<Slab>() { node.align() } else { align_of::<Slab>() };
+        let slot = node.size().next_multiple_of(align);
+        let first = size_of::<Slab>().next_multiple_of(align);
+        let slots = (SLAB - MALLOC_HEADER).saturating_sub(first) / slot;
+        if slots < FEWEST || ONE_NODE_SLABS {
+            let first = size_of::<NonNull<ShardHeader>>().next_multiple_of(align);
+            let Ok(layout) = Layout::from_size_align(first + slot, align) else {
+                panic!("a node fits the address space")
+            };
+            return Shape { slot, first, end: first + slot, class: SINGLE, layout };
+        }
+        let Ok(layout) = Layout::from_size_align(SLAB - MALLOC_HEADER, SLAB) else { unreachable!() };
+        Shape { slot, first, end: first + slots * slot, class: SHARED, layout }
+    }
+
+    /// What the nodes say of their slab (N4).
+    pub(crate) fn class(&self) -> u8 {
+        self.class
+    }
+}
+
+/// What precedes the slots.
+#[repr(C)]
+struct Slab {
+    /// The shard whose slab this is. The first field, as nodes find it by its address.
+    shard: NonNull<ShardHeader>,
+    next: *mut Slab,
+    prev: *mut Slab,
+    /// Where the first free slot is, which holds where the next is; 0 if there is none.
+    free: u16,
+    /// Where the first slot is that was never used.
+    fresh: u16,
+    /// M2.
+    used: u16,
+}
+
+/// The shard of a node.
+///
+/// # Safety
+///
+/// The node is not freed before this returns.
+pub(crate) unsafe fn shard_of(node: NonNull<Header>) -> NonNull<ShardHeader> {
+    // SAFETY: the caller's promise.
+    let class = unsafe { node.as_ref() }.armed.class();
+    let place = if class == SHARED {
+        node.as_ptr().map_addr(|address| address & !(SLAB - 1)).cast::<NonNull<ShardHeader>>()
+    } else {
+        node.as_ptr().cast::<NonNull<ShardHeader>>().wrapping_sub(1)
+    };
+    // SAFETY: N4, M1: there lies the shard's address.
+    unsafe { *place }
+}
+
+/// The memory of a shard's nodes. Under the shard lock (M1).
+pub(crate) struct Slabs {
+    magazine: Option<Box<Bag>>,
+    second: Option<Box<Bag>>,
+    /// M4.
+    head: *mut Slab,
+    tail: *mut Slab,
+    /// Slabs in the list.
+    slabs: usize,
+    /// Slabs without a used slot, linked by `next`, in no list.
+    empty: *mut Slab,
+    empties: usize,
+    shape: Shape,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Open,
+    /// The nodes are being gone through: slabs stay where they are.
+    Sweep,
+    /// The registry is gone. Nothing is allocated any more, and empty slabs are not kept.
+    Closed,
+}
+
+/// Empty slabs that are kept, beside a sixteenth of the others.
+const KEPT: usize = 2;
+
+// SAFETY: the slabs are memory of this owner's, and M1 keeps their users apart.
+unsafe impl Send for Slabs {}
+
+impl Slabs {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Slabs {
+            magazine: None,
+            second: None,
+            head: ptr::null_mut(),
+            tail: ptr::null_mut(),
+            slabs: 0,
+            empty: ptr::null_mut(),
+            empties: 0,
+            shape,
+            mode: Mode::Open,
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// A free slot, for a node of `shard`. An empty magazine goes to `spare`.
+    #[inline]
+    pub(crate) fn alloc(&mut self, shard: NonNull<ShardHeader>, spare: &mut Option<Box<Bag>>) -> NonNull<Header> {
+        if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
+            return slot;
+        }
+        self.alloc_from_slab(shard, spare)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_from_slab(&mut self, shard: NonNull<ShardHeader>, spare: &mut Option<Box<Bag>>) -> NonNull<Header> {
+        if self.shape.class == SINGLE {
+            return self.alloc_single(shard);
+        }
+        if let Some(emptied) = std::mem::replace(&mut self.magazine, self.second.take()) {
+            // (One of the two is dropped if there are a spare and an emptied bag.)
+            spare.get_or_insert(emptied);
+        }
+        if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
+            return slot;
+        }
+        let mut slab = match NonNull::new(self.head) {
+            Some(slab) if self.has_room(slab) => slab,
+            _ => self.add_slab(shard),
+        };
+        // SAFETY: M1, it is in the list.
+        let header = unsafe { slab.as_mut() };
+        let at = if header.free != 0 { header.free } else { header.fresh };
+        // SAFETY: a slot begins there, within the slab.
+        let slot = unsafe { slab.byte_add(at.into()) }.cast::<Header>();
+        if header.free != 0 {
+            // SAFETY: M3, a free slot holds where the next one is.
+            header.free = unsafe { next_free(slot).read() };
+        } else {
+            header.fresh += self.shape.slot as u16;
+        }
+        header.used += 1;
+        if !self.has_room(slab) {
+            // M4.
+            self.unlink(slab);
+            self.push_back(slab);
+        }
+        slot
+    }
+
+    fn alloc_single(&mut self, shard: NonNull<ShardHeader>) -> NonNull<Header> {
+        // SAFETY: the size is above zero.
+        let memory = unsafe { sync::alloc(self.shape.layout) };
+        // SAFETY: within the allocation.
+        let slot = unsafe { memory.byte_add(self.shape.first) }.cast::<Header>();
+        // SAFETY: before the slot there is room for an address.
+        let place = unsafe { slot.cast::<NonNull<ShardHeader>>().sub(1) };
+        // SAFETY: as said.
+        unsafe { place.write(shard) };
+        slot
+    }
+
+    fn has_room(&self, slab: NonNull<Slab>) -> bool {
+        // SAFETY: M1, callers took it from a list.
+        let slab = unsafe { slab.as_ref() };
+        slab.free != 0 || usize::from(slab.fresh) < self.shape.end
+    }
+
+    fn add_slab(&mut self, shard: NonNull<ShardHeader>) -> NonNull<Slab> {
+        let slab = match NonNull::new(self.empty) {
+            Some(slab) => {
+                // SAFETY: M1, it was kept.
+                self.empty = unsafe { slab.as_ref() }.next;
+                self.empties -= 1;
+                slab
+            }
+            None => {
+                // SAFETY: the size is above zero.
+                unsafe { sync::alloc(self.shape.layout) }.cast::<Slab>()
+            }
+        };
+        let fresh = self.shape.first as u16;
+        let header = Slab { shard, next: ptr::null_mut(), prev: ptr::null_mut(), free: 0, fresh, used: 0 };
+        // SAFETY: the allocation begins with a header.
+        unsafe { slab.write(header) };
+        self.push_front(slab);
+        slab
+    }
+
+    /// Takes the slots of destroyed nodes back: all that `bag` holds. Returns the bag, if it is not kept as a magazine.
+    ///
+    /// # Safety
+    ///
+    /// The nodes were of this shard, and are destroyed.
+    pub(crate) unsafe fn recycle(&mut self, mut bag: Box<Bag>) -> Option<Box<Bag>> {
+        if self.shape.class == SHARED && self.mode == Mode::Open && bag.is_half_full() {
+            let place = if self.magazine.is_none() { &mut self.magazine } else { &mut self.second };
+            if place.is_none() {
+                *place = Some(bag);
+                return None;
+            }
+        }
+        while let Some(slot) = bag.pop_free() {
+            // SAFETY: the caller's promise.
+            unsafe { self.free(slot) };
+        }
+        Some(bag)
+    }
+
+    /// Takes the slot of a destroyed node back.
+    ///
+    /// # Safety
+    ///
+    /// The node was of this shard, and is destroyed.
+    pub(crate) unsafe fn free(&mut self, slot: NonNull<Header>) {
+        if self.shape.class == SINGLE {
+            // SAFETY: from `alloc_single`.
+            let memory = unsafe { slot.byte_sub(self.shape.first) }.cast();
+            // SAFETY: as said, and the node is not used any more.
+            unsafe { sync::dealloc(memory, self.shape.layout) };
+            return;
+        }
+        // SAFETY: it is the caller's.
+        unsafe { slot.as_ref() }.refs.set_free();
+        let at = slot.addr().get() & (SLAB - 1);
+        // SAFETY: N4, it lies in a slab of this shard.
+        let mut slab = unsafe { slot.byte_sub(at) }.cast::<Slab>();
+        let had_room = self.has_room(slab);
+        // SAFETY: M1.
+        let header = unsafe { slab.as_mut() };
+        // SAFETY: the slot is free, and holds where the next is (M3).
+        unsafe { next_free(slot).write(header.free) };
+        header.free = at as u16;
+        header.used -= 1;
+        if self.mode == Mode::Sweep {
+            return;
+        }
+        if header.used == 0 {
+            self.unlink(slab);
+            self.retire_slab(slab);
+        } else if !had_room {
+            // M4.
+            self.unlink(slab);
+            self.push_front(slab);
+        }
+    }
+
+    /// Keeps an empty slab that is in no list, or frees it.
+    fn retire_slab(&mut self, mut slab: NonNull<Slab>) {
+        if self.mode == Mode::Open && self.empties < KEPT + self.slabs / 16 {
+            // SAFETY: M1, in no list.
+            unsafe { slab.as_mut() }.next = self.empty;
+            self.empty = slab.as_ptr();
+            self.empties += 1;
+        } else {
+            // SAFETY: from `add_slab`, in no list, and M2: no slot of it is used.
+            unsafe { sync::dealloc(slab.cast(), self.shape.layout) };
+        }
+    }
+
+    fn push_front(&mut self, mut slab: NonNull<Slab>) {
+        let next = self.head;
+        // SAFETY: M1.
+        let header = unsafe { slab.as_mut() };
+        (header.prev, header.next) = (ptr::null_mut(), next);
+        self.head = slab.as_ptr();
+        // SAFETY: M1, the list links slabs that are there.
+        match unsafe { next.as_mut() } {
+            Some(next) => next.prev = slab.as_ptr(),
+            None => self.tail = slab.as_ptr(),
+        }
+        self.slabs += 1;
+    }
+
+    fn push_back(&mut self, mut slab: NonNull<Slab>) {
+        let prev = self.tail;
+        // SAFETY: M1.
+        let header = unsafe { slab.as_mut() };
+        (header.prev, header.next) = (prev, ptr::null_mut());
+        self.tail = slab.as_ptr();
+        // SAFETY: M1, the list links slabs that are there.
+        match unsafe { prev.as_mut() } {
+            Some(prev) => prev.next = slab.as_ptr(),
+            None => self.head = slab.as_ptr(),
+        }
+        self.slabs += 1;
+    }
+
+    fn unlink(&mut self, slab: NonNull<Slab>) {
+        // SAFETY: M1.
+        let Slab { prev, next, .. } = *unsafe { slab.as_ref() };
+        // SAFETY: M1, the list links slabs that are there.
+        match unsafe { prev.as_mut() } {
+            Some(prev) => prev.next = next,
+            None => self.head = next,
+        }
+        // SAFETY: M1, as said.
+        match unsafe { next.as_mut() } {
+            Some(next) => next.prev = prev,
+            None => self.tail = prev,
+        }
+        self.slabs -= 1;
+    }
+
+    /// Whether the nodes can be gone through slab by slab.
+    pub(crate) fn can_sweep(&self) -> bool {
+        self.shape.class == SHARED
+    }
+
+    /// Begins to go through the nodes, of a registry that nobody reads or writes any more.
+    pub(crate) fn begin_sweep(&mut self) -> Sweep {
+        self.mode = Mode::Sweep;
+        for magazine in [self.magazine.take(), self.second.take()].into_iter().flatten() {
+            // SAFETY: slots of this shard's, of destroyed nodes.
+            unsafe { self.recycle(magazine) };
+        }
+        Sweep { slab: self.head, at: self.shape.first }
+    }
+
+    /// The next node that is in the table.
+    pub(crate) fn next_in_table(&self, sweep: &mut Sweep) -> Option<NonNull<Header>> {
+        loop {
+            let slab = NonNull::new(sweep.slab)?;
+            // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
+            let header = unsafe { slab.as_ref() };
+            while sweep.at < header.fresh.into() {
+                // SAFETY: a slot begins there, that was used (M3).
+                let slot = unsafe { slab.byte_add(sweep.at) }.cast::<Header>();
+                sweep.at += self.shape.slot;
+                // SAFETY: M3: a node, or what is left of one.
+                if unsafe { slot.as_ref() }.refs.is_in_table() {
+                    return Some(slot);
+                }
+            }
+            (sweep.slab, sweep.at) = (header.next, self.shape.first);
+        }
+    }
+
+    /// Frees all nodes that are in the table, of those for which `put` returns that it has put the last reference. Returns how
+    /// many. Nothing is allocated any more: slots are not linked.
+    pub(crate) fn sweep_all(&mut self, put: impl Fn(&Refs) -> bool) -> u64 {
+        debug_assert!(self.mode == Mode::Sweep);
+        let (mut freed, mut next) = (0, self.head);
+        while let Some(mut slab) = NonNull::new(next) {
+            // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
+            let header = unsafe { slab.as_mut() };
+            next = header.next;
+            let mut at = self.shape.first;
+            while at < header.fresh.into() {
+                // SAFETY: a slot begins there, that was used (M3).
+                let slot = unsafe { slab.byte_add(at) }.cast::<Header>();
+                at += self.shape.slot;
+                // SAFETY: M3: a node, or what is left of one.
+                let refs = &unsafe { slot.as_ref() }.refs;
+                if refs.is_in_table() && put(refs) {
+                    refs.set_free();
+                    header.used -= 1;
+                    freed += 1;
+                }
+            }
+        }
+        freed
+    }
+
+    /// Ends the sweep, and gives back what is empty. What is freed later is given back at once.
+    pub(crate) fn close(&mut self) {
+        self.mode = Mode::Closed;
+        let mut next = self.head;
+        while let Some(slab) = NonNull::new(next) {
+            // SAFETY: M1, in the list.
+            let header = unsafe { slab.as_ref() };
+            next = header.next;
+            if header.used == 0 {
+                self.unlink(slab);
+                self.retire_slab(slab);
+            }
+        }
+        while let Some(slab) = NonNull::new(self.empty) {
+            // SAFETY: M1, it was kept.
+            self.empty = unsafe { slab.as_ref() }.next;
+            self.retire_slab(slab);
+        }
+        self.empties = 0;
+    }
+}
+
+/// Where a sweep through the slabs is.
+pub(crate) struct Sweep {
+    slab: *mut Slab,
+    at: usize,
+}
+
+// SAFETY: it is used under the lock alone, with the slabs that it points into.
+unsafe impl Send for Sweep {}
+
+impl Drop for Slabs {
+    fn drop(&mut self) {
+        // Of a registry whose every node is destroyed.
+        self.begin_sweep();
+        self.close();
+        debug_assert!(self.head.is_null(), "a slab with a node in it");
+    }
+}
+
+/// Where a free slot holds the place of the next one: after the reference count, which is zero (M3).
+fn next_free(slot: NonNull<Header>) -> NonNull<u16> {
+    let words = slot.cast::<u8>().as_ptr().wrapping_add(size_of::<Header>() / 2);
+    // SAFETY: within the slot.
+    unsafe { NonNull::new_unchecked(words) }.cast()
+}

@@ -92,9 +92,16 @@ what counts:
     same ports one after another are tracked as several and reported as one. Endpoint `a` is the sender
     of the first packet. Which packets count, and how, follows tshark's conversation tables (`tshark -q -z
     conv,tcp`): bytes are lengths on the wire, a packet counts if its whole transport header was captured,
-    the fragment that completes a datagram counts for it, a tunnel of IP in IP or GRE counts for the flow
-    in it. What is in UDP (VXLAN, GTP, Teredo) counts for the outer flow only, unlike in tshark, which
-    counts it twice.
+    the fragment that completes a datagram counts for it, a tunnelled packet counts for the innermost flow.
+    What is in UDP (VXLAN, GTP, Teredo) counts for the outer flow only, unlike in tshark, which counts it
+    twice.
+    These layers are followed, each one inside every other one that can carry it:
+        links       Ethernet, 802.2, Linux cooked, BSD loopback, PPP, Cisco HDLC, raw IP
+        tags        VLAN, 802.1ah, 802.1BR E-tag, VN-tag, HSR, R-tag, MetaData, unencrypted MACsec
+        tunnels     MPLS and its pseudowires, PPPoE, PPP, TRILL, FabricPath, NSH, IP in IP, GRE, WCCP,
+                    ERSPAN, EtherIP, PIM register
+        IP          fragments, authentication, options, routing headers, shim6; a source route's last hop
+                    and a mobile node's home address are the ends of the flow
     ICMP queries and answers are one flow by addresses and identifier (`address:identifier`); other ICMP
     messages, errors among them, are one flow by addresses, and not packets of the flow they quote.
     All other frames are counted as ignored, by reason.

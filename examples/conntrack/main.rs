@@ -5,7 +5,7 @@
 //!
 //! - `args`, `timeouts`: the command line
 //! - `window`, `capture`: frames out of pcap and pcapng
-//! - `link`, `packet`, `fragments`: the flow a frame belongs to, its `tuple`
+//! - `packet`: the flow a frame belongs to, its `tuple`
 //! - `replay`: the feeder that deals packets out, and the workers that track them in the registry
 //! - `flow`, `tcp`: the value in the registry, which counts packets and exports itself when it is dropped
 //! - `reaper`: evicts idle flows
@@ -18,9 +18,7 @@ mod accounts;
 mod args;
 mod capture;
 mod flow;
-mod fragments;
 mod json;
-mod link;
 mod packet;
 mod progress;
 mod reaper;

@@ -187,7 +187,7 @@ impl<'r> Feeder<'r> {
                 Ok(None) => break None,
                 Err(damage) => break Some(damage),
             };
-            match parser.parse(frame.link, frame.data) {
+            match parser.parse_frame(&frame) {
                 Ok(packet) => self.take(Record { packet, length: frame.length, time: frame.time }),
                 Err(reason) => self.ignored[reason as usize] += 1,
             }

@@ -1,7 +1,8 @@
-//! Tests that need whole frames or captures, which are built here and not read from files. The expected figures
-//! are those that tshark 4.0 gives for the same bytes.
+//! Tests that need whole frames or captures, which are built here and not read from files. The expected figures are
+//! what tshark 4.0 gives for the same bytes, except for layers inside carriers that tshark does not follow.
 
 mod captures;
+mod carriers;
 mod frames;
 mod packets;
 mod runs;

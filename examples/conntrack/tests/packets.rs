@@ -1,6 +1,7 @@
 //! Which flow a frame belongs to.
 
 use super::frames::*;
+use crate::capture::Frame;
 use crate::packet::{Ignored, Parser};
 
 /// The flow as `protocol sender receiver`, or why there is none.
@@ -11,7 +12,7 @@ fn flow_with(parser: &mut Parser, link: u16, frame: &[u8]) -> Result<String, Ign
     })
 }
 
-fn flow(link: u16, frame: &[u8]) -> Result<String, Ignored> {
+pub fn flow(link: u16, frame: &[u8]) -> Result<String, Ignored> {
     flow_with(&mut Parser::default(), link, frame)
 }
 
@@ -180,4 +181,110 @@ fn the_frame_that_completes_a_datagram_counts() {
     assert_eq!(feed(&other[1]).as_deref(), Ok("udp 10.0.0.1:5000 10.0.0.2:53"));
     assert!(feed(&one[0][..one[0].len() - 1]).is_ok(), "not all captured, the first one counts by itself");
     assert_eq!(feed(&one[1][..one[1].len() - 1]), Err(Ignored::Fragment));
+}
+
+#[test]
+fn a_home_address_is_the_flows_source() {
+    let datagram = udp(1111, 53, b"abcd");
+    let home = |address: &[u8]| cat(&[&[0xc9, 16], address]);
+    let options = |next: u8, options: &[u8]| {
+        let length = (2 + options.len()).next_multiple_of(8);
+        let mut header = cat(&[&[next, (length / 8 - 1) as u8], options]);
+        header.resize(length, 0);
+        header
+    };
+    let in_ipv6 = |next, headers: &[u8]| in_ethernet(0x86dd, &ipv6(v6(1), v6(2), next, &cat(&[headers, &datagram])));
+    let from = |last: u16| Ok(format!("udp {}:1111 2001:db8::2:53", v6(last)));
+
+    let address = home(&v6(0xaa).octets());
+    let padded = cat(&[&[1, 2, 0, 0, 0], &address]);
+    assert_eq!(in_ipv6(60, &options(17, &padded)), from(0xaa));
+    let fragment = [17, 0, 0, 0, 0, 0, 0, 7];
+    assert_eq!(in_ipv6(60, &cat(&[&options(44, &address), &fragment])), from(0xaa), "before other headers");
+    assert_eq!(in_ipv6(0, &cat(&[&options(60, &[1, 0]), &options(17, &address)])), from(0xaa), "after other headers");
+    assert_eq!(in_ipv6(60, &options(17, &[0xc9, 4, 1, 2, 3, 4])), from(1), "too short");
+    assert_eq!(in_ipv6(60, &options(17, &cat(&[&[0xc9, 16], &[1; 4]]))), from(1), "cut off by the header's end");
+    assert_eq!(in_ipv6(60, &options(17, &cat(&[&[5, 200], &address]))), from(1), "behind an option that is too long");
+    // The other end of mobile IPv6: the routing header of type 2.
+    let routing = cat(&[&[60, 2, 2, 1, 0, 0, 0, 0], &v6(0xbb).octets()]);
+    let both = in_ipv6(43, &cat(&[&routing, &options(17, &address)]));
+    assert_eq!(both.as_deref(), Ok("udp 2001:db8::aa:1111 2001:db8::bb:53"));
+    let tunnelled = cat(&[&options(4, &address), &tcp4()]);
+    assert_eq!(in_ethernet(0x86dd, &ipv6(v6(1), v6(2), 60, &tunnelled)).as_deref(), Ok(TCP_FLOW));
+    let in_ipv4 = in_ethernet(0x0800, &ipv4(A, B, 60, &cat(&[&options(17, &address), &datagram])));
+    assert_eq!(in_ipv4.as_deref(), Ok("udp 10.0.0.1:1111 10.0.0.2:53"), "IPv4 has no place for it");
+}
+
+#[test]
+fn macsec_is_followed_when_it_is_in_the_clear() {
+    let secured = |flags: u8, short_length: u8, rest: &[u8]| {
+        in_ethernet(0x88e5, &cat(&[&[flags, short_length, 0, 0, 0, 1], rest]))
+    };
+    let (contents, check_value) = (cat(&[&[8, 0], &tcp4()]), [0xee; 16]);
+    let whole = cat(&[&contents, &check_value]);
+    assert_eq!(secured(0x00, 42, &whole).as_deref(), Ok(TCP_FLOW));
+    assert_eq!(secured(0x53, 42, &cat(&[&whole, &[0; 18]])).as_deref(), Ok(TCP_FLOW), "padded");
+    assert_eq!(secured(0x20, 42, &cat(&[&[1; 8], &whole])).as_deref(), Ok(TCP_FLOW), "with a channel");
+    for (flags, what) in [(0x08, "for the key agreement"), (0x04, "changed"), (0x0c, "encrypted"), (0x80, "version 1")]
+    {
+        assert_eq!(secured(flags, 42, &whole), Err(Ignored::NotIp), "{what}");
+    }
+    assert_eq!(secured(0, 41, &whole), Err(Ignored::Truncated), "a short length ends the contents");
+    // Without a short length, the check value ends them: it is no part of the TCP header.
+    assert_eq!(secured(0, 0, &whole).as_deref(), Ok(TCP_FLOW));
+    assert_eq!(secured(0, 0, &whole[..whole.len() - 1]), Err(Ignored::Truncated));
+}
+
+#[test]
+fn a_check_value_that_was_not_captured_is_not_taken_off() {
+    let frame = ethernet(0x88e5, &cat(&[&[0, 0, 0, 0, 0, 1, 8, 0], &tcp4(), &[0xee; 16]]));
+    let mut parser = Parser::default();
+    for captured in frame.len() - 16..=frame.len() {
+        let data = &frame[..captured];
+        let packet = parser.parse_frame(&Frame { length: frame.len() as u32, data, ..EMPTY });
+        assert!(packet.is_ok(), "{captured} bytes captured: {packet:?}");
+    }
+    let data = &frame[..frame.len() - 17];
+    assert_eq!(parser.parse_frame(&Frame { length: frame.len() as u32, data, ..EMPTY }), Err(Ignored::Truncated));
+}
+
+const EMPTY: Frame<'_> = Frame { time: 0, length: 0, link: 1, data: &[] };
+
+#[test]
+fn headers_of_tunnels_that_make_no_sense() {
+    let nsh = |head: [u8; 8]| in_ethernet(0x894f, &cat(&[&head, &tcp4()]));
+    assert_eq!(nsh([0x0f, 0xc2, 2, 1, 0, 0, 1, 255]).as_deref(), Ok(TCP_FLOW));
+    assert_eq!(nsh([0x0f, 0xc1, 2, 1, 0, 0, 1, 255]), Err(Ignored::Malformed), "shorter than its header");
+    assert_eq!(nsh([0x0f, 0xff, 2, 1, 0, 0, 1, 255]), Err(Ignored::Truncated), "longer than the frame");
+    assert_eq!(nsh([0x0f, 0xc2, 2, 9, 0, 0, 1, 255]), Err(Ignored::NotIp));
+    let over = |protocol, head: &[u8]| in_ethernet(0x0800, &ipv4([1; 4], [2; 4], protocol, &cat(&[head, &tcp4()])));
+    assert_eq!(over(103, &[0x21, 0, 0, 0, 0, 0, 0, 0]).as_deref(), Ok(TCP_FLOW));
+    assert_eq!(over(103, &[0x20, 0, 0, 0, 0, 0, 0, 0]), Err(Ignored::OtherProtocol), "a hello");
+    assert_eq!(over(2, &[0x14, 0, 0, 0, 0x10, 0, 0, 0]), Err(Ignored::OtherProtocol), "a query of version 1");
+    assert_eq!(over(2, &[0x16, 0, 0, 0, 224, 0, 0, 9]), Err(Ignored::OtherProtocol), "a membership report");
+    assert_eq!(over(47, &[0x40, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0, 200]), Err(Ignored::Truncated), "routing to nowhere");
+    assert_eq!(over(47, &[0, 0, 0x12, 0x34]), Err(Ignored::OtherProtocol));
+    assert_eq!(over(47, &[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x30, 0, 0, 0, 0, 0, 0, 0]), Err(Ignored::OtherProtocol));
+    assert_eq!(over(47, &[0, 0, 0x88, 0x3e, 0x40, 0, 1, 1]).as_deref(), Ok(TCP_FLOW), "the alternative bucket");
+    assert_eq!(in_ethernet(0x8847, &[0, 6, 0x40, 255].repeat(20)), Err(Ignored::Truncated), "labels without an end");
+}
+
+#[test]
+fn too_many_layers_are_malformed() {
+    let tags = |count: usize| cat(&[&[0u8, 7, 0x81, 0].repeat(count), &[0, 7, 8, 0], &tcp4()]);
+    assert_eq!(in_ethernet(0x8100, &tags(30)).as_deref(), Ok(TCP_FLOW));
+    assert_eq!(in_ethernet(0x8100, &tags(300)), Err(Ignored::Malformed));
+    let paths = (0..100).fold(tcp4(), |inner, _| cat(&[&[0x0f, 0xc2, 2, 4, 0, 0, 1, 255], &inner]));
+    assert_eq!(in_ethernet(0x894f, &paths), Err(Ignored::Malformed));
+    // Datagrams in datagrams, each of which two fragments complete.
+    let mut inner = tcp4();
+    let mut parser = Parser::default();
+    for id in 0..100 {
+        inner.resize(inner.len().next_multiple_of(8), 0);
+        let half = inner.len() / 16 * 8;
+        let first = ipv4_fragment(A, B, 4, &inner[..half], id, 1 << 13);
+        assert_eq!(flow_with(&mut parser, 1, &ethernet(0x0800, &first)), Err(Ignored::Fragment));
+        inner = ipv4_fragment(A, B, 4, &inner[half..], id, half as u16);
+    }
+    assert_eq!(flow_with(&mut parser, 1, &ethernet(0x0800, &inner)), Err(Ignored::Malformed));
 }

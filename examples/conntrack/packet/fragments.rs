@@ -34,10 +34,10 @@ struct Datagram {
 }
 
 impl Fragments {
-    /// Takes a fragment in. The whole payload, if that was the last one missing.
+    /// Adds a fragment, and returns the whole payload if it was the last one missing.
     pub fn add(&mut self, id: DatagramId, offset: usize, is_last: bool, data: &[u8]) -> Option<Vec<u8>> {
         if self.datagrams.len() >= MAX_DATAGRAMS && !self.datagrams.contains_key(&id) {
-            // As full as this, it holds what will never be complete.
+            // Most of so many datagrams have lost a fragment and will never be complete.
             self.datagrams.clear();
         }
         let datagram = self.datagrams.entry(id).or_default();
@@ -53,7 +53,7 @@ impl Fragments {
 }
 
 impl Datagram {
-    /// Where fragments overlap, the one that begins first has its way.
+    /// Returns the payload if no part is missing. Where fragments overlap, the one that begins first counts.
     fn whole(&self) -> Option<Vec<u8>> {
         let length = self.length?;
         let reach = self.parts.iter().try_fold(0, |reach, (offset, data)| {

@@ -67,8 +67,9 @@ Replays a packet capture through a registry of flows, as nf_conntrack would see 
 usage: conntrack [CAPTURE] [--workers N] [--repeat N] [--json FILE] [--top N] [--timeouts LIST]
 
 arguments:
-    CAPTURE             a pcap or pcapng file, plain or compressed with gzip or xz; `-` is the
-                        standard input. Without one, the small capture that comes with the example.
+    CAPTURE             a pcap file (version 2.0 to 2.4) or pcapng file (version 1.0 or 1.2), plain or
+                        compressed with gzip or xz; `-` is the standard input. Without one, the small
+                        capture that comes with the example.
 
 options:
     -w, --workers N     threads that track packets (default: the machine's cores). One more thread

@@ -4,7 +4,7 @@
 //! a packet passes:
 //!
 //! - `args`, `timeouts`: the command line
-//! - `window`, `capture`: frames out of pcap and pcapng
+//! - `capture`: frames out of pcap and pcapng
 //! - `packet`: the flow a frame belongs to, its `tuple`
 //! - `replay`: the feeder that deals packets out, and the workers that track them in the registry
 //! - `flow`, `tcp`: the value in the registry, which counts packets and exports itself when it is dropped
@@ -29,7 +29,6 @@ mod tcp;
 mod tests;
 mod timeouts;
 mod tuple;
-mod window;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};

@@ -6,9 +6,9 @@ use super::frames::*;
 use crate::capture::{Capture, CaptureError, Problem};
 
 /// Time, length, link type and captured bytes of each frame, and how reading ended.
-type Contents = (Vec<(u64, u32, u16, Vec<u8>)>, Option<CaptureError>);
+pub type Contents = (Vec<(u64, u32, u16, Vec<u8>)>, Option<CaptureError>);
 
-fn read(file: &[u8]) -> Contents {
+pub fn read(file: &[u8]) -> Contents {
     let mut frames = Vec::new();
     let mut capture = match Capture::open(file) {
         Ok(capture) => capture,
@@ -23,7 +23,7 @@ fn read(file: &[u8]) -> Contents {
     }
 }
 
-fn read_whole(file: &[u8]) -> Vec<(u64, u32, u16, Vec<u8>)> {
+pub fn read_whole(file: &[u8]) -> Vec<(u64, u32, u16, Vec<u8>)> {
     let (frames, error) = read(file);
     assert!(error.is_none(), "{error:?}");
     frames
@@ -159,7 +159,7 @@ fn damage_is_found_where_it_is() {
     }
 }
 
-/// Whatever the bytes are, reading ends, without a panic.
+/// Reading ends without a panic, with any byte damaged.
 #[test]
 fn no_damage_panics() {
     let frame = ethernet(0x0800, &ipv4(A, B, 6, &tcp(1, 2, SYN)));

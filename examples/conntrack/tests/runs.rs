@@ -28,15 +28,15 @@ impl Drop for TempFile {
     }
 }
 
-struct Run {
-    outcome: Outcome,
-    report: String,
-    problems: String,
-    json: Value,
+pub struct Run {
+    pub outcome: Outcome,
+    pub report: String,
+    pub problems: String,
+    pub json: Value,
 }
 
 /// Runs on a capture, or without one on the shipped one.
-fn conntrack(name: &str, capture: Option<&[u8]>, options: &[&str]) -> Run {
+pub fn conntrack(name: &str, capture: Option<&[u8]>, options: &[&str]) -> Run {
     let json = TempFile::new(&format!("{name}.json"), b"");
     let capture = capture.map(|bytes| TempFile::new(&format!("{name}.pcap"), bytes));
     let mut line: Vec<std::ffi::OsString> = vec!["conntrack".into(), "--json".into(), json.0.clone().into()];
@@ -56,7 +56,7 @@ fn conntrack(name: &str, capture: Option<&[u8]>, options: &[&str]) -> Run {
 }
 
 /// Each flow on a line: protocol, ends, packets and bytes from `a` to `b` and back, state.
-fn flows(run: &Run) -> Vec<String> {
+pub fn flows(run: &Run) -> Vec<String> {
     let of = |flow: &Value, name: &str| match &flow[name] {
         Value::String(text) => text.clone(),
         other => other.to_string(),

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 
-use crate::capture::{CaptureError, Problem};
+use super::{CaptureError, Problem};
 
 /// Room to read into, unless a block is longer.
 const ROOM: usize = 128 << 10;
@@ -66,7 +66,7 @@ impl<'r> Window<'r> {
                 other => break other,
             }
         };
-        // What was read before an error is handed out before it: only who asks for more than that gets here.
+        // Bytes read before an error are handed out first: `peek` comes here only for more than it holds.
         let at = self.offset + self.end as u64;
         let read = read.map_err(|error| CaptureError { offset: at, what: Problem::Read(error) })?;
         self.ended = read == 0;

@@ -44,7 +44,9 @@ impl Counts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Export {
     pub counts: Counts,
-    /// Nanoseconds since 1970.
+    /// When the last packet arrived, by the capture's clock.
+    pub seen: u64,
+    /// The earliest and the latest timestamp: nanoseconds since 1970.
     pub first: u64,
     pub last: u64,
     /// State of the flow that was active last.
@@ -56,8 +58,9 @@ impl Export {
     fn merge(&mut self, other: &Export) {
         self.counts.add(&other.counts);
         self.first = self.first.min(other.first);
-        if other.last >= self.last {
-            (self.last, self.state) = (other.last, other.state);
+        self.last = self.last.max(other.last);
+        if other.seen >= self.seen {
+            (self.seen, self.state) = (other.seen, other.state);
         }
         self.flows += other.flows;
     }
@@ -65,10 +68,10 @@ impl Export {
 
 const STRIPES: usize = 32;
 
-/// Takes in what flows export, merged by tuple: as large as the capture has tuples, however many flows pass.
+/// Merges the exports of flows by tuple. Its size follows the number of tuples, not of flows.
 ///
-/// Flows are exported from `Drop`, which never runs on a thread that reads, so a lock is good enough. Stripes
-/// keep the threads that do drop flows out of each other's way.
+/// Flows are exported from `Drop`, which never runs on a thread that reads, so a lock is good enough. The lock is
+/// striped, so that threads that drop flows seldom wait for each other.
 pub struct Collector {
     stripes: [Mutex<HashMap<Tuple, Export, RandomState>>; STRIPES],
     hasher: RandomState,
@@ -147,6 +150,7 @@ mod tests {
     fn export(packets: [u64; 2], last: u64, state: &'static str) -> Export {
         Export {
             counts: Counts { packets, bytes: packets.map(|count| count * 100) },
+            seen: last,
             first: last - 1,
             last,
             state,

@@ -79,7 +79,7 @@ options:
                         capture and a second, so the flows of old rounds idle out and are evicted. In
                         the report the rounds are put together again: a flow has the packets and bytes
                         of all rounds, `first` of the first and `last` of the last one. The capture is
-                        parsed once and then kept in memory, about 60 bytes a packet.
+                        parsed once and then kept in memory, 64 bytes a packet.
     -j, --json FILE     write all flows and the registry's statistics to FILE as JSON
     -t, --top N         flows to list, those with most bytes first (default: 10)
         --timeouts LIST seconds without a packet, by the capture's clock, after which a flow is
@@ -106,6 +106,12 @@ what counts:
     ICMP queries and answers are one flow by addresses and identifier (`address:identifier`); other ICMP
     messages, errors among them, are one flow by addresses, and not packets of the flow they quote.
     All other frames are counted as ignored, by reason.
+
+what the time is:
+    The clock by which flows expire follows the timestamps, except for wrong ones, which are counted and
+    reported. A fraction of a second that is out of range becomes the largest one. A timestamp far from
+    those before and after it is replaced by the clock's time. When timestamps step back and stay there,
+    the clock runs on.
 
 exit status:
     0  every packet was exported exactly once

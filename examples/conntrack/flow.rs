@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use crate::accounts::{Collector, Counts, Export};
 use crate::packet::Packet;
 use crate::tcp::TcpWord;
+use crate::timeline::Moment;
 use crate::timeouts::{SECOND, Timeouts};
 use crate::tuple::{Proto, Tuple};
 
@@ -36,10 +37,15 @@ pub struct Flow {
     tuple: Tuple,
     /// Sender of the first packet, as an index into the counters.
     opener: u8,
+    /// When the first packet arrived, by the capture's clock.
+    opened: u64,
     // ORDERING: Relaxed on all fields below. Each is a figure of its own that publishes nothing. The reaper may
-    // see an old `last`, but none older than the position the worker has announced (see `Positions`); `Drop`
+    // see an old `seen`, but none older than the position the worker has announced (see `Positions`); `Drop`
     // has the flow for itself.
     tcp: AtomicU8,
+    /// When the last packet arrived, by the capture's clock.
+    seen: AtomicU64,
+    /// The earliest and the latest timestamp, for the report.
     first: AtomicU64,
     last: AtomicU64,
     packets: [AtomicU64; 2],
@@ -49,13 +55,15 @@ pub struct Flow {
 
 impl Flow {
     /// A flow that begins with this packet, which is yet to be counted.
-    pub fn new(packet: &Packet, time: u64, collector: Arc<Collector>) -> Self {
+    pub fn new(packet: &Packet, moment: Moment, collector: Arc<Collector>) -> Self {
         Flow {
             tuple: packet.tuple,
             opener: packet.direction as u8,
+            opened: moment.clock,
             tcp: AtomicU8::new(TcpWord::first(packet.flags).bits()),
-            first: AtomicU64::new(time),
-            last: AtomicU64::new(time),
+            seen: AtomicU64::new(moment.clock),
+            first: AtomicU64::new(moment.stamp),
+            last: AtomicU64::new(moment.stamp),
             packets: Default::default(),
             bytes: Default::default(),
             collector,
@@ -63,15 +71,18 @@ impl Flow {
     }
 
     /// Counts a packet, and takes the connection to the state it leads to.
-    pub fn count(&self, packet: &Packet, length: u32, time: u64) {
+    pub fn count(&self, packet: &Packet, length: u32, moment: Moment) {
         let side = packet.direction as usize;
         self.packets[side].fetch_add(1, Relaxed);
         self.bytes[side].fetch_add(u64::from(length), Relaxed);
         // Plain stores below: one worker handles all packets of a flow.
-        if time > self.last.load(Relaxed) {
-            self.last.store(time, Relaxed);
-        } else if time < self.first.load(Relaxed) {
-            self.first.store(time, Relaxed);
+        if moment.clock > self.seen.load(Relaxed) {
+            self.seen.store(moment.clock, Relaxed);
+        }
+        if moment.stamp > self.last.load(Relaxed) {
+            self.last.store(moment.stamp, Relaxed);
+        } else if moment.stamp < self.first.load(Relaxed) {
+            self.first.store(moment.stamp, Relaxed);
         }
         if self.tuple.proto() == Proto::Tcp {
             let before = self.tcp_word();
@@ -83,22 +94,22 @@ impl Flow {
     }
 
     /// Whether the packet is of this flow, and not of a new one with the same tuple because this one has idled
-    /// out (and was not reaped yet) or was closed.
+    /// out by `time` (and was not reaped yet) or was closed.
     pub fn accepts(&self, packet: &Packet, time: u64, timeouts: &Timeouts) -> bool {
         let is_reopened = self.tuple.proto() == Proto::Tcp && self.tcp_word().is_reopened_by(packet.flags);
         !is_reopened && !self.is_idle(time, timeouts)
     }
 
-    /// Whether the flow has outlived its timeout by `time`.
+    /// Whether the flow has outlived its timeout by `time`, which is by the capture's clock.
     pub fn is_idle(&self, time: u64, timeouts: &Timeouts) -> bool {
-        let last = self.last.load(Relaxed);
-        time.saturating_sub(last) > self.timeout(last, timeouts)
+        let seen = self.seen.load(Relaxed);
+        time.saturating_sub(seen) > self.timeout(seen, timeouts)
     }
 
-    fn timeout(&self, last: u64, timeouts: &Timeouts) -> u64 {
+    fn timeout(&self, seen: u64, timeouts: &Timeouts) -> u64 {
         match self.tuple.proto() {
             Proto::Tcp => timeouts.tcp(self.tcp_word().state()),
-            Proto::Udp => timeouts.udp(self.is_replied() && self.is_stream(last)),
+            Proto::Udp => timeouts.udp(self.is_replied() && self.is_stream(seen)),
             Proto::IcmpQuery | Proto::IcmpOther => timeouts.icmp(self.tuple.is_ipv6()),
         }
     }
@@ -111,30 +122,31 @@ impl Flow {
         self.packets.iter().all(|count| count.load(Relaxed) > 0)
     }
 
-    fn is_stream(&self, last: u64) -> bool {
-        last - self.first.load(Relaxed).min(last) > STREAM_AFTER
+    fn is_stream(&self, seen: u64) -> bool {
+        seen - self.opened > STREAM_AFTER
     }
 
-    fn state_name(&self, last: u64) -> &'static str {
+    fn state_name(&self, seen: u64) -> &'static str {
         match self.tuple.proto() {
             Proto::Tcp => self.tcp_word().state().name(),
             _ if !self.is_replied() => "UNREPLIED",
-            Proto::Udp if self.is_stream(last) => "STREAM",
+            Proto::Udp if self.is_stream(seen) => "STREAM",
             _ => "REPLIED",
         }
     }
 }
 
 impl Drop for Flow {
-    /// Whatever leaves the registry is exported here, and only here: after the last handle is gone and after
-    /// every critical section that may have counted on it, so nothing is missing.
+    /// Exports the flow. The registry drops it after the last handle is gone and after every critical section that
+    /// may have counted a packet, so the export is complete.
     fn drop(&mut self) {
         let counts = Counts {
             packets: self.packets.each_mut().map(|count| *count.get_mut()),
             bytes: self.bytes.each_mut().map(|count| *count.get_mut()),
         };
-        let (first, last) = (*self.first.get_mut(), *self.last.get_mut());
-        self.collector.export(self.tuple, Export { counts, first, last, state: self.state_name(last), flows: 1 });
+        let (seen, first, last) = (*self.seen.get_mut(), *self.first.get_mut(), *self.last.get_mut());
+        let state = self.state_name(seen);
+        self.collector.export(self.tuple, Export { counts, seen, first, last, state, flows: 1 });
     }
 }
 
@@ -149,10 +161,15 @@ mod tests {
         Packet { tuple, direction, flags }
     }
 
+    /// When the timestamps are right.
+    fn at(time: u64) -> Moment {
+        Moment { clock: time, stamp: time }
+    }
+
     fn flow(first: &Packet, time: u64) -> (Flow, Arc<Collector>) {
         let collector = Arc::new(Collector::new());
-        let flow = Flow::new(first, time, Arc::clone(&collector));
-        flow.count(first, 100, time);
+        let flow = Flow::new(first, at(time), Arc::clone(&collector));
+        flow.count(first, 100, at(time));
         (flow, collector)
     }
 
@@ -161,8 +178,8 @@ mod tests {
         let there = packet(Proto::Udp, Direction::FromHigh, TcpFlags::default());
         let back = packet(Proto::Udp, Direction::FromLow, TcpFlags::default());
         let (flow, collector) = flow(&there, 1000);
-        flow.count(&back, 50, 900);
-        flow.count(&there, 1, 3 * SECOND);
+        flow.count(&back, 50, at(900));
+        flow.count(&there, 1, at(3 * SECOND));
         drop(flow);
         let export = collector.merged()[&there.tuple];
         assert_eq!(export.counts, Counts { packets: [1, 2], bytes: [50, 101] });
@@ -177,9 +194,9 @@ mod tests {
         let (flow, _collector) = flow(&there, 0);
         assert!(flow.accepts(&there, 30 * SECOND, &timeouts));
         assert!(!flow.accepts(&there, 30 * SECOND + 1, &timeouts));
-        flow.count(&back, 1, SECOND);
+        flow.count(&back, 1, at(SECOND));
         assert!(flow.is_idle(31 * SECOND + 1, &timeouts), "an answer alone makes no stream");
-        flow.count(&back, 1, 3 * SECOND);
+        flow.count(&back, 1, at(3 * SECOND));
         assert!(!flow.is_idle(123 * SECOND, &timeouts));
         assert!(flow.is_idle(123 * SECOND + 1, &timeouts));
     }
@@ -190,7 +207,7 @@ mod tests {
         let reset = packet(Proto::Tcp, Direction::FromHigh, TcpFlags { rst: true, ..Default::default() });
         let (flow, _collector) = flow(&syn, 0);
         assert!(flow.accepts(&syn, 1, &Timeouts::default()), "a repeated SYN is not");
-        flow.count(&reset, 1, 2);
+        flow.count(&reset, 1, at(2));
         assert!(!flow.accepts(&syn, 3, &Timeouts::default()));
         assert!(flow.accepts(&reset, 3, &Timeouts::default()));
     }

@@ -1,4 +1,4 @@
-//! The report for programs.
+//! The report as JSON.
 
 use std::io::{self, Write};
 
@@ -15,11 +15,21 @@ struct Document {
     packets: u64,
     bytes: u64,
     ignored: u64,
+    timestamps: Timestamps,
     balanced: bool,
     /// Why the capture could not be read to its end.
     damage: Option<String>,
     flows: Vec<Flow>,
     registry: Registry,
+}
+
+/// Wrong timestamps of the capture, in one round. Module `timeline` says how they are handled.
+#[derive(Serialize)]
+struct Timestamps {
+    /// Frames with a time, or a fraction of a second, that is out of range.
+    out_of_range: u64,
+    outliers: u64,
+    steps_back: u64,
 }
 
 #[derive(Serialize)]
@@ -82,6 +92,11 @@ pub fn write(replay: &Replay, is_balanced: bool, mut out: impl Write) -> io::Res
         packets: totals.packets,
         bytes: totals.bytes,
         ignored: report::ignored(replay),
+        timestamps: Timestamps {
+            out_of_range: replay.repaired,
+            outliers: replay.oddities.outliers,
+            steps_back: replay.oddities.steps_back,
+        },
         balanced: is_balanced,
         damage: replay.damage.as_ref().map(ToString::to_string),
         flows: flows.collect(),

@@ -6,6 +6,7 @@
 //! - `args`, `timeouts`: the command line
 //! - `capture`: frames out of pcap and pcapng
 //! - `packet`: the flow a frame belongs to, its `tuple`
+//! - `timeline`: the capture's clock, which wrong timestamps do not move
 //! - `replay`: the feeder that deals packets out, and the workers that track them in the registry
 //! - `flow`, `tcp`: the value in the registry, which counts packets and exports itself when it is dropped
 //! - `reaper`: evicts idle flows
@@ -27,6 +28,7 @@ mod report;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod timeouts;
 mod tuple;
 

@@ -24,6 +24,7 @@ use crate::flow::{Flow, FlowKey};
 use crate::packet::{Ignored, Packet, Parser};
 use crate::progress::Progress;
 use crate::reaper::{Positions, Reaper};
+use crate::timeline::{Moment, Oddities, Timeline};
 use crate::timeouts::{SECOND, Timeouts};
 use crate::tuple::Tuple;
 
@@ -40,11 +41,15 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
-/// What came of a replay.
+/// The result of a replay.
 pub struct Replay {
     pub ledger: Ledger,
     /// Frames of one round that belong to no flow, in the order of [`Ignored::ALL`].
     pub ignored: [u64; Ignored::ALL.len()],
+    /// Frames of one round whose timestamp was out of range.
+    pub repaired: u64,
+    /// Timestamps of one round that the capture's clock did not follow.
+    pub oddities: Oddities,
     pub rounds: u64,
     pub merged: HashMap<Tuple, Export, RandomState>,
     /// Why the capture could not be read to its end.
@@ -58,7 +63,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Everything that does not add up; nothing, if every packet was exported exactly once.
+    /// Returns what does not add up, or nothing if every packet was exported exactly once.
     pub fn differences(&self) -> Vec<String> {
         let mut differences = self.ledger.differences(&self.merged, self.rounds);
         let exported: u64 = self.merged.values().map(|export| export.flows).sum();
@@ -75,7 +80,7 @@ impl Replay {
 struct Record {
     packet: Packet,
     length: u32,
-    time: u64,
+    moment: Moment,
 }
 
 struct Batch {
@@ -88,7 +93,7 @@ struct Batch {
 struct Work {
     batch: Arc<Batch>,
     round: u32,
-    /// Added to the time of each packet.
+    /// Added to the clock and the timestamp of each packet.
     shift: u64,
 }
 
@@ -120,7 +125,7 @@ pub fn replay(capture: &mut Capture<'_>, settings: &Settings, progress: &Progres
         feeder.queues.clear();
         let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
         reaper.stop(evicting.thread());
-        // Only now: the scope waits for the reaper, whoever panics.
+        // Only after the reaper was stopped: the scope waits for it, also when a panic unwinds.
         if let Some(Err(panic)) = ended.into_iter().find(Result::is_err) {
             std::panic::resume_unwind(panic);
         }
@@ -134,6 +139,8 @@ pub fn replay(capture: &mut Capture<'_>, settings: &Settings, progress: &Progres
     Replay {
         ledger: feeder.ledger,
         ignored: feeder.ignored,
+        repaired: feeder.repaired,
+        oddities: feeder.oddities,
         rounds: u64::from(settings.rounds),
         merged: collector.merged(),
         damage,
@@ -151,10 +158,12 @@ struct Feeder<'r> {
     reaper: &'r Reaper<'r>,
     ledger: Ledger,
     ignored: [u64; Ignored::ALL.len()],
+    repaired: u64,
+    oddities: Oddities,
     /// Records not dealt out yet, per worker.
     pending: Vec<Vec<Record>>,
     waiting: usize,
-    /// Times of the capture's packets: the earliest, and the latest so far.
+    /// The capture's clock: the earliest time of a packet, and the latest so far.
     earliest: u64,
     clock: u64,
     /// The batches of the first round, one per worker and deal, if they are needed again.
@@ -170,6 +179,8 @@ impl<'r> Feeder<'r> {
             reaper,
             ledger: Ledger::default(),
             ignored: Default::default(),
+            repaired: 0,
+            oddities: Oddities::default(),
             waiting: 0,
             earliest: u64::MAX,
             clock: 0,
@@ -181,36 +192,48 @@ impl<'r> Feeder<'r> {
     /// The first round. What could be read is dealt out even if the capture turns out to be damaged.
     fn read(&mut self, capture: &mut Capture<'_>, progress: &Progress, registry: &Flows) -> Option<CaptureError> {
         let mut parser = Parser::default();
+        let mut timeline = Timeline::new();
         let damage = loop {
             let frame = match capture.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
                 Err(damage) => break Some(damage),
             };
+            self.repaired += u64::from(frame.is_time_repaired);
             match parser.parse_frame(&frame) {
-                Ok(packet) => self.take(Record { packet, length: frame.length, time: frame.time }),
+                Ok(packet) => timeline.push(frame.time, (packet, frame.length)),
                 Err(reason) => self.ignored[reason as usize] += 1,
             }
-            if self.waiting == BATCH * self.queues.len() {
+            self.take_decided(&mut timeline);
+            if self.waiting >= BATCH * self.queues.len() {
                 self.deal();
                 progress.reading(registry);
             }
         };
+        timeline.finish();
+        self.take_decided(&mut timeline);
+        self.oddities = timeline.oddities();
         self.deal();
         damage
     }
 
+    fn take_decided(&mut self, timeline: &mut Timeline<(Packet, u32)>) {
+        while let Some((moment, (packet, length))) = timeline.pop() {
+            self.take(Record { packet, length, moment });
+        }
+    }
+
     fn take(&mut self, record: Record) {
         let account = self.ledger.count(record.packet.tuple, record.packet.direction, record.length);
-        self.clock = self.clock.max(record.time);
-        self.earliest = self.earliest.min(record.time);
+        self.clock = self.clock.max(record.moment.clock);
+        self.earliest = self.earliest.min(record.moment.clock);
         // In turn, and not by a hash: flows that are active together are new together.
         let worker = account % self.queues.len();
         self.pending[worker].push(record);
         self.waiting += 1;
     }
 
-    /// Gives every worker what waits for it. One that gets no packets still learns how late it is.
+    /// Gives every worker the packets that wait for it. A worker without packets still gets the clock's time.
     fn deal(&mut self) {
         let until = self.clock;
         let batches: Vec<Arc<Batch>> = self
@@ -257,7 +280,7 @@ impl Tracker<'_> {
         let mut reader = self.registry.reader();
         loop {
             let work = match queue.try_recv() {
-                // While it waits, the session must hold no grace period up.
+                // A session that is online would hold up grace periods while the worker waits.
                 Err(TryRecvError::Empty) => match reader.offline(|| queue.recv()) {
                     Ok(work) => work,
                     Err(_) => return,
@@ -265,12 +288,12 @@ impl Tracker<'_> {
                 Err(TryRecvError::Disconnected) => return,
                 Ok(work) => work,
             };
-            for Record { packet, length, time } in &work.batch.records {
+            for Record { packet, length, moment } in &work.batch.records {
                 let key = FlowKey { tuple: packet.tuple, round: work.round };
-                let time = time.saturating_add(work.shift);
+                let moment = moment.shifted(work.shift);
                 let stale = match reader.get(&key) {
-                    Some(flow) if flow.accepts(packet, time, self.timeouts) => {
-                        flow.count(packet, *length, time);
+                    Some(flow) if flow.accepts(packet, moment.clock, self.timeouts) => {
+                        flow.count(packet, *length, moment);
                         continue;
                     }
                     Some(flow) => flow.handle(),
@@ -279,8 +302,8 @@ impl Tracker<'_> {
                 if let Some(stale) = stale {
                     self.registry.remove_handle(&stale);
                 }
-                let begin = || Flow::new(packet, time, Arc::clone(&self.collector));
-                self.registry.get_or_insert_with(key, begin).count(packet, *length, time);
+                let begin = || Flow::new(packet, moment, Arc::clone(&self.collector));
+                self.registry.get_or_insert_with(key, begin).count(packet, *length, moment);
             }
             announce(work.batch.until.saturating_add(work.shift));
         }

@@ -1,4 +1,4 @@
-//! What came of a replay, for people: totals, top flows, rates, and the registry's own statistics.
+//! The report as text: totals, top flows, rates, and the registry's own statistics.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -8,6 +8,7 @@ use indicatif::HumanCount;
 use crate::accounts::{Account, Export};
 use crate::packet::Ignored;
 use crate::replay::Replay;
+use crate::timeline::Oddities;
 
 /// A flow as it is reported: all flows of one tuple, seen from the sender of the first packet.
 pub struct Row<'r> {
@@ -107,7 +108,22 @@ fn print_totals(replay: &Replay, rows: &[Row<'_>], out: &mut dyn Write) -> io::R
     let reasons: Vec<String> =
         reasons.map(|(why, count)| format!("{} {}", grouped(count * replay.rounds), why.reason())).collect();
     let list = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
-    writeln!(out, "ignored frames {}{list}\n", grouped(ignored(replay)))
+    writeln!(out, "ignored frames {}{list}", grouped(ignored(replay)))?;
+    print_times(replay, out)
+}
+
+fn print_times(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
+    let Oddities { outliers, steps_back } = replay.oddities;
+    let kinds = [
+        (replay.repaired, "out of range"),
+        (outliers, "far from those before and after"),
+        (steps_back, "the first after a step back"),
+    ];
+    let total: u64 = kinds.iter().map(|(count, _)| count).sum();
+    let kinds = kinds.iter().filter(|(count, _)| *count > 0);
+    let kinds: Vec<String> = kinds.map(|(count, what)| format!("{} {what}", grouped(*count))).collect();
+    let list = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
+    writeln!(out, "wrong timestamps {}{list}\n", grouped(total))
 }
 
 fn print_top(mut rows: Vec<Row<'_>>, top: usize, out: &mut dyn Write) -> io::Result<()> {

@@ -21,6 +21,8 @@ const MAX_FRAME: usize = 256 << 10;
 pub struct Frame<'a> {
     /// Nanoseconds since 1970.
     pub time: u64,
+    /// Whether the capture's timestamp was out of range, and `time` is what was made of it.
+    pub is_time_repaired: bool,
     /// Length on the wire, in bytes; `data` may hold less of it.
     pub length: u32,
     /// Link type, by its number in the tcpdump.org registry.

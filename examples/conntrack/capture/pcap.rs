@@ -99,14 +99,18 @@ impl Pcap {
     }
 
     /// The frame in a record that `next` has brought in.
+    ///
+    /// A fraction of a second that is out of range becomes the largest one: the seconds are right more likely than
+    /// not, and no frame may move the capture's clock by more than its seconds say.
     pub fn frame<'a>(&self, record: &'a [u8]) -> Frame<'a> {
         let (seconds, fraction) = (read_u32(record, 0, self.big_endian), read_u32(record, 4, self.big_endian));
-        let nanoseconds = match self.variant {
-            Variant::Nanoseconds => 1,
-            Variant::Microseconds | Variant::Modified => 1_000,
+        let (units, nanoseconds) = match self.variant {
+            Variant::Nanoseconds => (1_000_000_000, 1),
+            Variant::Microseconds | Variant::Modified => (1_000_000, 1_000),
         };
         Frame {
-            time: u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * nanoseconds,
+            time: u64::from(seconds) * 1_000_000_000 + u64::from(fraction.min(units - 1)) * nanoseconds,
+            is_time_repaired: fraction >= units,
             length: self.lengths(record).1,
             link: self.link,
             data: &record[self.record_header()..],

@@ -83,7 +83,7 @@ impl Pcapng {
                 let interface = interface(0)?;
                 let limit = if interface.snaplen == 0 { u32::MAX } else { interface.snaplen };
                 let data = captured(block.data, block.orig_len().min(limit))?;
-                (interface, self.time, block.orig_len(), data)
+                (interface, Some(self.time), block.orig_len(), data)
             }
             // The crate hands over the body of the obsolete packet block as it is.
             Block::Unknown(block) if block.data.len() >= 20 => {
@@ -95,8 +95,9 @@ impl Pcapng {
             _ => return Err(malformed("packet block")),
         };
         let link = interface.link;
-        self.time = time;
-        Ok(Frame { time, length, link, data })
+        // A time out of range is the time of the frame before.
+        self.time = time.unwrap_or(self.time);
+        Ok(Frame { time: self.time, is_time_repaired: time.is_none(), length, link, data })
     }
 
     /// Brings the next block into the window. Its type and length, or `None` at the end of the file.
@@ -175,12 +176,12 @@ impl Pcapng {
 }
 
 impl Clock {
-    /// Nanoseconds since 1970. Times before it, or past what 64 bits hold, stay at that limit.
-    fn nanoseconds(&self, high: u32, low: u32) -> u64 {
+    /// Nanoseconds since 1970, or `None` for times before it, or past what 64 bits hold.
+    fn nanoseconds(&self, high: u32, low: u32) -> Option<u64> {
         let ticks = u128::from(u64::from(high) << 32 | u64::from(low));
         let (seconds, rest) = (ticks / self.ticks_per_second, ticks % self.ticks_per_second);
         let fraction = rest.checked_mul(1_000_000_000).map_or(0, |scaled| scaled / self.ticks_per_second);
-        let seconds = (seconds as i128 + i128::from(self.offset_seconds)).max(0);
-        u64::try_from(seconds * 1_000_000_000 + fraction as i128).unwrap_or(u64::MAX)
+        let seconds = seconds as i128 + i128::from(self.offset_seconds);
+        u64::try_from(seconds * 1_000_000_000 + fraction as i128).ok()
     }
 }

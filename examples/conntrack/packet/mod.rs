@@ -102,7 +102,7 @@ impl Parser {
     /// The same for a frame that was captured as a whole.
     #[cfg(test)]
     pub fn parse(&mut self, link: u16, data: &[u8]) -> Parsed {
-        self.parse_frame(&Frame { time: 0, length: data.len() as u32, link, data })
+        self.parse_frame(&Frame { time: 0, is_time_repaired: false, length: data.len() as u32, link, data })
     }
 
     /// Takes layers off until the transport header.

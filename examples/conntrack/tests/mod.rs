@@ -7,4 +7,5 @@ mod carriers;
 mod frames;
 mod packets;
 mod runs;
+mod times;
 mod versions;

@@ -248,7 +248,7 @@ fn a_check_value_that_was_not_captured_is_not_taken_off() {
     assert_eq!(parser.parse_frame(&Frame { length: frame.len() as u32, data, ..EMPTY }), Err(Ignored::Truncated));
 }
 
-const EMPTY: Frame<'_> = Frame { time: 0, length: 0, link: 1, data: &[] };
+const EMPTY: Frame<'_> = Frame { time: 0, is_time_repaired: false, length: 0, link: 1, data: &[] };
 
 #[test]
 fn headers_of_tunnels_that_make_no_sense() {

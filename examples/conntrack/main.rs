@@ -60,7 +60,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os()) {
         Ok(Command::Run(args)) => args,
-        // A reader that has seen enough, as `head`, is no failure.
+        // A reader that stops early, such as `head`, is not a failure.
         Ok(Command::Help) => {
             return write!(io::stdout(), "{}", args::help()).map_or(ExitCode::SUCCESS, |()| ExitCode::SUCCESS);
         }
@@ -83,7 +83,7 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
         Ok(capture) => capture,
         Err(error) => return fail(problems, Outcome::Damaged, &format!("{}: {error}", name(args))),
     };
-    // Opened now: nobody wants to learn after a long replay that its result cannot be kept.
+    // Opened before the replay, which may take long, so that a wrong file name is reported at once.
     let json = match args.json.as_ref().map(File::create).transpose() {
         Ok(json) => json,
         Err(error) => return fail(problems, Outcome::Usage, &format!("cannot write the JSON file: {error}")),
@@ -117,7 +117,7 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
 }
 
 fn fail(problems: &mut dyn Write, outcome: Outcome, message: &str) -> Outcome {
-    // There is nowhere to say that this could not be said.
+    // An error in reporting an error cannot be reported.
     let _ = writeln!(problems, "conntrack: {message}");
     outcome
 }

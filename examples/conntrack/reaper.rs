@@ -27,8 +27,8 @@ impl Positions {
 
     /// The worker has counted every packet up to this time.
     pub fn announce(&self, worker: usize, time: u64) {
-        // ORDERING: Release, pairs with the Acquire in `clock`: who sees this time sees what was counted by then,
-        // so no flow is evicted over a packet that the reaper has not seen.
+        // ORDERING: Release, pairs with the Acquire in `clock`: a reaper that reads this time also reads what was
+        // counted before it. So it evicts no flow that such a packet keeps alive.
         self.0[worker].store(time, Release);
     }
 
@@ -64,8 +64,8 @@ impl<'r> Reaper<'r> {
         }
     }
 
-    /// Sweeps the registry again and again, until it is stopped: each time the capture's clock has moved on by
-    /// half the shortest timeout, so that no flow stays for more than half as long again as it should.
+    /// Sweeps the registry until it is stopped, each time the capture's clock has advanced by half the shortest
+    /// timeout. So a flow stays for at most one and a half times its timeout.
     pub fn run(&self) {
         let interval = (self.timeouts.shortest() / 2).max(SHORTEST_INTERVAL);
         // ORDERING: Relaxed, on all fields: figures and a flag that publish nothing. The workers' work is ordered by

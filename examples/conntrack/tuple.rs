@@ -17,7 +17,7 @@ pub enum Proto {
     IcmpOther,
 }
 
-/// Who sent a packet, in terms of its [`Tuple`].
+/// Which endpoint of its [`Tuple`] sent a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Direction {

@@ -83,6 +83,9 @@ struct Record {
     moment: Moment,
 }
 
+/// `--help` states this.
+const _: () = assert!(size_of::<Record>() == 64);
+
 struct Batch {
     records: Vec<Record>,
     /// The capture's clock after this batch: the worker has nothing older to come.

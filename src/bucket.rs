@@ -176,6 +176,8 @@ impl Tag {
 pub(crate) struct Slots(u64);
 
 impl Slots {
+    pub(crate) const NONE: Slots = Slots(0);
+
     #[inline]
     pub(crate) fn first(self) -> Option<usize> {
         // At most 6, as the bits are those of `HIGH_BITS`: the compiler sees it by the mask, and needs no bounds check.

@@ -1,15 +1,23 @@
 //! Walking a whole registry: under one guard, or in chunks between which nothing is held.
 //!
-//! The walk visits a shard home by home, in the order of the home's number with its bits reversed (as Redis' `SCAN`
-//! does, by Pieter Noordhuis). When a table has doubled since, the homes that one home was split into are all before
-//! or all behind the cursor, so nothing is missed or met twice; when it has shrunk, homes were merged of which one may
-//! have been visited and another not, so that the merged home is visited (again).
+//! Both walks go by *homes*: for each home of a table of a certain size they meet the nodes that belong there, wherever these
+//! live now. So a node that stays in the registry is met once, whatever resizes go on.
+//!
+//! - [`Iter`] takes the table's size when it enters a shard and goes through its homes in their order, from one cache line to
+//!   the next. A bucket's nodes are those of its home, unless an earlier bucket overflows: only then their hashes are looked
+//!   at. The nodes of the buckets to come are asked for in advance.
+//! - A [`Cursor`] is a plain number, which must stay meaningful when the table is resized between two chunks. It goes
+//!   through the homes in the order of their numbers with the bits reversed (as Redis' `SCAN` does, by Pieter Noordhuis). When
+//!   a table has doubled since, the homes that one home was split into are all before or all behind the cursor, so nothing is
+//!   missed or met twice; when it has shrunk, homes were merged of which one may have been visited and another not, so that
+//!   the merged home is visited (again).
 
 #![allow(unsafe_code)]
 
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::node::Node;
+use crate::table::{Root, Walk};
 use crate::view::Entry;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
@@ -47,10 +55,10 @@ impl Cursor {
 
 /// All entries of a registry: from [`View::iter`](crate::View::iter).
 pub struct Iter<'g, K: 'static, V: 'static> {
-    core: &'g Core<K, V>,
-    cursor: Cursor,
-    /// The nodes of the home visited last that are still to be returned.
-    found: Vec<NonNull<Node<K, V>>>,
+    /// Of the shards that are still to be entered.
+    roots: std::slice::Iter<'g, Root<K, V>>,
+    /// The walk through the table of the present shard.
+    walk: Option<Walk<K, V>>,
     /// Not `Send`: the critical section is this thread's.
     _section: PhantomData<*const ()>,
 }
@@ -59,8 +67,8 @@ impl<'g, K, V> Iter<'g, K, V> {
     /// # Safety
     ///
     /// Within a critical section that outlasts `'g`.
-    pub(crate) unsafe fn new(core: &'g Core<K, V>) -> Self {
-        Iter { core, cursor: Cursor::new(), found: Vec::new(), _section: PhantomData }
+    pub(crate) unsafe fn new(roots: &'g [Root<K, V>]) -> Self {
+        Iter { roots: roots.iter(), walk: None, _section: PhantomData }
     }
 }
 
@@ -71,17 +79,26 @@ where
 {
     type Item = Entry<'g, K, V>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(node) = self.found.pop() {
+            if let Some(node) = self.walk.as_mut().and_then(Walk::next) {
                 // SAFETY: found within the critical section that outlasts 'g.
                 return Some(unsafe { Entry::new(node) });
             }
-            if self.cursor.is_done() {
-                return None;
+            self.walk = Some(Walk::new(self.roots.next()?.load()));
+        }
+    }
+
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut each: F) -> B {
+        let mut result = init;
+        loop {
+            if let Some(walk) = self.walk.take() {
+                // SAFETY: found within the critical section that outlasts 'g.
+                result = walk.fold(result, |result, node| each(result, unsafe { Entry::new(node) }));
             }
-            // SAFETY: `new`'s promise.
-            unsafe { self.cursor.step(self.core, &mut self.found) };
+            let Some(root) = self.roots.next() else { return result };
+            self.walk = Some(Walk::new(root.load()));
         }
     }
 }

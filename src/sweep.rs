@@ -20,6 +20,9 @@ use std::time::Duration;
 /// Entries between two critical sections, about.
 const CHUNK: usize = 64;
 
+/// Homes of a table that are looked at in one critical section: a table may be large and nearly empty.
+const HOMES: usize = 4096;
+
 /// What is to become of an entry.
 pub(crate) type Judge<'j, K, V> = dyn FnMut(&Candidate<'_, K, V>) -> Verdict + 'j;
 
@@ -47,11 +50,15 @@ where
     S: BuildHasher,
 {
     /// Calls `each` with entries from `cursor` on, until about `budget` of them have been seen (those of one home are
-    /// never split) or the end is reached. Returns how many.
+    /// never split), the end is reached, or 4,096 homes of the table have been looked at. Returns how many entries it has
+    /// seen: none, perhaps, in a large table with few entries, before the cursor is [done](Cursor::is_done).
     ///
     /// Between two calls nothing is held, neither guard nor lock: use it to go through a large registry without holding
-    /// up a grace period. What is met how often is as for [`View::iter`](crate::View::iter). `each` runs in a critical
-    /// section.
+    /// up a grace period. `each` runs in a critical section.
+    ///
+    /// An entry that is in the registry from the first call to the last is met. It is met once, unless its shard shrinks
+    /// between two calls, after which entries of that shard may be met again. For the others it is as for
+    /// [`View::iter`](crate::View::iter).
     ///
     /// ```
     /// use epoch_registry::{Cursor, Registry};
@@ -80,8 +87,9 @@ where
     ) -> usize {
         let guard = self.pin();
         let mut found = Vec::new();
-        let mut seen = 0;
-        while seen < budget && !cursor.is_done() && end.is_none_or(|end| cursor.is_before(end)) {
+        let (mut seen, mut homes) = (0, 0);
+        while seen < budget && homes < HOMES && !cursor.is_done() && end.is_none_or(|end| cursor.is_before(end)) {
+            homes += 1;
             // Moved on at last: a panic in `each` loses none of those that come after it.
             let mut next = *cursor;
             // SAFETY: the guard is held.
@@ -234,9 +242,9 @@ where
             *cursor = Cursor::new();
         }
         let mut sweep = Sweep::new(cause, Refusal::Possible);
-        while !cursor.is_done() && sweep.reaped.examined < budget && !sweep.reaped.stopped {
-            let chunk = CHUNK.min(budget - sweep.reaped.examined);
-            self.sweep(None, cursor, chunk, &mut sweep, judge);
+        let mut spent = 0;
+        while !cursor.is_done() && spent < budget && !sweep.reaped.stopped {
+            spent += self.sweep(None, cursor, CHUNK.min(budget - spent), &mut sweep, judge);
         }
         if sweep.reaped.removed > 0 {
             self.settle();
@@ -251,16 +259,15 @@ where
         let mut cursor = start;
         let mut sweep = Sweep::new(Cause::Reaped, Refusal::Possible);
         // Once around, to where it started.
-        let mut end = None;
-        while sweep.reaped.examined < budget && !sweep.reaped.stopped {
+        let (mut end, mut spent) = (None, 0);
+        while spent < budget && !sweep.reaped.stopped {
             if cursor.is_done() && end.is_none() {
                 (end, cursor) = (Some(start), Cursor::new());
             }
             if end.is_some_and(|end| !cursor.is_before(end)) {
                 break;
             }
-            let budget = CHUNK.min(budget - sweep.reaped.examined);
-            self.sweep(end, &mut cursor, budget, &mut sweep, judge);
+            spent += self.sweep(end, &mut cursor, CHUNK.min(budget - spent), &mut sweep, judge);
         }
         *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
         if sweep.reaped.removed > 0 {
@@ -271,6 +278,8 @@ where
 
     /// One chunk: judges entries in a critical section, and removes those condemned after it, since a guard held through
     /// a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it was.
+    ///
+    /// Returns what of a budget it has used up: as much as entries judged, or one for a section in which there were none.
     fn sweep(
         &self,
         end: Option<Cursor>,
@@ -278,12 +287,12 @@ where
         budget: usize,
         sweep: &mut Sweep,
         judge: &mut Judge<'_, K, V>,
-    ) {
+    ) -> usize {
         let (mut victims, mut rotated, mut skipped) = (Vec::new(), 0, 0);
         let mut next = *cursor;
         let now = Tick::of(self.core.now());
         self.core.eras.advance(now);
-        sweep.reaped.examined +=
+        let examined =
             self.scan_to(end, &mut next, budget, |entry| match judge(&Candidate::new(entry, &self.core, now)) {
                 Verdict::Remove => victims.extend(entry.handle()),
                 Verdict::Keep => {}
@@ -294,6 +303,7 @@ where
                 }
                 Verdict::Skip => skipped += 1,
             });
+        sweep.reaped.examined += examined;
         sweep.reaped.rotated += rotated;
         sweep.reaped.skipped += skipped;
         for victim in &victims {
@@ -305,11 +315,12 @@ where
                 Ok(false) => {}
                 Err(Full) => {
                     sweep.reaped.stopped = true;
-                    return;
+                    return examined;
                 }
             }
         }
         *cursor = next;
+        examined.max(1)
     }
 
     /// Lets table memory follow the number of entries at once, and not write by write.

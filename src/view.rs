@@ -136,14 +136,13 @@ where
 
     /// All entries, in no order.
     ///
-    /// Weakly consistent: an entry that is in the registry from the beginning of the iteration to its end is met. It is
-    /// met once, unless its shard shrinks meanwhile, after which entries of that shard may be met again. Entries that
-    /// come or go meanwhile may be met or not; a key that is replaced, or removed and inserted again, may be met with
-    /// the old value, the new one, or both.
+    /// Weakly consistent: an entry that is in the registry from the beginning of the iteration to its end is met exactly
+    /// once, whatever resizes go on. Entries that come or go meanwhile may be met or not; a key that is replaced, or removed
+    /// and inserted again, may be met with the old value, the new one, or both.
     pub fn iter(&self) -> Iter<'_, K, V> {
         self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
-        unsafe { Iter::new(self.core) }
+        unsafe { Iter::new(self.roots.all()) }
     }
 }
 

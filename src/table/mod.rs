@@ -25,6 +25,7 @@ mod find;
 mod visit;
 
 pub(crate) use change::{Located, Position};
+pub(crate) use visit::Walk;
 
 use crate::bucket::{Bucket, SLOTS, Tag};
 use crate::node::Node;
@@ -109,6 +110,11 @@ impl<'r, K, V> Roots<'r, K, V> {
     pub(crate) unsafe fn new(roots: &'r [Root<K, V>], shift: u32) -> Self {
         debug_assert_eq!(roots.len(), 1 << (32 - shift));
         Roots { roots, shift }
+    }
+
+    /// The roots of all shards.
+    pub(crate) fn all(self) -> &'r [Root<K, V>] {
+        self.roots
     }
 
     /// The number of the shard that `hash` belongs to. By the top of its low half, the bottom of which chooses the bucket: so a

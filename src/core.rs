@@ -111,6 +111,21 @@ where
         shard
     }
 
+    /// Asks for the lines of a write that is to come, but for the node's.
+    pub(crate) fn prefetch_to_write(&self, hash: u64) {
+        self.shard_to_write(hash);
+    }
+
+    /// Asks for the nodes that writes of these hashes will most likely look at.
+    pub(crate) fn prefetch_nodes(&self, hashes: impl Iterator<Item = u64>) {
+        if prefetch::WORKS {
+            // Only for as long as the buckets are read: a guard that is held through a flood of removals would keep every one
+            // of them waiting.
+            let _section = self.header.domain.inner().pin();
+            hashes.for_each(|hash| self.roots().table(hash).prefetch_node_to_write(hash));
+        }
+    }
+
     pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = ShardRef<'_, K, V>> {
         self.shards.iter().zip(&self.roots).map(|(shard, root)| ShardRef::new(shard, root))
     }

@@ -120,6 +120,7 @@ mod limits;
 mod listener;
 mod local;
 mod locked;
+mod many;
 mod node;
 pub mod policy;
 mod prefetch;

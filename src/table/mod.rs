@@ -273,6 +273,15 @@ impl<K, V> Table<K, V> {
         }
     }
 
+    /// The same, for a write.
+    #[inline]
+    pub(crate) fn prefetch_node_to_write(self, hash: u64) {
+        let bucket = self.bucket(self.home(hash));
+        if let Some(slot) = bucket.control().matching(Tag::of(hash)).next() {
+            prefetch::to_write::<0, _>(bucket.slot(slot));
+        }
+    }
+
     #[inline]
     fn bucket(&self, index: usize) -> &Bucket<Node<K, V>> {
         debug_assert!(index <= self.mask());

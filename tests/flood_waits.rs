@@ -1,0 +1,406 @@
+//! Calls that wait, destroy or go through everything return while other threads write as fast as they can.
+
+mod common;
+
+use common::flood::*;
+use common::*;
+use epoch_registry::{Domain, DomainBuilder, Registry, WhenFull};
+use std::sync::Arc;
+use std::time::Duration;
+
+type Values = Registry<u64, Costly>;
+
+fn registry(domain: &Domain) -> Values {
+    Registry::builder().domain(domain.clone()).build()
+}
+
+/// `writers` threads that replace the value of a key, each by one whose destructor takes so long.
+fn replacing<'w>(registry: &'w Values, account: &'w Arc<Account>, writers: u64, takes: Duration) -> Vec<Work<'w>> {
+    let writer = |key| -> Work<'w> { Box::new(move |_| drop(registry.replace(key, Costly::new(takes, account)))) };
+    (0..writers).map(writer).collect()
+}
+
+/// Two threads that replace the value of one key, and two that give callbacks.
+fn mixed<'w>(registry: &'w Values, account: &'w Arc<Account>) -> Vec<Work<'w>> {
+    let caller = || -> Work<'w> {
+        Box::new(move |_| {
+            let object = Costly::new(Duration::ZERO, account);
+            registry.domain().call(move || drop(object));
+        })
+    };
+    let writer = || -> Work<'w> { Box::new(move |_| drop(registry.replace(1, Costly::new(Duration::ZERO, account)))) };
+    vec![caller(), caller(), writer(), writer()]
+}
+
+/// `f` returns in a mixed flood, whoever destroys.
+fn returns_in_a_mixed_flood(what: &str, f: impl Fn(&Domain) + Sync) {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = builder.build();
+            let (registry, account) = (registry(&domain), Account::open());
+            let what = format!("{what}, {driver}");
+            let (_, took) = returns_amid(&what, &mixed(&registry, &account), || SOON, || f(&domain));
+            println!("{what}: {took:?}");
+        }
+    });
+}
+
+/// What a barrier may take that has `there` objects before it, each of which takes so long.
+fn limit_for(there: u64, takes: Duration) -> Duration {
+    SOON + (takes * (4 * there).try_into().unwrap()).min(2 * SOON)
+}
+
+/// A barrier returns in a flood by writers, and destroys in proportion to what was there when it was called.
+fn a_barrier_returns_among(writers: u64, takes: Duration) {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = builder.build();
+            let (registry, account) = (registry(&domain), Account::open());
+            let flood = replacing(&registry, &account, writers, takes);
+            let what = format!("a barrier among {writers} writers, {driver}");
+            let there = || account.there();
+            let barrier = || {
+                let (there, before) = (there(), destroyed_here());
+                domain.barrier();
+                (there, destroyed_here() - before)
+            };
+            let ((there, done), took) = returns_amid(&what, &flood, || limit_for(there(), takes), barrier);
+            println!("{what}: {took:?}, {done} destroyed by it of {there}");
+            assert!(done <= 2 * there + 100_000, "{what}: {done} destroyed by it, {there} were there before");
+        }
+    });
+}
+
+#[test]
+fn a_barrier_returns_in_a_flood_of_callbacks_and_replacements() {
+    returns_in_a_mixed_flood("barrier", Domain::barrier);
+}
+
+#[test]
+fn a_barrier_returns_among_two_writers_with_short_destructors() {
+    a_barrier_returns_among(2, Duration::from_nanos(500));
+}
+
+#[test]
+fn a_barrier_returns_among_four_writers_with_long_destructors() {
+    a_barrier_returns_among(4, Duration::from_micros(20));
+}
+
+#[test]
+fn a_barrier_in_a_flood_destroys_in_proportion_to_what_was_there_before() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = builder.build();
+            let (registry, account) = (registry(&domain), Account::open());
+            let barrier = || {
+                let (there, before) = (account.there(), destroyed_here());
+                domain.barrier();
+                (there, destroyed_here() - before)
+            };
+            let flood = mixed(&registry, &account);
+            let ((there, done), took) = returns_amid(driver, &flood, || SOON, barrier);
+            println!("{driver}: {took:?}, {done} destroyed by it of {there}");
+            assert!(done <= 2 * there + 100_000, "{driver}: {done} destroyed by it, {there} were there before");
+        }
+    });
+}
+
+/// What was retired before is destroyed when it returns, in a flood too.
+#[test]
+fn a_barrier_in_a_flood_covers_what_its_caller_removed() {
+    returns_in_a_mixed_flood("insert, remove, barrier", |domain| {
+        let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
+        (0..1000).for_each(|key| drop(own.insert(key, ledger.value(key))));
+        (0..1000).for_each(|key| drop(own.remove(&key)));
+        domain.barrier();
+        assert_eq!((ledger.created(), ledger.live()), (1000, 0));
+    });
+}
+
+#[test]
+fn several_barriers_at_once_return_in_a_flood() {
+    returns_in_a_mixed_flood("three barriers", |domain| {
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| domain.barrier()))));
+    });
+}
+
+#[test]
+fn synchronize_returns_in_a_flood() {
+    returns_in_a_mixed_flood("synchronize", Domain::synchronize);
+}
+
+#[test]
+fn synchronize_expedited_returns_in_a_flood() {
+    returns_in_a_mixed_flood("synchronize_expedited", Domain::synchronize_expedited);
+}
+
+#[test]
+fn a_polled_grace_period_ends_in_a_flood() {
+    returns_in_a_mixed_flood("poll_timeout", |domain| {
+        assert!(domain.poll_timeout(domain.start_poll(), SOON), "the grace period is not over");
+    });
+    returns_in_a_mixed_flood("a poll_timeout that has no time", |domain| {
+        domain.poll_timeout(domain.start_poll(), Duration::ZERO);
+    });
+}
+
+#[test]
+fn reclaim_returns_in_a_flood_and_keeps_to_its_budget() {
+    returns_in_a_mixed_flood("reclaim", |domain| {
+        for budget in [0, 1, 1000] {
+            let before = destroyed_here();
+            let done = domain.reclaim(budget);
+            assert!(done <= budget && destroyed_here() - before <= budget as u64, "{done} of {budget}");
+        }
+    });
+}
+
+#[test]
+fn figures_are_there_in_a_flood() {
+    returns_in_a_mixed_flood("backlog", |domain| drop(domain.backlog().to_string()));
+    returns_in_a_mixed_flood("stats", |domain| drop(domain.stats().to_string()));
+}
+
+#[test]
+fn the_drop_of_a_registry_returns_in_a_flood_of_others() {
+    returns_in_a_mixed_flood("the drop of a registry", |domain| {
+        let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
+        (0..2000).for_each(|key| drop(own.insert(key, ledger.value(key))));
+        (0..1000).for_each(|key| drop(own.remove(&key)));
+        drop(own);
+        assert_eq!((ledger.created(), ledger.live()), (2000, 0), "they are destroyed with their registry");
+    });
+}
+
+#[test]
+fn the_drop_of_a_last_handle_on_a_registry_that_is_gone_returns_in_a_flood() {
+    returns_in_a_mixed_flood("the drop of a handle", |domain| {
+        let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
+        let handle = own.insert(1, ledger.value(1)).ok().unwrap();
+        drop(own);
+        assert_eq!(ledger.live(), 1);
+        drop(handle);
+        assert_eq!(ledger.live(), 0, "nobody else would come by for it");
+    });
+}
+
+#[test]
+fn writes_return_in_a_flood() {
+    returns_in_a_mixed_flood("a thousand of each write", |domain| {
+        let own: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+        for key in 0..1000 {
+            own.insert(key, key).unwrap();
+            own.replace(key, key + 1);
+            own.update(&key, |_, value| value + 1);
+            domain.call(|| ());
+            own.remove(&key);
+        }
+    });
+}
+
+/// The last handle of a domain goes when its flood is over: what is left takes no longer than a barrier would.
+#[test]
+fn the_drop_of_a_domain_after_a_flood_returns() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = builder.build();
+            let (registry, account) = (registry(&domain), Account::open());
+            amid(&mixed(&registry, &account), || std::thread::sleep(4 * WARM_UP));
+            let (since, there) = (std::time::Instant::now(), account.there());
+            drop((registry, domain));
+            // (A job on the executor may still have it.)
+            assert!(soon(|| account.there() == 0), "{driver}: {} left", account.there());
+            println!("{driver}: {there} destroyed in {:?}", since.elapsed());
+            assert!(since.elapsed() < SOON, "{driver}: {there} destroyed in {:?}", since.elapsed());
+        }
+    });
+}
+
+#[test]
+fn stop_reclaimer_returns_in_a_flood() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = builder.build();
+            let (registry, account) = (registry(&domain), Account::open());
+            let what = format!("stop_reclaimer, {driver}");
+            returns_amid(&what, &mixed(&registry, &account), || SOON, || domain.stop_reclaimer());
+            domain.barrier();
+            assert_eq!(account.there(), 1, "{driver}");
+        }
+    });
+}
+
+/// A flood keeps a limited backlog full. Others still get their place, within their patience.
+#[test]
+fn a_write_that_waits_for_room_gets_it_in_a_flood() {
+    let _alone = alone();
+    let limited = |builder: DomainBuilder| builder.backlog_objects(10_000).when_full(WhenFull::Wait(SOON * 4)).build();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = limited(builder);
+            let (registry, account) = (registry(&domain), Account::open());
+            let own: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
+            (0..1000).for_each(|key| drop(own.insert(key, key)));
+            let removals = || (0..1000).filter(|key| own.try_remove(key).is_ok()).count();
+            let what = format!("a thousand removals, {driver}");
+            let (removed, took) = returns_amid(&what, &mixed(&registry, &account), || SOON, removals);
+            println!("{what}: {took:?}");
+            assert_eq!(removed, 1000, "{driver}: some were refused, with room for 10,000 and no reader");
+        }
+    });
+}
+
+/// A call on a registry returns while others insert into it and remove from it.
+fn returns_among_inserts_and_removes(
+    what: &str,
+    build: fn(epoch_registry::Builder<u64, u64>) -> Registry<u64, u64>,
+    f: fn(&Registry<u64, u64>),
+) {
+    const KEYS: u64 = 50_000;
+    let _alone = alone();
+    within_a_minute(|| {
+        let registry = build(isolated_builder());
+        let insert = |seed: u64| -> Work<'_> {
+            let registry = &registry;
+            Box::new(move |n| drop(registry.insert((n * 7 + seed * 1000) % KEYS, n)))
+        };
+        let remove = |seed: u64| -> Work<'_> {
+            let registry = &registry;
+            Box::new(move |n| drop(registry.remove(&((n * 11 + seed * 1000) % KEYS))))
+        };
+        let flood = [insert(1), insert(2), insert(3), remove(4)];
+        let (_, took) = returns_amid(what, &flood, || SOON, || f(&registry));
+        println!("{what}: {took:?}");
+    });
+}
+
+#[test]
+fn retain_returns_among_inserts_and_removes() {
+    returns_among_inserts_and_removes("retain", |builder| builder.build(), |registry| registry.retain(|_, _| false));
+    returns_among_inserts_and_removes(
+        "retain of half",
+        |builder| builder.build(),
+        |registry| {
+            registry.retain(|key, _| key % 2 == 0);
+        },
+    );
+}
+
+#[test]
+fn drain_returns_among_inserts_and_removes() {
+    returns_among_inserts_and_removes(
+        "drain",
+        |builder| builder.build(),
+        |registry| assert!(registry.drain().count() < usize::MAX),
+    );
+}
+
+#[test]
+fn clear_returns_among_inserts_and_removes() {
+    returns_among_inserts_and_removes("clear", |builder| builder.build(), |registry| registry.clear());
+    // Where not all of it finds room, it is gone through by entries.
+    let limited = |builder: epoch_registry::Builder<u64, u64>| {
+        let domain =
+            Domain::builder().backlog_objects(1000).when_full(WhenFull::Wait(Duration::from_millis(100))).build();
+        builder.domain(domain).build()
+    };
+    returns_among_inserts_and_removes("clear within a limit", limited, |registry| registry.clear());
+}
+
+#[test]
+fn an_eviction_of_everything_returns_among_inserts_and_removes() {
+    returns_among_inserts_and_removes(
+        "shrink_to",
+        |builder| builder.build(),
+        |registry| assert!(registry.shrink_to(0) < usize::MAX),
+    );
+    returns_among_inserts_and_removes(
+        "evict",
+        |builder| builder.build(),
+        |registry| assert!(registry.evict(usize::MAX) < usize::MAX),
+    );
+}
+
+#[test]
+fn reapers_return_among_inserts_and_removes() {
+    returns_among_inserts_and_removes(
+        "reap_if",
+        |builder| builder.build(),
+        |registry| {
+            registry.reap_if(usize::MAX, |_| true);
+        },
+    );
+    returns_among_inserts_and_removes(
+        "reap_older_than",
+        |builder| builder.build(),
+        |registry| {
+            registry.reap_older_than(Duration::ZERO, usize::MAX);
+        },
+    );
+    let mortal = |builder: epoch_registry::Builder<u64, u64>| builder.max_age(Duration::from_millis(20)).build();
+    returns_among_inserts_and_removes("reap", mortal, |registry| assert!(!registry.reap(usize::MAX).stopped));
+}
+
+#[test]
+fn changes_of_bounds_and_sizes_return_among_inserts_and_removes() {
+    returns_among_inserts_and_removes(
+        "set_max_entries",
+        |builder| builder.build(),
+        |registry| {
+            registry.set_max_entries(Some(100));
+            registry.set_max_entries(None);
+            registry.set_max_weight(Some(1000));
+            registry.set_max_weight(None);
+        },
+    );
+    returns_among_inserts_and_removes(
+        "shrink_to_fit and reserve",
+        |builder| builder.build(),
+        |registry| {
+            registry.reserve(1_000_000);
+            registry.shrink_to_fit();
+        },
+    );
+    returns_among_inserts_and_removes(
+        "set_max_age",
+        |builder| builder.build(),
+        |registry| {
+            registry.set_max_age(Some(Duration::from_secs(3600)));
+            registry.set_max_idle(Some(Duration::from_secs(3600)));
+        },
+    );
+}
+
+#[test]
+fn walks_return_among_inserts_and_removes() {
+    returns_among_inserts_and_removes(
+        "iter",
+        |builder| builder.build(),
+        |registry| assert!(registry.pin().iter().count() < usize::MAX),
+    );
+    returns_among_inserts_and_removes(
+        "scan",
+        |builder| builder.build(),
+        |registry| {
+            let mut cursor = epoch_registry::Cursor::new();
+            while !cursor.is_done() {
+                registry.scan(&mut cursor, 64, |_| ());
+            }
+        },
+    );
+}
+
+/// What a listener is told is its own thread's: others that write do not keep a call in it.
+#[test]
+fn writes_of_a_registry_with_a_listener_return_among_others() {
+    let listening =
+        |builder: epoch_registry::Builder<u64, u64>| builder.listener(|_, entry| assert_ne!(*entry, u64::MAX)).build();
+    returns_among_inserts_and_removes("a replacement", listening, |registry| drop(registry.replace(1, 1)));
+    returns_among_inserts_and_removes("a clear", listening, |registry| registry.clear());
+    returns_among_inserts_and_removes("a retain", listening, |registry| registry.retain(|_, _| false));
+}

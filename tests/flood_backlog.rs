@@ -1,0 +1,247 @@
+//! What waits to be destroyed stays within bounds, without a limit, while threads write as fast as they can.
+
+mod common;
+
+use common::flood::*;
+use common::*;
+use epoch_registry::{Builder, Domain, Handle, Registry};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Objects that may usually wait.
+const USUAL: u64 = 200_000;
+/// Objects that may wait if a thread is not scheduled at an unlucky moment.
+const MOST: u64 = 1_000_000;
+/// Objects with which a flood is given up.
+const TOO_MUCH: u64 = 4_000_000;
+
+/// Half a second for each of the drivers.
+fn a_flood() -> Duration {
+    Duration::from_millis(times(500) as u64)
+}
+
+/// A flood leaves a bounded backlog, whoever destroys: by the domain's own figures, and by `account`.
+fn stays_bounded(what: &str, flood: impl for<'w> Fn(&'w Registry<u64, Costly>, &'w Arc<Account>) -> Vec<Work<'w>>) {
+    let build = |builder: Builder<u64, Costly>| builder.build();
+    stays_bounded_in(what, 1, build, flood);
+}
+
+/// The same in a registry that is built so, and ends with up to `live` objects in it or in the hands of the flood.
+fn stays_bounded_in(
+    what: &str,
+    live: u64,
+    build: impl Fn(Builder<u64, Costly>) -> Registry<u64, Costly>,
+    flood: impl for<'w> Fn(&'w Registry<u64, Costly>, &'w Arc<Account>) -> Vec<Work<'w>>,
+) {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            hurry(false);
+            let registry = build(Registry::builder().domain(builder.build()));
+            let account = Account::open();
+            let domain = registry.domain();
+            let samples = amid(&flood(&registry, &account), || {
+                Samples::take(a_flood(), TOO_MUCH, || {
+                    domain.backlog().objects.max(account.there().saturating_sub(live))
+                })
+            });
+            let (usual, most) = (samples.usual_most(), samples.most());
+            hurry(true);
+            println!("{what}, {driver}: {usual} waited at most for nine tenths of the time, and {most} at any time");
+            assert!(usual < USUAL && most < MOST, "{what}, {driver}: {usual} and {most} objects waited");
+            domain.barrier();
+            assert!(account.there() <= live, "{what}, {driver}: {} left", account.there());
+        }
+    });
+}
+
+fn cheap(account: &Arc<Account>) -> Costly {
+    Costly::new(Duration::ZERO, account)
+}
+
+fn replacing<'w>(registry: &'w Registry<u64, Costly>, account: &'w Arc<Account>, keys: u64) -> Work<'w> {
+    Box::new(move |n| drop(registry.replace(n % keys, cheap(account))))
+}
+
+fn calling<'w>(registry: &'w Registry<u64, Costly>, account: &'w Arc<Account>) -> Work<'w> {
+    Box::new(move |_| {
+        let object = cheap(account);
+        registry.domain().call(move || drop(object));
+    })
+}
+
+#[test]
+fn callbacks_and_replacements_do_not_outrun_reclamation() {
+    stays_bounded("two callers, two writers", |registry, account| {
+        vec![
+            calling(registry, account),
+            calling(registry, account),
+            replacing(registry, account, 1),
+            replacing(registry, account, 1),
+        ]
+    });
+}
+
+#[test]
+fn one_caller_and_one_writer_do_not_outrun_reclamation() {
+    stays_bounded("a caller, a writer", |registry, account| {
+        vec![calling(registry, account), replacing(registry, account, 1)]
+    });
+}
+
+#[test]
+fn two_writers_do_not_outrun_reclamation() {
+    stays_bounded("two writers", |registry, account| {
+        vec![replacing(registry, account, 1), replacing(registry, account, 1)]
+    });
+}
+
+#[test]
+fn eight_writers_of_many_keys_do_not_outrun_reclamation() {
+    let build = |builder: Builder<u64, Costly>| builder.build();
+    stays_bounded_in("eight writers", 1000, build, |registry, account| {
+        (0..8).map(|_| replacing(registry, account, 1000)).collect()
+    });
+}
+
+#[test]
+fn writers_of_values_with_long_destructors_do_not_outrun_reclamation() {
+    // In objects; as time they are a hundred times as much.
+    stays_bounded("four writers, 5 us each", |registry, account| {
+        let writer = |_| -> Work<'_> {
+            Box::new(move |_| drop(registry.replace(1, Costly::new(Duration::from_micros(5), account))))
+        };
+        (0..4).map(writer).collect()
+    });
+}
+
+#[test]
+fn inserts_and_removes_do_not_outrun_reclamation() {
+    const KEYS: u64 = 5000;
+    let build = |builder: Builder<u64, Costly>| builder.build();
+    stays_bounded_in("two that insert and remove", 2 * KEYS, build, |registry, account| {
+        let churner = |from: u64| -> Work<'_> {
+            Box::new(move |n| {
+                let key = from + n / 2 % KEYS;
+                if n % 2 == 0 {
+                    drop(registry.insert(key, cheap(account)));
+                } else {
+                    drop(registry.remove(&key));
+                }
+            })
+        };
+        vec![churner(0), churner(KEYS)]
+    });
+}
+
+#[test]
+fn updates_do_not_outrun_reclamation() {
+    stays_bounded("two that update", |registry, account| {
+        registry.replace(1, cheap(account));
+        let updater = || -> Work<'_> { Box::new(move |_| drop(registry.update(&1, |_, _| cheap(account)))) };
+        vec![updater(), updater()]
+    });
+}
+
+/// Entries whose handles are dropped long after they have left: by the drop of the handle alone.
+#[test]
+fn late_drops_of_handles_do_not_outrun_reclamation() {
+    const KEPT: usize = 2000;
+    thread_local!(static HANDLES: RefCell<Vec<Handle<u64, Costly>>> = const { RefCell::new(Vec::new()) });
+    let build = |builder: Builder<u64, Costly>| builder.build();
+    stays_bounded_in("two that keep handles", 2 * KEPT as u64 + 2, build, |registry, account| {
+        let keeper = || -> Work<'_> {
+            Box::new(move |_| {
+                HANDLES.with_borrow_mut(|handles| {
+                    handles.extend(registry.replace(1, cheap(account)));
+                    if handles.len() == KEPT {
+                        handles.clear();
+                    }
+                });
+            })
+        };
+        vec![keeper(), keeper()]
+    });
+}
+
+/// A reader that is always in some short section, beside the writers.
+#[test]
+fn writers_beside_readers_do_not_outrun_reclamation() {
+    stays_bounded("two writers, a reader", |registry, account| {
+        let reader: Work<'_> = Box::new(move |_| assert!(registry.pin().get(&7).is_none()));
+        vec![replacing(registry, account, 1), replacing(registry, account, 1), reader]
+    });
+}
+
+/// Several registries of one domain, each with a writer.
+#[test]
+fn writers_of_several_registries_do_not_outrun_reclamation() {
+    let _alone = alone();
+    within_a_minute(|| {
+        let (domain, account) = (Domain::new(), Account::open());
+        let registries: Vec<Registry<u64, Costly>> =
+            (0..4).map(|_| Registry::builder().domain(domain.clone()).shards(1).build()).collect();
+        let flood: Vec<_> = registries.iter().map(|registry| replacing(registry, &account, 10)).collect();
+        let samples = amid(&flood, || Samples::take(2 * a_flood(), TOO_MUCH, || domain.backlog().objects));
+        let (usual, most) = (samples.usual_most(), samples.most());
+        println!("four registries: {usual} waited at most for nine tenths of the time, and {most} at any time");
+        assert!(usual < USUAL && most < MOST, "{usual} and {most} objects waited");
+    });
+}
+
+/// What a bounded registry evicts is worked off as it comes.
+fn a_bounded_registry_stays_bounded(
+    what: &str,
+    writers: u64,
+    build: impl Fn(Builder<u64, Costly>) -> Builder<u64, Costly>,
+    key: fn(&mut Rng) -> u64,
+) {
+    thread_local!(static RNG: RefCell<Rng> = RefCell::new(Rng::new(std::process::id().into())));
+    stays_bounded_in(
+        what,
+        1000 + writers,
+        |builder| build(builder).build(),
+        |registry, account| {
+            let writer =
+                || -> Work<'_> { Box::new(move |_| drop(registry.replace(RNG.with_borrow_mut(key), cheap(account)))) };
+            (0..writers).map(|_| writer()).collect()
+        },
+    );
+}
+
+#[test]
+fn a_bounded_registry_under_churn_builds_no_backlog() {
+    let bounded = |builder: Builder<u64, Costly>| builder.max_entries(1000);
+    a_bounded_registry_stays_bounded("keys that never come again", 2, bounded, |rng| rng.below(1 << 30));
+    a_bounded_registry_stays_bounded("keys that come again", 2, bounded, |rng| rng.below(1500));
+}
+
+#[test]
+fn a_registry_of_one_entry_under_churn_builds_no_backlog() {
+    let bounded = |builder: Builder<u64, Costly>| builder.max_entries(1);
+    a_bounded_registry_stays_bounded("one entry", 4, bounded, |rng| rng.below(100));
+}
+
+#[test]
+fn a_registry_bounded_by_weight_under_churn_builds_no_backlog() {
+    let bounded = |builder: Builder<u64, Costly>| builder.max_weight(64 << 10).weigher(|_, _| 100).shards(4);
+    a_bounded_registry_stays_bounded("a bound on weight", 3, bounded, |rng| rng.below(1 << 30));
+}
+
+/// One thread alone, which nobody delays: what waits is a small part of what the registry holds.
+#[test]
+fn one_writer_of_a_bounded_registry_leaves_hardly_anything_waiting() {
+    for keys in [1100, 5000, 1 << 30] {
+        let registry: Registry<u64, u64> = isolated_builder().max_entries(1000).build();
+        let (mut rng, mut most) = (Rng::new(keys), 0);
+        for n in 0..times(200_000) as u64 {
+            registry.replace(rng.below(keys), n);
+            if n % 1000 == 0 {
+                most = most.max(registry.domain().backlog().objects);
+            }
+        }
+        println!("{keys} keys: {most} objects waited at most");
+        assert!(most <= 4000, "{keys} keys: {most} objects waited, of a registry of 1000");
+    }
+}

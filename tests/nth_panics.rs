@@ -1,0 +1,363 @@
+//! The user's code panics at its first call, its second, and so on, in every operation: the accounts are exact afterwards.
+
+mod common;
+
+use common::*;
+use epoch_registry::*;
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Code of the user's that an operation calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Hasher,
+    Hash,
+    Eq,
+    Clone,
+    Weigher,
+    Lifetime,
+    Clock,
+    Listener,
+    /// What an operation is given: a condition, what makes a value, what looks at an entry.
+    Closure,
+    Policy,
+}
+
+const PLACES: [Place; 10] = [
+    Place::Hasher,
+    Place::Hash,
+    Place::Eq,
+    Place::Clone,
+    Place::Weigher,
+    Place::Lifetime,
+    Place::Clock,
+    Place::Listener,
+    Place::Closure,
+    Place::Policy,
+];
+
+thread_local! {
+    /// Where there is a panic planned, and after how many calls.
+    static PLANNED: Cell<Option<(Place, u32)>> = const { Cell::new(None) };
+}
+
+/// A call of the user's code.
+fn called(place: Place) {
+    match PLANNED.get() {
+        Some((planned, 0)) if planned == place => {
+            PLANNED.set(None);
+            panic!("planned");
+        }
+        Some((planned, calls)) if planned == place => PLANNED.set(Some((place, calls - 1))),
+        _ => {}
+    }
+}
+
+/// Runs `f` with a panic planned. True if it was come to.
+fn with_panic(place: Place, calls: u32, f: impl FnOnce()) -> bool {
+    PLANNED.set(Some((place, calls)));
+    // (Some panics are contained, and counted.)
+    let result = catch_unwind(AssertUnwindSafe(f));
+    if let Err(payload) = result {
+        let message = payload.downcast_ref::<&str>().copied();
+        assert_eq!(message, Some("planned"), "a panic of another kind");
+    }
+    PLANNED.take().is_none()
+}
+
+/// A key that counts what becomes of its copies.
+struct Key(u64, Counted, Ledger);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        called(Place::Hash);
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        called(Place::Eq);
+        assert_eq!((self.1.get(), other.1.get()), (self.0, other.0));
+        self.0 == other.0
+    }
+}
+
+impl Eq for Key {}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        called(Place::Clone);
+        Key(self.0, self.2.value(self.0), self.2.clone())
+    }
+}
+
+/// A hasher with so many collisions that keys are often compared.
+struct Colliding;
+
+impl BuildHasher for Colliding {
+    type Hasher = FewBitsHasher;
+
+    fn build_hasher(&self) -> FewBitsHasher {
+        called(Place::Hasher);
+        FewBits { mask: 3 << 40 | 0xffff_000f }.build_hasher()
+    }
+}
+
+struct Manual(ManualClock);
+
+impl Clock for Manual {
+    fn now(&self) -> Duration {
+        called(Place::Clock);
+        self.0.now()
+    }
+}
+
+struct Evens;
+
+impl Policy<Key, Counted> for Evens {
+    fn judge(&self, candidate: &Candidate<'_, Key, Counted>) -> Verdict {
+        called(Place::Policy);
+        if candidate.entry().key().0 % 2 == 0 { Verdict::Remove } else { Verdict::Rotate }
+    }
+}
+
+type Table = Registry<Key, Counted, Colliding>;
+
+/// A registry whose user's code may panic everywhere, and the accounts of its keys and values.
+struct Stage {
+    registry: Table,
+    clock: ManualClock,
+    keys: Ledger,
+    values: Ledger,
+    /// What an entry weighs.
+    weight: u64,
+}
+
+/// Entries that a stage begins with.
+const ENTRIES: u64 = 12;
+
+impl Stage {
+    fn new(domain: Domain) -> Self {
+        let clock = ManualClock::new();
+        let registry = Registry::builder()
+            .shards(1)
+            .domain(domain)
+            .max_entries(ENTRIES as usize + 1)
+            .max_age(Duration::from_secs(60))
+            .clock(Manual(clock.clone()))
+            .weigher(|_, _| {
+                called(Place::Weigher);
+                100
+            })
+            .lifetime(|key: &Key, _| {
+                called(Place::Lifetime);
+                Some(Duration::from_secs(10 + key.0))
+            })
+            .listener(|_, entry: Handle<Key, Counted>| {
+                called(Place::Listener);
+                assert_eq!(entry.get(), entry.key().0);
+            })
+            .hasher(Colliding)
+            .build();
+        let mut stage = Stage { registry, clock, keys: Ledger::new(), values: Ledger::new(), weight: 0 };
+        (0..ENTRIES).for_each(|n| drop(stage.registry.insert(stage.key(n), stage.values.value(n))));
+        stage.weight = stage.registry.weight() / ENTRIES;
+        stage
+    }
+
+    fn key(&self, n: u64) -> Key {
+        Key(n, self.keys.value(n), self.keys.clone())
+    }
+
+    fn value(&self, n: u64) -> Counted {
+        self.values.value(n)
+    }
+
+    /// What is there is accounted for, and what is not is destroyed.
+    fn is_exact(&self, what: &str) {
+        let registry = &self.registry;
+        registry.domain().barrier();
+        let (len, stats) = (registry.len() as u64, registry.stats());
+        assert_eq!((self.keys.live(), self.values.live()), (len, len), "{what}: {stats}");
+        assert_eq!((stats.live, stats.backlog, stats.inserted - stats.freed), (len, 0, len), "{what}: {stats}");
+        assert_eq!(registry.weight(), len * self.weight, "{what}");
+        assert_eq!(stats.domain.backlog.objects, 0, "{what}: {stats}");
+        assert_eq!(registry.pin().iter().count() as u64, len, "{what}");
+        assert!(!registry.domain().in_critical_section(), "{what}");
+        let found = (0..100).filter(|&n| registry.with(&self.key(n), |entry| entry.get() == n) == Some(true)).count();
+        assert_eq!(found as u64, len, "{what}");
+    }
+
+    /// The registry can be used as if nothing had been, and goes with all that is in it.
+    fn ends(self, what: &str) {
+        let Stage { registry, clock, .. } = &self;
+        for n in 0..30 {
+            drop(registry.replace(self.key(n), self.value(n)));
+            assert!(registry.update(&self.key(n), |_, value| self.value(value.get())).is_some(), "{what}");
+        }
+        self.is_exact(what);
+        assert_eq!(registry.len() as u64, ENTRIES + 1, "{what}");
+        // Each entry has a timer still.
+        clock.advance(Duration::from_secs(3600));
+        registry.reap(usize::MAX);
+        assert_eq!(registry.len(), 0, "{what}: some are not reaped whose time has come");
+        (0..ENTRIES).for_each(|n| drop(registry.insert(self.key(n), self.value(n))));
+        let Stage { registry, keys, values, .. } = self;
+        drop(registry);
+        assert_eq!((keys.live(), values.live()), (0, 0), "{what}");
+    }
+}
+
+type Operation = (&'static str, fn(&Stage));
+
+/// What a closure of an operation returns, unless it panics.
+fn closure<T>(result: T) -> T {
+    called(Place::Closure);
+    result
+}
+
+const WRITES: [Operation; 16] = [
+    ("insert", |stage| drop(stage.registry.insert(stage.key(50), stage.value(50)))),
+    ("insert of a key that is taken", |stage| drop(stage.registry.insert(stage.key(5), stage.value(5)))),
+    ("inserts that evict", |stage| {
+        (50..53).for_each(|n| drop(stage.registry.insert(stage.key(n), stage.value(n))));
+    }),
+    ("replace", |stage| drop(stage.registry.replace(stage.key(5), stage.value(5)))),
+    ("replace of nothing", |stage| drop(stage.registry.replace(stage.key(50), stage.value(50)))),
+    ("try_replace", |stage| drop(stage.registry.try_replace(stage.key(5), stage.value(5)))),
+    ("update", |stage| drop(stage.registry.update(&stage.key(5), |_, _| closure(stage.value(5))))),
+    ("try_update", |stage| drop(stage.registry.try_update(&stage.key(5), |_, _| closure(stage.value(5))))),
+    ("get_or_insert_with", |stage| {
+        drop(stage.registry.get_or_insert_with(stage.key(50), || closure(stage.value(50))));
+    }),
+    ("get_or_insert_with of a key that is taken", |stage| {
+        drop(stage.registry.get_or_insert_with(stage.key(5), || closure(stage.value(5))));
+    }),
+    ("replace_handle", |stage| {
+        let entry = stage.registry.lookup(&stage.key(5)).unwrap();
+        drop(stage.registry.replace_handle(&entry, stage.value(5)));
+    }),
+    ("remove", |stage| drop(stage.registry.remove(&stage.key(5)))),
+    ("try_remove", |stage| drop(stage.registry.try_remove(&stage.key(5)))),
+    ("remove_if", |stage| drop(stage.registry.remove_if(&stage.key(5), |_, _| closure(true)))),
+    ("try_remove_if", |stage| drop(stage.registry.try_remove_if(&stage.key(5), |_, _| closure(true)))),
+    ("remove_handle", |stage| {
+        let entry = stage.registry.lookup(&stage.key(5)).unwrap();
+        stage.registry.remove_handle(&entry);
+    }),
+];
+
+const SWEEPS: [Operation; 18] = [
+    ("retain", |stage| stage.registry.retain(|key, _| closure(key.0 % 2 == 0))),
+    ("try_retain", |stage| {
+        let _ = stage.registry.try_retain(&mut Cursor::new(), |key, _| closure(key.0 % 2 == 0));
+    }),
+    ("drain", |stage| stage.registry.drain().for_each(|entry| assert_eq!(closure(entry.get()), entry.key().0))),
+    ("reap_if", |stage| {
+        stage.registry.reap_if(usize::MAX, |entry| closure(entry.key().0 % 2 == 0));
+    }),
+    ("reap_by", |stage| {
+        stage.registry.reap_by(&Evens, &mut Scan::new(usize::MAX));
+    }),
+    ("reap_older_than", |stage| {
+        stage.clock.advance(Duration::from_secs(5));
+        stage.registry.reap_older_than(Duration::from_secs(1), usize::MAX);
+    }),
+    ("reap", |stage| {
+        stage.clock.advance(Duration::from_secs(15));
+        stage.registry.reap(usize::MAX);
+    }),
+    ("reap of everything", |stage| {
+        stage.clock.advance(Duration::from_secs(3600));
+        stage.registry.reap(usize::MAX);
+    }),
+    ("an insertion where others have expired", |stage| {
+        stage.clock.advance(Duration::from_secs(15));
+        drop(stage.registry.insert(stage.key(50), stage.value(50)));
+    }),
+    ("a scan under pressure", |stage| {
+        (0..2).for_each(|_| assert!(!Reaper::scan(&stage.registry, &mut Scan::new(usize::MAX)).stopped));
+    }),
+    ("clear", |stage| stage.registry.clear()),
+    ("evict", |stage| {
+        stage.registry.evict(5);
+    }),
+    ("set_max_entries", |stage| {
+        stage.registry.set_max_entries(Some(3));
+        stage.registry.set_max_entries(Some(ENTRIES as usize + 1));
+    }),
+    ("set_max_age", |stage| stage.registry.set_max_age(Some(Duration::from_secs(5)))),
+    ("set_max_idle", |stage| stage.registry.set_max_idle(Some(Duration::from_secs(5)))),
+    ("reserve and shrink_to_fit", |stage| {
+        stage.registry.reserve(1000);
+        (0..ENTRIES).for_each(|n| drop(stage.registry.replace(stage.key(n), stage.value(n))));
+        stage.registry.shrink_to_fit();
+    }),
+    ("scan", |stage| {
+        stage.registry.scan(&mut Cursor::new(), usize::MAX, |entry| assert!(closure(entry.get()) < 100));
+    }),
+    ("reads", |stage| {
+        let (key, guard) = (stage.key(5), stage.registry.pin());
+        assert!(guard.get(&key).is_some() && guard.lookup_many([&key, &key])[1].is_some());
+        guard.get_batch([&key, &key], |_, entry| assert!(closure(entry).is_some()));
+        guard.lookup_batch([&key, &key], |_, entry| assert!(closure(entry).is_some()));
+        assert_eq!(stage.registry.with(&key, |entry| closure(entry.get())), Some(5));
+        assert_eq!(stage.registry.reader().lookup(&key).map(|entry| entry.get()), Some(5));
+    }),
+];
+
+/// In every operation, at every place, at every call.
+fn nth_panics_are_contained(operations: &[Operation], domain: impl Fn() -> Domain) {
+    within_a_minute(|| {
+        std::panic::set_hook(Box::new(quiet(std::panic::take_hook())));
+        let mut panics = 0;
+        for (name, operation) in operations {
+            for place in PLACES {
+                for calls in 0.. {
+                    let what = format!("{name}, {place:?}, after {calls} calls");
+                    let stage = Stage::new(domain());
+                    let panicked = with_panic(place, calls, || operation(&stage));
+                    stage.is_exact(&what);
+                    stage.ends(&what);
+                    if !panicked {
+                        break;
+                    }
+                    assert!(calls < 500, "{what}: there is no end to the calls");
+                    panics += 1;
+                }
+            }
+        }
+        println!("{panics} panics");
+        assert!(panics as usize > 3 * operations.len());
+    });
+}
+
+/// Says nothing of the panics that are planned.
+fn quiet(hook: Box<dyn Fn(&std::panic::PanicHookInfo<'_>) + Send + Sync>) -> impl Fn(&std::panic::PanicHookInfo<'_>) {
+    move |info| {
+        if info.payload().downcast_ref::<&str>() != Some(&"planned") {
+            hook(info);
+        }
+    }
+}
+
+#[test]
+fn a_panic_at_any_call_in_a_write_leaves_the_accounts_exact() {
+    nth_panics_are_contained(&WRITES, Domain::new);
+}
+
+#[test]
+fn a_panic_at_any_call_in_a_sweep_leaves_the_accounts_exact() {
+    nth_panics_are_contained(&SWEEPS, Domain::new);
+}
+
+/// Where each place in the backlog counts, none is lost by a panic.
+#[test]
+fn a_panic_at_any_call_loses_no_place_in_the_backlog() {
+    let limited = || Domain::builder().backlog_objects(64).backlog_bytes(1 << 20).build();
+    nth_panics_are_contained(&WRITES, limited);
+    nth_panics_are_contained(&SWEEPS, limited);
+}

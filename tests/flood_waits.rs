@@ -5,7 +5,8 @@ mod common;
 use common::flood::*;
 use common::*;
 use epoch_registry::{Domain, DomainBuilder, Registry, WhenFull};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 type Values = Registry<u64, Costly>;
@@ -251,6 +252,79 @@ fn a_write_that_waits_for_room_gets_it_in_a_flood() {
             let (removed, took) = returns_amid(&what, &mixed(&registry, &account), || SOON, removals);
             println!("{what}: {took:?}");
             assert_eq!(removed, 1000, "{driver}: some were refused, with room for 10,000 and no reader");
+        }
+    });
+}
+
+/// Gives a callback that gives itself again, until it is told to stop.
+fn call_for_ever(domain: &Domain, stop: &Arc<AtomicBool>, ran: &Arc<AtomicU64>) {
+    let (own, stop, ran) = (domain.clone(), Arc::clone(stop), Arc::clone(ran));
+    domain.call(move || {
+        ran.fetch_add(1, SeqCst);
+        if !stop.load(SeqCst) {
+            call_for_ever(&own, &stop, &ran);
+        }
+    });
+}
+
+#[test]
+fn calls_return_where_callbacks_give_themselves_again() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let (domain, stop, ran) = (builder.build(), Arc::default(), Arc::default());
+            (0..10).for_each(|_| call_for_ever(&domain, &stop, &ran));
+            let calls: [(&str, fn(&Domain)); 4] = [
+                ("barrier", Domain::barrier),
+                ("synchronize", Domain::synchronize),
+                ("reclaim", |domain| assert!(domain.reclaim(1000) <= 1000)),
+                ("reclaim of all", |domain| assert!(domain.reclaim(usize::MAX) < usize::MAX)),
+            ];
+            for (call, run) in calls {
+                returns_amid(&format!("{call}, {driver}"), &[], || SOON, || run(&domain));
+            }
+            assert!(ran.load(SeqCst) >= 10, "{driver}: the barrier did not cover them");
+            stop.store(true, SeqCst);
+            domain.barrier();
+            domain.barrier();
+            assert_eq!(domain.backlog().objects, 0, "{driver}");
+        }
+    });
+}
+
+/// A value whose destructor replaces another like it, until it is told to stop.
+struct Again(Weak<Registry<u64, Again>>, Arc<AtomicBool>);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        if let Some(registry) = self.0.upgrade().filter(|_| !self.1.load(SeqCst)) {
+            drop(registry.replace(1, Again(self.0.clone(), Arc::clone(&self.1))));
+        }
+    }
+}
+
+#[test]
+fn calls_return_where_destructors_write_again() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let registry = Arc::new(Registry::builder().domain(builder.build()).build());
+            let (domain, stop) = (registry.domain(), Arc::new(AtomicBool::new(false)));
+            (0..10).for_each(|_| drop(registry.replace(1, Again(Arc::downgrade(&registry), Arc::clone(&stop)))));
+            let calls: [(&str, fn(&Domain)); 3] = [
+                ("barrier", Domain::barrier),
+                ("reclaim", |domain| assert!(domain.reclaim(1000) <= 1000)),
+                ("reclaim of all", |domain| assert!(domain.reclaim(usize::MAX) < usize::MAX)),
+            ];
+            for (call, run) in calls {
+                returns_amid(&format!("{call}, {driver}"), &[], || SOON, || run(domain));
+            }
+            let write = || drop(registry.insert(2, Again(Weak::new(), Arc::clone(&stop))));
+            returns_amid(&format!("a write, {driver}"), &[], || SOON, write);
+            stop.store(true, SeqCst);
+            domain.barrier();
+            domain.barrier();
+            assert_eq!(domain.backlog().objects, 0, "{driver}");
         }
     });
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 type Values = Registry<u64, Costly>;
+type Call = fn(&Domain);
 
 fn registry(domain: &Domain) -> Values {
     Registry::builder().domain(domain.clone()).build()
@@ -274,7 +275,7 @@ fn calls_return_where_callbacks_give_themselves_again() {
         for (driver, builder) in drivers() {
             let (domain, stop, ran) = (builder.build(), Arc::default(), Arc::default());
             (0..10).for_each(|_| call_for_ever(&domain, &stop, &ran));
-            let calls: [(&str, fn(&Domain)); 4] = [
+            let calls: [(&str, Call); 4] = [
                 ("barrier", Domain::barrier),
                 ("synchronize", Domain::synchronize),
                 ("reclaim", |domain| assert!(domain.reclaim(1000) <= 1000)),
@@ -311,7 +312,7 @@ fn calls_return_where_destructors_write_again() {
             let registry = Arc::new(Registry::builder().domain(builder.build()).build());
             let (domain, stop) = (registry.domain(), Arc::new(AtomicBool::new(false)));
             (0..10).for_each(|_| drop(registry.replace(1, Again(Arc::downgrade(&registry), Arc::clone(&stop)))));
-            let calls: [(&str, fn(&Domain)); 3] = [
+            let calls: [(&str, Call); 3] = [
                 ("barrier", Domain::barrier),
                 ("reclaim", |domain| assert!(domain.reclaim(1000) <= 1000)),
                 ("reclaim of all", |domain| assert!(domain.reclaim(usize::MAX) < usize::MAX)),

@@ -26,8 +26,11 @@ const POLICIES: [WhenFull; 4] = [Grow, Refuse, Wait(Duration::ZERO), Wait(Durati
 /// So many entries of the greatest weight there is (4 TB) weigh more than 2^64 bytes.
 const TOO_MANY: u64 = (1 << 22) + 50_000;
 
-fn limits() -> Vec<(String, fn(DomainBuilder) -> DomainBuilder)> {
-    let limits: [(&str, fn(DomainBuilder) -> DomainBuilder); 7] = [
+/// Limits a domain.
+type Limit = fn(DomainBuilder) -> DomainBuilder;
+
+fn limits() -> [(&'static str, Limit); 7] {
+    [
         ("no limit", |builder| builder),
         ("all bytes", |builder| builder.backlog_bytes(usize::MAX)),
         ("all objects", |builder| builder.backlog_objects(usize::MAX)),
@@ -35,8 +38,7 @@ fn limits() -> Vec<(String, fn(DomainBuilder) -> DomainBuilder)> {
         ("half of all bytes", |builder| builder.backlog_bytes(usize::MAX / 2 + 1)),
         ("a few bytes", |builder| builder.backlog_bytes(1000)),
         ("no bytes and no objects", |builder| builder.backlog_bytes(0).backlog_objects(0)),
-    ];
-    limits.map(|(name, limit)| (name.to_string(), limit)).into()
+    ]
 }
 
 /// Everything that can be done with a few entries.
@@ -197,7 +199,7 @@ impl Hasher for Quick {
 
 type Heavy = Registry<u64, (), BuildHasherDefault<Quick>>;
 
-/// A registry whose entries weigh as much as there is. It is not dropped if the test fails: that could be a second panic.
+/// A registry whose entries weigh as much as there is. It is not dropped if the test fails, lest it panic again.
 fn heavy(domain: &Domain, shards: usize, capacity: u64) -> ManuallyDrop<Heavy> {
     let builder = Registry::<u64, ()>::builder().shards(shards).capacity(capacity as usize).domain(domain.clone());
     ManuallyDrop::new(builder.weigher(|_, ()| usize::MAX).hasher(BuildHasherDefault::default()).build())

@@ -1,7 +1,7 @@
 //! Keys whose `Hash` and `Eq` do not agree: their entries may not be found, and nothing worse.
 //!
-//! Honest keys share a registry with them, and often a bucket and a tag. An honest key is equal to itself alone, and its
-//! hash is no lying key's; what lying keys say of it must not harm it.
+//! Honest keys share a registry with them, and often a bucket and a tag. An honest key is equal to itself alone, and
+//! its hash is no lying key's. What lying keys say of it must not harm it.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn chance(of: u64) -> u64 {
     CHANCE.with_borrow_mut(|rng| rng.below(of))
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Is {
     Honest(u64),
     Lying(u64, Lie),
@@ -101,11 +101,7 @@ impl Eq for Key {}
 
 impl Clone for Key {
     fn clone(&self) -> Self {
-        let is = match self.is {
-            Is::Honest(n) => Is::Honest(n),
-            Is::Lying(n, lie) => Is::Lying(n, lie),
-        };
-        Key { is, counted: self.ledger.value(0), ledger: self.ledger.clone() }
+        Key { is: self.is, counted: self.ledger.value(0), ledger: self.ledger.clone() }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The user's code panics at its first call, its second, and so on, in every operation: the accounts are exact afterwards.
+//! The user's code panics at its first call, its second, and so on, in every operation. The accounts are exact
+//! afterwards.
 
 mod common;
 

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 type Asked = Registry<u64, u64>;
+type Read = fn(&Asked) -> String;
 
 /// Reads of a registry, by name. (They return something that depends on what they read.)
-const READS: [(&str, fn(&Asked) -> String); 19] = [
+const READS: [(&str, Read); 18] = [
     ("weight", |asked| asked.weight().to_string()),
     ("max_entries", |asked| format!("{:?}", asked.max_entries())),
     ("max_weight", |asked| format!("{:?}", asked.max_weight())),
@@ -30,9 +31,6 @@ const READS: [(&str, fn(&Asked) -> String); 19] = [
     ("the domain's backlog", |asked| asked.domain().backlog().objects.to_string()),
     ("the domain's stats", |asked| asked.domain().stats().callback_panics.to_string()),
     ("the domain's name", |asked| asked.domain().name().to_string()),
-    ("in_critical_section", |asked| {
-        (asked.domain().in_critical_section() || !asked.domain().in_critical_section()).to_string()
-    }),
     ("poll", |asked| {
         let cookie = asked.domain().start_poll();
         asked.domain().poll(cookie);
@@ -43,13 +41,13 @@ const READS: [(&str, fn(&Asked) -> String); 19] = [
 /// A registry to be asked, and how often it was.
 struct Question {
     asked: Asked,
-    read: fn(&Asked) -> String,
+    read: Read,
     answers: std::sync::Mutex<Vec<String>>,
     asks: AtomicU64,
 }
 
 impl Question {
-    fn new(domain: Domain, read: fn(&Asked) -> String) -> Arc<Self> {
+    fn new(domain: Domain, read: Read) -> Arc<Self> {
         let asked: Asked = Registry::builder()
             .shards(4)
             .max_entries(100)
@@ -104,9 +102,10 @@ impl Equivalent<Asks> for Finder {
 }
 
 type Writes = Registry<Asks, u64>;
+type Operation = fn(&Writes, &Asks);
 
 /// Operations that compare keys, under a lock or not.
-const OPERATIONS: [(&str, fn(&Writes, &Asks)); 11] = [
+const OPERATIONS: [(&str, Operation); 11] = [
     ("insert", |registry, key| drop(registry.insert(key.clone(), 2))),
     ("replace", |registry, key| drop(registry.replace(key.clone(), 2))),
     ("try_replace", |registry, key| drop(registry.try_replace(key.clone(), 2))),
@@ -152,7 +151,10 @@ fn an_eq_may_read_a_registry_of_another_domain() {
 }
 
 /// A key whose `Eq` asks its own registry, whose lock the operation may hold.
-struct AsksItself(u64, std::sync::Weak<Registry<AsksItself, u64>>, fn(&Registry<AsksItself, u64>) -> u64);
+struct AsksItself(u64, std::sync::Weak<Own>, Figure);
+
+type Own = Registry<AsksItself, u64>;
+type Figure = fn(&Own) -> u64;
 
 impl Hash for AsksItself {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -174,7 +176,7 @@ impl Eq for AsksItself {}
 /// The registry whose shard is locked can be asked too: a figure may be that of before, and nothing waits for itself.
 #[test]
 fn an_eq_may_read_the_figures_of_its_own_registry() {
-    let reads: [(&str, fn(&Registry<AsksItself, u64>) -> u64); 9] = [
+    let reads: [(&str, Figure); 9] = [
         ("weight", |registry| registry.weight() + 1),
         ("max_entries", |registry| registry.max_entries().unwrap() as u64),
         ("max_weight", |registry| registry.max_weight().unwrap()),
@@ -188,7 +190,7 @@ fn an_eq_may_read_the_figures_of_its_own_registry() {
     for (name, read) in reads {
         within_a_minute(|| {
             let builder = isolated_builder().shards(1).max_entries(100).max_weight(100_000);
-            let registry: Arc<Registry<AsksItself, u64>> = Arc::new(builder.build());
+            let registry: Arc<Own> = Arc::new(builder.build());
             let key = || AsksItself(1, Arc::downgrade(&registry), read);
             assert!(registry.insert(key(), 1).is_ok());
             assert!(registry.insert(key(), 2).is_err(), "{name}");

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 type Sparse = Registry<u64, u64>;
 
+/// Goes through a registry. Returns how many entries it met.
+type Sweep = fn(&Sparse) -> usize;
+
 /// Entries that there is room for. (2^18 buckets, or 2^20 where it does not take long.)
 const CAPACITY: usize = if cfg!(debug_assertions) { 1_000_000 } else { 4_000_000 };
 
@@ -207,7 +210,7 @@ fn an_eviction_from_a_sparse_table_lets_others_write() {
 fn sweeps_of_sparse_tables_find_what_there_is() {
     let _alone = alone();
     within_a_minute(|| {
-        let sweeps: [(&str, fn(&Sparse) -> usize); 8] = [
+        let sweeps: [(&str, Sweep); 8] = [
             ("retain", |registry| {
                 let before = registry.len();
                 registry.retain(|_, _| false);

@@ -166,6 +166,36 @@ fn figures_are_there_in_a_flood() {
     returns_in_a_mixed_flood("stats", |domain| drop(domain.stats().to_string()));
 }
 
+/// Who looks at the backlog gathers what was retired. There is not ever more of it at the next look.
+#[test]
+fn figures_are_there_among_eight_writers() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers() {
+            let domain = builder.build();
+            let (registry, account) = (registry(&domain), Account::open());
+            let writer = |_| -> Work<'_> {
+                Box::new(|n| {
+                    // (Held back where it goes beyond all bounds.)
+                    if account.there() < 4_000_000 {
+                        drop(registry.replace(n % 1000, Costly::new(Duration::ZERO, &account)));
+                    }
+                })
+            };
+            let flood: Vec<_> = (0..8).map(writer).collect();
+            let what = format!("ten looks at the backlog, {driver}");
+            let look = || {
+                let objects = domain.backlog().objects;
+                std::thread::sleep(Duration::from_millis(10));
+                objects
+            };
+            let (most, took) = returns_amid(&what, &flood, || SOON, || (0..10).map(|_| look()).max());
+            println!("{what}: {took:?}, {} objects at most", most.unwrap());
+            assert!(account.there() < 2_000_000, "{what}: {} objects", account.there());
+        }
+    });
+}
+
 #[test]
 fn the_drop_of_a_registry_returns_in_a_flood_of_others() {
     returns_in_a_mixed_flood("the drop of a registry", |domain| {

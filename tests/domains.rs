@@ -7,6 +7,7 @@ use epoch_registry::{Domain, ForeignGuard, Handle, Registry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_guard_in_one_domain_does_not_hold_up_another() {
@@ -237,4 +238,49 @@ fn domains_are_equal_to_their_clones_alone_and_the_global_one_is_the_default() {
     let before = one.stats().grace_periods;
     one.synchronize();
     assert!(one.stats().grace_periods > before);
+}
+
+/// The shortest time of several tries: the machine may be busy with something else.
+fn shortest(mut f: impl FnMut()) -> Duration {
+    let time = |_| {
+        let since = Instant::now();
+        f();
+        since.elapsed()
+    };
+    (0..5).map(time).min().unwrap()
+}
+
+fn manual() -> Domain {
+    Domain::builder().manual().build()
+}
+
+#[test]
+fn a_pin_takes_no_longer_for_the_domains_that_its_thread_reads_in() {
+    let time = |count| {
+        let domains: Vec<_> = (0..count).map(|_| manual()).collect();
+        let mut random = Rng::new(1);
+        let order: Vec<_> = (0..4096).map(|_| &domains[random.below(count) as usize]).collect();
+        domains.iter().for_each(|domain| drop(domain.pin()));
+        let pins = shortest(|| order.iter().for_each(|domain| drop(domain.pin())));
+        (pins, shortest(|| assert!(order.iter().all(|domain| !domain.in_critical_section()))))
+    };
+    let (few, many) = (time(16), time(4096));
+    // The records of thousands are not in the nearest cache.
+    assert!(many.0 < 10 * few.0, "4096 pins take {:?} in 16 domains, and {:?} in 4096", few.0, many.0);
+    assert!(many.1 < 10 * few.1, "4096 looks take {:?} at 16 domains, and {:?} at 4096", few.1, many.1);
+}
+
+/// Each of them is pinned once: it leaves no record that later ones would have to pass.
+#[test]
+fn a_thread_that_sees_a_hundred_thousand_domains_come_and_go_does_not_get_slower() {
+    let batch = times(100_000) / 20;
+    let time = || shortest(|| (0..batch).for_each(|_| drop(manual().pin())));
+    let (first, _, _, last) = (time(), time(), time(), time());
+    assert!(last < 5 * first, "{batch} domains take {first:?} at first, and {last:?} in the end");
+    // The same beside domains that stay.
+    let kept: Vec<_> = (0..4096).map(|_| manual()).collect();
+    kept.iter().for_each(|domain| drop(domain.pin()));
+    let batch = batch / 10;
+    let beside = shortest(|| (0..batch).for_each(|_| drop(manual().pin())));
+    assert!(beside < first, "{batch} domains take {beside:?} beside 4096 others, and {first:?} are ten times as many");
 }

@@ -1,21 +1,22 @@
-//! Who reads in a domain, as others may know it: for the reports of readers that stay.
+//! The readers of a domain, as other threads see them: for the reports of readers that stay.
 //!
-//! What others see of it is for those reports alone, and what its own thread asks it, no other thread writes. It is therefore
+//! Other threads use it for those reports alone, and what its own thread asks it, no other thread writes. It is therefore
 //! kept in std's types, which the model checker does not see, and read with little order: a section that closes at this very
 //! moment may be taken for open.
 
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, Thread, ThreadId};
+use std::thread::{Thread, ThreadId};
 
-/// One thread's pins, or one session, as others see it.
+/// One thread's pins, or one session, as other threads see it.
 pub(crate) struct Watch {
     /// On a line of their own, which only their reader writes.
     sections: CachePadded<Sections>,
     /// `None` if it is not listed.
     thread: Option<Thread>,
-    session: bool,
+    /// Where the end of the domain is announced to a thread that keeps a record of it. `None` for a session.
+    departed: Option<(u64, Arc<Departed>)>,
 }
 
 #[derive(Default)]
@@ -29,13 +30,22 @@ struct Sections {
 
 /// All but [`section`](Self::section) is for the reader alone. Nothing is lost, as there is one writer.
 impl Watch {
-    fn new(thread: Option<Thread>, session: bool) -> Arc<Self> {
-        Arc::new(Watch { sections: CachePadded::default(), thread, session })
+    /// The pins of a thread in the domain of that number. The thread is told in `departed` when the domain is gone.
+    pub(crate) fn of_thread(thread: Thread, domain: u64, departed: Arc<Departed>) -> Self {
+        Watch::new(Some(thread), Some((domain, departed)))
     }
 
-    /// One that nobody else sees.
-    pub(crate) fn unlisted() -> Arc<Self> {
-        Watch::new(None, false)
+    pub(crate) fn of_session(thread: Thread) -> Self {
+        Watch::new(Some(thread), None)
+    }
+
+    /// A reader that is in no domain's list.
+    pub(crate) fn unlisted() -> Self {
+        Watch::new(None, None)
+    }
+
+    fn new(thread: Option<Thread>, departed: Option<(u64, Arc<Departed>)>) -> Self {
+        Watch { sections: CachePadded::default(), thread, departed }
     }
 
     /// Says that it enters a critical section.
@@ -100,7 +110,34 @@ impl Watch {
 
 /// The readers of a domain.
 #[derive(Default)]
-pub(crate) struct Readers(Mutex<Vec<Weak<Watch>>>);
+pub(crate) struct Readers(Mutex<List>);
+
+#[derive(Default)]
+struct List {
+    all: Vec<Weak<Watch>>,
+    /// The length at which the list is next searched for readers that are gone: twice that after the last search. So the cost
+    /// of a registration is constant on average.
+    full: usize,
+}
+
+/// The domains of which a thread keeps a record and which are gone. Written by the threads on which they end.
+#[derive(Default)]
+pub(crate) struct Departed(Mutex<Vec<u64>>);
+
+impl Departed {
+    fn add(&self, domain: u64) {
+        self.lock().push(domain);
+    }
+
+    /// The numbers of those that were added since the last call.
+    pub(crate) fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A critical section that was open when it was looked for.
 pub(crate) struct Section {
@@ -109,48 +146,57 @@ pub(crate) struct Section {
 }
 
 impl Readers {
-    /// Registers the calling thread, with the sections that it opens by pins, or with a session.
-    pub(crate) fn register(&self, session: bool) -> Arc<Watch> {
-        let watch = Watch::new(Some(thread::current()), session);
-        let mut all = self.lock();
-        // Room is looked for among those gone before the list grows: that keeps the cost of a registration constant.
-        if all.len() == all.capacity() {
-            all.retain(|known| known.strong_count() > 0);
+    /// Adds a reader: a thread with the sections that it opens by pins, or a session.
+    pub(crate) fn register(&self, watch: Watch) -> Arc<Watch> {
+        let watch = Arc::new(watch);
+        let mut list = self.lock();
+        if list.all.len() >= list.full {
+            list.all.retain(|known| known.strong_count() > 0);
+            list.full = (2 * list.all.len()).max(4);
         }
-        all.push(Arc::downgrade(&watch));
+        list.all.push(Arc::downgrade(&watch));
         watch
     }
 
     /// The number of readers, threads and sessions, that are registered.
     pub(crate) fn count(&self) -> usize {
-        self.lock().iter().filter(|known| known.strong_count() > 0).count()
+        self.lock().all.iter().filter(|known| known.strong_count() > 0).count()
     }
 
     /// All critical sections that are open.
     pub(crate) fn open(&self) -> Vec<Section> {
-        let all = self.lock();
+        let list = self.lock();
         let section = |known: &Weak<Watch>| {
             let number = known.upgrade()?.section()?;
             Some(Section { watch: Weak::clone(known), number })
         };
-        all.iter().filter_map(section).collect()
+        list.all.iter().filter_map(section).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Watch>>> {
+    fn lock(&self) -> MutexGuard<'_, List> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The domain ends: its threads are told, so that they forget it.
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for watch in self.lock().all.iter().filter_map(Weak::upgrade) {
+            if let Some((domain, departed)) = &watch.departed {
+                departed.add(*domain);
+            }
+        }
+    }
+}
+
 impl Section {
-    /// Who is in it, if it is still open.
+    /// The reader that is in it, if it is still open and the reader is known.
     pub(crate) fn reader(&self) -> Option<StalledReader> {
         let watch = self.watch.upgrade()?;
         let thread = watch.thread.as_ref()?;
-        (watch.section() == Some(self.number)).then(|| StalledReader {
-            thread_name: thread.name().map(str::to_string),
-            thread_id: thread.id(),
-            is_session: watch.session,
-        })
+        let (thread_name, thread_id) = (thread.name().map(str::to_string), thread.id());
+        let is_session = watch.departed.is_none();
+        (watch.section() == Some(self.number)).then_some(StalledReader { thread_name, thread_id, is_session })
     }
 }
 
@@ -164,4 +210,27 @@ pub struct StalledReader {
     pub thread_id: ThreadId,
     /// Whether it is a session that is online, and has read nothing since, rather than a guard that is held.
     pub is_session: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Readers, Watch};
+
+    /// Whatever their number: also where it is the most that fit into the list's memory.
+    #[test]
+    fn readers_that_come_and_go_beside_others_rarely_have_the_list_searched() {
+        let (readers, session) = (Readers::default(), || Watch::unlisted());
+        let length = || readers.lock().all.len();
+        for others in [1, 3, 127, 128, 1023] {
+            let _others: Vec<_> = (0..others).map(|_| readers.register(session())).collect();
+            let mut searches = 0;
+            for _ in 0..10_000 {
+                let before = length();
+                drop(readers.register(session()));
+                searches += usize::from(length() <= before);
+            }
+            assert!(searches <= 10_000 / others + 1, "{searches} searches beside {others} others");
+            assert!(length() <= 2 * (others + 1023), "{} are listed, of {others}", length());
+        }
+    }
 }

@@ -48,7 +48,7 @@ impl Session {
     pub(super) fn new(domain: Domain) -> Session {
         let local = domain.inner().collector.register();
         let record = domain.inner().record();
-        let watch = domain.inner().readers.register(true);
+        let watch = domain.inner().readers.register(Watch::of_session(std::thread::current()));
         let mut session = Session {
             guard: None,
             local,

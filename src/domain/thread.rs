@@ -2,22 +2,25 @@
 //!
 //! # Invariants
 //!
-//! - **P1** A record lives for as long as a pin by it does: it leaves its thread's list only without pins. One that the list
+//! - **P1** A record lives for as long as a pin by it does: it leaves its thread's table only without pins. One that the table
 //!   does not outlive, or that never was in it, owns itself, and is freed with its last pin.
-//! - **P2** `RECENT` is null, or points to a record in the list.
+//! - **P2** `RECENT` is null, or points to a record in the table.
 
 #![allow(unsafe_code)]
 
 use super::Inner;
 use super::grace::Grace;
 use super::header::put_last;
-use super::readers::Watch;
+use super::readers::{Departed, Watch};
 use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::thread::Thread;
 
 /// One thread's registration with one domain.
 pub(crate) struct Record {
@@ -28,7 +31,7 @@ pub(crate) struct Record {
     sessions: Cell<usize>,
     /// Its pins, as it and others count them.
     watch: std::sync::Arc<Watch>,
-    /// The thread's list of records is gone, and the sections of this one, if any are open, count as late.
+    /// The thread's table of records is gone, and the sections of this one, if any are open, count as late.
     late: Cell<bool>,
     /// Itself, if it is freed with its last pin (P1): from `Rc::into_raw`.
     owns_itself: Cell<*const Record>,
@@ -56,7 +59,7 @@ impl Record {
         self.left();
     }
 
-    /// Whether its thread has no list of records any more, so that sections are no longer to be counted in it.
+    /// Whether its thread has no table of records any more, so that sections are no longer to be counted in it.
     pub(crate) fn is_late(&self) -> bool {
         self.late.get()
     }
@@ -69,7 +72,7 @@ impl Record {
     }
 
     /// Has its sections count as late from now on, and has it freed with its last pin (P1), of which there is one: for pins that
-    /// outlive their thread's list of records.
+    /// outlive their thread's table of records.
     fn own_itself(self: Rc<Self>) {
         self.count_as_late();
         let record = Rc::into_raw(self);
@@ -112,9 +115,34 @@ impl Record {
     }
 }
 
-#[derive(Default)]
+/// A thread's records.
 struct Records {
-    all: RefCell<Vec<Rc<Record>>>,
+    thread: Thread,
+    /// By the number of the domain.
+    all: RefCell<HashMap<u64, Rc<Record>, BuildHasherDefault<DomainHasher>>>,
+    /// Domains that are gone, whose records are no longer needed.
+    departed: std::sync::Arc<Departed>,
+}
+
+/// Hashes the number of a domain.
+#[derive(Default)]
+struct DomainHasher(u64);
+
+impl Hasher for DomainHasher {
+    fn write_u64(&mut self, domain: u64) {
+        // By the golden ratio. Numbers that follow each other differ in the product's lower half, which the table's slots are
+        // taken from, and numbers with a power of two between them in its upper half.
+        let product = domain.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the number of a domain is a u64");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 const_thread_local! {
@@ -128,7 +156,12 @@ fn set_recent(record: *const Record) {
 }
 
 thread_local! {
-    static RECORDS: Records = Records::default();
+    static RECORDS: Records = Records::new();
+}
+
+/// Calls `f` with the thread's table of records. `None` if it has none: while it exits.
+fn with_records<R>(f: impl FnOnce(&Records) -> R) -> Option<R> {
+    RECORDS.try_with(f).ok()
 }
 
 const_thread_local! {
@@ -160,16 +193,16 @@ pub(crate) fn set_shard_locked(locked: bool) {
 }
 
 impl Inner {
-    /// This thread's record. `None` while the thread exits, when thread-locals are gone already.
+    /// This thread's record. `None` while the thread exits, when it has no table of records.
     pub(crate) fn record(&self) -> Option<Rc<Record>> {
-        RECORDS.try_with(|records| records.of(self)).ok()
+        with_records(|records| records.of(self))
     }
 
     /// Opens a critical section.
     #[inline(always)]
     pub(crate) fn pin(&self) -> Pin {
         let recent = RECENT.try_with(Cell::get).unwrap_or(ptr::null());
-        // SAFETY: P2, and the list keeps its records; it is this thread's, which does nothing else meanwhile.
+        // SAFETY: P2, and the table keeps its records; it is this thread's, which does nothing else meanwhile.
         match unsafe { recent.as_ref() } {
             Some(recent) if recent.domain == self.id => recent.pin(),
             _ => self.pin_by_another(),
@@ -178,13 +211,13 @@ impl Inner {
 
     #[cold]
     fn pin_by_another(&self) -> Pin {
-        RECORDS.try_with(|records| records.of(self).pin()).unwrap_or_else(|_| self.pin_late())
+        with_records(|records| records.of(self).pin()).unwrap_or_else(|| self.pin_late())
     }
 
     /// A pin by a destructor of another thread-local, after ours: by a record of its own, which ends with it.
     #[cold]
     fn pin_late(&self) -> Pin {
-        let record = Record::new(self, Watch::unlisted());
+        let record = Record::new(self, std::sync::Arc::new(Watch::unlisted()));
         let pin = record.pin();
         record.own_itself();
         pin
@@ -192,10 +225,9 @@ impl Inner {
 
     /// Whether this thread holds critical sections of this domain up.
     pub(crate) fn in_critical_section(&self) -> bool {
-        let recorded = RECORDS.try_with(|records| {
+        let recorded = with_records(|records| {
             let all = records.all.borrow();
-            let record = all.iter().find(|record| record.domain == self.id);
-            record.is_some_and(|record| record.is_in_section())
+            all.get(&self.id).is_some_and(|record| record.is_in_section())
         });
         // Late sections are not told apart by domain; a wait in one is refused for all.
         recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
@@ -206,8 +238,8 @@ impl Drop for Records {
     fn drop(&mut self) {
         // P2.
         set_recent(ptr::null());
-        for record in std::mem::take(self.all.get_mut()) {
-            // A section or session in some other thread-local outlives this list.
+        for (_, record) in std::mem::take(self.all.get_mut()) {
+            // A section or session in some other thread-local outlives this table.
             if record.watch.is_open() {
                 record.own_itself();
             } else if record.is_in_section() {
@@ -218,21 +250,43 @@ impl Drop for Records {
 }
 
 impl Records {
+    fn new() -> Self {
+        let thread = std::thread::current();
+        Records { thread, all: RefCell::default(), departed: std::sync::Arc::default() }
+    }
+
+    /// The thread's record of `domain`, which is then the one used last.
     fn of(&self, domain: &Inner) -> Rc<Record> {
-        let mut all = self.all.borrow_mut();
-        let record = match all.iter().find(|record| record.domain == domain.id) {
-            Some(record) => Rc::clone(record),
-            None => {
-                // Threads that see many domains come and go keep no record of those gone (P1).
-                set_recent(ptr::null());
-                all.retain(|record| !record.grace.is_abandoned() || record.watch.is_open());
-                let record = Record::new(domain, domain.readers.register(false));
-                all.push(Rc::clone(&record));
-                record
-            }
-        };
+        let known = self.all.borrow().get(&domain.id).map(Rc::clone);
+        let record = known.unwrap_or_else(|| self.register(domain));
         set_recent(Rc::as_ptr(&record));
         record
+    }
+
+    #[cold]
+    fn register(&self, domain: &Inner) -> Rc<Record> {
+        self.forget_departed();
+        let watch = Watch::of_thread(self.thread.clone(), domain.id, std::sync::Arc::clone(&self.departed));
+        let record = Record::new(domain, domain.readers.register(watch));
+        self.all.borrow_mut().insert(domain.id, Rc::clone(&record));
+        record
+    }
+
+    /// Drops the records of domains that are gone: each once, so that the cost of a first pin is constant on average.
+    fn forget_departed(&self) {
+        let departed = self.departed.take();
+        if departed.is_empty() {
+            return;
+        }
+        set_recent(ptr::null()); // P2
+        let mut all = self.all.borrow_mut();
+        for domain in departed {
+            // One with a pin stays (P1): its guard was forgotten.
+            if all.get(&domain).is_some_and(|record| !record.watch.is_open()) {
+                let record = all.remove(&domain);
+                debug_assert!(record.is_some_and(|record| record.grace.is_abandoned()), "the domain is not gone");
+            }
+        }
     }
 }
 
@@ -376,5 +430,24 @@ struct Restore(*const Running);
 impl Drop for Restore {
     fn drop(&mut self) {
         RUNNING.with(|running| running.set(self.0));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::DomainHasher;
+    use std::collections::HashSet;
+    use std::hash::{BuildHasher, BuildHasherDefault};
+
+    /// std's table takes the slot from the lower bits of a hash, and what it compares first from the upper seven.
+    #[test]
+    fn numbers_of_domains_spread_over_the_table_whatever_lies_between_them() {
+        for gap in (0..32).map(|shift| 1 << shift).chain([3, 10, 1000, 1_000_000]) {
+            let hash = |n: u64| BuildHasherDefault::<DomainHasher>::default().hash_one(n * gap);
+            let slots: HashSet<_> = (0..256).map(|n| hash(n) % 512).collect();
+            let tags: HashSet<_> = (0..256).map(|n| hash(n) >> 57).collect();
+            // By chance it would be 201 and 111. One search looks at 16 slots at a time.
+            assert!(slots.len() > 64 && tags.len() > 64, "gap {gap}: {} slots, {} tags", slots.len(), tags.len());
+        }
     }
 }

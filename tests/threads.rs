@@ -243,3 +243,129 @@ fn waiting_is_refused_under_a_guard_kept_in_a_thread_local_to_the_very_end() {
     let message = results.recv_timeout(std::time::Duration::from_secs(5)).expect("it waits for itself");
     assert!(message.contains("critical section"), "{message}");
 }
+
+/// Runs `first` on a new thread named `late`, and `last` when that thread is about to end, in the destructor of a key of the C
+/// library that comes after all of std's: `std::thread::current` panics there. (glibc calls the destructors of keys in rounds,
+/// for as long as they set keys anew. std cleans up in the second.)
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn after_std(first: impl FnOnce() + Send + 'static, last: impl FnOnce() + Send + 'static) {
+    type Last = (usize, Option<Box<dyn FnOnce() + Send>>);
+    static KEY: std::sync::LazyLock<libc::pthread_key_t> = std::sync::LazyLock::new(|| {
+        let mut key = 0;
+        // SAFETY: the key is written to a place of its own.
+        assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(destructor)) }, 0);
+        key
+    });
+    unsafe extern "C" fn destructor(value: *mut libc::c_void) {
+        // SAFETY: from `set`, which no other call of this destructor has been given.
+        let mut value = unsafe { Box::from_raw(value.cast::<Last>()) };
+        value.0 += 1;
+        if value.0 < 4 {
+            set(value);
+        } else {
+            value.1.take().unwrap()();
+        }
+    }
+    fn set(value: Box<Last>) {
+        // SAFETY: the key was created, and is never deleted.
+        unsafe { libc::pthread_setspecific(*KEY, Box::into_raw(value).cast()) };
+    }
+    let ran = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&ran);
+    let last = move || {
+        assert!(panic_of(thread::current).contains("after the thread's local data has been destroyed"));
+        last();
+        seen.store(1, SeqCst);
+    };
+    let thread = move || {
+        first();
+        set(Box::new((0, Some(Box::new(last)))));
+    };
+    thread::Builder::new().name("late".to_string()).spawn(thread).unwrap().join().unwrap();
+    assert_eq!(ran.load(SeqCst), 1);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_destructor_that_comes_after_those_of_std_may_use_the_registry() {
+    let ledger = Ledger::new();
+    let registry: Arc<R> = Arc::new(isolated());
+    drop(registry.insert(1, ledger.value(1)));
+    let domain = registry.domain();
+    domain.barrier();
+    let readers = domain.stats().readers;
+    for used_before in [true, false] {
+        let uses: [fn(&R); 4] = [
+            |registry| assert_eq!(registry.pin().get(&1).unwrap().get(), 1),
+            |registry| assert_eq!(registry.reader().get(&1).unwrap().get(), 1),
+            |registry| {
+                let mut session = registry.domain().session();
+                session.quiescent();
+                assert!(registry.view(&session.pin()).unwrap().contains_key(&1));
+                assert!(registry.domain().in_critical_section());
+                session.offline(|| assert!(!registry.domain().in_critical_section()));
+            },
+            |registry| {
+                let ledger = Ledger::new();
+                let guard = registry.pin();
+                assert!(panic_of(|| registry.domain().barrier()).contains("critical section"));
+                drop(guard);
+                drop((registry.insert(2, ledger.value(2)), registry.remove(&2)));
+                registry.domain().barrier();
+                assert_eq!(ledger.live(), 0);
+            },
+        ];
+        for last in uses {
+            let (first, then) = (Arc::clone(&registry), Arc::clone(&registry));
+            after_std(move || assert!(!used_before || first.contains_key(&1)), move || last(&then));
+            domain.barrier();
+            assert_eq!(domain.stats().readers, readers, "readers of threads that have ended");
+            assert!(!domain.in_critical_section());
+        }
+    }
+}
+
+/// The id is known if the thread has used a domain before.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_session_that_is_made_after_the_destructors_of_std_is_reported_by_its_threads_id() {
+    use epoch_registry::{Domain, ManualClock, StallReport};
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    for used_before in [true, false] {
+        let reports: Arc<Mutex<Vec<StallReport>>> = Arc::default();
+        let (clock, log) = (ManualClock::new(), Arc::clone(&reports));
+        let domain = Domain::builder()
+            .manual()
+            .manual_clock(clock.clone())
+            .on_stall(move |report| log.lock().unwrap().push(report.clone()))
+            .build();
+        let id = Arc::new(Mutex::new(None));
+        let (to_note, used, watched) = (Arc::clone(&id), domain.clone(), domain.clone());
+        let first = move || {
+            *to_note.lock().unwrap() = Some(thread::current().id());
+            if used_before {
+                drop(used.pin());
+            }
+        };
+        after_std(first, move || {
+            let _session = watched.session();
+            watched.call(|| ());
+            for _ in 0..100 {
+                clock.advance(Duration::from_secs(1));
+                watched.reclaim(0);
+            }
+        });
+        let reports = reports.lock().unwrap();
+        let report = reports.first().expect("a report");
+        match (report.readers.as_slice(), used_before) {
+            ([reader], true) => {
+                assert_eq!((Some(reader.thread_id), &reader.thread_name), (*id.lock().unwrap(), &None));
+                assert!(reader.is_session);
+            }
+            ([], false) => assert!(report.to_string().contains("an unknown reader"), "{report}"),
+            _ => panic!("{report}"),
+        }
+    }
+}

@@ -13,10 +13,19 @@ use std::thread::{Thread, ThreadId};
 pub(crate) struct Watch {
     /// On a line of their own, which only their reader writes.
     sections: CachePadded<Sections>,
-    /// `None` if it is not listed.
-    thread: Option<Thread>,
+    thread: ReaderThread,
     /// Where the end of the domain is announced to a thread that keeps a record of it. `None` for a session.
     departed: Option<(u64, Arc<Departed>)>,
+}
+
+/// A reader's thread, as far as it is known.
+#[derive(Clone)]
+pub(crate) enum ReaderThread {
+    Handle(Thread),
+    /// The thread exits, and its handle may be gone.
+    Exiting(ThreadId),
+    /// The thread exits, and used no domain before.
+    Unknown,
 }
 
 #[derive(Default)]
@@ -32,19 +41,19 @@ struct Sections {
 impl Watch {
     /// The pins of a thread in the domain of that number. The thread is told in `departed` when the domain is gone.
     pub(crate) fn of_thread(thread: Thread, domain: u64, departed: Arc<Departed>) -> Self {
-        Watch::new(Some(thread), Some((domain, departed)))
+        Watch::new(ReaderThread::Handle(thread), Some((domain, departed)))
     }
 
-    pub(crate) fn of_session(thread: Thread) -> Self {
-        Watch::new(Some(thread), None)
+    pub(crate) fn of_session(thread: ReaderThread) -> Self {
+        Watch::new(thread, None)
     }
 
     /// A reader that is in no domain's list.
     pub(crate) fn unlisted() -> Self {
-        Watch::new(None, None)
+        Watch::new(ReaderThread::Unknown, None)
     }
 
-    fn new(thread: Option<Thread>, departed: Option<(u64, Arc<Departed>)>) -> Self {
+    fn new(thread: ReaderThread, departed: Option<(u64, Arc<Departed>)>) -> Self {
         Watch { sections: CachePadded::default(), thread, departed }
     }
 
@@ -193,8 +202,11 @@ impl Section {
     /// The reader that is in it, if it is still open and the reader is known.
     pub(crate) fn reader(&self) -> Option<StalledReader> {
         let watch = self.watch.upgrade()?;
-        let thread = watch.thread.as_ref()?;
-        let (thread_name, thread_id) = (thread.name().map(str::to_string), thread.id());
+        let (thread_name, thread_id) = match &watch.thread {
+            ReaderThread::Handle(thread) => (thread.name().map(str::to_string), thread.id()),
+            ReaderThread::Exiting(id) => (None, *id),
+            ReaderThread::Unknown => return None,
+        };
         let is_session = watch.departed.is_none();
         (watch.section() == Some(self.number)).then_some(StalledReader { thread_name, thread_id, is_session })
     }
@@ -204,7 +216,8 @@ impl Section {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct StalledReader {
-    /// The name of its thread, if it has one.
+    /// The name of its thread. `None` if the thread has none, and for a session that was made in a destructor of a
+    /// thread-local, while its thread exited.
     pub thread_name: Option<String>,
     /// Its thread.
     pub thread_id: ThreadId,
@@ -214,12 +227,12 @@ pub struct StalledReader {
 
 #[cfg(test)]
 mod tests {
-    use super::{Readers, Watch};
+    use super::{ReaderThread, Readers, Watch};
 
     /// Whatever their number: also where it is the most that fit into the list's memory.
     #[test]
     fn readers_that_come_and_go_beside_others_rarely_have_the_list_searched() {
-        let (readers, session) = (Readers::default(), || Watch::unlisted());
+        let (readers, session) = (Readers::default(), || Watch::of_session(ReaderThread::Unknown));
         let length = || readers.lock().all.len();
         for others in [1, 3, 127, 128, 1023] {
             let _others: Vec<_> = (0..others).map(|_| readers.register(session())).collect();

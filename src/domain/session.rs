@@ -1,7 +1,9 @@
 //! Sessions: readers whose reads cost no fence, in the manner of QSBR.
 
 use super::readers::Watch;
-use super::thread::{LateMark, Pin, Record};
+#[cfg(debug_assertions)]
+use super::thread::thread_number;
+use super::thread::{LateMark, Pin, Record, reader_thread};
 use super::{Domain, DomainGuard};
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use std::fmt;
@@ -39,16 +41,16 @@ pub struct Session {
     /// The same as `record`, for a session that is made while the thread exits, when there is no record any more.
     late: Option<LateMark>,
     domain: Domain,
-    /// What `!Send` says, for those who talk the compiler out of it.
+    /// The number of its thread: checks what `!Send` says, which unsafe code may have got around.
     #[cfg(debug_assertions)]
-    thread: std::thread::ThreadId,
+    thread: u64,
 }
 
 impl Session {
     pub(super) fn new(domain: Domain) -> Session {
         let local = domain.inner().collector.register();
         let record = domain.inner().record();
-        let watch = domain.inner().readers.register(Watch::of_session(std::thread::current()));
+        let watch = domain.inner().readers.register(Watch::of_session(reader_thread()));
         let mut session = Session {
             guard: None,
             local,
@@ -58,7 +60,7 @@ impl Session {
             late: None,
             domain,
             #[cfg(debug_assertions)]
-            thread: std::thread::current().id(),
+            thread: thread_number(),
         };
         session.online();
         session
@@ -84,7 +86,7 @@ impl Session {
     #[inline]
     pub(crate) fn answer(&mut self, asked: usize) {
         #[cfg(debug_assertions)]
-        assert_eq!(self.thread, std::thread::current().id(), "a session is used by another thread than its own");
+        assert_eq!(self.thread, thread_number(), "a session is used by another thread than its own");
         if asked != self.seen {
             self.pin_anew(asked);
         }

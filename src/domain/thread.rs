@@ -11,7 +11,7 @@
 use super::Inner;
 use super::grace::Grace;
 use super::header::put_last;
-use super::readers::{Departed, Watch};
+use super::readers::{Departed, ReaderThread, Watch};
 use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::thread::Thread;
+use std::thread::{Thread, ThreadId};
 
 /// One thread's registration with one domain.
 pub(crate) struct Record {
@@ -156,12 +156,26 @@ fn set_recent(record: *const Record) {
 }
 
 thread_local! {
-    static RECORDS: Records = Records::new();
+    /// `None` if std dropped the thread's handle before the thread used a domain.
+    static RECORDS: Option<Records> = Records::new();
+}
+
+const_thread_local! {
+    /// The thread's id, once it has a table of records: the thread's handle may be gone when the table is.
+    static THREAD: Cell<Option<ThreadId>> = Cell::new(None);
 }
 
 /// Calls `f` with the thread's table of records. `None` if it has none: while it exits.
 fn with_records<R>(f: impl FnOnce(&Records) -> R) -> Option<R> {
-    RECORDS.try_with(f).ok()
+    RECORDS.try_with(|records| records.as_ref().map(f)).ok().flatten()
+}
+
+/// The calling thread, as a report names it.
+pub(crate) fn reader_thread() -> ReaderThread {
+    let id = || THREAD.try_with(Cell::get).ok().flatten();
+    with_records(|records| ReaderThread::Handle(records.thread.clone()))
+        .or_else(|| id().map(ReaderThread::Exiting))
+        .unwrap_or(ReaderThread::Unknown)
 }
 
 const_thread_local! {
@@ -250,9 +264,15 @@ impl Drop for Records {
 }
 
 impl Records {
-    fn new() -> Self {
-        let thread = std::thread::current();
-        Records { thread, all: RefCell::default(), departed: std::sync::Arc::default() }
+    /// The table of the calling thread, unless std has dropped the thread's handle already.
+    ///
+    /// No destructor of a thread-local comes as late as that, but one of the C library's keys (`pthread_key_create`) may. std's
+    /// destructors have run by then: a table made now would be leaked. There is no way to ask std but the call that panics,
+    /// and the panic is caught. (The program's panic hook sees it, and with `panic = "abort"` it ends the program.)
+    fn new() -> Option<Self> {
+        let thread = std::panic::catch_unwind(std::thread::current).ok()?;
+        let _ = THREAD.try_with(|id| id.set(Some(thread.id())));
+        Some(Records { thread, all: RefCell::default(), departed: std::sync::Arc::default() })
     }
 
     /// The thread's record of `domain`, which is then the one used last.
@@ -335,6 +355,25 @@ impl std::fmt::Debug for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pin").finish_non_exhaustive()
     }
+}
+
+/// A number of the calling thread's own, and of no other's ever. It can be asked for at any time, unlike std's.
+#[cfg(debug_assertions)]
+pub(crate) fn thread_number() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const_thread_local! {
+        /// Zero until it is asked for.
+        static NUMBER: Cell<u64> = Cell::new(0);
+    }
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            // ORDERING: Relaxed, only the number matters. (std's own atomic: identity is not part of any model.)
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
 }
 
 /// Counts a late session.

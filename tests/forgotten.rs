@@ -83,6 +83,12 @@ fn a_forgotten_guard_of_this_thread_makes_a_wait_panic_and_not_hang() {
         let mut session = domain.session();
         forget(domain.session());
         assert!(panic_of(|| session.offline(|| domain.synchronize())).contains("critical section"));
+        let domain = Domain::new();
+        let mut session = domain.session();
+        forget(session.pin());
+        assert!(panic_of(|| session.offline(|| domain.synchronize())).contains("critical section"));
+        drop(session);
+        assert!(panic_of(|| domain.synchronize()).contains("critical section"));
     });
 }
 

@@ -274,3 +274,62 @@ fn a_reclaimer_thread_reports_within_a_tenth_of_the_threshold() {
     assert!(lasted >= threshold && report.lasted <= threshold.mul_f64(1.1), "{lasted:?}, {report}");
     assert_eq!(report.readers[0].thread_id, thread::current().id());
 }
+
+/// The one report of a stall that lasts while `step` is called again and again: it must name a session of this thread.
+fn names_a_session_of_this_thread(domain: &Domain, clock: &ManualClock, reports: &Reports, mut step: impl FnMut()) {
+    reports.lock().unwrap().clear();
+    retire(domain);
+    for _ in 0..25 {
+        clock.advance(THRESHOLD / 20);
+        step();
+        domain.reclaim(0);
+    }
+    let reports = reports.lock().unwrap();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].readers.len(), 1, "{}", reports[0]);
+    let reader = &reports[0].readers[0];
+    assert!(reader.is_session && reader.thread_id == thread::current().id(), "{}", reports[0]);
+}
+
+/// The guard keeps the session in the critical section in which it was opened, whatever the session announces.
+#[test]
+fn a_session_with_a_forgotten_guard_is_named_though_it_reads_on() {
+    let (builder, clock, reports) = watched();
+    let domain = builder.build();
+    let mut session = domain.session();
+    std::mem::forget(session.pin());
+    names_a_session_of_this_thread(&domain, &clock, &reports, || session.quiescent());
+}
+
+#[test]
+fn a_session_with_a_forgotten_guard_is_named_though_it_is_offline_or_dropped() {
+    let (builder, clock, reports) = watched();
+    let domain = builder.build();
+    let mut session = domain.session();
+    std::mem::forget(session.pin());
+    session.offline(|| names_a_session_of_this_thread(&domain, &clock, &reports, || ()));
+    drop(session);
+    assert!(domain.in_critical_section());
+    // The stall of the same grace period is reported again.
+    let before = reports.lock().unwrap().len();
+    clock.advance(10 * THRESHOLD);
+    domain.reclaim(0);
+    let reports = reports.lock().unwrap();
+    assert_eq!((reports.len(), reports[before].readers.len()), (before + 1, 1), "{}", reports[before]);
+}
+
+/// A guard that ends as it should, within the session, leaves the session as it was.
+#[test]
+fn a_session_whose_guards_are_dropped_is_not_named() {
+    let (builder, clock, reports) = watched();
+    let domain = builder.build();
+    let mut session = domain.session();
+    drop(session.pin());
+    retire(&domain);
+    for _ in 0..25 {
+        clock.advance(THRESHOLD / 20);
+        drop(session.pin());
+        session.offline(|| domain.reclaim(0));
+    }
+    assert!(reports.lock().unwrap().is_empty());
+}

@@ -221,7 +221,8 @@ pub struct StalledReader {
     pub thread_name: Option<String>,
     /// Its thread.
     pub thread_id: ThreadId,
-    /// Whether it is a session that is online, and has read nothing since, rather than a guard that is held.
+    /// Whether it is a session rather than a guard that is held: one that is online and has read nothing since, or one of
+    /// whose guards ([`Session::pin`](crate::Session::pin)) was forgotten (`std::mem::forget`).
     pub is_session: bool,
 }
 

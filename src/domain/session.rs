@@ -96,14 +96,20 @@ impl Session {
     fn pin_anew(&mut self, asked: usize) {
         self.seen = asked;
         if let Some(guard) = &mut self.guard {
-            // Out and in again, with the fence of a new pin: see docs/ordering.md, "Sessions".
-            guard.repin_after(|| ());
-            self.watch.renew();
+            // Out and in again, with the fence of a new pin: see docs/ordering.md, "Sessions". A guard of `pin` that was forgotten
+            // keeps the session in the section in which that guard was opened.
+            let stays = guard.repin_after(|| self.local.is_pinned());
+            if !stays {
+                self.watch.renew();
+            }
         }
     }
 
     /// Announces a quiescent state, and opens a critical section for reading with
     /// [`Registry::view`](crate::Registry::view). No fence.
+    ///
+    /// A guard that is forgotten (`std::mem::forget`) keeps the session in this critical section for ever: offline, and when
+    /// the session is dropped.
     pub fn pin(&mut self) -> DomainGuard<'_> {
         self.quiescent();
         DomainGuard { pin: Pin::within_session(self.local.pin()), domain: self.domain.inner() }
@@ -120,7 +126,12 @@ impl Session {
 
     fn online(&mut self) {
         self.seen = self.domain.inner().asked();
+        // If a guard was forgotten, the session has not left its critical section, and counts still.
+        let stayed = self.local.is_pinned();
         self.guard = Some(self.local.pin());
+        if stayed {
+            return;
+        }
         self.watch.enter();
         match &self.record {
             Some(record) if !record.is_late() => record.session_online(),
@@ -129,12 +140,14 @@ impl Session {
     }
 
     fn go_offline(&mut self) {
-        if self.guard.take().is_some() {
-            self.watch.leave();
-            match (&self.record, self.late.take()) {
-                (Some(record), None) => record.session_offline(),
-                (_, late) => drop(late),
-            }
+        self.guard = None;
+        if self.local.is_pinned() || !self.watch.is_open() {
+            return;
+        }
+        self.watch.leave();
+        match (&self.record, self.late.take()) {
+            (Some(record), None) => record.session_offline(),
+            (_, late) => drop(late),
         }
     }
 }
@@ -142,6 +155,11 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.go_offline();
+        if self.watch.is_open() {
+            // A guard was forgotten, and nothing will end its critical section: reports go on naming the session, and waits of
+            // this thread are refused.
+            std::mem::forget((std::sync::Arc::clone(&self.watch), self.late.take()));
+        }
     }
 }
 

@@ -131,6 +131,10 @@ impl LocalHandle {
         self.0.open();
         Guard(Rc::clone(&self.0))
     }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.0.guards.get() > 0
+    }
 }
 
 impl Local {
@@ -187,14 +191,11 @@ impl Guard {
         self.0.global.run_what_may();
     }
 
-    pub(crate) fn repin_after(&mut self, f: impl FnOnce()) {
-        if self.0.guards.get() == 1 {
-            self.0.close();
-            f();
-            self.0.open();
-        } else {
-            f();
-        }
+    pub(crate) fn repin_after<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.0.close();
+        let result = f();
+        self.0.open();
+        result
     }
 }
 

@@ -27,6 +27,16 @@ use std::hash::{BuildHasher, Hash};
 /// assert!(reader.get(&2).is_none());
 /// assert_eq!(*kept.unwrap(), "one");
 /// ```
+///
+/// # Async
+///
+/// Do not hold a reader across an `await`. A `block_on`, or another executor of one thread, accepts such a future, and the
+/// reader holds up its domain while the future is suspended. Make a reader for each poll, in a block that ends before the
+/// `await`, or take it [`offline`](Self::offline) while the executor runs. [`Session`](crate::Session#async) shows both, and
+/// what a stall report says.
+///
+/// # Borrows
+///
 /// ```compile_fail,E0499
 /// let registry = epoch_registry::Registry::<u64, u64>::new();
 /// let mut reader = registry.reader();

@@ -4,8 +4,10 @@ mod common;
 
 use common::*;
 use epoch_registry::{Domain, DomainBuilder, ManualClock, Registry, StallReport, WhenFull};
+use std::pin::pin;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -332,4 +334,45 @@ fn a_session_whose_guards_are_dropped_is_not_named() {
         session.offline(|| domain.reclaim(0));
     }
     assert!(reports.lock().unwrap().is_empty());
+}
+
+/// What the section "Async" of `Session` says, with the text that it quotes.
+#[test]
+fn a_session_that_is_held_across_an_await_is_named() {
+    let (builder, clock, reports) = watched();
+    let domain = builder.build();
+    let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+    registry.insert(1, 1).unwrap();
+    thread::scope(|scope| {
+        named(scope, "executor", || {
+            let mut polled = false;
+            let suspends_once = std::future::poll_fn(|_| match std::mem::replace(&mut polled, true) {
+                false => Poll::Pending,
+                true => Poll::Ready(()),
+            });
+            let mut task = pin!(async {
+                let mut reader = registry.reader();
+                assert_eq!(reader.get(&1).map(|entry| *entry), Some(1));
+                suspends_once.await;
+                drop(reader);
+            });
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(task.as_mut().poll(&mut context).is_pending());
+            retire(&domain);
+            for _ in 0..25 {
+                clock.advance(THRESHOLD / 20);
+                domain.reclaim(0);
+            }
+            assert!(task.as_mut().poll(&mut context).is_ready());
+        });
+    });
+    let reports = reports.lock().unwrap();
+    assert_eq!(reports.len(), 1);
+    let (text, id) = (reports[0].to_string(), reports[0].readers[0].thread_id);
+    let quoted = format!("held up by a session of thread `executor` ({id:?})");
+    assert!(
+        text.starts_with("domain `watched`: a grace period has lasted 21.0s, ") && text.contains(&quoted),
+        "{text}"
+    );
+    println!("{text}");
 }

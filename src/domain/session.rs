@@ -22,6 +22,50 @@ use std::rc::Rc;
 /// [`Registry::reader`](crate::Registry::reader) makes a session for one registry. Use this type to read several
 /// registries of one domain.
 ///
+/// # Async
+///
+/// A session is `!Send`, so an executor of several threads refuses a future that holds one across an `await`. An executor of
+/// one thread takes it, as a `block_on` does. While that future is suspended, the session is online and reads nothing: it
+/// holds up its domain. The [stall report](crate::StallReport) names the thread of the executor, and cannot name the task:
+///
+/// ```text
+/// domain `watched`: a grace period has lasted 21.0s, held up by a session of thread `executor` (ThreadId(3)); 1 objects of 0 bytes and 0 callers wait
+/// ```
+///
+/// - In a task, make the session anew for each poll: in a block that ends before the next `await`. For a single read,
+///   [`Registry::with`](crate::Registry::with) needs no session.
+/// - Outside of the tasks, take the session [`offline`](Self::offline) while the executor runs.
+///
+/// ```
+/// # fn block_on<F: Future>(future: F) -> F::Output {
+/// #     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+/// #     let mut future = std::pin::pin!(future);
+/// #     loop {
+/// #         if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+/// #             return output;
+/// #         }
+/// #     }
+/// # }
+/// # async fn answer() {}
+/// use epoch_registry::Registry;
+///
+/// async fn length(registry: &Registry<u64, String>, key: u64) -> Option<usize> {
+///     let length = {
+///         let mut reader = registry.reader();
+///         reader.get(&key).map(|entry| entry.len())
+///     }; // the reader ends here
+///     answer().await;
+///     length
+/// }
+///
+/// let registry = Registry::new();
+/// registry.insert(1, "one".to_string()).unwrap();
+/// let mut session = registry.domain().session();
+/// assert_eq!(session.offline(|| block_on(length(&registry, 1))), Some(3));
+/// ```
+///
+/// # Threads
+///
 /// A session belongs to its thread:
 ///
 /// ```compile_fail,E0277

@@ -15,8 +15,8 @@ pub(crate) struct Counts {
     pub(crate) inserted: Count,
     /// Nodes in the shard.
     pub(crate) live: Count,
-    /// The bytes that they count for, modulo 2^64.
-    pub(crate) weight: Count,
+    /// The bytes that they count for.
+    pub(crate) weight: Sum,
     pub(crate) removed: Count,
     pub(crate) replaced: Count,
     pub(crate) reaped: Count,
@@ -96,6 +96,49 @@ impl Counts {
             Cause::Capacity => &self.evicted,
             Cause::Reaped | Cause::Pressure => &self.reaped,
         }
+    }
+}
+
+/// A sum of amounts that may exceed what 64 bits hold, and comes right again when they are subtracted.
+#[derive(Default)]
+pub(crate) struct Sum {
+    /// Modulo 2^64.
+    low: Count,
+    /// How many times 2^64 is to be added to that.
+    wraps: Count,
+}
+
+impl Sum {
+    /// Under the shard lock.
+    #[inline]
+    pub(crate) fn add(&self, by: u64) {
+        let (sum, has_wrapped) = self.low.get().overflowing_add(by);
+        self.low.set(sum);
+        if has_wrapped {
+            self.wraps.add(1);
+        }
+    }
+
+    /// Under the shard lock.
+    #[inline]
+    pub(crate) fn subtract(&self, by: u64) {
+        let (sum, has_wrapped) = self.low.get().overflowing_sub(by);
+        self.low.set(sum);
+        if has_wrapped {
+            self.wraps.subtract(1);
+        }
+    }
+
+    /// Under the shard lock.
+    pub(crate) fn clear(&self) {
+        self.low.set(0);
+        self.wraps.set(0);
+    }
+
+    /// The sum, or the highest number if it exceeds that.
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        if self.wraps.get() == 0 { self.low.get() } else { u64::MAX }
     }
 }
 

@@ -133,7 +133,8 @@ where
         let relieved = old.map_or(0, |old| unsafe { old.as_ref() }.header.weight.bytes());
         others == 0
             || others < self.bounds.entries
-                && self.shard.counts().weight.get().wrapping_sub(relieved).saturating_add(weight) <= self.bounds.weight
+                && self.shard.counts().weight.get().saturating_sub(relieved).saturating_add(weight)
+                    <= self.bounds.weight
     }
 
     /// The node whose turn it is to go, of those beside `old`. Under the lock.

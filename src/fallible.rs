@@ -7,7 +7,7 @@ use crate::handle::Handle;
 use crate::listener::Cause;
 use crate::registry::Registry;
 use crate::shard::{NotReplaced, Wanted};
-use crate::view::hash_of;
+use crate::view::{Entry, hash_of};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
@@ -116,7 +116,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         loop {
-            let Some(old) = self.lookup(key) else { return Ok(None) };
+            let Some(old) = self.lookup_same(key) else { return Ok(None) };
             check::user_code();
             let value = f(old.key(), old.value());
             let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
@@ -126,6 +126,17 @@ where
                 Err(NotReplaced::Full(draft)) => return Err(BacklogFull(draft.value)),
             }
         }
+    }
+
+    /// A handle on the entry of `key`, for a write to that entry: as writes by key do, it compares the hash before the key, which
+    /// may claim to equal one that has another.
+    fn lookup_same<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = hash_of(&self.hasher, key);
+        let found = self.pin().get_hashed(hash, key).map(Entry::into_handle)?;
+        (found.hash() == hash as u32).then_some(found)
     }
 
     pub(crate) fn remove_or<Q>(&self, key: &Q, refusal: Refusal) -> Result<Option<Handle<K, V>>, Full>
@@ -146,7 +157,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         loop {
-            let Some(entry) = self.lookup(key) else { return Ok(None) };
+            let Some(entry) = self.lookup_same(key) else { return Ok(None) };
             check::user_code();
             if !condition(entry.key(), entry.value()) {
                 return Ok(None);

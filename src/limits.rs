@@ -94,7 +94,8 @@ where
     }
 
     /// Evicts up to `count` entries, by second chance: those first that were not used lately. Returns how many went; fewer
-    /// if there were not so many, or if there is no room for them in the domain's backlog. Table memory follows.
+    /// if there were not so many when it was called, or if there is no room for them in the domain's backlog. Table memory
+    /// follows.
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -108,6 +109,8 @@ where
     ///
     /// Takes the lock of one shard for a few entries at a time.
     pub fn evict(&self, count: usize) -> usize {
+        // What others insert meanwhile is not waited for.
+        let count = count.min(self.len());
         let (mut evicted, mut empty) = (0, 0);
         let shards = self.core.shards().len();
         while evicted < count && empty < shards {

@@ -529,7 +529,7 @@ where
         self.root.store(empty);
         self.counts.removed.add(amount.objects);
         self.counts.live.set(0);
-        self.counts.weight.set(0);
+        self.counts.weight.clear();
         let timers = std::mem::take(&mut state.timers);
         state.measure(self);
         drop(locked);

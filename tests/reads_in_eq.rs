@@ -22,13 +22,14 @@ const READS: [(&str, Read); 18] = [
     ("stats", |asked| asked.stats().live.to_string()),
     ("capacity", |asked| (asked.capacity() > 0).to_string()),
     ("table_bytes", |asked| (asked.table_bytes() > 0).to_string()),
-    ("Debug", |asked| format!("{asked:?}")),
+    ("Debug", |asked| format!("{asked:?}").contains("live: 10").to_string()),
     ("lookup", |asked| format!("{:?}", asked.lookup(&1).map(|entry| *entry))),
     ("contains_key", |asked| asked.contains_key(&1).to_string()),
     ("with", |asked| format!("{:?}", asked.with(&1, |entry| *entry))),
     ("pin and iter", |asked| asked.pin().iter().map(|entry| *entry).sum::<u64>().to_string()),
     ("a session", |asked| format!("{:?}", asked.reader().get(&1).map(|entry| *entry))),
-    ("the domain's backlog", |asked| asked.domain().backlog().objects.to_string()),
+    // (Other writes of the domain are counted too.)
+    ("the domain's backlog", |asked| (asked.domain().backlog().objects < 1000).to_string()),
     ("the domain's stats", |asked| asked.domain().stats().callback_panics.to_string()),
     ("the domain's name", |asked| asked.domain().name().to_string()),
     ("poll", |asked| {

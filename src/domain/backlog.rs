@@ -4,8 +4,8 @@ use crossbeam_utils::CachePadded;
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{AddAssign, SubAssign};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 /// What waits to be destroyed: objects, and the bytes that they take.
 ///
@@ -75,25 +75,38 @@ pub(crate) struct Waiting(CachePadded<Amounts>);
 #[derive(Default)]
 struct Amounts {
     objects: AtomicU64,
+    /// Modulo 2^64.
     bytes: AtomicU64,
+    /// How many times 2^64 is to be added to the bytes.
+    wraps: AtomicI64,
 }
 
 impl Waiting {
     /// Before the objects are handed over, so that they are not subtracted before they are added.
     pub(crate) fn add(&self, amount: Backlog) {
-        // ORDERING: Relaxed, both: counts. (Modulo 2^64, so that a sum beyond that comes right again.)
-        self.0.objects.fetch_add(amount.objects, Relaxed);
-        self.0.bytes.fetch_add(amount.bytes, Relaxed);
+        let Amounts { objects, bytes, wraps } = &*self.0;
+        // ORDERING: Relaxed, here and below: counts.
+        objects.fetch_add(amount.objects, Relaxed);
+        if bytes.fetch_add(amount.bytes, Relaxed).checked_add(amount.bytes).is_none() {
+            wraps.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn subtract(&self, amount: Backlog) {
+        let Amounts { objects, bytes, wraps } = &*self.0;
         // ORDERING: Relaxed, as in `add`.
-        self.0.objects.fetch_sub(amount.objects, Relaxed);
-        self.0.bytes.fetch_sub(amount.bytes, Relaxed);
+        objects.fetch_sub(amount.objects, Relaxed);
+        if bytes.fetch_sub(amount.bytes, Relaxed) < amount.bytes {
+            wraps.fetch_sub(1, Relaxed);
+        }
     }
 
     pub(crate) fn get(&self) -> Backlog {
+        let Amounts { objects, bytes, wraps } = &*self.0;
         // ORDERING: Relaxed, as in `add`.
-        Backlog { objects: self.0.objects.load(Relaxed), bytes: self.0.bytes.load(Relaxed) }
+        let has_wrapped = wraps.load(Relaxed) > 0;
+        // ORDERING: Relaxed, as in `add`.
+        let (objects, bytes) = (objects.load(Relaxed), bytes.load(Relaxed));
+        Backlog { objects, bytes: if has_wrapped { u64::MAX } else { bytes } }
     }
 }

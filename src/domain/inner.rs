@@ -155,9 +155,7 @@ impl Inner {
     #[cold]
     #[inline(never)]
     pub(crate) fn assist(&self, retired: usize) {
-        if retired == 0 {
-            self.wake();
-        }
+        self.wake();
         if self.is_pressed() {
             return self.assist_pressed(retired);
         }

@@ -317,7 +317,8 @@ impl Inner {
                 batch = if done < budget { state.take(u64::MAX, budget - done) } else { None };
                 left = state.left();
             }
-            (left, done)
+            // A shard whose lock was taken has a bag that is still to be collected.
+            (if self.dirty.is_empty() { left } else { left.max(Left::Waiting) }, done)
         });
         self.report(stall);
         if round.is_ok() {

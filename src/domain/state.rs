@@ -84,7 +84,7 @@ struct Period {
 }
 
 /// What is left to do after a round of reclamation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Left {
     Nothing,
     /// Batches whose grace period is not over.

@@ -101,7 +101,7 @@ where
 
     /// The same for a write, whose lines the processor is asked for, before the lock is taken: under it, they would be waited
     /// for one after the other, by this writer and by those behind it.
-    #[inline]
+    #[inline(always)]
     fn shard_to_write(&self, hash: u64) -> ShardRef<'_, K, V> {
         let shard = self.shard(hash);
         if prefetch::WORKS {
@@ -185,7 +185,7 @@ where
     }
 
     /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&self, draft: Draft<K, V>, wanted: Wanted) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
@@ -200,7 +200,7 @@ where
     }
 
     /// Publishes a draft, in the place of the entry that has its key, if there is one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn replace(
         &self,
         draft: Draft<K, V>,
@@ -227,7 +227,7 @@ where
         self.replace_located(draft, |table, _| table.locate_exact(node), false, Wanted::NEW, refusal)
     }
 
-    #[inline]
+    #[inline(always)]
     fn replace_located(
         &self,
         draft: Draft<K, V>,
@@ -250,7 +250,7 @@ where
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle on it if one is wanted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(
         &self,
         hash: u64,
@@ -271,7 +271,7 @@ where
         Ok(self.remove_located(entry.hash().into(), locate, cause, false, refusal)?.is_some())
     }
 
-    #[inline]
+    #[inline(always)]
     fn remove_located(
         &self,
         hash: u64,

@@ -68,7 +68,7 @@ where
     }
 
     /// Makes a node of a draft, with so many references. Not published yet. Does not panic.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allocate(&mut self, draft: Draft<K, V>, references: u32) -> NonNull<Node<K, V>> {
         let header = NonNull::from(self.shard.header());
         let state = &mut **self.state;
@@ -83,7 +83,7 @@ where
     /// # Safety
     ///
     /// `node` was admitted to the backlog and unlinked by the caller, under this lock (S3).
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn discard(&mut self, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
         unsafe { node.as_ref() }.header.refs.set_unlinked();
@@ -96,7 +96,7 @@ where
     /// # Safety
     ///
     /// As for [`discard`](Self::discard).
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn discard_to_handle(&mut self, node: NonNull<Node<K, V>>) -> Handle<K, V> {
         // SAFETY: the table's reference is still in it.
         unsafe { node.as_ref() }.header.refs.get_and_set_unlinked();
@@ -109,7 +109,7 @@ where
     /// # Safety
     ///
     /// As for [`discard`](Self::discard), and the node is marked as unlinked.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
@@ -151,14 +151,33 @@ where
     }
 
     /// Lets go of the lock, and does this write's share of the domain's reclamation.
-    #[inline]
-    pub(crate) fn finish(mut self) {
-        let shard = self.shard;
-        let work = mem::replace(&mut self.state.work, Work::NONE);
-        drop(self);
-        let domain = shard.domain().inner();
-        if work != Work::NONE || domain.has_every_write_look() && domain.has_work() {
-            domain.assist(work.handed_over());
+    #[inline(always)]
+    pub(crate) fn finish(self) {
+        let mut this = ManuallyDrop::new(self);
+        let work = mem::replace(&mut this.state.work, Work::NONE);
+        let looks = this.special.has(Special::LOOKING);
+        // SAFETY: it is not used any more, and not dropped.
+        unsafe { this.unlock() };
+        if work != Work::NONE || looks {
+            this.shard.assist(work);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Once, and the lock is not used any more.
+    #[inline(always)]
+    unsafe fn unlock(&mut self) {
+        let (old_table, place) = if self.special == Special::NONE { (None, None) } else { self.end_special() };
+        set_shard_locked(false);
+        // SAFETY: the caller's promise.
+        unsafe { ManuallyDrop::drop(&mut self.state) };
+        if let Some(bytes) = place {
+            // The reservation was not used.
+            self.domain().budget.give_back(Backlog::one(bytes));
+        }
+        if let Some(table) = old_table {
+            retire_table(self.shard.domain(), table);
         }
     }
 
@@ -206,19 +225,8 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    #[inline(always)]
     fn drop(&mut self) {
-        let special = if self.special == Special::NONE { (None, None) } else { self.end_special() };
-        set_shard_locked(false);
-        // SAFETY: not used below, and dropped once.
-        unsafe { ManuallyDrop::drop(&mut self.state) };
-        let (old_table, place) = special;
-        if let Some(bytes) = place {
-            // The reservation was not used.
-            self.domain().budget.give_back(Backlog::one(bytes));
-        }
-        if let Some(table) = old_table {
-            retire_table(self.shard.domain(), table);
-        }
+        // SAFETY: dropped once.
+        unsafe { self.unlock() };
     }
 }

@@ -58,6 +58,8 @@ impl Special {
     pub(crate) const LIMITED: Special = Special(4);
     /// Entries may expire, or might at some time.
     pub(crate) const EXPIRING: Special = Special(8);
+    /// Every write looks for something to reclaim, as the domain has neither a thread nor an executor.
+    pub(crate) const LOOKING: Special = Special(16);
 
     #[inline]
     pub(crate) fn has(self, one: Special) -> bool {
@@ -144,7 +146,7 @@ where
     }
 
     /// Publishes a node in the newest table. It is counted before: nothing can come between the two.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(
         &mut self,
         table: Table<K, V>,

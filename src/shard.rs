@@ -184,11 +184,13 @@ where
     pub(crate) fn new(registry: NonNull<RegistryHeader>, table: Table<K, V>, bounds: Bounds, expires: bool) -> Self {
         const { assert!(std::mem::offset_of!(Self, counts) == COUNTS) };
         // SAFETY: the registry is there (it is being built).
-        let budget = &unsafe { registry.as_ref() }.domain.inner().budget;
+        let domain = unsafe { registry.as_ref() }.domain.inner();
+        let budget = &domain.budget;
         let mut special = Special::NONE;
         special.set(Special::BOUNDED, bounds.are_set());
         special.set(Special::LIMITED, budget.is_limited());
         special.set(Special::EXPIRING, expires);
+        special.set(Special::LOOKING, domain.has_every_write_look());
         let state = State {
             table,
             special,
@@ -237,6 +239,16 @@ where
         Locked::new(self, self.shard.state.lock())
     }
 
+    /// What a write does for the reclamation of the domain, after the lock.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn assist(self, work: Work) {
+        let domain = self.domain().inner();
+        if work != Work::NONE || domain.has_work() {
+            domain.assist(work.handed_over());
+        }
+    }
+
     /// Lets go of the lock, makes room in the backlog for a node of so many bytes, and takes the lock again: everything may
     /// have changed.
     pub(crate) fn lock_with_room(
@@ -253,7 +265,7 @@ where
     }
 
     /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(
         self,
         draft: Draft<K, V>,
@@ -323,7 +335,7 @@ where
     }
 
     /// Publishes a draft in the newest table. Returns a handle if one is wanted.
-    #[inline]
+    #[inline(always)]
     fn publish<const PLAIN: bool>(
         self,
         locked: &mut Locked<'s, K, V>,
@@ -342,7 +354,7 @@ where
     }
 
     /// Publishes a draft in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn replace(
         self,
         draft: Draft<K, V>,
@@ -421,7 +433,7 @@ where
     }
 
     /// Publishes a draft at the position of `old`, which was admitted to the backlog, in the newest table.
-    #[inline]
+    #[inline(always)]
     fn swap<const PLAIN: bool>(
         self,
         locked: &mut Locked<'s, K, V>,
@@ -448,7 +460,7 @@ where
     }
 
     /// Unlinks the entry of `hash` that `locate` finds. Returns a handle on it if one is wanted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(
         self,
         hash: u64,
@@ -594,7 +606,7 @@ where
     /// # Safety
     ///
     /// As for [`discard`](Self::discard).
-    #[inline]
+    #[inline(always)]
     unsafe fn discard_as(&mut self, node: NonNull<Node<K, V>>, wants_handle: bool) -> Left<K, V> {
         if wants_handle {
             // SAFETY: the caller's promise.

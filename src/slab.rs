@@ -25,8 +25,9 @@
 //! # Invariants
 //!
 //! - **M1** Slabs and their lists are used under the shard lock alone. The address of the shard in a slab never changes.
-//! - **M2** `used` of a slab counts its slots that hold a node, or lie in a magazine. A slab is freed when that is zero.
-//! - **M3** A free slot's reference count is zero, without the mark of an unlinked node. Slots from `fresh` on were never used.
+//! - **M2** `used` of a slab counts its slots that hold a node, lie in a magazine, or are reserved. A slab is freed when that is
+//!   zero.
+//! - **M3** A free slot's reference count is zero, without the mark of an unlinked node. So is that of one never used.
 //! - **M4** The lists are: slabs with a free slot first, then full ones.
 
 #![allow(unsafe_code)]
@@ -81,6 +82,12 @@ impl Shape {
         Shape { slot, first, end: first + slots * slot, class: SHARED, layout }
     }
 
+    /// The slots of a slab.
+    fn slots(&self, slab: NonNull<Slab>) -> impl Iterator<Item = *mut Header> + use<> {
+        let memory = slab.as_ptr().cast::<Header>();
+        (self.first..self.end).step_by(self.slot).map(move |at| memory.wrapping_byte_add(at))
+    }
+
     /// What the nodes say of their slab (N4).
     pub(crate) fn class(&self) -> u8 {
         self.class
@@ -96,8 +103,6 @@ struct Slab {
     prev: *mut Slab,
     /// Where the first free slot is, which holds where the next is; 0 if there is none.
     free: u16,
-    /// Where the first slot is that was never used.
-    fresh: u16,
     /// M2.
     used: u16,
 }
@@ -122,6 +127,9 @@ pub(crate) unsafe fn shard_of(node: NonNull<Header>) -> NonNull<ShardHeader> {
 /// The memory of a shard's nodes. Under the shard lock (M1).
 pub(crate) struct Slabs {
     magazine: Option<Box<Bag>>,
+    /// The slots from here to `reserved_end`, at the end of a new slab, are next when there is no magazine.
+    reserved: *mut Header,
+    reserved_end: *mut Header,
     second: Option<Box<Bag>>,
     /// M4.
     head: *mut Slab,
@@ -154,6 +162,8 @@ impl Slabs {
     pub(crate) fn new(shape: Shape) -> Self {
         Slabs {
             magazine: None,
+            reserved: ptr::null_mut(),
+            reserved_end: ptr::null_mut(),
             second: None,
             head: ptr::null_mut(),
             tail: ptr::null_mut(),
@@ -175,7 +185,18 @@ impl Slabs {
         if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
             return slot;
         }
+        if self.reserved != self.reserved_end {
+            return self.take_reserved();
+        }
         self.alloc_from_slab(shard, spare)
+    }
+
+    #[inline]
+    fn take_reserved(&mut self) -> NonNull<Header> {
+        // SAFETY: not null, as it differs from the end, which both are when there is none.
+        let slot = unsafe { NonNull::new_unchecked(self.reserved) };
+        self.reserved = self.reserved.wrapping_byte_add(self.shape.slot);
+        slot
     }
 
     #[cold]
@@ -191,23 +212,18 @@ impl Slabs {
         if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
             return slot;
         }
-        let mut slab = match NonNull::new(self.head) {
-            Some(slab) if self.has_room(slab) => slab,
-            _ => self.add_slab(shard),
+        let Some(mut slab) = NonNull::new(self.head).filter(|&slab| has_room(slab)) else {
+            self.add_slab(shard);
+            return self.take_reserved();
         };
         // SAFETY: M1, it is in the list.
         let header = unsafe { slab.as_mut() };
-        let at = if header.free != 0 { header.free } else { header.fresh };
         // SAFETY: a slot begins there, within the slab.
-        let slot = unsafe { slab.byte_add(at.into()) }.cast::<Header>();
-        if header.free != 0 {
-            // SAFETY: M3, a free slot holds where the next one is.
-            header.free = unsafe { next_free(slot).read() };
-        } else {
-            header.fresh += self.shape.slot as u16;
-        }
+        let slot = unsafe { slab.byte_add(header.free.into()) }.cast::<Header>();
+        // SAFETY: M3, a free slot holds where the next one is.
+        header.free = unsafe { next_free(slot).read() };
         header.used += 1;
-        if !self.has_room(slab) {
+        if !has_room(slab) {
             // M4.
             self.unlink(slab);
             self.push_back(slab);
@@ -227,13 +243,8 @@ impl Slabs {
         slot
     }
 
-    fn has_room(&self, slab: NonNull<Slab>) -> bool {
-        // SAFETY: M1, callers took it from a list.
-        let slab = unsafe { slab.as_ref() };
-        slab.free != 0 || usize::from(slab.fresh) < self.shape.end
-    }
-
-    fn add_slab(&mut self, shard: NonNull<ShardHeader>) -> NonNull<Slab> {
+    /// Adds an empty slab, all of whose slots are reserved.
+    fn add_slab(&mut self, shard: NonNull<ShardHeader>) {
         let slab = match NonNull::new(self.empty) {
             Some(slab) => {
                 // SAFETY: M1, it was kept.
@@ -243,15 +254,24 @@ impl Slabs {
             }
             None => {
                 // SAFETY: the size is above zero.
-                unsafe { sync::alloc(self.shape.layout) }.cast::<Slab>()
+                let slab = unsafe { sync::alloc(self.shape.layout) }.cast::<Slab>();
+                for slot in self.shape.slots(slab) {
+                    // SAFETY: a slot begins there.
+                    let refs = unsafe { &raw mut (*slot).refs };
+                    // SAFETY: as said.
+                    unsafe { refs.write(Refs::new(0)) };
+                }
+                slab
             }
         };
-        let fresh = self.shape.first as u16;
-        let header = Slab { shard, next: ptr::null_mut(), prev: ptr::null_mut(), free: 0, fresh, used: 0 };
+        let used = ((self.shape.end - self.shape.first) / self.shape.slot) as u16;
+        let header = Slab { shard, next: ptr::null_mut(), prev: ptr::null_mut(), free: 0, used };
         // SAFETY: the allocation begins with a header.
         unsafe { slab.write(header) };
-        self.push_front(slab);
-        slab
+        self.push_back(slab);
+        let memory = slab.as_ptr().cast::<Header>();
+        self.reserved = memory.wrapping_byte_add(self.shape.first);
+        self.reserved_end = memory.wrapping_byte_add(self.shape.end);
     }
 
     /// Takes the slots of destroyed nodes back: all that `bag` holds. Returns the bag, if it is not kept as a magazine.
@@ -292,7 +312,7 @@ impl Slabs {
         let at = slot.addr().get() & (SLAB - 1);
         // SAFETY: N4, it lies in a slab of this shard.
         let mut slab = unsafe { slot.byte_sub(at) }.cast::<Slab>();
-        let had_room = self.has_room(slab);
+        let had_room = has_room(slab);
         // SAFETY: M1.
         let header = unsafe { slab.as_mut() };
         // SAFETY: the slot is free, and holds where the next is (M3).
@@ -377,6 +397,11 @@ impl Slabs {
     /// Begins to go through the nodes, of a registry that nobody reads or writes any more.
     pub(crate) fn begin_sweep(&mut self) -> Sweep {
         self.mode = Mode::Sweep;
+        while self.reserved != self.reserved_end {
+            let slot = self.take_reserved();
+            // SAFETY: a slot of this shard's.
+            unsafe { self.free(slot) };
+        }
         for magazine in [self.magazine.take(), self.second.take()].into_iter().flatten() {
             // SAFETY: slots of this shard's, of destroyed nodes.
             unsafe { self.recycle(magazine) };
@@ -390,8 +415,8 @@ impl Slabs {
             let slab = NonNull::new(sweep.slab)?;
             // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
             let header = unsafe { slab.as_ref() };
-            while sweep.at < header.fresh.into() {
-                // SAFETY: a slot begins there, that was used (M3).
+            while sweep.at < self.shape.end {
+                // SAFETY: a slot begins there.
                 let slot = unsafe { slab.byte_add(sweep.at) }.cast::<Header>();
                 sweep.at += self.shape.slot;
                 // SAFETY: M3: a node, or what is left of one.
@@ -412,13 +437,9 @@ impl Slabs {
             // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
             let header = unsafe { slab.as_mut() };
             next = header.next;
-            let mut at = self.shape.first;
-            while at < header.fresh.into() {
-                // SAFETY: a slot begins there, that was used (M3).
-                let slot = unsafe { slab.byte_add(at) }.cast::<Header>();
-                at += self.shape.slot;
-                // SAFETY: M3: a node, or what is left of one.
-                let refs = &unsafe { slot.as_ref() }.refs;
+            for slot in self.shape.slots(slab) {
+                // SAFETY: M3: a slot begins there, which holds a node, or what is left of one.
+                let refs = unsafe { &(*slot).refs };
                 if refs.is_in_table() && put(refs) {
                     refs.set_free();
                     header.used -= 1;
@@ -467,6 +488,11 @@ impl Drop for Slabs {
         self.close();
         debug_assert!(self.head.is_null(), "a slab with a node in it");
     }
+}
+
+fn has_room(slab: NonNull<Slab>) -> bool {
+    // SAFETY: M1, callers took it from a list.
+    unsafe { slab.as_ref() }.free != 0
 }
 
 /// Where a free slot holds the place of the next one: after the reference count, which is zero (M3).

@@ -265,9 +265,9 @@ fn a_pin_takes_no_longer_for_the_domains_that_its_thread_reads_in() {
         (pins, shortest(|| assert!(order.iter().all(|domain| !domain.in_critical_section()))))
     };
     let (few, many) = (time(16), time(4096));
-    // The records of thousands are not in the nearest cache.
-    assert!(many.0 < 10 * few.0, "4096 pins take {:?} in 16 domains, and {:?} in 4096", few.0, many.0);
-    assert!(many.1 < 10 * few.1, "4096 looks take {:?} at 16 domains, and {:?} at 4096", few.1, many.1);
+    // A walk through all records would take 256 times as long. (The records of thousands are not in the nearest cache.)
+    assert!(many.0 < 40 * few.0, "4096 pins take {:?} in 16 domains, and {:?} in 4096", few.0, many.0);
+    assert!(many.1 < 40 * few.1, "4096 looks take {:?} at 16 domains, and {:?} at 4096", few.1, many.1);
 }
 
 /// Each of them is pinned once: it leaves no record that later ones would have to pass.

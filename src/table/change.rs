@@ -20,7 +20,7 @@ pub(crate) type Located<K, V> = Option<(Position, NonNull<Node<K, V>>)>;
 
 impl<K, V> Table<K, V> {
     /// Where the node of `hash` is that satisfies `eq`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn locate(self, hash: u64, mut eq: impl FnMut(&Node<K, V>) -> bool) -> Located<K, V> {
         let home = self.home(hash);
         let control = self.bucket(home).control();
@@ -42,7 +42,7 @@ impl<K, V> Table<K, V> {
             .find_map(|(index, control)| self.locate_in(home, index, control, hash, eq))
     }
 
-    #[inline]
+    #[inline(always)]
     fn locate_in(
         self,
         home: usize,
@@ -81,7 +81,7 @@ impl<K, V> Table<K, V> {
     }
 
     /// Publishes a node that is not in the table. There is room: see [`limit`](Self::limit).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place(self, hash: usize, tag: Tag, node: NonNull<Node<K, V>>) {
         let home = hash & self.mask();
         if !self.place_in(home, tag, node) {

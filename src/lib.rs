@@ -89,7 +89,8 @@
 //! # Features
 //!
 //! None is on by default. `serde`: the statistics can be serialised. `metrics`: `Stats::export` hands them to the `metrics`
-//! crate. `pressure`: the module of that name, which has registries shed when memory runs out.
+//! crate. `pressure`: the module of that name, which has registries shed when memory runs out. `rayon`:
+//! [`Registry::par_scan`](Registry::scan_parallel), on rayon's threads.
 //!
 //! # Guarantees
 //!
@@ -122,6 +123,7 @@ mod local;
 mod locked;
 mod many;
 mod node;
+mod parallel;
 pub mod policy;
 mod prefetch;
 #[cfg(feature = "pressure")]

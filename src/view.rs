@@ -97,7 +97,7 @@ where
 
     /// In debug builds: that there is a critical section indeed, as the types promise.
     #[inline]
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let domain = &self.core.header.domain;
         debug_assert!(domain.in_critical_section(), "a read outside a critical section of {domain:?}");
     }

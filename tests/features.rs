@@ -101,3 +101,15 @@ fn the_statistics_survive_a_round_trip_through_json() {
     assert!(json.contains("\"peak\":{\"objects\":1,"), "{json}");
     assert_eq!(serde_json::from_str::<epoch_registry::Stats>(&json).unwrap(), stats);
 }
+
+#[cfg(feature = "rayon")]
+#[test]
+fn a_scan_by_rayon_meets_every_entry_once() {
+    let registry = epoch_registry::Registry::new();
+    registry.set_many((0..10_000_u64).map(|key| (key, key)));
+    let met = std::sync::Mutex::new(Vec::new());
+    registry.par_scan(|entry| met.lock().unwrap().push(*entry));
+    let mut met = met.into_inner().unwrap();
+    met.sort_unstable();
+    assert!(met.into_iter().eq(0..10_000));
+}

@@ -133,3 +133,20 @@ fn dropping_a_drain_leaves_the_rest_in_place() {
     assert!(some.iter().all(|key| !registry.contains_key(key)));
     assert_eq!(registry.drain().count(), 700);
 }
+
+#[test]
+fn a_scan_by_several_threads_meets_every_entry_once() {
+    let registry: Registry<u64, u64> = Registry::builder().shards(8).build();
+    registry.set_many((0..10_000).map(|key| (key, key)));
+    for threads in [0, 1, 3, 100] {
+        let met = std::sync::Mutex::new(Vec::new());
+        registry.scan_parallel(threads, |entry| met.lock().unwrap().push(*entry));
+        let mut met = met.into_inner().unwrap();
+        met.sort_unstable();
+        assert!(met.into_iter().eq(0..10_000), "{threads} threads");
+    }
+    let guard = registry.pin();
+    assert_eq!((0..registry.shard_count()).map(|shard| guard.iter_shard(shard).count()).sum::<usize>(), 10_000);
+    let panics = std::panic::catch_unwind(|| registry.scan_parallel(2, |entry| assert_ne!(*entry, 5000, "planned")));
+    assert!(panics.is_err() && registry.len() == 10_000);
+}

@@ -55,6 +55,48 @@ fn a_handle_dropped_in_spawn_is_not_lost() {
     assert_eq!((ledger.created(), ledger.dropped()), (2, 2), "created = dropped + live (B)");
 }
 
+/// A handle that `spawn` drops within a round that destroys nothing, while another thread waits in a barrier.
+#[test]
+fn a_barrier_covers_a_handle_that_another_thread_drops_in_spawn() {
+    let slot: Arc<Mutex<Option<Handle<u64, Counted>>>> = Arc::default();
+    let (dropped, is_dropped) = mpsc::channel();
+    let (go, is_to_go) = mpsc::channel::<()>();
+    let is_to_go = Mutex::new(is_to_go);
+    let theirs = Arc::clone(&slot);
+    let spawn = move |job: ReclaimJob| {
+        drop(job);
+        let handle = theirs.lock().unwrap().take();
+        if let Some(handle) = handle {
+            drop(handle);
+            dropped.send(()).unwrap();
+            let _ = is_to_go.lock().unwrap().recv();
+        }
+    };
+    let domain = Domain::builder().executor(spawn).build();
+    let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(domain.clone()).build();
+    let ledger = Ledger::new();
+    let kept = registry.insert(1, ledger.value(1)).unwrap();
+    drop(registry.insert(2, ledger.value(2)));
+    drop(registry.remove(&1));
+    domain.barrier();
+    assert_eq!(ledger.dropped(), 0, "the handle keeps it");
+    with_reader(&domain, || {
+        drop(registry.remove(&2));
+        *slot.lock().unwrap() = Some(kept);
+        let theirs = domain.clone();
+        let round = thread::spawn(move || theirs.reclaim(100));
+        is_dropped.recv().unwrap();
+        IN_ROUND.lock().unwrap().replace(round);
+    });
+    domain.barrier();
+    let dropped = ledger.dropped();
+    drop(go);
+    IN_ROUND.lock().unwrap().take().unwrap().join().unwrap();
+    assert_eq!(dropped, 2, "created = dropped + live (B)");
+}
+
+static IN_ROUND: Mutex<Option<thread::JoinHandle<usize>>> = Mutex::new(None);
+
 /// `ReclaimJob::run` where it would wait for itself.
 #[test]
 fn a_job_run_in_a_callback_of_its_domain_does_not_hang() {

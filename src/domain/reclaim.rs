@@ -237,7 +237,7 @@ impl Inner {
         loop {
             let ticket = batch.ticket;
             // SAFETY: callers take it from `ready`, or `extract` it for a closed registry.
-            let done = unsafe { self.destroy(frame, &mut batch, budget.min(PART)) };
+            let done = frame.destroy(|| unsafe { self.destroy(frame, &mut batch, budget.min(PART)) });
             total += done.objects;
             budget = budget.saturating_sub(done.objects);
             self.waiting.subtract(done.amount);
@@ -374,8 +374,11 @@ impl Inner {
         loop {
             self.advance(&mut state);
             while let Some(batch) = state.take(target, PART) {
-                self.unlock(state);
-                let helped = Running::enter(self, |frame| self.run(frame, batch, usize::MAX));
+                let helped = Running::enter(self, |frame| {
+                    // In the frame: an executor that is woken must not wait for the batch that is in hand here.
+                    self.unlock(state);
+                    self.run(frame, batch, usize::MAX)
+                });
                 debug_assert!(helped.is_ok(), "a barrier within a callback is refused before");
                 state = self.state.lock();
             }
@@ -463,7 +466,7 @@ impl Inner {
                 }
                 for mut batch in batches {
                     // SAFETY: no reader is left, so that every grace period is over.
-                    unsafe { self.destroy(frame, &mut batch, usize::MAX) };
+                    frame.destroy(|| unsafe { self.destroy(frame, &mut batch, usize::MAX) });
                 }
             }
         });

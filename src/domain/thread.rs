@@ -401,6 +401,9 @@ pub(crate) struct Running {
     pub(crate) cascade: Cell<bool>,
     /// Nodes of the same domain whose last reference a destructor of this run has put.
     pub(crate) orphans: RefCell<Vec<NonNull<Header>>>,
+    /// A destructor or callback of this run is under way, after which the run looks at `orphans`. Other code of the user's that
+    /// runs in the frame, such as an executor's `spawn`, leaves nothing there.
+    adopts: Cell<bool>,
     outer: *const Running,
 }
 
@@ -421,12 +424,13 @@ impl Running {
 
     fn frame<R>(domain: u64, f: impl FnOnce(&Running) -> R) -> R {
         let outer = RUNNING.with(Cell::get);
-        let frame = Running { domain, cascade: Cell::new(false), orphans: RefCell::default(), outer };
+        let frame =
+            Running { domain, cascade: Cell::new(false), orphans: RefCell::default(), adopts: Cell::new(false), outer };
         let restore = Restore(outer);
         RUNNING.with(|running| running.set(&frame));
         let result = f(&frame);
         drop(restore);
-        // Left by code of the user's that ran in this frame, but in no run: an executor's, which was woken.
+        // Left by a run that does not look at them: that of a domain's end.
         for orphan in frame.orphans.take() {
             // SAFETY: it has no reference left, and was left to this frame alone.
             unsafe { put_last(orphan) };
@@ -439,9 +443,24 @@ impl Running {
         Running::find(domain, |frame| frame.cascade.set(true))
     }
 
-    /// If this thread runs destructors or callbacks of `domain`: leaves a node without references to that run.
+    /// Runs destructors and callbacks of the frame's domain, which contain their panics. The caller looks at `orphans` next.
+    pub(crate) fn destroy<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.adopts.set(true);
+        let result = f();
+        self.adopts.set(false);
+        result
+    }
+
+    /// If a destructor or callback of `domain` is under way on this thread: leaves a node without references to its run.
     pub(crate) fn adopt(domain: &Inner, orphan: NonNull<Header>) -> bool {
-        Running::find(domain, |frame| frame.orphans.borrow_mut().push(orphan))
+        let mut adopted = false;
+        Running::find(domain, |frame| {
+            adopted = frame.adopts.get();
+            if adopted {
+                frame.orphans.borrow_mut().push(orphan);
+            }
+        });
+        adopted
     }
 
     /// Whether this thread runs destructors or callbacks of any domain.

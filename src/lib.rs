@@ -61,7 +61,7 @@
 //! ```text
 //!  remove ── lock shard ── unlink ── unlock ──▶ retire queue of the shard
 //!                                                    │ collected into a batch, by a write, reclaim, barrier
-//!                                                    ▼ or the reclaimer thread
+//!                                                    ▼ or the domain's thread
 //!                                          waits for a grace period: all critical sections
 //!                                          that were open have closed
 //!                                                    │
@@ -77,11 +77,14 @@
 //! A [`Domain`] is a set of readers and what waits for them. By default registries share a process-wide one; give a
 //! registry [its own](Builder::domain) to keep the slow readers of others away from it. Values are dropped
 //!
-//! - by the domain's reclaimer thread, if it [has one](DomainBuilder::reclaimer): within milliseconds, with no call from
-//!   anybody; or by an [executor](DomainBuilder::executor) of yours;
-//! - else by writers, a bounded share with each write: after 128 removals in a shard, or with the first write of a new
-//!   tick of the coarse clock (about 4 ms);
+//! - by writers, a bounded share with each write: after 128 removals in a shard, or with the first write of a new tick of the
+//!   coarse clock (about 4 ms);
+//! - by a thread that the domain starts when something waits, within 50 ms of the last write, with no further call;
+//! - or, instead of both, by a [thread](DomainBuilder::reclaimer) that takes all of that work from writers, or an
+//!   [executor](DomainBuilder::executor) of the program's;
 //! - at once, as far as no reader is in the way, by [`Domain::reclaim`]; and by [`Domain::barrier`], which waits.
+//!
+//! [`Domain`] has a table of who reclaims, and how to choose.
 //!
 //! How much may wait for a reader that stays can be [limited](DomainBuilder::backlog_objects), in objects and bytes, and
 //! such a reader is [reported](DomainBuilder::on_stall) by name.

@@ -43,10 +43,6 @@ mod real {
         condvar.wait_for(guard, timeout);
     }
 
-    pub(crate) fn sleep(time: Duration) {
-        thread::sleep(time);
-    }
-
     /// Sleeps until [`unpark`](thread::Thread::unpark), or for `timeout` at most.
     pub(crate) fn park_for(timeout: Duration) {
         thread::park_timeout(timeout);
@@ -187,10 +183,6 @@ mod looming {
     /// Time does not pass in a model: gives the lock up, lets another thread run, and takes it again is what a
     /// caller must do itself; here it is a wait that a notification ends.
     pub(crate) fn wait_for<T>(_condvar: &Condvar, _guard: &mut MutexGuard<'_, T>, _timeout: Duration) {
-        loom::thread::yield_now();
-    }
-
-    pub(crate) fn sleep(_time: Duration) {
         loom::thread::yield_now();
     }
 

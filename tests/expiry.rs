@@ -413,7 +413,7 @@ fn a_reaper_may_panic_and_end_in_the_background_by_thread_or_executor() {
         }
         drop(domains);
         pool.join().unwrap();
-        let nobody = Domain::new();
+        let nobody = Domain::builder().writers_only().build();
         let registry = Arc::new(Registry::<u64, u64>::new());
         assert!(panic_of(|| nobody.add_reaper(&registry)).contains("neither"));
     });

@@ -2,7 +2,7 @@
 
 use epoch_registry::{Domain, Reaped, Reaper, Registry, Scan};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,106 @@ fn a_reaper_may_wait_for_a_barrier_and_stop_its_reclaimer() {
         domain.barrier();
         assert_eq!(registry.stats().freed, 1);
         domain.stop_reclaimer();
+    });
+    assert!(done);
+}
+
+/// Has a reaper of each of two domains do `what` with the other domain, at the same time.
+fn crossed(make: impl Fn() -> Domain, what: impl Fn(&Domain) + Send + Sync + Copy + 'static) {
+    let domains = [make(), make()];
+    let (meeting, done) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU32::new(0)));
+    let reapers = [0, 1].map(|index| {
+        let (other, meeting, done) = (domains[1 - index].clone(), Arc::clone(&meeting), Arc::clone(&done));
+        let once = AtomicBool::new(false);
+        Arc::new(Calls(move || {
+            if !once.swap(true, SeqCst) {
+                meeting.wait();
+                what(&other);
+                done.fetch_add(1, SeqCst);
+            }
+        }))
+    });
+    domains.iter().zip(&reapers).for_each(|(domain, reaper)| domain.add_reaper(reaper));
+    let end = Instant::now() + Duration::from_secs(5);
+    while done.load(SeqCst) < 2 {
+        assert!(Instant::now() < end, "the reapers wait for each other");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn each_kind(what: impl Fn(&Domain) + Send + Sync + Copy + 'static) {
+    crossed(|| Domain::builder().reclaimer(true).build(), what);
+    crossed(Domain::new, what);
+    let pooled = || {
+        let pool = |job: epoch_registry::ReclaimJob| drop(thread::spawn(move || job.run()));
+        Domain::builder().executor(pool).build()
+    };
+    crossed(pooled, what);
+}
+
+#[test]
+fn reapers_of_two_domains_may_stop_each_others_reclaimers() {
+    each_kind(Domain::stop_reclaimer);
+}
+
+#[test]
+fn reapers_of_two_domains_may_wait_in_each_others_barriers() {
+    each_kind(|domain| {
+        domain.call(|| ());
+        domain.barrier();
+        domain.synchronize();
+    });
+}
+
+/// A reaper waits for a reader, which stops the reclaimer that runs the reaper.
+#[test]
+fn a_reclaimer_may_be_stopped_in_a_critical_section_that_its_reaper_waits_for() {
+    for kind in [|| Domain::builder().reclaimer(true).build(), Domain::new] {
+        let done = within(Duration::from_secs(5), move || {
+            let domain = kind();
+            let (begun, waits) = mpsc::channel();
+            let of_reaper = domain.clone();
+            let reaper = Arc::new(Calls(move || {
+                let _ = begun.send(());
+                of_reaper.synchronize();
+            }));
+            let guard = domain.pin();
+            domain.add_reaper(&reaper);
+            waits.recv().unwrap();
+            domain.stop_reclaimer();
+            drop(guard);
+            domain.stop_reclaimer();
+        });
+        assert!(done, "stop_reclaimer hangs");
+    }
+}
+
+/// The thread of one domain runs a reaper that waits in a barrier of the other, whose executor's `spawn` stops the thread.
+#[test]
+fn a_spawn_that_stops_a_reclaimer_does_not_wait_for_itself() {
+    let done = within(Duration::from_secs(5), || {
+        let threaded = Domain::builder().reclaimer(true).build();
+        let (begun, waits) = mpsc::channel();
+        let (stopped, once) = (threaded.clone(), AtomicBool::new(false));
+        let waits = std::sync::Mutex::new(waits);
+        let pooled = Domain::builder().executor(move |job| {
+            if !once.swap(true, SeqCst) {
+                waits.lock().unwrap().recv().unwrap();
+                stopped.stop_reclaimer();
+            }
+            thread::spawn(move || job.run());
+        });
+        let pooled = pooled.build();
+        let of_reaper = pooled.clone();
+        let reaper = Arc::new(Calls(move || {
+            let _ = begun.send(());
+            thread::sleep(Duration::from_millis(20));
+            of_reaper.call(|| ());
+            of_reaper.barrier();
+        }));
+        threaded.add_reaper(&reaper);
+        pooled.call(|| ());
+        pooled.barrier();
     });
     assert!(done);
 }

@@ -286,6 +286,7 @@ pub fn models() -> Vec<Model> {
             80_456..=241_370,
             reclaimer_remove,
         ),
+        model("backup_remove", "a backup thread that parks misses nothing", Some(3), 8982..=26_946, backup_remove),
         model(
             "barrier_barrier",
             "two barriers at once both return, with everything destroyed",

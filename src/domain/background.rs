@@ -1,8 +1,12 @@
-//! Reapers that a domain's reclaimer calls every now and then.
+//! Reapers that a domain's reclaimer calls at intervals, and the mark of a thread that calls them.
 
 use super::Inner;
+use super::reclaimer::in_spawn;
+use super::thread::{Running, in_any_section, shard_locked};
 use crate::node::contain;
 use crate::reaper::Reaper;
+use crate::sync::const_thread_local;
+use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -11,8 +15,46 @@ use std::time::{Duration, Instant};
 /// Between two calls of a reaper that had nothing left to do, unless the user says otherwise.
 pub(super) const REAP_EVERY: Duration = Duration::from_millis(100);
 
+/// The interval is no shorter than this: a reclaimer that called reapers all the time would do nothing else.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Entries that a reaper looks at before the next has its turn.
 const BUDGET: usize = 1024;
+
+const_thread_local! {
+    /// Calls of reapers, of pressure sources and of the code around them that this thread is in the middle of. A thread of the
+    /// crate's own counts as one, for its whole life.
+    static DEPTH: Cell<usize> = Cell::new(0);
+}
+
+/// A call of reapers, as long as it is there.
+pub(crate) struct Calling(());
+
+impl Calling {
+    pub(crate) fn enter() -> Self {
+        DEPTH.with(|depth| depth.set(depth.get() + 1));
+        Calling(())
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        DEPTH.with(|depth| depth.set(depth.get() - 1));
+    }
+}
+
+/// Says that this thread is one that calls reapers, to its end.
+pub(crate) fn enter_for_good() {
+    std::mem::forget(Calling::enter());
+}
+
+/// Whether this thread may wait for a thread that calls reapers or runs destructors. It may not where such a thread could
+/// wait for it in turn: in a reaper, pressure source or executor's `spawn`, in a destructor or callback, in the `Eq` of a key,
+/// and in a critical section of any domain.
+pub(crate) fn may_wait_for_threads() -> bool {
+    let called = DEPTH.with(Cell::get) > 0 || in_spawn();
+    !called && !Running::is_anywhere() && !shard_locked() && !in_any_section()
+}
 
 /// The reapers of a domain. (Of std's types: whoever has none has nothing to do with them, and models have none.)
 pub(super) struct Background {
@@ -29,8 +71,8 @@ struct Round {
 impl Background {
     pub(super) fn new(every: Duration) -> Self {
         let round = Round { reapers: Vec::new(), next: Instant::now() };
-        // (Lest a time overflow.)
-        let every = every.min(Duration::from_secs(24 * 3600));
+        // At most a day, so that no time overflows.
+        let every = every.clamp(SHORTEST, Duration::from_secs(24 * 3600));
         Background { every, any: AtomicBool::new(false), round: Mutex::new(round) }
     }
 
@@ -81,6 +123,12 @@ impl Inner {
         self.wake();
     }
 
+    /// Whether there are reapers to be called.
+    pub(super) fn has_reapers(&self) -> bool {
+        // ORDERING: Relaxed, as in `Background::add`.
+        self.settings.background.any.load(Relaxed)
+    }
+
     /// Calls the reapers, if it is time. Returns when it is time again, if there are any.
     pub(super) fn reap(&self) -> Option<Duration> {
         let due = match self.settings.background.due()? {
@@ -88,6 +136,7 @@ impl Inner {
             Err(until) => return Some(until),
         };
         let mut more = false;
+        let _calling = Calling::enter();
         for reaper in due {
             let panics = contain(|| {
                 let reaped = reaper.expire(BUDGET);

@@ -2,11 +2,14 @@
 
 use super::Domain;
 use super::background::{Background, REAP_EVERY};
+use super::backup::{self, Backup};
 use super::budget::{Budget, WhenFull};
 use super::inner::{Inner, Settings};
-use super::reclaimer::{Executor, ReclaimJob, ReclaimThread, Reclaimer};
+use super::job::{Executor, ReclaimJob};
+use super::reclaimer::{ReclaimThread, Reclaimer};
 use super::stall::{StallHandler, StallReport};
 use crate::clock::{ManualClock, Stopwatch};
+use crate::sync;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +27,10 @@ pub struct DomainBuilder {
     clock: Stopwatch,
 }
 
-/// Who reclaims, beside those who call `reclaim` and `barrier`.
+/// Who reclaims, beside the callers of `reclaim` and `barrier`.
 enum Who {
+    /// Writers, and a backup thread.
+    Default,
     Writers,
     Nobody,
     Thread,
@@ -35,11 +40,15 @@ enum Who {
 /// As the Linux kernel's (`rcu_cpu_stall_timeout`).
 const STALL_AFTER: Duration = Duration::from_secs(21);
 
+/// With less, each look at a grace period would make a report.
+const SHORTEST_STALL: Duration = Duration::from_millis(1);
+
 impl DomainBuilder {
     pub(super) fn new() -> Self {
         DomainBuilder {
             name: None,
-            who: Who::Writers,
+            // A model says itself which threads it has.
+            who: if cfg!(loom) { Who::Writers } else { Who::Default },
             objects: None,
             bytes: None,
             when_full: WhenFull::Grow,
@@ -56,17 +65,28 @@ impl DomainBuilder {
         self
     }
 
-    /// Whether the domain has a thread of its own that runs destructors and callbacks, promptly and off everybody
-    /// else's time. It is joined when the domain is torn down, or [stopped](Domain::stop_reclaimer). Off by default:
-    /// then writers share the work, with a bounded share each.
+    /// Whether the domain has a thread of its own that runs destructors and callbacks, promptly, so that writers run none. It
+    /// is started at once, and joined when the domain is torn down or [stopped](Domain::stop_reclaimer).
+    ///
+    /// `false` means [`writers_only`](Self::writers_only). By default neither is so: writers share the work, and a thread that
+    /// is started when something waits ends the waiting after the last write: see [`Domain`].
     pub fn reclaimer(mut self, on: bool) -> Self {
         self.who = if on { Who::Thread } else { Who::Writers };
         self
     }
 
+    /// Leaves reclamation to writers, each of which destroys a bounded number of objects, and to explicit calls. There is no
+    /// thread: what was removed last stays until the next write, [`reclaim`](Domain::reclaim) or
+    /// [`barrier`](Domain::barrier). For programs that may start no threads, or that fork and go on in the child.
+    pub fn writers_only(mut self) -> Self {
+        self.who = Who::Writers;
+        self
+    }
+
     /// Has destructors and callbacks run by an executor of yours: `spawn` is given a [job](ReclaimJob) when there is
-    /// something to do and none is under way, and is to see to it that it runs, elsewhere. It is called by writers and
-    /// by those who drop handles, outside every lock; a panic in it is contained.
+    /// something to do and none is under way, and must have it run elsewhere. Writers and threads that drop handles call it,
+    /// outside every lock; a panic in it is contained. [`ReclaimJob`] says how each kind of executor runs it, and what happens to
+    /// a job that is dropped.
     ///
     /// ```
     /// use epoch_registry::{Domain, Registry};
@@ -122,13 +142,13 @@ impl DomainBuilder {
         self
     }
 
-    /// How long a grace period that something waits for may last before it is reported: 21 seconds by default. It is
-    /// reported once within 10% of that, and again after twice that time, four times, and so on.
+    /// How long a grace period that something waits for may last before it is reported: 21 seconds by default, 1 ms at least.
+    /// It is reported once within 10% of that, and again after twice that time, four times, and so on.
     ///
-    /// It is noticed by whoever drives reclamation: the reclaimer thread, a job on an executor, a caller that waits for
-    /// a grace period, a writer. If there is none of these, nobody notices.
+    /// What drives reclamation notices it: a thread of the domain's, a job on an executor, a caller that waits for a grace
+    /// period, a writer. Without any of these, it is not noticed.
     pub fn stall_after(mut self, threshold: Duration) -> Self {
-        self.stall_after = threshold;
+        self.stall_after = threshold.max(SHORTEST_STALL);
         self
     }
 
@@ -140,8 +160,9 @@ impl DomainBuilder {
         self
     }
 
-    /// How often reapers are called that were [added](Domain::add_reaper) to the domain: every 100 ms by default, once a day
-    /// at the least; and again at once for as long as they have more to do.
+    /// How often reapers are called that were [added](Domain::add_reaper) to the domain: every 100 ms by default. An interval
+    /// shorter than 1 ms counts as 1 ms, and one longer than a day as a day. They are called again at once for as long as
+    /// they have more to do.
     pub fn reap_every(mut self, interval: Duration) -> Self {
         self.reap_every = interval;
         self
@@ -153,11 +174,19 @@ impl DomainBuilder {
         self
     }
 
+    /// A backup thread, as domains have by default outside of models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn backup(mut self) -> Self {
+        self.who = Who::Default;
+        self
+    }
+
     /// Builds the domain.
     ///
     /// # Panics
     ///
-    /// If the reclaimer thread cannot be started.
+    /// If a reclaimer thread is [asked for](Self::reclaimer) and cannot be started.
     pub fn build(self) -> Domain {
         let DomainBuilder { name, who, objects, bytes, when_full, stall_after, reap_every, on_stall, clock } = self;
         let writers_share = !matches!(who, Who::Nobody);
@@ -165,13 +194,15 @@ impl DomainBuilder {
         let settings = Settings { writers_share, clock, background, on_stall: Some(on_stall) };
         let domain = Domain(Inner::new(name, stall_after, Budget::new(objects, bytes, when_full), settings));
         let weak = Arc::downgrade(&domain.0);
+        let thread = format!("{}{}", domain.name(), backup::SUFFIX);
         let reclaimer = match who {
             Who::Writers | Who::Nobody => return domain,
-            Who::Thread => {
-                let name = format!("{}-reclaim", domain.name());
-                Reclaimer::Thread(ReclaimThread::start(name, weak).expect("starting the reclaimer"))
+            Who::Default => Reclaimer::Backup(Backup::new(thread, weak)),
+            Who::Thread => Reclaimer::Thread(ReclaimThread::start(thread, weak).expect("starting the reclaimer")),
+            Who::Executor(spawn) => {
+                let backup = (!cfg!(loom)).then(|| sync::Arc::new(Backup::new(thread, weak.clone())));
+                Reclaimer::Executor(Executor::new(spawn, weak, backup))
             }
-            Who::Executor(spawn) => Reclaimer::Executor(Executor::new(spawn, weak)),
         };
         assert!(domain.0.reclaimer.set(reclaimer).is_ok(), "it is set once");
         domain

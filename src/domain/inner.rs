@@ -47,7 +47,7 @@ pub(crate) struct Inner {
     /// A hint that something could be destroyed now.
     pub(super) ready: AtomicBool,
     /// The coarse tick in which a writer last drove reclamation.
-    driven: CachePadded<AtomicU64>,
+    pub(super) driven: CachePadded<AtomicU64>,
     pub(crate) budget: Budget,
     pub(super) readers: Readers,
     /// Callbacks that panicked, and reports of stalls that did.
@@ -161,7 +161,7 @@ impl Inner {
         }
         if let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) {
             // It was woken when the first node was retired.
-            if reclaimer.nudge() {
+            if reclaimer.nudge(retired > 0) {
                 return;
             }
         }
@@ -254,7 +254,7 @@ impl Inner {
     pub(super) fn after_round(&self) {
         let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
         if self.has_work() {
-            reclaimer.nudge();
+            reclaimer.nudge(false);
         }
     }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod background;
 mod backlog;
+mod backup;
 mod bag;
 mod budget;
 mod builder;
@@ -10,6 +11,7 @@ mod grace;
 mod header;
 mod histogram;
 mod inner;
+mod job;
 mod readers;
 mod reclaim;
 mod reclaimer;
@@ -28,8 +30,8 @@ pub(crate) use thread::{Pin, set_shard_locked, shard_locked};
 pub use budget::{Backlog, WhenFull};
 pub use builder::DomainBuilder;
 pub use histogram::Histogram;
+pub use job::ReclaimJob;
 pub use readers::StalledReader;
-pub use reclaimer::ReclaimJob;
 pub use session::Session;
 pub use stall::StallReport;
 pub use stats::DomainStats;
@@ -49,8 +51,30 @@ use std::time::{Duration, Instant};
 /// removed from the other. An isolated domain (the kernel's SRCU) keeps slow readers to themselves. It costs about
 /// a kilobyte, and 2 KB for each thread that reads in it.
 ///
-/// A process that forks while it has several threads takes none of its readers and reclaimers along: as with every lock,
-/// its child must not use a domain or registry of before, but replace itself (`exec`) or end.
+/// # Who reclaims
+///
+/// | built by | what destroys values | writers |
+/// |---|---|---|
+/// | default | writers, and a thread that ends the waiting after the last write | share the work |
+/// | [`writers_only`](DomainBuilder::writers_only) | writers | share the work |
+/// | [`reclaimer(true)`](DomainBuilder::reclaimer) | a thread | destroy nothing |
+/// | [`executor`](DomainBuilder::executor) | jobs on an executor of the program's | help a job that is behind |
+/// | [`manual`](DomainBuilder::manual) | [`reclaim`](Self::reclaim) and [`barrier`](Self::barrier) | destroy nothing |
+///
+/// (Near the [limit](DomainBuilder::backlog_objects) of a backlog, writers always reclaim.)
+///
+/// The thread of a default domain is started by the first removal, or whatever else begins to wait. It is named
+/// `<domain>-reclaim`, looks every 10 ms while something waits, parks when nothing does, and ends after a minute of that.
+/// A value is dropped within 50 ms of when its last reference is gone and no reader is in the way, with no further call. If
+/// the system gives no thread, that is logged as a warning, once; writers reclaim alone, and try again after a second.
+///
+/// # Fork
+///
+/// A child that a process forks has none of the threads of its parent, and every lock as another thread left it. So it must
+/// not use a domain or registry of before, but replace itself (`exec`) or end. That goes for default domains too, which have
+/// a thread. A program that forks and goes on in the child builds its domains with
+/// [`writers_only`](DomainBuilder::writers_only), or in the child. (A child that is forked while the thread of a default domain is
+/// parked finds that out when it wakes that, and starts a thread of its own.)
 ///
 /// A `Domain` is a handle: clones mean the same domain. It is torn down when the last handle, registry, session and
 /// entry handle that belongs to it is gone, and everything retired in it is destroyed then.
@@ -79,8 +103,8 @@ impl Domain {
         DomainBuilder::new()
     }
 
-    /// The process-wide domain, which registries use unless told otherwise. It has no reclaimer thread, and is never
-    /// torn down.
+    /// The process-wide domain, which registries use unless told otherwise. It has the default settings, and is never torn
+    /// down: its thread is still there when the process exits, and ends with it.
     pub fn global() -> &'static Domain {
         static GLOBAL: OnceLock<Domain> = OnceLock::new();
         GLOBAL.get_or_init(|| Domain::builder().name("global").build())
@@ -91,21 +115,21 @@ impl Domain {
         &self.0.name
     }
 
-    /// Has a reaper asked to [expire](Reaper::expire) what is due, every now and then, by the domain's reclaimer thread or a
-    /// job on its executor (which then does not end): see [`DomainBuilder::reap_every`]. It is not kept alive by that, and
-    /// asked no more when it is gone. A panic in it is contained, and counted. (An executor that runs a job there and then, within
-    /// `spawn`, asks it with each job.)
+    /// Has a reaper asked to [expire](Reaper::expire) what is due, at intervals, by the domain's thread or a job on its executor
+    /// (which then does not end): see [`DomainBuilder::reap_every`]. It is held weakly, and asked no more when it is gone. A
+    /// panic in it is contained, and counted. (An executor that runs a job at once, within `spawn`, asks it with each job.)
     ///
     /// # Panics
     ///
-    /// If the domain has neither: then nobody would.
+    /// If the domain has neither thread nor executor: it was built [`writers_only`](DomainBuilder::writers_only) or
+    /// [`manual`](DomainBuilder::manual), or its reclaimer was stopped.
     ///
     /// ```
     /// use epoch_registry::{Domain, ManualClock, Registry};
     /// use std::sync::Arc;
     /// use std::time::Duration;
     ///
-    /// let domain = Domain::builder().reclaimer(true).build();
+    /// let domain = Domain::new();
     /// let clock = ManualClock::new();
     /// let registry = Registry::builder()
     ///     .domain(domain.clone())
@@ -195,11 +219,10 @@ impl Domain {
     /// several threads reclaim. A panic in it is contained and counted.
     ///
     /// The caller runs neither `f` nor anything else, so it may hold locks that `f` takes (unless the domain has a
-    /// [limit](DomainBuilder::backlog_objects), and is at it). Somebody else must: a reclaimer thread, writers, or whoever
-    /// calls [`reclaim`](Self::reclaim).
+    /// [limit](DomainBuilder::backlog_objects), and is at it).
     ///
-    /// A callback that itself holds a handle of the domain (or of an entry in it) keeps the domain from being torn down,
-    /// until it is run: without a reclaimer thread, see to it that somebody writes, or reclaims.
+    /// A callback that itself holds a handle of the domain (or of an entry in it) keeps the domain from being torn down until it
+    /// is run. Where neither thread nor executor runs it, a write or a call of [`reclaim`](Self::reclaim) must.
     ///
     /// # Progress
     ///
@@ -281,8 +304,11 @@ impl Domain {
         self.0.in_critical_section()
     }
 
-    /// Ends the reclaimer thread and waits for it, or ends the use of the executor. From then on writers share the work.
+    /// Ends the domain's thread for good and waits for it, or ends the use of the executor. From then on writers share the work.
     /// Without either it does nothing.
+    ///
+    /// Where the thread could be waiting for the caller, it does not wait, and the thread ends after its round: in a reaper or
+    /// pressure source, in an executor's `spawn`, and in a critical section of any domain.
     ///
     /// # Panics
     ///

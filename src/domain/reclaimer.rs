@@ -1,27 +1,26 @@
-//! Those who reclaim so that neither writers nor the droppers of handles need to: a thread of the domain's own, or jobs on
-//! an executor of the user's.
+//! What reclaims beside the writers: a thread of the domain's own, jobs on an executor of the user's, or a
+//! [backup](super::backup) that ends the waiting after the last write.
 
 use super::Inner;
-use super::state::Left;
-use super::thread::shard_locked;
-use crate::node::contain;
+use super::background;
+use super::backup::Backup;
+use super::job::{Executor, Naps, sooner};
+use super::thread::{set_works_for, works_for};
 use crate::sync::atomic::Ordering;
-use crate::sync::{self, Arc, AtomicBool, AtomicUsize, Mutex, park_for, thread};
-use std::cell::Cell;
-use std::fmt;
+use crate::sync::{Arc, AtomicBool, Mutex, park_for, thread};
 use std::sync::Weak;
 use std::time::Duration;
 
-/// Objects that are destroyed between two looks at the rest of the world.
-const ROUND: usize = 1024;
-/// Between two looks at a grace period that readers hold up: the shortest and the longest sleep.
-const SHORT_NAP: Duration = Duration::from_micros(50);
-const LONG_NAP: Duration = Duration::from_millis(2);
+pub(crate) use super::job::in_spawn;
 
+/// Objects that are destroyed between two looks at whether the thread is to stop.
+const ROUND: usize = 1024;
 /// What a domain has beside its writers.
 pub(crate) enum Reclaimer {
     Thread(ReclaimThread),
     Executor(Executor),
+    /// Writers reclaim, and this thread after them.
+    Backup(Backup),
 }
 
 impl Reclaimer {
@@ -30,80 +29,73 @@ impl Reclaimer {
         match self {
             Reclaimer::Thread(thread) => thread.wake(),
             Reclaimer::Executor(executor) => executor.wake(),
+            Reclaimer::Backup(backup) => backup.wake(),
         }
     }
 
-    /// For writers that come by. False if nobody is at it: an executor drops the jobs that it is given.
-    pub(crate) fn nudge(&self) -> bool {
+    /// For writers that come by. False if they are to reclaim: there is a backup alone, or an executor that drops its jobs or
+    /// is behind with them. `due`: the caller's shard has had a share of removals since it last came by.
+    pub(crate) fn nudge(&self, due: bool) -> bool {
         match self {
             // It sleeps only when there was nothing to do, and is woken by what comes then.
             Reclaimer::Thread(_) => true,
             Reclaimer::Executor(executor) => {
-                // ORDERING: Relaxed, a hint.
-                let idle = || executor.job.0.load(Ordering::Relaxed) == NONE;
-                if idle() {
+                if executor.is_idle() {
                     executor.wake();
                 }
-                !idle()
+                !executor.is_idle() && !executor.is_behind(due)
+            }
+            Reclaimer::Backup(backup) => {
+                backup.wake_hint();
+                false
             }
         }
     }
 
     /// Whether it has not been stopped.
     pub(crate) fn is_on(&self) -> bool {
-        let stop = match self {
-            Reclaimer::Thread(thread) => &thread.signal.stop,
-            Reclaimer::Executor(executor) => &executor.stop,
-        };
-        // ORDERING: Acquire, pairs with the Release in `stop`.
-        !stop.load(Ordering::Acquire)
-    }
-
-    /// Ends it. Waits for a thread to end, unless that is the caller itself, which then ends by itself; not for the job of
-    /// an executor, which ends with its round.
-    pub(crate) fn stop(&self) {
         match self {
-            Reclaimer::Thread(thread) => thread.stop(),
-            // ORDERING: Release, pairs with the Acquire in `is_on`.
-            Reclaimer::Executor(executor) => executor.stop.store(true, Ordering::Release),
+            // ORDERING: Acquire, pairs with the Release in `stop`.
+            Reclaimer::Thread(thread) => !thread.signal.stop.load(Ordering::Acquire),
+            Reclaimer::Executor(executor) => !executor.is_stopped(),
+            Reclaimer::Backup(backup) => !backup.is_stopped(),
         }
     }
-}
 
-/// How long to sleep while readers are in the way: longer each time that nothing comes of it.
-struct Naps(Duration);
-
-impl Naps {
-    fn new() -> Self {
-        Naps(SHORT_NAP)
-    }
-
-    /// The time to the next round, after one that destroyed so much. `None` if nothing is left.
-    fn after(&mut self, domain: &Inner, left: Left, done: usize) -> Option<Duration> {
-        if done > 0 || domain.budget.is_pressed() {
-            self.0 = SHORT_NAP;
-        }
-        match left {
-            Left::Nothing => None,
-            Left::Ready => Some(Duration::ZERO),
-            Left::Waiting => {
-                let nap = self.0;
-                self.0 = (nap * 2).min(LONG_NAP);
-                Some(nap)
-            }
+    /// Whether the backup thread is to do something: not where an executor has a job under way.
+    pub(super) fn needs_backup(&self) -> bool {
+        match self {
+            Reclaimer::Thread(_) => false,
+            Reclaimer::Executor(executor) => executor.is_idle(),
+            Reclaimer::Backup(_) => true,
         }
     }
-}
 
-/// The shorter of two times to wait, where there may be none.
-fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    one.into_iter().chain(other).min()
+    /// Logs, once, that the backup thread does the work of an executor. On that thread: a logger is the user's code.
+    pub(super) fn tell_of_backup(&self, domain: &str) {
+        if let Reclaimer::Executor(executor) = self {
+            executor.tell_of_backup(domain);
+        }
+    }
+
+    /// Ends it. Waits for a thread to end, unless that is the caller itself, or could be waiting for the caller: it then
+    /// ends by itself. Does not wait for the job of an executor, which ends with its round.
+    pub(crate) fn stop(&self) {
+        let wait = background::may_wait_for_threads();
+        match self {
+            Reclaimer::Thread(thread) => thread.stop(wait),
+            Reclaimer::Executor(executor) => executor.stop(wait),
+            Reclaimer::Backup(backup) => backup.stop(wait),
+        }
+    }
 }
 
 /// The thread, as the domain holds it.
 pub(crate) struct ReclaimThread {
     thread: thread::Thread,
     join: Mutex<Option<thread::JoinHandle<()>>>,
+    /// The process that started it. A forked child has no such thread.
+    process: u32,
     signal: Arc<Signal>,
 }
 
@@ -120,26 +112,27 @@ impl ReclaimThread {
         let signal = Arc::new(Signal { wake: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let received = Arc::clone(&signal);
         let join = thread::Builder::new().name(name).spawn(move || work(&domain, &received))?;
-        Ok(ReclaimThread { thread: join.thread().clone(), join: Mutex::new(Some(join)), signal })
+        let (thread, process) = (join.thread().clone(), std::process::id());
+        Ok(ReclaimThread { thread, join: Mutex::new(Some(join)), process, signal })
     }
 
     fn wake(&self) {
         // ORDERING: AcqRel, pairs with that in `work`: the thread finds what it is woken for. If it has been told already and
-        // has not looked yet, it will; whoever told it unparks it.
+        // has not looked yet, it will: the thread that told it unparks it.
         let told = self.signal.wake.swap(true, Ordering::AcqRel);
-        if !told && self.thread.id() != thread::current().id() {
+        if !told && !works_for(&*self.signal) {
             self.thread.unpark();
         }
     }
 
-    fn stop(&self) {
+    fn stop(&self, wait: bool) {
         // ORDERING: Release, pairs with the Acquire in `work`.
         self.signal.stop.store(true, Ordering::Release);
         self.wake();
-        if self.thread.id() == thread::current().id() {
+        if !wait || self.process != std::process::id() || works_for(&*self.signal) {
             return;
         }
-        // The lock is held meanwhile: whoever else stops it waits too.
+        // The lock is held meanwhile: another caller waits too.
         let mut join = self.join.lock();
         if let Some(join) = join.take() {
             // It contains the panics of destructors; a panic of its own would be a bug in this crate.
@@ -149,6 +142,8 @@ impl ReclaimThread {
 }
 
 fn work(domain: &Weak<Inner>, signal: &Signal) {
+    background::enter_for_good();
+    set_works_for(signal);
     let mut naps = Naps::new();
     loop {
         // Before the round: what comes during it is for the next. And before the look at `stop`, which is set before.
@@ -174,118 +169,5 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
                 }
             }
         }
-    }
-}
-
-/// The user's executor, as the domain holds it.
-pub(crate) struct Executor {
-    spawn: Box<dyn Fn(ReclaimJob) + Send + Sync>,
-    domain: Weak<Inner>,
-    job: Arc<JobState>,
-    stop: AtomicBool,
-}
-
-thread_local! {
-    /// This thread is handing a job over.
-    static IN_SPAWN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a job is under way, and whether it is to make another round.
-struct JobState(AtomicUsize);
-
-const NONE: usize = 0;
-const UNDER_WAY: usize = 1;
-const WOKEN: usize = 2;
-
-impl Executor {
-    pub(crate) fn new(spawn: Box<dyn Fn(ReclaimJob) + Send + Sync>, domain: Weak<Inner>) -> Self {
-        Executor { spawn, domain, job: Arc::new(JobState(AtomicUsize::new(NONE))), stop: AtomicBool::new(false) }
-    }
-
-    fn wake(&self) {
-        // No code of the user's under a shard lock, within an `Eq`: the next write sees to it.
-        // ORDERING: Relaxed, a hint: a job that is spawned nevertheless does no harm.
-        if shard_locked() || self.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        // ORDERING: AcqRel, pairs with itself in `step`: the round that follows finds what it is woken for.
-        if self.job.0.swap(WOKEN, Ordering::AcqRel) == NONE {
-            let (domain, state) = (Weak::clone(&self.domain), Arc::clone(&self.job));
-            let job = ReclaimJob { domain, state, ended: false, naps: Naps::new() };
-            // The user's code. If it panics, or drops the job, the next who wakes spawns another.
-            let outer = IN_SPAWN.replace(true);
-            contain(|| (self.spawn)(job));
-            IN_SPAWN.set(outer);
-        }
-    }
-}
-
-/// A domain's reclamation, for an executor of the user's to run: see
-/// [`DomainBuilder::executor`](crate::DomainBuilder::executor).
-///
-/// There is one at a time, from when something is retired until nothing is left to do. It does not keep the domain from
-/// being torn down. Dropped, it leaves what is left to the next.
-#[must_use = "nothing is reclaimed unless the job runs"]
-pub struct ReclaimJob {
-    domain: Weak<Inner>,
-    state: Arc<JobState>,
-    /// It has said that it has ended; whatever the state is, is another's.
-    ended: bool,
-    naps: Naps,
-}
-
-impl ReclaimJob {
-    /// One round: destroys up to 1,024 objects. Returns the time after which to call it again, or `None` if nothing is
-    /// left to do, which ends the job. For an executor that must not be blocked: sleep in its own way in between.
-    ///
-    /// # Progress
-    ///
-    /// Does not wait for readers.
-    pub fn step(&mut self) -> Option<Duration> {
-        if self.ended {
-            return None;
-        }
-        // Before the round: what comes during it is for the next.
-        // ORDERING: AcqRel, pairs with itself in `wake`.
-        self.state.0.swap(UNDER_WAY, Ordering::AcqRel);
-        let domain = self.domain.upgrade().filter(|domain| domain.is_reclaimer_on())?;
-        let (left, done) = domain.drive(ROUND);
-        let (nap, reap) = (self.naps.after(&domain, left, done), domain.reap());
-        // Within `spawn` there is no background to wait in for the next time that reapers are called.
-        let nap = if IN_SPAWN.get() { nap } else { sooner(nap, reap) };
-        drop(domain);
-        // ORDERING: AcqRel, as before: either this sees that it was woken, or whoever wakes sees that there is none.
-        let end = || self.state.0.compare_exchange(UNDER_WAY, NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        self.ended = nap.is_none() && end();
-        if self.ended { None } else { nap.or(Some(Duration::ZERO)) }
-    }
-
-    /// Makes rounds until nothing is left to do, asleep in between for as long as readers are in the way.
-    ///
-    /// Where it would wait for itself, in a destructor or callback or in a critical section of the same domain, it
-    /// returns at once, and leaves what is left to the next job. (An executor may run it within `spawn`, which is called
-    /// from anywhere.)
-    pub fn run(mut self) {
-        while !self.domain.upgrade().is_some_and(|domain| domain.would_wait_for_itself()) {
-            match self.step() {
-                Some(nap) => sync::sleep(nap),
-                None => return,
-            }
-        }
-    }
-}
-
-impl Drop for ReclaimJob {
-    fn drop(&mut self) {
-        if !self.ended {
-            // ORDERING: Release, pairs with the AcqRel in `wake`.
-            self.state.0.store(NONE, Ordering::Release);
-        }
-    }
-}
-
-impl fmt::Debug for ReclaimJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReclaimJob").finish_non_exhaustive()
     }
 }

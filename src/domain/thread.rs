@@ -248,6 +248,27 @@ impl Inner {
     }
 }
 
+const_thread_local! {
+    /// What this thread works for, if it is a thread of a domain: an address that tells it from others.
+    static WORKS_FOR: Cell<*const ()> = Cell::new(ptr::null());
+}
+
+/// Says what this thread works for, until it ends.
+pub(super) fn set_works_for<T>(what: *const T) {
+    WORKS_FOR.with(|works_for| works_for.set(what.cast()));
+}
+
+/// Whether this is the thread that works for `what`. (Asked of a thread-local of ours, as std's handle of the thread may be gone.)
+pub(super) fn works_for<T>(what: *const T) -> bool {
+    WORKS_FOR.with(Cell::get) == what.cast()
+}
+
+/// Whether this thread is in a critical section of any domain.
+pub(crate) fn in_any_section() -> bool {
+    let recorded = with_records(|records| records.all.borrow().values().any(|record| record.is_in_section()));
+    recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
+}
+
 impl Drop for Records {
     fn drop(&mut self) {
         // P2.

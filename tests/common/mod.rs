@@ -40,7 +40,8 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    Registry::builder().shards(4).domain(Domain::new())
+    // No thread of the domain's takes what a test is to see destroyed by its own calls.
+    Registry::builder().shards(4).domain(Domain::builder().writers_only().build())
 }
 
 /// The builder of [`isolated`], by a clock that is moved by hand.

@@ -77,3 +77,16 @@ pub fn reclaimer_remove() {
     }
     world.domain.stop_reclaimer();
 }
+
+pub fn backup_remove() {
+    // The thread parks while another retires: that one finds it parked, or it finds what was retired.
+    let domain = Domain::builder().name("model").backup().build();
+    let world = World::in_domain(domain, 0, 1..3);
+    for (key, drops) in [(1, 1), (2, 2)] {
+        drop(world.registry().remove(&key));
+        while world.drops.load(Ordering::SeqCst) < drops {
+            thread::yield_now();
+        }
+    }
+    world.domain.stop_reclaimer();
+}

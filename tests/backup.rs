@@ -1,0 +1,347 @@
+//! A domain that is not told who reclaims: writers do, and a thread ends the waiting after the last write.
+
+mod common;
+
+use common::*;
+use epoch_registry::{Domain, Reaped, Reaper, Registry, Scan};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a removed value may stay without a further call, and how much of that a loaded machine may add.
+const PROMPT: Duration = Duration::from_millis(50);
+const SLACK: Duration = Duration::from_millis(450);
+
+type Channels = Registry<u64, Sender<()>>;
+
+/// Has `lose` lose the only sender of a channel, which the registry is given under the key 1, and waits for the receiver to
+/// notice. Returns how long that took. (No other test of this binary may run meanwhile, or it takes longer.)
+fn time_to_disconnect<R>(registry: &Channels, lose: impl FnOnce(&Channels) -> R) -> Duration {
+    let (sender, receiver) = channel();
+    drop(registry.replace(1, sender));
+    let kept = lose(registry);
+    let begun = Instant::now();
+    let outcome = receiver.recv_timeout(PROMPT + SLACK);
+    let taken = begun.elapsed();
+    assert_eq!(outcome, Err(RecvTimeoutError::Disconnected), "nothing within {taken:?}");
+    drop(kept);
+    taken
+}
+
+/// The median of several: a test's threads share a loaded machine.
+fn is_prompt(what: &str, mut once: impl FnMut() -> Duration) {
+    let mut taken: Vec<_> = (0..5).map(|_| once()).collect();
+    taken.sort();
+    println!("{what}: {taken:?}");
+    assert!(taken[2] <= PROMPT, "{what}: {taken:?}");
+}
+
+/// Every way out of a registry.
+fn every_way_out_is_prompt(registry: &Channels) {
+    is_prompt("remove", || time_to_disconnect(registry, |registry| drop(registry.remove(&1))));
+    is_prompt("replace", || {
+        let (other, _receiver) = channel();
+        time_to_disconnect(registry, |registry| drop(registry.replace(1, other)))
+    });
+    is_prompt("clear", || time_to_disconnect(registry, Registry::clear));
+    is_prompt("retain", || time_to_disconnect(registry, |registry| registry.retain(|_, _| false)));
+    is_prompt("drain", || time_to_disconnect(registry, |registry| registry.drain().for_each(drop)));
+    is_prompt("a handle that is dropped after the removal", || {
+        time_to_disconnect(registry, |registry| {
+            let handle = registry.remove(&1);
+            thread::sleep(Duration::from_millis(200));
+            drop(handle);
+        })
+    });
+    is_prompt("a handle that is dropped by another thread", || {
+        time_to_disconnect(registry, |registry| {
+            let handle = registry.lookup(&1);
+            drop(registry.remove(&1));
+            thread::spawn(move || drop(handle)).join().unwrap();
+        })
+    });
+    is_prompt("a callback", || {
+        time_to_disconnect(registry, |registry| {
+            let handle = registry.lookup(&1);
+            drop(registry.remove(&1));
+            registry.domain().call(move || drop(handle));
+        })
+    });
+    is_prompt("a reader that leaves", || {
+        time_to_disconnect(registry, |registry| {
+            let guard = registry.pin();
+            drop(registry.remove(&1));
+            thread::sleep(Duration::from_millis(50));
+            drop(guard);
+        })
+    });
+    is_prompt("after an idle time", || {
+        thread::sleep(Duration::from_millis(500));
+        time_to_disconnect(registry, |registry| drop(registry.remove(&1)))
+    });
+}
+
+#[test]
+fn what_leaves_a_registry_of_the_global_domain_is_dropped_with_no_further_call() {
+    every_way_out_is_prompt(&Registry::new());
+}
+
+#[test]
+fn what_leaves_a_registry_of_a_domain_of_default_settings_is_dropped_with_no_further_call() {
+    every_way_out_is_prompt(&Registry::builder().domain(Domain::new()).shards(2).build());
+}
+
+#[test]
+fn a_large_backlog_is_worked_off_with_no_further_call() {
+    let (registry, ledger) = (Registry::builder().domain(Domain::new()).build(), Ledger::new());
+    (0..100_000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    registry.clear();
+    assert!(soon(|| ledger.live() == 0), "{} live", ledger.live());
+}
+
+#[test]
+fn threads_that_end_strand_nothing() {
+    let ledger = Ledger::new();
+    let registry = Arc::new(Registry::builder().domain(Domain::new()).build());
+    for turn in 0..50 {
+        let (theirs, value) = (Arc::clone(&registry), ledger.value(turn));
+        thread::spawn(move || {
+            drop(theirs.insert(turn, value));
+            drop(theirs.remove(&turn));
+        })
+        .join()
+        .unwrap();
+    }
+    assert!(soon(|| ledger.live() == 0), "{} live", ledger.live());
+}
+
+#[test]
+fn where_the_writers_alone_reclaim_nothing_is_dropped_without_a_call() {
+    let explicit: [fn() -> Domain; 4] = [
+        || Domain::builder().writers_only().build(),
+        || Domain::builder().reclaimer(false).build(),
+        || Domain::builder().manual().build(),
+        || {
+            let domain = Domain::new();
+            domain.stop_reclaimer();
+            domain
+        },
+    ];
+    for domain in explicit {
+        let domain = domain();
+        let (registry, ledger) = (Registry::builder().domain(domain.clone()).shards(1).build(), Ledger::new());
+        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.remove(&1));
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(ledger.live(), 1);
+        domain.barrier();
+        assert_eq!(ledger.live(), 0);
+    }
+}
+
+#[test]
+fn a_thread_that_was_stopped_is_gone_and_writers_go_on() {
+    within_a_minute(|| {
+        let (domain, ledger) = (Domain::builder().name("stopped").build(), Ledger::new());
+        let registry = Registry::builder().domain(domain.clone()).shards(1).build();
+        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.remove(&1));
+        assert!(soon(|| ledger.live() == 0));
+        assert_eq!(threads_named("stopped-reclaim"), usize::from(cfg!(target_os = "linux")));
+        domain.stop_reclaimer();
+        assert!(soon(|| threads_named("stopped-reclaim") == 0));
+        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.remove(&1));
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!((ledger.live(), threads_named("stopped-reclaim")), (1, 0));
+        assert!(soon(|| {
+            thread::sleep(Duration::from_millis(5));
+            drop(registry.insert(2, ledger.value(2)));
+            drop(registry.remove(&2));
+            ledger.live() <= 1
+        }));
+    });
+}
+
+/// Threads of this process of that name, as far as the system tells (the first 15 bytes of it).
+fn threads_named(name: &str) -> usize {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0 };
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim() == &name[..name.len().min(15)]).count()
+}
+
+#[test]
+fn a_domain_starts_its_thread_when_something_waits_and_ends_with_it() {
+    let domain = Domain::builder().name("lazily").build();
+    let registry = Registry::builder().domain(domain.clone()).build();
+    (0..100).for_each(|key| drop(registry.insert(key, key)));
+    (0..100).for_each(|key| drop(registry.lookup(&key)));
+    assert_eq!(threads_named("lazily-reclaim"), 0, "nothing waits");
+    drop(registry.remove(&1));
+    if cfg!(target_os = "linux") {
+        assert!(soon(|| threads_named("lazily-reclaim") == 1));
+    }
+    drop((registry, domain));
+    assert!(soon(|| threads_named("lazily-reclaim") == 0));
+}
+
+#[test]
+fn domains_that_come_and_go_leave_no_threads() {
+    within_a_minute(|| {
+        let ledger = Ledger::new();
+        for turn in 0..200 {
+            let registry = Registry::builder().domain(Domain::builder().name("brief").build()).shards(1).build();
+            drop(registry.insert(1, ledger.value(1)));
+            let handle = registry.remove(&1);
+            if turn % 2 == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            drop(registry);
+            drop(handle);
+        }
+        assert_eq!(ledger.live(), 0);
+        assert!(soon(|| threads_named("brief-reclaim") == 0));
+    });
+}
+
+#[test]
+fn the_thread_may_be_the_last_to_hold_the_domain() {
+    within_a_minute(|| {
+        for _ in 0..100 {
+            let (registry, ledger) = (Registry::builder().domain(Domain::new()).shards(1).build(), Ledger::new());
+            let handle = registry.insert(1, ledger.value(1)).unwrap();
+            drop(registry.remove(&1));
+            let held = Mutex::new(Some((registry, handle)));
+            let domain = held.lock().unwrap().as_ref().unwrap().0.domain().clone();
+            // The callback drops registry, handle and domain, wherever it runs.
+            let theirs = domain.clone();
+            domain.call(move || drop((held, theirs)));
+            drop(domain);
+            assert!(soon(|| ledger.live() == 0));
+        }
+    });
+}
+
+/// Counts its calls.
+struct Calls(AtomicUsize);
+
+impl Reaper for Calls {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn scan(&self, _: &mut Scan) -> Reaped {
+        Reaped::default()
+    }
+
+    fn expire(&self, _: usize) -> Reaped {
+        self.0.fetch_add(1, SeqCst);
+        Reaped::default()
+    }
+}
+
+#[test]
+fn reapers_are_called_in_the_background_and_hold_nothing_up() {
+    let domain = Domain::builder().reap_every(Duration::from_secs(3600)).build();
+    let reaper = Arc::new(Calls(AtomicUsize::new(0)));
+    domain.add_reaper(&reaper);
+    assert!(soon(|| reaper.0.load(SeqCst) == 1));
+    // The thread waits an hour for the next round, and is woken by what is removed.
+    thread::sleep(Duration::from_millis(300));
+    let registry = Registry::builder().domain(domain.clone()).build();
+    is_prompt("remove", || time_to_disconnect(&registry, |registry| drop(registry.remove(&1))));
+    let often = Domain::builder().reap_every(Duration::from_millis(20)).build();
+    often.add_reaper(&reaper);
+    assert!(soon(|| reaper.0.load(SeqCst) > 10));
+}
+
+/// Runs this binary again, with one test alone and `variable` set. Its output, if it ended well.
+fn again(test: &str, variable: &str, others: &[(&str, &str)]) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(variable, "1").envs(others.iter().copied());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {text}", output.status);
+    text
+}
+
+/// Prints warnings.
+struct Printing;
+
+impl log::Log for Printing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("{}: {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn where_no_thread_can_be_started_writers_go_on_and_it_is_logged_once() {
+    if std::env::var_os("BACKUP_NO_THREAD").is_none() {
+        // A stack that no address space has room for.
+        let test = "where_no_thread_can_be_started_writers_go_on_and_it_is_logged_once";
+        let text = again(test, "BACKUP_NO_THREAD", &[("RUST_MIN_STACK", "70368744177664")]);
+        assert_eq!(text.matches("WARN: domain `poor`").count(), 1, "{text}");
+        return;
+    }
+    log::set_logger(&Printing).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    assert!(thread::Builder::new().spawn(|| ()).is_err(), "this is to fail");
+    let (domain, ledger) = (Domain::builder().name("poor").build(), Ledger::new());
+    let registry = Registry::builder().domain(domain).shards(1).build();
+    let end = Instant::now() + Duration::from_millis(2500);
+    while Instant::now() < end {
+        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.remove(&1));
+        thread::sleep(Duration::from_millis(5));
+        assert!(ledger.live() < 20, "{} live", ledger.live());
+    }
+}
+
+#[test]
+fn a_process_may_exit_while_the_thread_is_at_work() {
+    if std::env::var_os("BACKUP_EXIT").is_none() {
+        for _ in 0..20 {
+            again("a_process_may_exit_while_the_thread_is_at_work", "BACKUP_EXIT", &[]);
+        }
+        return;
+    }
+    let registry = Registry::new();
+    (0..50_000_u64).for_each(|key| drop(registry.insert(key, vec![key; 10])));
+    registry.clear();
+    thread::sleep(Duration::from_millis(u64::from(std::process::id() % 20)));
+    std::mem::forget(registry);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_starts_a_thread_of_its_own() {
+    // The parent's thread is parked: nothing is locked.
+    let domain = Domain::builder().name("forked").build();
+    let registry = Registry::builder().domain(domain.clone()).shards(1).build();
+    time_to_disconnect(&registry, |registry| drop(registry.remove(&1)));
+    thread::sleep(Duration::from_millis(500));
+    // SAFETY: the child uses what no other thread holds, and ends by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let (sender, receiver) = channel();
+        drop(registry.replace(1, sender));
+        drop(registry.remove(&1));
+        let first = receiver.recv_timeout(Duration::from_secs(5)) == Err(RecvTimeoutError::Disconnected);
+        drop((registry, domain));
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(if first { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: the status is this function's.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child's exit status");
+    time_to_disconnect(&registry, |registry| drop(registry.remove(&1)));
+}

@@ -21,6 +21,8 @@ mod state;
 mod stats;
 mod thread;
 
+#[cfg(feature = "pressure")]
+pub(crate) use background::{Calling, may_wait_for_threads};
 pub(crate) use bag::{Bag, Bags};
 pub(crate) use budget::{Allowance, Full, Refusal, granted};
 pub(crate) use header::{Operations, Reclaimed, RegistryHeader, ShardHeader, put_last};

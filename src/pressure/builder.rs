@@ -2,7 +2,7 @@
 
 use super::demand::{FIRST, Relieved};
 use super::detect::detect;
-use super::driver::Driver;
+use super::driver::{Driver, SHORTEST};
 use super::source::Source;
 use super::stats::{SourceState, SourceStats, Stats};
 use crate::clock::{Clock, MonotonicClock};
@@ -64,11 +64,11 @@ impl Builder {
         self
     }
 
-    /// The longest time between two looks at sources that are to be looked at: 100 ms by default. A level is looked at
+    /// The longest time between two looks at sources that are to be looked at: 100 ms by default, 1 ms at least. A level is looked at
     /// sooner, down to every millisecond, where what is left to its limit could be filled at 4 GiB a second before the
     /// next look: with less than 400 MiB to go.
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.settings.interval = interval;
+        self.settings.interval = interval.max(SHORTEST);
         self
     }
 
@@ -107,8 +107,8 @@ impl Builder {
     /// system (`malloc_trim`), or for a log. A panic in it is contained, and counted.
     ///
     /// What was removed may wait for a grace period still. Where that matters, have the hook wait until it is freed, by
-    /// [`Domain::barrier`](crate::Domain::barrier). (Then nobody may [check](Driver::check) or
-    /// [relieve](Driver::relieve) in a critical section of that domain.)
+    /// [`Domain::barrier`](crate::Domain::barrier). (A thread that calls [`Driver::check`] or [`Driver::relieve`] in a critical
+    /// section of that domain would make the hook wait for itself: `barrier` panics, which is counted.)
     pub fn on_shed(mut self, hook: impl Fn(&Relieved) + Send + Sync + 'static) -> Self {
         self.settings.on_shed = Some(Box::new(hook));
         self

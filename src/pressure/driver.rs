@@ -7,6 +7,7 @@ use super::source::Source;
 use super::stats::Stats;
 use super::wait::{Descriptors, Ready, Waker};
 use super::watch::{Finding, Watch};
+use crate::domain::{Calling, may_wait_for_threads, shard_locked};
 use crate::node::contain;
 use crate::reaper::Reaper;
 use parking_lot::{Mutex, ReentrantMutex};
@@ -19,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The shortest time between two looks at a level that is near its limit.
-const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The bytes a second that a program is thought to fill at the most, when the next look at a level is planned.
 const FASTEST: u64 = 4 << 30;
@@ -39,11 +40,20 @@ struct Thread {
     stop: Arc<AtomicBool>,
 }
 
+/// # Locks
+///
+/// Reapers, sources, the hook and the clock are the user's code, and run behind the gate: one thread at a time calls them. A
+/// thread waits for the gate only where the thread behind it cannot be waiting for that one in turn
+/// ([`may_wait_for_threads`]). Every other lock of the driver is held for a moment, and never while code of the user's runs,
+/// but for the two that only the thread behind the gate takes: [`Watch`]'s state and [`Member`]'s place. A logger is the
+/// user's code too: lines are logged after the gate.
 pub(super) struct Shared {
     settings: Settings,
-    /// Entered by whoever checks or relieves, one at a time. `true`: that is under way, so who comes in is called by
-    /// it.
+    /// Entered by a thread that checks or relieves, one at a time. `true`: that is under way, so a thread that comes in is called
+    /// by it.
     gate: ReentrantMutex<Cell<bool>>,
+    /// To be logged once the gate is left.
+    lines: Mutex<Vec<String>>,
     members: Mutex<Vec<Arc<Member>>>,
     /// Behind the gate, but for their figures.
     sources: Vec<Watch>,
@@ -63,6 +73,7 @@ impl Driver {
         let shared = Shared {
             settings,
             gate: ReentrantMutex::new(Cell::new(false)),
+            lines: Mutex::default(),
             members: Mutex::default(),
             sources: sources.into_iter().map(Watch::new).collect(),
             descriptors,
@@ -81,15 +92,16 @@ impl Driver {
     /// Adds a reaper, as [`add`](Self::add) does, under this name in the figures.
     pub fn add_named<R: Reaper + 'static>(&self, name: impl Into<String>, reaper: &Arc<R>) {
         let reaper: Arc<dyn Reaper> = reaper.clone();
+        let member = Arc::new(Member::new(name.into(), Arc::downgrade(&reaper)));
         let mut members = self.shared.members.lock();
         members.retain(|member| member.is_alive());
-        members.push(Arc::new(Member::new(name.into(), Arc::downgrade(&reaper))));
+        members.push(member);
         drop(members);
     }
 
     /// Has the reapers shed, now, on this thread. What the sources say does not matter.
     ///
-    /// Called from within a reaper, a source or the hook of this driver, it does nothing.
+    /// Called from within a reaper, a source or the hook of this driver, or in the `Eq` of a key, it does nothing.
     ///
     /// ```
     /// use epoch_registry::Registry;
@@ -109,7 +121,11 @@ impl Driver {
     ///
     /// # Progress
     ///
-    /// Waits for another thread that is at it, its hook included. Calls the reapers.
+    /// Waits for another thread that is at it, its hook included, and then calls the reapers.
+    ///
+    /// Where that thread could be waiting for this one, it does not wait, and does nothing while another thread is at it: in a
+    /// reaper, source or hook of any driver or domain, in a destructor or callback, in an executor's `spawn`, and in a
+    /// critical section of any domain. (A lock that a reaper takes as well must not be held by the caller.)
     pub fn relieve(&self, demand: Demand) -> Relieved {
         let shared = &self.shared;
         shared.enter(|| shared.fulfil(&[demand])).unwrap_or_default()
@@ -122,12 +138,11 @@ impl Driver {
     /// called once in a megabyte or so, it takes some microseconds for reading what the sources read, and holds them up
     /// when there is a demand. And it serves programs that would rather have a thread of theirs do it, and tests.
     ///
-    /// Called from within a reaper, a source or the hook of this driver, it does nothing.
+    /// Called from within a reaper, a source or the hook of this driver, or in the `Eq` of a key, it does nothing.
     ///
     /// # Progress
     ///
-    /// As [`relieve`](Self::relieve). Waits for another thread's hook too: if that waits for a grace period, do not
-    /// call it in a critical section.
+    /// As [`relieve`](Self::relieve).
     pub fn check(&self) -> Option<Relieved> {
         let shared = &self.shared;
         let ready = || shared.descriptors.lock().wait(None, Some(Duration::ZERO));
@@ -149,18 +164,24 @@ impl Driver {
         let descriptors = shared.descriptors.lock().duplicate()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (name, stopped) = (shared.settings.name.clone(), Arc::clone(&stop));
-        let join = std::thread::Builder::new().name(name).spawn(move || shared.work(descriptors, &stopped))?;
+        let join = std::thread::Builder::new().name(name).spawn(move || {
+            shared.work(descriptors, &stopped);
+            // Sources and the hook may end here, which is the user's code.
+            let _calling = Calling::enter();
+            drop(shared);
+        })?;
         *thread = Some(Thread { join, stop });
         Ok(())
     }
 
-    /// Stops the driver's thread, if it runs, and waits for it; not if this is that thread, which then ends by itself.
+    /// Stops the driver's thread, if it runs, and waits for it. Does not wait if this is that thread, or where that thread
+    /// could be waiting for this one, as [`relieve`](Self::relieve) says: the thread then ends by itself.
     pub fn stop(&self) {
         let Some(Thread { join, stop }) = self.thread.lock().take() else { return };
         // ORDERING: Relaxed. The mark of the bell, set after it and taken before it is looked at, orders it.
         stop.store(true, Ordering::Relaxed);
         self.shared.waker.wake();
-        if join.thread().id() != std::thread::current().id() {
+        if join.thread().id() != std::thread::current().id() && may_wait_for_threads() {
             // It contains the panics of others; one of its own would be a bug in this crate.
             join.join().expect("the driver's thread does not panic");
         }
@@ -203,14 +224,32 @@ impl Drop for Leave<'_> {
 }
 
 impl Shared {
-    /// Runs `f` when nobody else is at it. `None` if it is this thread itself that is.
+    /// Runs `f` when no other thread is at it. `None` if this thread itself is, or may not wait for another that is.
     fn enter<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
-        let gate = self.gate.lock();
+        if shard_locked() {
+            return None;
+        }
+        let gate = if may_wait_for_threads() { self.gate.lock() } else { self.gate.try_lock()? };
         if gate.replace(true) {
             return None;
         }
-        let _leave = Leave(&gate);
-        Some(f())
+        let calling = Calling::enter();
+        let leave = Leave(&gate);
+        let result = f();
+        drop(leave);
+        drop(gate);
+        self.log();
+        drop(calling);
+        Some(result)
+    }
+
+    /// Logs what was found out behind the gate.
+    fn log(&self) {
+        let lines = std::mem::take(&mut *self.lines.lock());
+        for line in lines {
+            let panics = contain(|| log::warn!(target: "epoch_registry", "{line}"));
+            self.totals.lock().panics += u64::from(panics);
+        }
     }
 
     fn living(&self) -> Vec<Arc<Member>> {
@@ -245,6 +284,7 @@ impl Shared {
             let ready = ready.iter().find(|ready| ready.source == number);
             let look = watch.look(ready, settings, now, count);
             panics += look.panics;
+            self.lines.lock().extend(look.line);
             match look.finding {
                 Finding::Nothing => {}
                 Finding::Bytes(wanted) => bytes = bytes.max(wanted),
@@ -270,7 +310,7 @@ impl Shared {
             return (None, next);
         }
         let relieved = self.fulfil(&demands);
-        let again = relieved.reaped.stopped.then(|| now + settings.interval);
+        let again = relieved.reaped.stopped.then(|| now.saturating_add(settings.interval));
         self.sources.iter().for_each(|watch| watch.settle(relieved.reaped, again));
         (Some(relieved), next)
     }

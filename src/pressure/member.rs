@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 pub(super) struct Member {
     reaper: Weak<dyn Reaper>,
-    /// Locked only by whoever relieves, of which there is one at a time: the reaper's code runs under it.
+    /// Locked only behind the driver's gate, by one thread: the reaper's code runs under it.
     place: Mutex<Place>,
     /// Locked for a moment.
     figures: Mutex<ReaperStats>,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(super) struct Watch {
     is_polled: bool,
-    /// Locked only by whoever has the driver's gate: the source's code runs under it.
+    /// Locked only behind the driver's gate, by one thread: the source's code runs under it.
     state: Mutex<State>,
     /// Locked for a moment.
     figures: Mutex<SourceStats>,
@@ -51,6 +51,8 @@ pub(super) struct Look {
     /// Bytes to the limit, of a level.
     pub(super) headroom: Option<u64>,
     pub(super) panics: u64,
+    /// To be logged, without any lock.
+    pub(super) line: Option<String>,
 }
 
 pub(super) enum Finding {
@@ -89,21 +91,14 @@ impl Watch {
         let signalled = ready.is_some_and(|ready| !ready.lost);
         let mut read = None;
         let panics = contain(|| read = Some(state.source.check(signalled))).into();
-        let reading = match read {
-            Some(Ok(reading)) => {
-                let works = if state.is_lost { SourceState::Lost } else { SourceState::Works };
-                self.note(works, Some(reading));
-                reading
-            }
-            Some(Err(why)) => {
-                self.note(SourceState::Fails(why.reason()), None);
-                Reading::Quiet
-            }
-            None => {
-                self.note(SourceState::Fails("it panicked".into()), None);
-                Reading::Quiet
-            }
+        let (works, reading) = match read {
+            Some(Ok(reading)) if state.is_lost => (SourceState::Lost, Some(reading)),
+            Some(Ok(reading)) => (SourceState::Works, Some(reading)),
+            Some(Err(why)) => (SourceState::Fails(why.reason()), None),
+            None => (SourceState::Fails("it panicked".into()), None),
         };
+        let line = self.note(works, reading);
+        let reading = reading.unwrap_or(Reading::Quiet);
         let headroom = match reading {
             Reading::Level(Level { used, limit, .. }) => Some(limit.saturating_sub(used)),
             _ => None,
@@ -118,17 +113,18 @@ impl Watch {
         if !matches!(finding, Finding::Nothing) {
             self.figures.lock().events += 1;
         }
-        Look { finding, headroom, panics }
+        Look { finding, headroom, panics, line }
     }
 
-    fn note(&self, new: SourceState, reading: Option<Reading>) {
+    /// Enters what a look has shown into the figures. Returns a line for the log, if it is news.
+    fn note(&self, new: SourceState, reading: Option<Reading>) -> Option<String> {
         let mut figures = self.figures.lock();
         let changed = std::mem::discriminant(&figures.state) != std::mem::discriminant(&new);
-        if changed && matches!(new, SourceState::Fails(_) | SourceState::Lost) {
-            log::warn!(target: "epoch_registry", "pressure source {}: {new}", figures.name);
-        }
+        let is_news = changed && matches!(new, SourceState::Fails(_) | SourceState::Lost);
+        let line = is_news.then(|| format!("pressure source {}: {new}", figures.name));
         figures.state = new;
         figures.last = reading.or(figures.last);
+        line
     }
 
     /// This was shed. `again`: when it is worth while to try again.

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod demands;
+mod edges;
 mod levels;
 mod real;
 mod reapers;

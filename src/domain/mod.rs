@@ -79,7 +79,8 @@ use std::time::{Duration, Instant};
 /// parked finds that out when it wakes that, and starts a thread of its own.)
 ///
 /// A `Domain` is a handle: clones mean the same domain. It is torn down when the last handle, registry, session and
-/// entry handle that belongs to it is gone, and everything retired in it is destroyed then.
+/// entry handle that belongs to it is gone, and everything retired in it is destroyed then: by that call, or, if its thread or
+/// a job is in the middle of a round, by that soon after.
 ///
 /// ```
 /// use epoch_registry::{Domain, Registry};

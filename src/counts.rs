@@ -86,9 +86,17 @@ impl Counts {
         self.resizing.load(Ordering::Relaxed)
     }
 
+    /// Counts that a node of this weight has left. Under the shard lock.
+    #[inline]
+    pub(crate) fn leave(&self, cause: Cause, weight: u64) {
+        self.live.subtract(1);
+        self.weight.subtract(weight);
+        self.left(cause).add(1);
+    }
+
     /// Where it is counted that a node left for this cause.
     #[inline]
-    pub(crate) fn left(&self, cause: Cause) -> &Count {
+    fn left(&self, cause: Cause) -> &Count {
         match cause {
             Cause::Removed => &self.removed,
             Cause::Replaced => &self.replaced,

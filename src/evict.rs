@@ -213,8 +213,8 @@ where
         // SAFETY: as before.
         evicted.push(|| unsafe { handle_on(victim) });
         table.unlink(position);
-        self.counts.live.subtract(1);
-        self.counts.evicted.add(1);
+        // SAFETY: the table's reference is still in it.
+        self.counts.leave(Cause::Capacity, unsafe { victim.as_ref() }.header.weight.bytes());
         // SAFETY: admitted and unlinked under this lock.
         unsafe { locked.discard(victim) };
         Ok(Attempt::Evicted)

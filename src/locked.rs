@@ -110,10 +110,9 @@ where
     ///
     /// As for [`discard`](Self::discard), and the node is marked as unlinked.
     #[inline(always)]
-    pub(crate) unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
+    unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
         // SAFETY: the table's reference is still in it.
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
-        self.shard.counts().weight.subtract(bytes);
         let node = node.cast::<Header>();
         let is_full = match &mut self.state.open {
             Some(bag) => bag.push(node, bytes),

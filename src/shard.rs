@@ -445,6 +445,9 @@ where
     ) -> Published<K, V> {
         let (weight, timer) = (draft.weight.bytes(), draft.timer);
         let node = locked.allocate(draft, 1 + u32::from(wanted.new));
+        // In this order: at no instant it is more than it was or will be.
+        // SAFETY: in the table, S1.
+        self.counts.weight.subtract(unsafe { old.as_ref() }.header.weight.bytes());
         self.counts.weight.add(weight);
         self.counts.inserted.add(1);
         self.counts.replaced.add(1);
@@ -512,8 +515,8 @@ where
                 continue;
             }
             table.unlink(position);
-            self.counts.live.subtract(1);
-            self.counts.left(cause).add(1);
+            // SAFETY: the table's reference is still in it.
+            self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
             // SAFETY: unlinked just now, S1; it was admitted.
             let left = unsafe { locked.discard_as(node, wants_handle) };
             locked.shrink_if_sparse(self);

@@ -93,6 +93,25 @@ fn callbacks_and_replacements_do_not_outrun_reclamation() {
     });
 }
 
+/// Callers destroy nothing themselves, as they may hold locks that callbacks take: they are slowed down, where there is a thread.
+#[test]
+fn callers_alone_do_not_outrun_a_thread_that_reclaims() {
+    let _alone = alone();
+    within_a_minute(|| {
+        for (driver, builder) in drivers().into_iter().skip(1) {
+            let registry = Registry::builder().domain(builder.build()).build();
+            let account = Account::open();
+            let works = held_back(vec![calling(&registry, &account), calling(&registry, &account)], &account);
+            let samples = amid(&works, || Samples::take(a_flood(), TOO_MUCH, || account.there()));
+            let (usual, most) = (samples.usual_most(), samples.most());
+            println!(
+                "two callers, {driver}: {usual} waited at most for nine tenths of the time, and {most} at any time"
+            );
+            assert!(usual < USUAL && most < MOST, "{driver}: {usual} and {most} objects waited");
+        }
+    });
+}
+
 #[test]
 fn one_caller_and_one_writer_do_not_outrun_reclamation() {
     stays_bounded("a caller, a writer", |registry, account| {

@@ -203,7 +203,8 @@ fn the_drop_of_a_registry_returns_in_a_flood_of_others() {
         (0..2000).for_each(|key| drop(own.insert(key, ledger.value(key))));
         (0..1000).for_each(|key| drop(own.remove(&key)));
         drop(own);
-        assert_eq!((ledger.created(), ledger.live()), (2000, 0), "they are destroyed with their registry");
+        // (Another thread may have some of them in hand at this moment.)
+        assert!(soon(|| ledger.live() == 0) && ledger.created() == 2000, "they are destroyed with their registry");
     });
 }
 

@@ -110,6 +110,21 @@ impl Backup {
         }
     }
 
+    /// Whether the thread is there, or being started, and will look.
+    pub(super) fn is_awake(&self) -> bool {
+        // ORDERING: Relaxed, a hint.
+        self.state.load(Ordering::Relaxed) == AWAKE
+    }
+
+    /// Ends a nap: something is ready, and callers wait for it.
+    #[cold]
+    pub(crate) fn hurry(&self) {
+        self.wake();
+        let running = self.running.lock().clone();
+        let running = running.filter(|running| running.process == std::process::id());
+        running.into_iter().for_each(|running| running.thread.unpark());
+    }
+
     #[cold]
     fn unpark(&self) {
         if !exchange(&self.state, PARKED, AWAKE) {

@@ -115,6 +115,10 @@ impl Bag {
         Some(unsafe { self.nodes[self.free].assume_init() })
     }
 
+    pub(crate) fn has_free(&self) -> bool {
+        self.free > 0
+    }
+
     /// Whether it holds enough free slots to be worth keeping.
     pub(crate) fn is_half_full(&self) -> bool {
         self.free >= BAG / 2

@@ -159,11 +159,10 @@ impl Inner {
         if self.is_pressed() {
             return self.assist_pressed(retired);
         }
-        if let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) {
+        let reclaimer = self.reclaimer.get();
+        if reclaimer.is_some_and(|reclaimer| reclaimer.is_on() && reclaimer.nudge(retired > 0)) {
             // It was woken when the first node was retired.
-            if reclaimer.nudge(retired > 0) {
-                return;
-            }
+            return;
         }
         if !self.settings.writers_share {
             return;
@@ -171,7 +170,9 @@ impl Inner {
         let now = coarse_ticks();
         // ORDERING: Relaxed. Two writers may both think it is their turn; one of them gets the lock.
         let is_new_tick = self.driven.load(Ordering::Relaxed) != now;
-        if is_new_tick {
+        // Of a shard that is dirty already, writes do not come by here until its bag is full.
+        let is_alone = reclaimer.is_some_and(|reclaimer| !reclaimer.comes_later());
+        if is_new_tick || is_alone && retired == 0 {
             self.driven.store(now, Ordering::Relaxed);
             self.drive(WRITERS_SHARE.max(2 * retired));
         } else if retired > 0 {
@@ -223,6 +224,8 @@ impl Inner {
         if !self.is_pressed() || self.would_wait_for_itself() || !self.press_on() {
             return;
         }
+        let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
+        reclaimer.hurry();
         let since = Instant::now();
         let mut pause = Pause::expedited();
         while self.is_pressed() && since.elapsed() < CALLERS_WAIT && self.press_on() {

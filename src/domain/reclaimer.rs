@@ -52,6 +52,14 @@ impl Reclaimer {
         }
     }
 
+    /// Says that something is ready, for which callers wait.
+    pub(super) fn hurry(&self) {
+        match self {
+            Reclaimer::Backup(backup) => backup.hurry(),
+            _ => self.wake(),
+        }
+    }
+
     /// Whether it has not been stopped.
     pub(crate) fn is_on(&self) -> bool {
         match self {
@@ -59,6 +67,14 @@ impl Reclaimer {
             Reclaimer::Thread(thread) => !thread.signal.stop.load(Ordering::Acquire),
             Reclaimer::Executor(executor) => !executor.is_stopped(),
             Reclaimer::Backup(backup) => !backup.is_stopped(),
+        }
+    }
+
+    /// Whether a thread or a job sees to what waits, if writers do not.
+    pub(super) fn comes_later(&self) -> bool {
+        match self {
+            Reclaimer::Thread(_) | Reclaimer::Executor(_) => self.is_on(),
+            Reclaimer::Backup(backup) => backup.is_awake(),
         }
     }
 

@@ -23,10 +23,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The three ways in which a domain has its objects destroyed, with their names.
-pub fn drivers() -> [(&'static str, DomainBuilder); 3] {
+/// The ways in which a domain has its objects destroyed, with their names.
+pub fn drivers() -> [(&'static str, DomainBuilder); 4] {
     [
-        ("writers", Domain::builder()),
+        ("writers alone", Domain::builder().writers_only()),
+        ("writers and their backup", Domain::builder()),
         ("a reclaimer thread", Domain::builder().reclaimer(true)),
         ("an executor", Domain::builder().executor(pool())),
     ]

@@ -75,7 +75,7 @@ const WRITERS_SHARE: usize = 256;
 const PRESSED_SHARE: usize = 512;
 const PRESSED_ROUNDS: usize = 4;
 /// The soft mark of a domain without limits.
-const SOFT_OBJECTS: u64 = 4096;
+const SOFT_OBJECTS: u64 = 2048;
 const SOFT_BYTES: u64 = 1 << 20;
 /// How long a caller of [`Domain::call`](super::Domain::call) waits for others to destroy what is ready, at the most.
 const CALLERS_WAIT: Duration = Duration::from_millis(1);

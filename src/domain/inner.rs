@@ -221,10 +221,13 @@ impl Inner {
     /// Beyond the soft mark, a caller of `call` is slowed down for as long as others have something to destroy: it destroys
     /// nothing itself, as it may hold locks that callbacks take.
     pub(super) fn slow_down(&self) {
-        if !self.is_pressed() || self.would_wait_for_itself() || !self.press_on() {
+        if !self.is_pressed() || self.would_wait_for_itself() {
             return;
         }
         let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
+        if !self.press_on() {
+            return;
+        }
         reclaimer.hurry();
         let since = Instant::now();
         let mut pause = Pause::expedited();

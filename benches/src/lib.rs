@@ -1,5 +1,6 @@
 //! What the benchmark programs share: a clock, random keys, order statistics, tables, and the command line.
 
+pub mod heap;
 #[cfg(feature = "liburcu")]
 pub mod liburcu;
 
@@ -214,14 +215,15 @@ pub struct Table {
 
 impl Table {
     /// A table with this header, whose first `left` columns are words.
-    pub fn new<const N: usize>(left: usize, header: [&str; N]) -> Table {
-        Table { left, rows: vec![header.map(str::to_owned).into()] }
+    pub fn new<'h>(left: usize, header: impl IntoIterator<Item = &'h str>) -> Table {
+        Table { left, rows: vec![header.into_iter().map(str::to_owned).collect()] }
     }
 
     /// Adds a row.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.rows[0].len(), "a row has a cell for each column");
-        self.rows.push(cells.into());
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells: Vec<_> = cells.into_iter().collect();
+        debug_assert_eq!(cells.len(), self.rows[0].len(), "a row has a cell for each column");
+        self.rows.push(cells);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use benches::{Sorted, Table, figure};
 use std::fmt;
+use std::time::Duration;
 
 /// How a contender goes about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +50,31 @@ impl Kind {
     }
 }
 
+/// When the values that a write removes are dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drops {
+    /// By the operation, before it returns: all of it is inside the measured time.
+    AtOnce,
+    /// After the operation, when no reader can see the value: what later operations of the turn drop is inside the
+    /// measured time, and the rest is not.
+    Later,
+    /// The measured time ends when the last removed value is dropped.
+    Awaited,
+}
+
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Drops::AtOnce => "at once",
+            Drops::Later => "later",
+            Drops::Awaited => "awaited",
+        })
+    }
+}
+
+/// For how long a row with [`Drops::Awaited`] waits for the last value.
+pub const DROP_LIMIT: Duration = Duration::from_secs(1);
+
 /// What is measured: a workload with its parameters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Case {
@@ -76,9 +102,28 @@ pub struct Series {
     pub kind: Kind,
     /// By round, in the case's unit. What is no sample is not a number.
     pub rounds: Vec<f64>,
+    /// When removed values are dropped, of a series of writes.
+    pub drops: Option<Drops>,
+    /// The most bytes allocated at once in a turn, above what was allocated when the turn began.
+    pub peak: Option<f64>,
 }
 
 impl Series {
+    pub fn new(name: &'static str, idiom: Idiom, kind: Kind, rounds: Vec<f64>) -> Series {
+        Series { name, idiom, kind, rounds, drops: None, peak: None }
+    }
+
+    /// What a table shows of a series of writes beside its times: when removed values are dropped, and the peak.
+    pub fn costs(&self) -> Option<(Drops, Option<f64>)> {
+        Some((self.drops?, self.peak.filter(|_| self.never().is_none())))
+    }
+
+    /// Why there is no sample, if the time limit for drops is the reason.
+    pub fn never(&self) -> Option<String> {
+        let never = self.drops == Some(Drops::Awaited) && self.rounds.iter().all(|round| round.is_nan());
+        never.then(|| format!("never within {} s", DROP_LIMIT.as_secs()))
+    }
+
     /// This over the other, in the rounds in which both have a sample.
     pub fn over(&self, other: &Series) -> Sorted {
         let ratio = |(this, other): (&f64, &f64)| this / if *other == 0.0 { f64::MIN_POSITIVE } else { *other };
@@ -117,27 +162,43 @@ impl fmt::Display for Measured {
         writeln!(f, "{}\n", self.case)?;
         let first = self.ours(Idiom::Session);
         let to_first = format!("over ours, {}", first.idiom);
-        let mut table = Table::new(2, ["contender", "idiom", self.unit, &to_first, "over ours, same idiom"]);
+        let writes = self.series.iter().any(|series| series.drops.is_some());
+        let mut header = vec!["contender", "idiom", self.unit, &to_first, "over ours, same idiom"];
+        if writes {
+            header.insert(2, "dropped");
+            header.push("peak, KiB");
+        }
+        let mut table = Table::new(if writes { 3 } else { 2 }, header);
         for series in &self.series {
-            let same = self.ours(series.idiom);
-            let same = if series.kind == Kind::Ours || same.idiom != series.idiom || std::ptr::eq(same, first) {
-                String::new()
-            } else {
-                series.over(same).to_string()
-            };
-            let name = match series.kind {
-                Kind::Limit => format!("({})", series.name),
-                _ => series.name.into(),
-            };
-            let Series { idiom, .. } = series;
-            table.row([
-                name,
-                idiom.to_string(),
-                figure(series.sorted().median()),
-                series.over(first).to_string(),
-                same,
-            ]);
+            let mut row = self.row(series, first);
+            if writes {
+                let (drops, peak) = series.costs().map_or((None, None), |(drops, peak)| (Some(drops), peak));
+                row.insert(2, drops.map(|drops| drops.to_string()).unwrap_or_default());
+                row.push(peak.map(|peak| figure(peak / 1024.0)).unwrap_or_default());
+            }
+            table.row(row);
         }
         writeln!(f, "{table}")
+    }
+}
+
+impl Measured {
+    /// The cells that a series has in every table.
+    fn row(&self, series: &Series, first: &Series) -> Vec<String> {
+        let same = self.ours(series.idiom);
+        let same = if series.kind == Kind::Ours || same.idiom != series.idiom || std::ptr::eq(same, first) {
+            String::new()
+        } else {
+            series.over(same).to_string()
+        };
+        let name = match series.kind {
+            Kind::Limit => format!("({})", series.name),
+            _ => series.name.into(),
+        };
+        let (figure, ratio) = match series.never() {
+            Some(never) => (never, String::new()),
+            None => (figure(series.sorted().median()), series.over(first).to_string()),
+        };
+        vec![name, series.idiom.to_string(), figure, ratio, same]
     }
 }

@@ -1,7 +1,7 @@
 //! Contenders in turns, A B C A B C, in many short rounds; their threads stay, and begin each turn together.
 
-use crate::cases::{Idiom, Kind, Series};
-use benches::stay_on_core;
+use crate::cases::{Drops, Idiom, Kind, Series};
+use benches::{heap, stay_on_core};
 use parking_lot::Mutex;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +22,15 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// So many operations in this time.
     pub fn new(time: Duration, operations: usize, sum: u64) -> Sample {
         let nanoseconds = time.as_nanos() as f64 / operations.max(1) as f64;
         Sample { nanoseconds, sum, time, end: Instant::now() }
+    }
+
+    /// A turn that did not come to its end.
+    pub fn none(sum: u64) -> Sample {
+        Sample { nanoseconds: f64::NAN, ..Sample::new(Duration::ZERO, 1, sum) }
     }
 }
 
@@ -55,12 +61,14 @@ pub struct Lane<'m, T> {
     /// Which of the things drawn for a round it is given, where they are several: what contenders that are given the same
     /// must agree on.
     pub set: usize,
+    /// When removed values are dropped, of a contender that writes.
+    pub drops: Option<Drops>,
     pub turn: Box<dyn FnMut(&T) -> Sample + 'm>,
 }
 
 impl<'m, T> Lane<'m, T> {
     pub fn new(name: &'static str, idiom: Idiom, kind: Kind, turn: impl FnMut(&T) -> Sample + 'm) -> Self {
-        Lane { name, idiom, kind, set: idiom as usize, turn: Box::new(turn) }
+        Lane { name, idiom, kind, set: idiom as usize, drops: None, turn: Box::new(turn) }
     }
 }
 
@@ -106,6 +114,41 @@ pub fn interleave<'m, T>(
     draw: impl Fn(usize, usize) -> T + Sync,
     lanes: impl Fn() -> Vec<Lane<'m, T>> + Sync,
 ) -> Vec<Series> {
+    turns(threads, rounds, false, draw, lanes)
+}
+
+/// As [`interleave`], with a last round that is not timed and in which the bytes allocated are counted.
+pub fn interleave_weighed<'m, T>(
+    threads: usize,
+    rounds: usize,
+    draw: impl Fn(usize, usize) -> T + Sync,
+    lanes: impl Fn() -> Vec<Lane<'m, T>> + Sync,
+) -> Vec<Series> {
+    turns(threads, rounds, true, draw, lanes)
+}
+
+/// The peak of each contender in a turn of its own on all threads, as the first thread sees it.
+fn weigh<T>(thread: usize, start: &Start, drawn: &T, lanes: &mut [Lane<'_, T>]) -> Vec<f64> {
+    let peak = |lane: &mut Lane<'_, T>| {
+        start.wait();
+        if thread == 0 {
+            heap::start();
+        }
+        start.wait();
+        (lane.turn)(drawn);
+        start.wait();
+        if thread == 0 { heap::stop().peak as f64 } else { 0.0 }
+    };
+    lanes.iter_mut().map(peak).collect()
+}
+
+fn turns<'m, T>(
+    threads: usize,
+    rounds: usize,
+    weighed: bool,
+    draw: impl Fn(usize, usize) -> T + Sync,
+    lanes: impl Fn() -> Vec<Lane<'m, T>> + Sync,
+) -> Vec<Series> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let together = threads > 1 && threads <= cores;
     let patience = if together { 0xffff } else { 0x3ff };
@@ -138,8 +181,16 @@ pub fn interleave<'m, T>(
                 samples.push(Sample { sum, ..sample });
             }
         }
-        let names: Vec<_> = lanes.iter().map(|lane| (lane.name, lane.idiom, lane.kind, lane.set)).collect();
-        (names, samples)
+        let peaks = if weighed {
+            let drawn = draw((attempts + 1) * (rounds + 1), thread);
+            weigh(thread, &start, &drawn, &mut lanes)
+        } else {
+            vec![]
+        };
+        let names = lanes.iter().map(|lane| {
+            (Series { drops: lane.drops, ..Series::new(lane.name, lane.idiom, lane.kind, vec![]) }, lane.set)
+        });
+        (names.collect::<Vec<_>>(), samples, peaks)
     };
     // One thread's turns are a spawned thread's too: in some runs the main thread's locked instructions took longer than
     // others', those of some contenders only.
@@ -148,25 +199,27 @@ pub fn interleave<'m, T>(
         let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         workers.into_iter().map(|worker| worker.join().expect("no contender panics")).collect()
     });
-    let names = &outcomes[0].0;
-    let of = |round: usize, lane: usize| outcomes.iter().map(move |(_, samples)| samples[round * names.len() + lane]);
+    let (names, _, peaks) = &outcomes[0];
+    let of =
+        |round: usize, lane: usize| outcomes.iter().map(move |(_, samples, _)| samples[round * names.len() + lane]);
     for round in 0..=rounds {
         let sum = |lane| of(round, lane).fold(0_u64, |sum, sample| sum.wrapping_add(sample.sum));
-        for (lane, (name, idiom, _, set)) in names.iter().enumerate() {
-            let first = names.iter().position(|(.., other)| other == set).expect("at least this one");
+        for (lane, (Series { name, idiom, .. }, set)) in names.iter().enumerate() {
+            let first = names.iter().position(|(_, other)| other == set).expect("at least this one");
             assert_eq!(sum(lane), sum(first), "{name}, {idiom:?}: a result of its own");
         }
     }
-    let series = |(lane, &(name, idiom, kind, _)): (usize, &(&'static str, Idiom, Kind, usize))| Series {
-        name,
-        idiom,
-        kind,
+    let series = |(lane, (named, _)): (usize, &(Series, usize))| Series {
         rounds: (1..=rounds)
             .map(|round| {
-                let slowest = of(round, lane).map(|sample| sample.nanoseconds).fold(0.0, f64::max);
+                let times = || of(round, lane).map(|sample| sample.nanoseconds);
+                // `f64::max` passes over what is not a number.
+                let slowest = if times().any(f64::is_nan) { f64::NAN } else { times().fold(0.0, f64::max) };
                 if together && !overlap(of(round, lane)) { f64::NAN } else { slowest }
             })
             .collect(),
+        peak: peaks.get(lane).copied(),
+        ..named.clone()
     };
     names.iter().enumerate().map(series).collect()
 }

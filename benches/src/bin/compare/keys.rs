@@ -3,6 +3,7 @@
 use benches::{Xorshift, Zipf};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A key, made from its number.
 pub trait Key: Hash + Ord + Clone + Send + Sync + 'static {
@@ -35,13 +36,23 @@ impl Key for String {
     }
 }
 
-/// A value as a peer holds it, made from its number. Ours is a number; a peer has to add the count of references.
+/// A value as a peer holds it, made from its number.
 pub trait Value: Clone + Send + Sync + 'static {
+    /// What ours holds in the same case: the value without a count of references, which an entry of ours has by itself.
+    type Bare: Value;
+    /// What the tables call it.
+    fn name() -> String;
     fn of(number: u64) -> Self;
     fn number(&self) -> u64;
 }
 
 impl Value for u64 {
+    type Bare = u64;
+
+    fn name() -> String {
+        "u64".into()
+    }
+
     fn of(number: u64) -> u64 {
         number
     }
@@ -52,14 +63,58 @@ impl Value for u64 {
     }
 }
 
-impl Value for Arc<u64> {
-    fn of(number: u64) -> Arc<u64> {
-        Arc::new(number)
+impl<V: Value> Value for Arc<V> {
+    type Bare = V;
+
+    fn name() -> String {
+        format!("Arc<{}>", V::name())
+    }
+
+    fn of(number: u64) -> Arc<V> {
+        Arc::new(V::of(number))
     }
 
     #[inline]
     fn number(&self) -> u64 {
-        **self
+        (**self).number()
+    }
+}
+
+/// A number whose drops are counted.
+#[derive(Clone)]
+pub struct Counted(u64);
+
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+impl Counted {
+    /// How many were dropped since the program began.
+    pub fn dropped() -> u64 {
+        // ORDERING: Relaxed, a figure.
+        DROPPED.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // ORDERING: Relaxed, a figure.
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Value for Counted {
+    type Bare = Counted;
+
+    fn name() -> String {
+        "u64 with a counted drop".into()
+    }
+
+    fn of(number: u64) -> Counted {
+        Counted(number)
+    }
+
+    #[inline]
+    fn number(&self) -> u64 {
+        self.0
     }
 }
 

@@ -6,10 +6,12 @@
 //! - `harness`: turns, rounds, threads
 //! - `work`: the workloads, by group
 //! - `cases`, `targets`, `json`: what came out, beside what should
+//! - `baseline`: reads beside those of an earlier run
 //!
 //! A cell is a median, or a median of ratios with its quartiles: above 1 ours is faster. A contender in brackets is a
 //! limit: it does less.
 
+mod baseline;
 mod cases;
 mod harness;
 mod json;
@@ -19,8 +21,14 @@ mod plan;
 mod targets;
 mod work;
 
-use plan::Plan;
+use plan::{GROUPS, Plan};
+use std::fmt::Display;
+use std::path::Path;
 use work::Results;
+
+/// It counts for `memory` and for the peaks of writes, and reads a flag otherwise.
+#[global_allocator]
+static ALLOCATOR: benches::heap::Counting = benches::heap::Counting;
 
 fn main() {
     // The other threads would wait for one that has panicked, in the harness.
@@ -32,13 +40,15 @@ fn main() {
     let plan = Plan::read();
     let mut results = Results::default();
     type Group = fn(&Plan, &mut Results);
-    let groups: [(&str, Group); 12] = [
+    let groups: [(&str, Group); GROUPS.len()] = [
         ("reads", work::reads::run),
         ("hot", work::reads::hot),
         ("writes", work::writes::run),
         ("mixes", work::mixes::run),
-        ("iteration", work::writes::iteration),
-        ("teardown", work::writes::teardown),
+        ("dropped", work::dropped::run),
+        ("scaling", work::scaling::run),
+        ("iteration", work::whole::iteration),
+        ("teardown", work::whole::teardown),
         ("growth", work::growth::run),
         ("tails", work::tails::run),
         ("memory", work::memory::run),
@@ -53,11 +63,21 @@ fn main() {
     }
     let rows = targets::rows(&plan, &results.0);
     println!("{}", targets::table(&rows));
+    if let Some(path) = &plan.baseline {
+        match baseline::compared(path, &results.0) {
+            Ok(report) => println!("{report}"),
+            Err(error) => fail(path, &error),
+        }
+    }
     if let Some(path) = &plan.json {
         let written = std::fs::write(path, json::document(&plan, &results.0, &rows));
         if let Err(error) = written {
-            eprintln!("compare: {}: {error}", path.display());
-            std::process::exit(1);
+            fail(path, &error);
         }
     }
+}
+
+fn fail(path: &Path, error: &dyn Display) -> ! {
+    eprintln!("compare: {}: {error}", path.display());
+    std::process::exit(1);
 }

@@ -4,11 +4,13 @@ use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
 
 /// The groups of workloads, in the order in which they run.
-pub const GROUPS: [&str; 12] = [
+pub const GROUPS: [&str; 14] = [
     "reads",
     "hot",
     "writes",
     "mixes",
+    "dropped",
+    "scaling",
     "iteration",
     "teardown",
     "growth",
@@ -26,6 +28,8 @@ pub struct Plan {
     pub rounds: Option<usize>,
     pub quick: bool,
     pub json: Option<PathBuf>,
+    /// The JSON of an earlier run, to compare reads with.
+    pub baseline: Option<PathBuf>,
     /// All of the machine's.
     pub cores: usize,
 }
@@ -35,7 +39,7 @@ impl Plan {
     pub fn read() -> Plan {
         Plan::parse(Parser::from_env()).unwrap_or_else(|error| {
             let groups = GROUPS.join(", ");
-            eprintln!("{error}\nusage: compare [GROUP ...] [--size N ...] [--rounds N] [--quick] [--json FILE]");
+            eprintln!("{error}\nusage: compare [GROUP ...] [--size N ...] [--rounds N] [--quick] [--json FILE] [--baseline FILE]");
             eprintln!("groups: {groups}; all by default");
             std::process::exit(2);
         })
@@ -43,7 +47,8 @@ impl Plan {
 
     fn parse(mut parser: Parser) -> Result<Plan, lexopt::Error> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let mut plan = Plan { groups: vec![], sizes: vec![], rounds: None, quick: false, json: None, cores };
+        let mut plan =
+            Plan { groups: vec![], sizes: vec![], rounds: None, quick: false, json: None, baseline: None, cores };
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("size") => plan.sizes.push(parser.value()?.parse::<u32>()?.max(64) as usize),
@@ -51,6 +56,7 @@ impl Plan {
                 Arg::Long("quick") => plan.quick = true,
                 Arg::Long("json") => plan.json = Some(parser.value()?.into()),
                 Arg::Value(group) if GROUPS.iter().any(|&known| group == known) => plan.groups.push(group.string()?),
+                Arg::Long("baseline") => plan.baseline = Some(parser.value()?.into()),
                 other => return Err(other.unexpected()),
             }
         }

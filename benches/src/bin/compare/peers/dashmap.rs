@@ -1,7 +1,7 @@
 //! dashmap.
 
 use super::{Map, Reads, hasher};
-use crate::cases::Kind;
+use crate::cases::{Drops, Kind};
 use crate::keys::{Key, Value};
 use ahash::RandomState;
 
@@ -29,6 +29,8 @@ impl<K: Key, V: Value> Reads<K> for Dash<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Dash<K, V> {
+    const DROPS: Drops = Drops::AtOnce;
+
     fn with_capacity(capacity: usize) -> Self {
         Dash(dashmap::DashMap::with_capacity_and_hasher(capacity, hasher()))
     }

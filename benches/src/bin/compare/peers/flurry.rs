@@ -1,7 +1,7 @@
 //! flurry.
 
 use super::{Map, Reads, hasher};
-use crate::cases::Kind;
+use crate::cases::{Drops, Kind};
 use crate::keys::{Key, Value};
 use ahash::RandomState;
 
@@ -37,6 +37,8 @@ impl<K: Key, V: Value> Reads<K> for Flurry<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Flurry<K, V> {
+    const DROPS: Drops = Drops::Later;
+
     fn with_capacity(capacity: usize) -> Self {
         Flurry(flurry::HashMap::with_capacity_and_hasher(capacity, hasher()))
     }
@@ -54,5 +56,9 @@ impl<K: Key, V: Value> Map<K> for Flurry<K, V> {
     #[inline]
     fn replace(&self, key: K, number: u64) {
         self.0.insert(key, V::of(number), &self.0.guard());
+    }
+
+    fn reclaim(&self) {
+        self.0.guard().flush();
     }
 }

@@ -1,7 +1,7 @@
 //! hashbrown behind one lock: a reader-writer lock, a mutex, a spinlock.
 
 use super::{Map, Reads, hasher};
-use crate::cases::Kind;
+use crate::cases::{Drops, Kind};
 use crate::keys::{Key, Value};
 use ahash::RandomState;
 use hashbrown::HashMap;
@@ -42,6 +42,8 @@ impl<K: Key, V: Value> Reads<K> for Shared<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Shared<K, V> {
+    const DROPS: Drops = Drops::AtOnce;
+
     fn with_capacity(capacity: usize) -> Self {
         Shared(RwLock::new(HashMap::with_capacity_and_hasher(capacity, hasher())))
     }
@@ -89,6 +91,8 @@ impl<K: Key, V: Value> Reads<K> for Exclusive<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Exclusive<K, V> {
+    const DROPS: Drops = Drops::AtOnce;
+
     fn with_capacity(capacity: usize) -> Self {
         Exclusive(Mutex::new(HashMap::with_capacity_and_hasher(capacity, hasher())))
     }

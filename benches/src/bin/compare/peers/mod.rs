@@ -15,7 +15,7 @@ pub mod scc;
 #[cfg(feature = "liburcu")]
 pub mod urcu;
 
-use crate::cases::{Idiom, Kind};
+use crate::cases::{Drops, Idiom, Kind};
 use crate::harness::{Lane, Sample, reads};
 use crate::keys::{Key, Sets, Value};
 use ahash::RandomState;
@@ -65,6 +65,9 @@ pub trait Reads<K: Key>: Sync + Sized {
 
 /// A map that is written by many threads.
 pub trait Map<K: Key>: Reads<K> {
+    /// When the values that its writes remove are dropped.
+    const DROPS: Drops;
+
     /// An empty one that takes so many entries without growing.
     fn with_capacity(capacity: usize) -> Self;
 
@@ -77,8 +80,14 @@ pub trait Map<K: Key>: Reads<K> {
     /// Puts the number in the place of the one there.
     fn replace(&self, key: K, number: u64);
 
+    /// Asks the map's collector to drop what can be dropped now. Nothing is left to do where the operations drop.
+    fn reclaim(&self) {}
+
     /// Destroys it with all that waits.
     fn destroy(self) {}
+
+    /// Asks for the same as [`reclaim`](Self::reclaim) of maps that are destroyed, where their collector is global.
+    fn reclaim_destroyed() {}
 
     /// One with the numbers below `size`.
     fn filled(size: usize) -> Self {
@@ -94,7 +103,7 @@ pub trait Map<K: Key>: Reads<K> {
 macro_rules! of_every_map {
     ($V:ty, $make:ident($($argument:expr),*)) => {
         vec![
-            $make::<$crate::peers::ours::Ours<u64>>($($argument),*),
+            $make::<$crate::peers::ours::Ours<u64, <$V as $crate::keys::Value>::Bare>>($($argument),*),
             $make::<$crate::peers::papaya::Papaya<u64, $V>>($($argument),*),
             $make::<$crate::peers::scc::Index<u64, $V>>($($argument),*),
             $make::<$crate::peers::flurry::Flurry<u64, $V>>($($argument),*),
@@ -106,6 +115,17 @@ macro_rules! of_every_map {
     };
 }
 pub(crate) use of_every_map;
+
+/// As `of_every_map`, with ours written by the operations that return handles in the second place.
+macro_rules! of_every_writer {
+    ($V:ty, $make:ident($($argument:expr),*)) => {{
+        use $crate::{keys::Value, peers::ours};
+        let mut all = $crate::peers::of_every_map!($V, $make($($argument),*));
+        all.insert(1, $make::<ours::Ours<u64, <$V as Value>::Bare, ours::Handles>>($($argument),*));
+        all
+    }};
+}
+pub(crate) use of_every_writer;
 
 /// A contender that reads `map` in one way.
 pub fn read_lane<'m, K: Key, M: Reads<K>>(map: &'m M, idiom: Idiom, owned: bool) -> Lane<'m, Sets<K>> {

@@ -1,26 +1,79 @@
-//! The registry.
+//! The registry: written without handles, and with.
 
 use super::{Map, Reads, hasher};
-use crate::cases::{Idiom, Kind};
+use crate::cases::{Drops, Idiom, Kind};
 use crate::harness::{Lane, Sample, reads, timed};
-use crate::keys::{Key, Sets};
+use crate::keys::{Key, Sets, Value};
 use epoch_registry::{Domain, Entry, Handle, LocalHandles, Registry};
+use std::marker::PhantomData;
 
 pub const LOCAL: &str = "ours, local handles";
 /// Entries that a thread has local handles on, at the most.
 const PLACES: usize = 4096;
 
+/// How a registry is written.
+pub trait Way: Sync {
+    const NAME: &'static str;
+    fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool;
+    fn remove<K: Key, V: Value>(registry: &Registry<K, V>, key: &K) -> bool;
+    fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V);
+}
+
+/// By the operations that return no handle.
+pub struct Quiet;
+
+impl Way for Quiet {
+    const NAME: &'static str = "ours";
+
+    #[inline]
+    fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool {
+        registry.add(key, value).is_ok()
+    }
+
+    #[inline]
+    fn remove<K: Key, V: Value>(registry: &Registry<K, V>, key: &K) -> bool {
+        registry.delete(key)
+    }
+
+    #[inline]
+    fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) {
+        registry.set(key, value);
+    }
+}
+
+/// By the operations that return a handle, which is dropped at once.
+pub struct Handles;
+
+impl Way for Handles {
+    const NAME: &'static str = "ours, with handles";
+
+    #[inline]
+    fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool {
+        registry.insert(key, value).is_ok()
+    }
+
+    #[inline]
+    fn remove<K: Key, V: Value>(registry: &Registry<K, V>, key: &K) -> bool {
+        registry.remove(key).is_some()
+    }
+
+    #[inline]
+    fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) {
+        registry.replace(key, value);
+    }
+}
+
 /// A registry in a domain of its own.
-pub struct Ours<K: Key>(pub Registry<K, u64>);
+pub struct Ours<K: Key, V: Value = u64, W = Quiet>(pub Registry<K, V>, PhantomData<W>);
 
 #[inline]
-fn number<K>(entry: Entry<'_, K, u64>) -> u64 {
-    *entry
+fn number<K, V: Value>(entry: Entry<'_, K, V>) -> u64 {
+    V::number(&entry)
 }
 
 #[inline]
-fn owned_number<K: Key>(handle: Handle<K, u64>) -> u64 {
-    *handle
+fn owned_number<K: Key, V: Value>(handle: Handle<K, V>) -> u64 {
+    V::number(&handle)
 }
 
 impl<K: Key> Ours<K> {
@@ -30,7 +83,7 @@ impl<K: Key> Ours<K> {
         let lane = |(place, (name, turn)): (usize, (&'static str, Turn<'m, K>))| {
             let set = Idiom::Batch as usize + place;
             let turn = Box::new(move |sets: &Sets<K>| turn(&sets[set]));
-            Lane { name, idiom: Idiom::Batch, kind: Kind::Ours, set, turn }
+            Lane { name, idiom: Idiom::Batch, kind: Kind::Ours, set, drops: None, turn }
         };
         let turns: Vec<(&'static str, Turn<'m, K>)> = if owned {
             vec![("ours, lookup_batch of 32", Box::new(|keys| self.lookup_batches(keys, 32)))]
@@ -92,13 +145,13 @@ impl<K: Key> Ours<K> {
     }
 }
 
-impl<K: Key> Reads<K> for Ours<K> {
-    const NAME: &'static str = "ours";
+impl<K: Key, V: Value, W: Way> Reads<K> for Ours<K, V, W> {
+    const NAME: &'static str = W::NAME;
     const KIND: Kind = Kind::Ours;
 
     #[inline]
     fn get(&self, key: &K) -> Option<u64> {
-        self.0.with(key, number)
+        self.0.with(key, number::<K, V>)
     }
 
     #[inline]
@@ -131,24 +184,30 @@ impl<K: Key> Reads<K> for Ours<K> {
     }
 }
 
-impl<K: Key> Map<K> for Ours<K> {
+impl<K: Key, V: Value, W: Way> Map<K> for Ours<K, V, W> {
+    const DROPS: Drops = Drops::Later;
+
     fn with_capacity(capacity: usize) -> Self {
-        Ours(Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(capacity).build())
+        Ours(Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(capacity).build(), PhantomData)
     }
 
     #[inline]
     fn insert(&self, key: K, number: u64) -> bool {
-        self.0.insert(key, number).is_ok()
+        W::insert(&self.0, key, V::of(number))
     }
 
     #[inline]
     fn remove(&self, key: &K) -> bool {
-        self.0.remove(key).is_some()
+        W::remove(&self.0, key)
     }
 
     #[inline]
     fn replace(&self, key: K, number: u64) {
-        self.0.replace(key, number);
+        W::replace(&self.0, key, V::of(number));
+    }
+
+    fn reclaim(&self) {
+        self.0.domain().barrier();
     }
 
     fn destroy(self) {

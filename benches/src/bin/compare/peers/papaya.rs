@@ -1,9 +1,10 @@
 //! papaya's `HashMap`.
 
 use super::{Map, Reads, hasher};
-use crate::cases::Kind;
+use crate::cases::{Drops, Kind};
 use crate::keys::{Key, Value};
 use ahash::RandomState;
+use papaya::Guard;
 
 pub struct Papaya<K, V>(papaya::HashMap<K, V, RandomState>);
 
@@ -37,6 +38,8 @@ impl<K: Key, V: Value> Reads<K> for Papaya<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Papaya<K, V> {
+    const DROPS: Drops = Drops::Later;
+
     fn with_capacity(capacity: usize) -> Self {
         Papaya(papaya::HashMap::with_capacity_and_hasher(capacity, hasher()))
     }
@@ -54,5 +57,9 @@ impl<K: Key, V: Value> Map<K> for Papaya<K, V> {
     #[inline]
     fn replace(&self, key: K, number: u64) {
         self.0.pin().insert(key, V::of(number));
+    }
+
+    fn reclaim(&self) {
+        self.0.guard().flush();
     }
 }

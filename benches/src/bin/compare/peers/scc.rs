@@ -1,7 +1,7 @@
 //! scc's `HashIndex`, whose reads take no lock, and its `HashMap`, whose reads do.
 
 use super::{Map, Reads, hasher};
-use crate::cases::Kind;
+use crate::cases::{Drops, Kind};
 use crate::keys::{Key, Value};
 use ahash::RandomState;
 use scc::hash_index::Entry;
@@ -38,6 +38,8 @@ impl<K: Key, V: Value> Reads<K> for Index<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Index<K, V> {
+    const DROPS: Drops = Drops::Later;
+
     fn with_capacity(capacity: usize) -> Self {
         Index(scc::HashIndex::with_capacity_and_hasher(capacity, hasher()))
     }
@@ -58,6 +60,14 @@ impl<K: Key, V: Value> Map<K> for Index<K, V> {
             Entry::Occupied(mut entry) => entry.update(V::of(number)),
             Entry::Vacant(entry) => drop(entry.insert_entry(V::of(number))),
         }
+    }
+
+    fn reclaim(&self) {
+        Self::reclaim_destroyed();
+    }
+
+    fn reclaim_destroyed() {
+        scc::Guard::new().accelerate();
     }
 }
 
@@ -88,6 +98,8 @@ impl<K: Key, V: Value> Reads<K> for Scc<K, V> {
 }
 
 impl<K: Key, V: Value> Map<K> for Scc<K, V> {
+    const DROPS: Drops = Drops::AtOnce;
+
     fn with_capacity(capacity: usize) -> Self {
         Scc(scc::HashMap::with_capacity_and_hasher(capacity, hasher()))
     }

@@ -78,11 +78,8 @@ pub fn run(plan: &Plan, results: &mut Results) {
     }
     for (work, percent) in POINTS {
         let point = |times: &Histogram<u64>| clock.nanoseconds(times.value_at_percentile(percent));
-        let series = contenders.iter().zip(&times).map(|(contender, times)| Series {
-            name: contender.name,
-            idiom: Idiom::Each,
-            kind: contender.kind,
-            rounds: times.iter().map(point).collect(),
+        let series = contenders.iter().zip(&times).map(|(contender, times)| {
+            Series::new(contender.name, Idiom::Each, contender.kind, times.iter().map(point).collect())
         });
         results.add(case::<Arc<u64>>("growth", work, size(plan)), "ns", series.collect());
     }

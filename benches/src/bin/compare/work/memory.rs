@@ -6,75 +6,20 @@ use crate::cases::{Idiom, Kind, Series};
 use crate::keys::Value;
 use crate::peers::{Map, hasher, of_every_map};
 use crate::plan::Plan;
+use benches::heap;
 use epoch_registry::{Domain, Registry};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub const REQUESTED: &str = "bytes requested";
 
-/// The system's allocator, which counts while it is told to.
-pub struct Counting;
-
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static REQUESTED_BYTES: AtomicUsize = AtomicUsize::new(0);
-static TAKEN_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-/// What glibc's malloc takes for a request: a word more, in steps of 16 bytes, 32 at least.
-fn taken(bytes: usize) -> usize {
-    (bytes + 8).next_multiple_of(16).max(32)
-}
-
-/// Counts bytes that come, or (negated) go.
-fn count(sign: isize, bytes: usize) {
-    // ORDERING: Relaxed, here and below: figures that order nothing.
-    if COUNTING.load(Ordering::Relaxed) {
-        REQUESTED_BYTES.fetch_add(bytes.wrapping_mul(sign as usize), Ordering::Relaxed);
-        TAKEN_BYTES.fetch_add(taken(bytes).wrapping_mul(sign as usize), Ordering::Relaxed);
-    }
-}
-
-// SAFETY: the system's allocator does it all.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-1, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(-1, layout.size());
-        count(1, size);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Bytes for each entry of what `fill` makes: requested, and taken.
 fn weigh<T>(size: usize, fill: impl FnOnce() -> T) -> [f64; 2] {
-    REQUESTED_BYTES.store(0, Ordering::Relaxed);
-    TAKEN_BYTES.store(0, Ordering::Relaxed);
-    COUNTING.store(true, Ordering::Relaxed);
+    heap::start();
     let filled = fill();
-    COUNTING.store(false, Ordering::Relaxed);
+    let bytes = heap::stop();
     drop(filled);
-    [&REQUESTED_BYTES, &TAKEN_BYTES].map(|bytes| bytes.load(Ordering::Relaxed) as f64 / size as f64)
+    [bytes.in_use, bytes.taken].map(|bytes| bytes as f64 / size as f64)
 }
 
 struct Weighed {
@@ -110,12 +55,7 @@ fn of_values<V: Value>(size: usize, results: &mut Results) {
         Weighed { name: "ours, with bounds, ages and listener", kind: Kind::Ours, bytes: weigh(size, || full(size)) },
     );
     for (point, work) in [REQUESTED, "bytes with malloc's own (glibc)"].into_iter().enumerate() {
-        let series = all.iter().map(|weighed| Series {
-            name: weighed.name,
-            idiom: Idiom::Each,
-            kind: weighed.kind,
-            rounds: vec![weighed.bytes[point]],
-        });
+        let series = all.iter().map(|one| Series::new(one.name, Idiom::Each, one.kind, vec![one.bytes[point]]));
         results.add(case::<V>("memory", work, size), "bytes/entry", series.collect());
     }
 }

@@ -4,8 +4,9 @@
 use super::Results;
 use super::reads::seed;
 use crate::cases::{Case, Idiom};
-use crate::harness::{Lane, Sample, interleave};
+use crate::harness::{Lane, Sample, interleave_weighed};
 use crate::keys::{Draw, Pattern, Value};
+use crate::peers::ours::{Handles, Ours};
 use crate::peers::{Map, Maps};
 use crate::plan::Plan;
 use benches::Xorshift;
@@ -17,7 +18,7 @@ pub const MIXES: [(&str, u64); 3] =
     [("99 reads, 1 write", 99), ("95 reads, 5 writes", 95), ("50 reads, 50 writes", 50)];
 
 #[derive(Clone, Copy)]
-enum Operation {
+pub enum Operation {
     Read(u64),
     Remove(u64),
     Insert(u64),
@@ -25,11 +26,12 @@ enum Operation {
 
 /// What a case of a mix is called, whose peers hold `V`.
 pub fn case<V: Value>(work: &'static str, pattern: Pattern, size: usize, threads: usize) -> Case {
-    let what = format!("{}, {}", super::writes::case::<V>("", "", 0).what, pattern.name());
+    let what = format!("peers hold {}, {}", V::name(), pattern.name());
     Case { group: "mixes", work, what, size, threads }
 }
 
-fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
+/// A contender that does the operations, and reads by this idiom.
+pub fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
     fn turn<M: Map<u64>>(map: &M, operations: &[Operation], mut read: impl FnMut(&u64) -> Option<u64>) -> Sample {
         let (begin, mut sum) = (Instant::now(), 0_u64);
         for operation in operations {
@@ -44,10 +46,11 @@ fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
         // What is found depends on the other threads.
         Sample::new(time, operations.len(), 0)
     }
-    Lane::new(M::NAME, idiom, M::KIND, move |operations: &Vec<Operation>| match idiom {
+    let turn = move |operations: &Vec<Operation>| match idiom {
         Idiom::Session => turn(map, operations, map.session()),
         _ => turn(map, operations, |key: &u64| map.get(key)),
-    })
+    };
+    Lane { drops: Some(M::DROPS), ..Lane::new(M::NAME, idiom, M::KIND, turn) }
 }
 
 pub fn run(plan: &Plan, results: &mut Results) {
@@ -59,10 +62,12 @@ pub fn run(plan: &Plan, results: &mut Results) {
 
 fn of_values<V: Value>(plan: &Plan, size: usize, results: &mut Results) {
     let maps = Maps::<u64, V>::filled(size);
+    let handles = Ours::<u64, V::Bare, Handles>::filled(size);
     let lanes = || {
         vec![
             lane(&maps.ours, Idiom::Session),
             lane(&maps.ours, Idiom::Each),
+            lane(&handles, Idiom::Session),
             lane(&maps.papaya, Idiom::Each),
             lane(&maps.index, Idiom::Each),
             lane(&maps.flurry, Idiom::Each),
@@ -77,13 +82,14 @@ fn of_values<V: Value>(plan: &Plan, size: usize, results: &mut Results) {
             let draw = Draw::new(pattern, size);
             let (threads, count) = (plan.cores, plan.amount(65_536, 1_024));
             let operations = |round, thread| draw_operations(&draw, reads, size, count, threads, round, thread);
-            let series = interleave(threads, plan.rounds(21), operations, lanes);
+            let series = interleave_weighed(threads, plan.rounds(21), operations, lanes);
             results.add(case::<V>(work, pattern, size, threads), "ns/operation", series);
         }
     }
 }
 
-fn draw_operations(
+/// The operations of a turn of one thread: so many of 100 are reads.
+pub fn draw_operations(
     draw: &Draw,
     reads: u64,
     size: usize,

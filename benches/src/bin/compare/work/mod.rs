@@ -2,12 +2,15 @@
 
 pub mod bounded;
 pub mod conntrack;
+pub mod dropped;
 pub mod growth;
 pub mod memory;
 pub mod mixes;
 pub mod reads;
+pub mod scaling;
 pub mod seed;
 pub mod tails;
+pub mod whole;
 pub mod writes;
 
 use crate::cases::{Case, Measured, Series};

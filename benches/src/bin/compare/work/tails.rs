@@ -113,11 +113,8 @@ pub fn run(plan: &Plan, results: &mut Results) {
             times if times.is_empty() => f64::NAN,
             times => clock.nanoseconds(times.value_at_percentile(percent)),
         };
-        let series = contenders.iter().zip(&times).map(|(contender, times)| Series {
-            name: contender.name,
-            idiom: Idiom::Each,
-            kind: contender.kind,
-            rounds: times.iter().map(point).collect(),
+        let series = contenders.iter().zip(&times).map(|(contender, times)| {
+            Series::new(contender.name, Idiom::Each, contender.kind, times.iter().map(point).collect())
         });
         let mut case = case::<Arc<u64>>("tails", work, size);
         case.threads = 2;

@@ -1,0 +1,103 @@
+//! Removal until everything is dropped: the measured time ends when the last removed value is dropped, as a counter in its
+//! destructor tells. A contender that drops later cannot leave that cost outside the measured time.
+//!
+//! - With the map alive: when all keys are removed, the map's collector is asked to go on until all values are dropped, for
+//!   a second at the most. A map that does not come to an end within that time has no sample: "never within 1 s".
+//! - With the map destroyed in the measured time, after the removals: here every map comes to its end.
+//!
+//! Values count their drops in all contenders, which takes each a locked instruction more.
+
+use super::Results;
+use super::reads::seed;
+use super::writes::shuffled;
+use crate::cases::{Case, DROP_LIMIT, Drops, Idiom};
+use crate::harness::{Lane, Sample, interleave_weighed};
+use crate::keys::Counted;
+use crate::peers::{Map, of_every_writer};
+use crate::plan::Plan;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub const ALIVE: &str = "remove, until everything is dropped";
+pub const DESTROYED: &str = "remove and destroy the map, until everything is dropped";
+pub const TEARDOWN: &str = "destroy the whole map, until everything is dropped";
+
+/// What the peers hold. Ours holds `Counted`.
+type Held = Arc<Counted>;
+
+/// What a case of this group is called.
+pub fn case(work: &'static str, size: usize) -> Case {
+    super::writes::case::<Held>("dropped", work, size)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// Keys are removed, and the map stays.
+    Alive,
+    /// Keys are removed, and the map is destroyed.
+    Destroyed,
+    /// The map is destroyed with its entries.
+    Teardown,
+}
+
+/// Calls `reclaim` until so many values were dropped since the program began. Whether that came within the limit.
+fn await_drops(dropped: u64, reclaim: impl Fn()) -> bool {
+    let begin = Instant::now();
+    while Counted::dropped() < dropped {
+        if begin.elapsed() > DROP_LIMIT {
+            return false;
+        }
+        reclaim();
+    }
+    true
+}
+
+/// The time until all are dropped, of one map; nothing, if that takes longer than the limit.
+fn measure<M: Map<u64>>(keys: &[u64], end: End) -> Option<Duration> {
+    let map = M::filled(keys.len());
+    let all = Counted::dropped() + keys.len() as u64;
+    let begin = Instant::now();
+    if end != End::Teardown {
+        let removed = keys.iter().filter(|&key| map.remove(key)).count();
+        assert_eq!(removed, keys.len(), "{}: a key is missing", M::NAME);
+    }
+    let alive = end == End::Alive && await_drops(all, || map.reclaim());
+    let time = begin.elapsed();
+    map.destroy();
+    // In any case: what is left would be counted as the next contender's.
+    let destroyed = await_drops(all, M::reclaim_destroyed);
+    match end {
+        End::Alive => alive.then_some(time),
+        End::Destroyed | End::Teardown => destroyed.then(|| begin.elapsed()),
+    }
+}
+
+fn lane<M: Map<u64>>(end: End) -> Lane<'static, Vec<u64>> {
+    // What was too long once is not tried again.
+    let mut never = false;
+    let turn = move |keys: &Vec<u64>| {
+        let (maps, mut time) = ((16_384 / keys.len()).max(1), Duration::ZERO);
+        for _ in 0..maps {
+            match (!never).then(|| measure::<M>(keys, end)).flatten() {
+                Some(took) => time += took,
+                None => {
+                    never = true;
+                    return Sample::none(0);
+                }
+            }
+        }
+        Sample::new(time, maps * keys.len(), 0)
+    };
+    Lane { drops: Some(Drops::Awaited), ..Lane::new(M::NAME, Idiom::Each, M::KIND, turn) }
+}
+
+pub fn run(plan: &Plan, results: &mut Results) {
+    for &size in plan.sizes.iter().filter(|&&size| size <= 1_000_000) {
+        let rounds = plan.rounds(if size <= 100_000 { 15 } else { 5 });
+        let keys = |round, thread| shuffled(size, seed(round, thread));
+        for (work, end) in [(ALIVE, End::Alive), (DESTROYED, End::Destroyed), (TEARDOWN, End::Teardown)] {
+            let series = interleave_weighed(1, rounds, keys, || of_every_writer!(Held, lane(end)));
+            results.add(case(work, size), "ns/entry", series);
+        }
+    }
+}

@@ -80,6 +80,24 @@ pub trait Map<K: Key>: Reads<K> {
     /// Puts the number in the place of the one there.
     fn replace(&self, key: K, number: u64);
 
+    /// Inserts new entries. Returns how many.
+    #[inline]
+    fn insert_all(&self, entries: impl Iterator<Item = (K, u64)>) -> usize {
+        entries.filter_map(|(key, number)| self.insert(key, number).then_some(())).count()
+    }
+
+    /// Removes keys. Returns how many were there.
+    #[inline]
+    fn remove_all<'k>(&self, keys: impl Iterator<Item = &'k K>) -> usize {
+        keys.filter(|key| self.remove(key)).count()
+    }
+
+    /// Puts the numbers in the place of those there.
+    #[inline]
+    fn replace_all(&self, entries: impl Iterator<Item = (K, u64)>) {
+        entries.for_each(|(key, number)| self.replace(key, number));
+    }
+
     /// Asks the map's collector to drop what can be dropped now. Nothing is left to do where the operations drop.
     fn reclaim(&self) {}
 
@@ -116,12 +134,13 @@ macro_rules! of_every_map {
 }
 pub(crate) use of_every_map;
 
-/// As `of_every_map`, with ours written by the operations that return handles in the second place.
+/// As `of_every_map`, with ours written by the operations that return handles and in batches in the places after the first.
 macro_rules! of_every_writer {
     ($V:ty, $make:ident($($argument:expr),*)) => {{
         use $crate::{keys::Value, peers::ours};
         let mut all = $crate::peers::of_every_map!($V, $make($($argument),*));
         all.insert(1, $make::<ours::Ours<u64, <$V as Value>::Bare, ours::Handles>>($($argument),*));
+        all.insert(2, $make::<ours::Ours<u64, <$V as Value>::Bare, ours::Batches>>($($argument),*));
         all
     }};
 }

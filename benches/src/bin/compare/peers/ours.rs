@@ -17,6 +17,24 @@ pub trait Way: Sync {
     fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool;
     fn remove<K: Key, V: Value>(registry: &Registry<K, V>, key: &K) -> bool;
     fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V);
+
+    /// Inserts new entries. Returns how many.
+    #[inline]
+    fn insert_all<K: Key, V: Value>(registry: &Registry<K, V>, entries: impl Iterator<Item = (K, V)>) -> usize {
+        entries.filter_map(|(key, value)| Self::insert(registry, key, value).then_some(())).count()
+    }
+
+    /// Removes keys. Returns how many were there.
+    #[inline]
+    fn remove_all<'k, K: Key, V: Value>(registry: &Registry<K, V>, keys: impl Iterator<Item = &'k K>) -> usize {
+        keys.filter(|key| Self::remove(registry, key)).count()
+    }
+
+    /// Replaces the values of keys.
+    #[inline]
+    fn replace_all<K: Key, V: Value>(registry: &Registry<K, V>, entries: impl Iterator<Item = (K, V)>) {
+        entries.for_each(|(key, value)| Self::replace(registry, key, value));
+    }
 }
 
 /// By the operations that return no handle.
@@ -60,6 +78,42 @@ impl Way for Handles {
     #[inline]
     fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) {
         registry.replace(key, value);
+    }
+}
+
+/// Without handles, many keys in one call, of which the registry takes 32 at a time.
+pub struct Batches;
+
+impl Way for Batches {
+    const NAME: &'static str = "ours, in batches";
+
+    #[inline]
+    fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool {
+        Quiet::insert(registry, key, value)
+    }
+
+    #[inline]
+    fn remove<K: Key, V: Value>(registry: &Registry<K, V>, key: &K) -> bool {
+        Quiet::remove(registry, key)
+    }
+
+    #[inline]
+    fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) {
+        Quiet::replace(registry, key, value);
+    }
+
+    fn insert_all<K: Key, V: Value>(registry: &Registry<K, V>, entries: impl Iterator<Item = (K, V)>) -> usize {
+        let mut count = 0;
+        let replaced = registry.set_many(entries.inspect(|_| count += 1));
+        count - replaced
+    }
+
+    fn remove_all<'k, K: Key, V: Value>(registry: &Registry<K, V>, keys: impl Iterator<Item = &'k K>) -> usize {
+        registry.delete_many(keys)
+    }
+
+    fn replace_all<K: Key, V: Value>(registry: &Registry<K, V>, entries: impl Iterator<Item = (K, V)>) {
+        registry.set_many(entries);
     }
 }
 
@@ -204,6 +258,18 @@ impl<K: Key, V: Value, W: Way> Map<K> for Ours<K, V, W> {
     #[inline]
     fn replace(&self, key: K, number: u64) {
         W::replace(&self.0, key, V::of(number));
+    }
+
+    fn insert_all(&self, entries: impl Iterator<Item = (K, u64)>) -> usize {
+        W::insert_all(&self.0, entries.map(|(key, number)| (key, V::of(number))))
+    }
+
+    fn remove_all<'k>(&self, keys: impl Iterator<Item = &'k K>) -> usize {
+        W::remove_all(&self.0, keys)
+    }
+
+    fn replace_all(&self, entries: impl Iterator<Item = (K, u64)>) {
+        W::replace_all(&self.0, entries.map(|(key, number)| (key, V::of(number))));
     }
 
     fn reclaim(&self) {

@@ -1,7 +1,7 @@
 //! Which of a case's contenders are compared.
 
 use crate::cases::{Idiom, Kind, Series};
-use crate::peers::ours::{Handles, LOCAL, Way};
+use crate::peers::ours::{Batches, Handles, LOCAL, Way};
 
 /// Which of a case's series are compared.
 pub type Choice = fn(&Series) -> bool;
@@ -69,6 +69,11 @@ pub fn papaya_each(series: &Series) -> bool {
 /// Ours, written by the operations that return handles.
 pub fn handles(series: &Series) -> bool {
     series.name == Handles::NAME
+}
+
+/// Ours, written many keys in one call.
+pub fn batches(series: &Series) -> bool {
+    series.name == Batches::NAME
 }
 
 /// Ours, with handles that the thread counts for itself.

@@ -58,7 +58,7 @@ fn measure<M: Map<u64>>(keys: &[u64], end: End) -> Option<Duration> {
     let all = Counted::dropped() + keys.len() as u64;
     let begin = Instant::now();
     if end != End::Teardown {
-        let removed = keys.iter().filter(|&key| map.remove(key)).count();
+        let removed = map.remove_all(keys.iter());
         assert_eq!(removed, keys.len(), "{}: a key is missing", M::NAME);
     }
     let alive = end == End::Alive && await_drops(all, || map.reclaim());

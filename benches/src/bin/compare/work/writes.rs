@@ -1,5 +1,5 @@
-//! Writes by one thread: insert into a map made for so many, remove, churn at steady size, replace. Ours is written in two
-//! ways, without handles and with.
+//! Writes by one thread: insert into a map made for so many, remove, churn at steady size, replace. Ours is written in
+//! three ways: without handles, with handles, and many keys in one call (but for churn, which goes key by key).
 //!
 //! Destructors: a peer that drops a removed value in the operation pays for it here. One that drops it later pays for what
 //! it drops before the turn ends. `Drops` says which is the case, and the group `dropped` measures to the last drop.
@@ -9,7 +9,8 @@ use super::reads::seed;
 use crate::cases::{Case, Idiom};
 use crate::harness::{Lane, Sample, interleave_weighed};
 use crate::keys::{Draw, Pattern, Value};
-use crate::peers::{Map, of_every_writer};
+use crate::peers::ours::{Handles, Ours};
+use crate::peers::{Map, of_every_map, of_every_writer};
 use crate::plan::Plan;
 use benches::Xorshift;
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,7 @@ fn insert_lane<M: Map<u64>>() -> Lane<'static, Vec<u64>> {
         several(keys.len(), || {
             let map = M::with_capacity(keys.len());
             let begin = Instant::now();
-            let inserted = keys.iter().filter(|&&key| map.insert(key, key)).count();
+            let inserted = map.insert_all(keys.iter().map(|&key| (key, key)));
             let time = begin.elapsed();
             map.destroy();
             (time, inserted as u64)
@@ -54,7 +55,7 @@ fn remove_lane<M: Map<u64>>() -> Lane<'static, Vec<u64>> {
         several(keys.len(), || {
             let map = M::filled(keys.len());
             let begin = Instant::now();
-            let removed = keys.iter().filter(|&key| map.remove(key)).count();
+            let removed = map.remove_all(keys.iter());
             let time = begin.elapsed();
             map.destroy();
             (time, removed as u64)
@@ -75,7 +76,7 @@ fn replace_lane<M: Map<u64> + 'static>(size: usize) -> Lane<'static, Vec<u64>> {
     let map = M::filled(size);
     new_lane::<M, _>(move |keys: &Vec<u64>| {
         let begin = Instant::now();
-        keys.iter().for_each(|&key| map.replace(key, key));
+        map.replace_all(keys.iter().map(|&key| (key, key)));
         Sample::new(begin.elapsed(), keys.len(), 0)
     })
 }
@@ -114,7 +115,12 @@ fn of_values<V: Value>(plan: &Plan, size: usize, results: &mut Results) {
         };
         (0..count).map(change).collect()
     };
-    let series = interleave_weighed(1, rounds, changes, || of_every_writer!(V, churn_lane(size)));
+    let lanes = || {
+        let mut lanes = of_every_map!(V, churn_lane(size));
+        lanes.insert(1, churn_lane::<Ours<u64, V::Bare, Handles>>(size));
+        lanes
+    };
+    let series = interleave_weighed(1, rounds, changes, lanes);
     results.add(case::<V>("writes", "churn: remove and insert", size), "ns/pair", series);
 
     let draw = Draw::new(Pattern::Uniform, size);

@@ -1,4 +1,5 @@
-//! The main paths, one at a time, so that their instructions can be counted: `.ci/instructions` does, and compares.
+//! The main paths, one at a time, so that their instructions can be counted: `.ci/instructions` does, and compares;
+//! `.ci/locked` counts the locked ones of writes.
 //!
 //! `instructions PATH N` does an operation N times, after a preparation that does not depend on N: the difference of two
 //! runs is what the operation takes. Nothing here depends on time, chance or the C library: keys are hashed with fixed
@@ -54,22 +55,32 @@ static PIECES: Pieces = Pieces { block: AtomicPtr::new(null_mut()), used: Atomic
 const KEYS: u64 = 1000;
 /// A key that is not there, for each that is.
 const ABSENT: u64 = 1 << 32;
+/// Keys from `ABSENT` on that a path of insertions or removals alone inserts or removes: more than the operations of a run.
+const FRESH: u64 = 1 << 16;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (path, n) = (arguments.next().unwrap_or_default(), arguments.next());
     let n: u64 = n.and_then(|n| n.parse().ok()).expect("usage: instructions PATH N");
+    let removes = path == "delete" || path == "remove";
+    let grows = path == "add" || path == "insert" || removes;
+    assert!(!grows || n <= FRESH, "N is at most {FRESH}");
+    let capacity = if grows { 2 * FRESH } else { 2 * KEYS };
     let domain = Domain::builder().name("instructions").manual().build();
     let registry = Registry::<u64, u64>::builder()
         .domain(domain.clone())
         .shards(16)
-        .capacity(2 * KEYS as usize)
+        .capacity(capacity as usize)
         .hasher(RandomState::with_seeds(1, 2, 3, 4))
         .build();
     for key in 0..KEYS {
         registry.insert(key, key).unwrap();
     }
+    if removes {
+        (ABSENT..ABSENT + FRESH).for_each(|key| registry.add(key, key).unwrap());
+    }
     let keys = (0..n).map(|i| i * 7919 % KEYS);
+    let fresh = ABSENT..ABSENT + n;
     let sum: u64 = match path.as_str() {
         "session_get_hit" => {
             let mut reader = registry.reader();
@@ -106,6 +117,10 @@ fn main() {
             };
             keys.map(each).sum()
         }
+        "insert" => fresh.map(|key| u64::from(registry.insert(key, key).is_ok())).sum(),
+        "remove" => fresh.map(|key| *registry.remove(&key).unwrap()).sum(),
+        "add" => fresh.map(|key| u64::from(registry.add(key, key).is_ok())).sum(),
+        "delete" => fresh.map(|key| u64::from(registry.delete(&key))).sum(),
         "add_and_delete" => {
             let each = |key| {
                 let added = registry.add(key + ABSENT, key).is_ok();

@@ -140,7 +140,26 @@ fn writes(cases: &Cases<'_>) -> Vec<Chart> {
         let panels = works.iter().flat_map(|work| HELD.map(|what| panel(work, what)));
         Chart::new(name, format!("Writes by one thread, {}", entries(size)), panels.collect())
     };
-    vec![chart(1_000, "writes-1000"), chart(1_000_000, "writes-1000000")]
+    let dropped = |size| {
+        [
+            "remove, until everything is dropped",
+            "remove and destroy the map, until everything is dropped",
+            "destroy the whole map, until everything is dropped",
+        ]
+        .map(|work| {
+            let (what, heading) = ("peers hold Arc<u64 with a counted drop>", format!("{work}; {}", grouped(size)));
+            cases.panel(("dropped", work), what, Some(size), 1, heading, Shown::Single)
+        })
+    };
+    vec![
+        chart(1_000, "writes-1000"),
+        chart(1_000_000, "writes-1000000"),
+        Chart::new(
+            "dropped",
+            "Removal until everything is dropped",
+            [1_000, 1_000_000].into_iter().flat_map(dropped).collect(),
+        ),
+    ]
 }
 
 fn mixes(cases: &Cases<'_>) -> Vec<Chart> {
@@ -179,8 +198,12 @@ fn others(cases: &Cases<'_>) -> Vec<Chart> {
         let heading = format!("walk over all of {}", entries(size));
         cases.panel(("iteration", "walk over all entries"), HELD[1], Some(size), 1, heading, Shown::Single)
     };
-    let whole =
-        [walk(1_000), walk(1_000_000), one("teardown", 1, "destroy the whole map", arc, "destroy the whole map")];
+    let whole = [
+        walk(1_000),
+        walk(100_000),
+        walk(1_000_000),
+        one("teardown", 1, "destroy the whole map", arc, "destroy the whole map"),
+    ];
     let bounded = [1, cores].into_iter().flat_map(|count| {
         ["hits", "cache of a tenth of the keys, Zipf"]
             .map(|work| one("bounded", count, work, "u64 keys", &format!("{work}; {}", threads(count))))
@@ -225,8 +248,8 @@ mod tests {
         let charts = charts(&example());
         assert!(charts.iter().all(|chart| !chart.panels.is_empty()));
         let filled = charts.iter().flat_map(|chart| &chart.panels).filter(|panel| !panel.bars.is_empty());
-        assert_eq!(filled.count(), 2, "one of single reads, and one of batches");
-        let mut names: Vec<_> = charts.iter().map(|chart| chart.file()).collect();
+        assert_eq!(filled.count(), 3, "one of single reads, one of batches, and one of writes");
+        let mut names: Vec<_> = charts.iter().map(|chart| chart.name).collect();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), charts.len(), "each chart is a file of its own");

@@ -1,18 +1,24 @@
 //! Charts and tables of one run of `compare`, for docs/benchmarks.md.
 //!
 //! `charts` reads what `compare --json` has written (benches/results.json), and writes the charts into docs/benchmarks/
-//! and what stands between the markers in docs/benchmarks.md. `charts --check` writes nothing, and fails if anything
+//! and what stands between the markers in docs/benchmarks.md. The results of `compare scaling --json` on a machine with
+//! more cores may stand beside it (benches/scaling.json): of these the charts of scaling are added. `charts --check` writes nothing, and fails if anything
 //! there is not what it would write.
 //!
 //! - `results`: what is read
 //! - `figures`: numbers, and the scales they are drawn to
-//! - `svg`: how a chart is drawn
-//! - `gallery`: which charts there are, and what each shows
+//! - `picture`: a chart as a file
+//! - `gallery`, `svg`: which charts of bars there are, and how one is drawn
+//! - `lines`: the charts of scaling
+//! - `costs`: the table of writes
 //! - `page`: the generated part of the document
 
+mod costs;
 mod figures;
 mod gallery;
+mod lines;
 mod page;
+mod picture;
 mod results;
 mod svg;
 
@@ -28,6 +34,8 @@ const DOCUMENT: &str = "benchmarks.md";
 
 struct Plan {
     json: PathBuf,
+    /// Scaling on another machine. It need not be there.
+    scaling: PathBuf,
     /// Where the document is.
     docs: PathBuf,
     check: bool,
@@ -36,10 +44,16 @@ struct Plan {
 impl Plan {
     fn parse(mut parser: Parser) -> Result<Plan, lexopt::Error> {
         let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut plan = Plan { json: benches.join("results.json"), docs: benches.with_file_name("docs"), check: false };
+        let mut plan = Plan {
+            json: benches.join("results.json"),
+            scaling: benches.join("scaling.json"),
+            docs: benches.with_file_name("docs"),
+            check: false,
+        };
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("json") => plan.json = parser.value()?.into(),
+                Arg::Long("scaling") => plan.scaling = parser.value()?.into(),
                 Arg::Long("docs") => plan.docs = parser.value()?.into(),
                 Arg::Long("check") => plan.check = true,
                 other => return Err(other.unexpected()),
@@ -53,7 +67,7 @@ fn main() -> ExitCode {
     let plan = match Plan::parse(Parser::from_env()) {
         Ok(plan) => plan,
         Err(error) => {
-            eprintln!("{error}\nusage: charts [--json FILE] [--docs DIRECTORY] [--check]");
+            eprintln!("{error}\nusage: charts [--json FILE] [--scaling FILE] [--docs DIRECTORY] [--check]");
             return ExitCode::from(2);
         }
     };
@@ -70,16 +84,24 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> String {
     move |error| format!("{}: {error}", path.display())
 }
 
+fn read(path: &Path) -> Result<Results, String> {
+    let text = fs::read_to_string(path).map_err(at(path))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 fn run(plan: &Plan) -> Result<(), String> {
-    let text = fs::read_to_string(&plan.json).map_err(at(&plan.json))?;
-    let results: Results = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", plan.json.display()))?;
+    let results = read(&plan.json)?;
     let (document, directory) = (plan.docs.join(DOCUMENT), plan.docs.join(CHARTS));
-    let charts = gallery::charts(&results);
+    let mut pictures: Vec<_> = gallery::charts(&results).iter().map(svg::picture).collect();
+    pictures.extend(lines::charts(&results));
+    if plan.scaling.exists() {
+        pictures.extend(lines::charts(&read(&plan.scaling)?));
+    }
     let page = fs::read_to_string(&document).map_err(at(&document))?;
-    let page = page::refreshed(&page, &page::generated(&results, &charts))
+    let page = page::refreshed(&page, &page::generated(&results, &pictures))
         .map_err(|error| format!("{}: {error}", document.display()))?;
     let mut files: Vec<(PathBuf, String)> =
-        charts.iter().map(|chart| (directory.join(chart.file()), svg::draw(chart))).collect();
+        pictures.into_iter().map(|picture| (directory.join(picture.file), picture.svg)).collect();
     files.push((document, page));
     if plan.check { check(&directory, &files) } else { write(&directory, &files) }
 }

@@ -1,9 +1,11 @@
 //! The generated part of docs/benchmarks.md.
 
 use crate::CHARTS;
+use crate::costs;
 use crate::figures::grouped;
+use crate::picture::{Picture, escape};
 use crate::results::{Case, Kind, Quartiles, Results, Series, Target};
-use crate::svg::{Chart, escape};
+
 use benches::figure;
 
 const BEGIN: &str = "<!-- charts: begin -->";
@@ -16,13 +18,19 @@ pub fn refreshed(page: &str, generated: &str) -> Result<String, String> {
     Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", generated.trim()))
 }
 
-pub fn generated(results: &Results, charts: &[Chart]) -> String {
-    let parts = [run(results), targets(&results.targets), shown(charts), peers_win(results)];
-    parts.join("\n")
+pub fn generated(results: &Results, pictures: &[Picture]) -> String {
+    let parts = [
+        Some(run(results)),
+        Some(targets(&results.targets)),
+        Some(shown(pictures)),
+        costs::section(results),
+        Some(peers_win(results)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
 /// Text of which nothing is taken for Markdown or HTML.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     escape(text).replace('|', "\\|").replace('[', "\\[").replace(']', "\\]").replace('_', "\\_")
 }
 
@@ -102,12 +110,12 @@ fn targets(targets: &[Target]) -> String {
     )
 }
 
-fn shown(charts: &[Chart]) -> String {
-    let chart = |chart: &Chart| {
-        let (alt, file) = (plain(&chart.summary()), chart.file());
-        format!("\n### {}\n\n![{alt}]({CHARTS}/{file})\n", plain(&chart.title))
+fn shown(pictures: &[Picture]) -> String {
+    let shown = |picture: &Picture| {
+        let (title, alt) = (plain(&picture.title), plain(&picture.alt));
+        format!("\n### {title}\n\n![{alt}]({CHARTS}/{})\n", picture.file)
     };
-    format!("## Charts\n{}", charts.iter().map(chart).collect::<String>())
+    format!("## Charts\n{}", pictures.iter().map(shown).collect::<String>())
 }
 
 /// A case and the peers in it that `of` says something about.
@@ -165,10 +173,12 @@ mod tests {
     use super::*;
     use crate::gallery;
     use crate::results::tests::example;
+    use crate::svg::picture;
 
     fn page() -> String {
         let results = example();
-        generated(&results, &gallery::charts(&results))
+        let charts = gallery::charts(&results);
+        generated(&results, &charts.iter().map(picture).collect::<Vec<_>>())
     }
 
     #[test]
@@ -186,7 +196,7 @@ mod tests {
     fn a_peer_that_wins_is_listed_and_a_limit_is_not() {
         let page = page();
         let wins = page.split_once("## Where peers win").unwrap().1;
-        assert!(wins.contains("In 1 of 1 cases"), "{wins}");
+        assert!(wins.contains("In 1 of 4 cases"), "{wins}");
         assert!(
             wins.contains("| reads | borrowed reads | u64 keys, uniform | 1,000 | 1 | papaya, each its own 0.97 |"),
             "{wins}"

@@ -40,6 +40,12 @@ pub struct Series {
     /// The ratio in the round over ours of the same idiom, else of our session.
     #[serde(rename = "over ours, same idiom")]
     pub over: Quartiles,
+    /// When removed values are dropped, of a series of writes.
+    #[serde(default)]
+    pub drops: Option<String>,
+    /// The most bytes allocated in a turn, of a series of writes.
+    #[serde(default)]
+    pub peak: Option<f64>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,8 +100,25 @@ pub mod tests {
                 "figure": figure, "over ours, same idiom": over,
             })
         };
+        let write = |contender, kind, figure: [Option<f64>; 3], over: [Option<f64>; 3], drops, peak: Option<u32>| {
+            let mut series = series(contender, "each its own", kind, figure, over);
+            series["drops"] = json!(drops);
+            series["peak"] = json!(peak);
+            series
+        };
         let (one, none) = ([Some(1.0); 3], [None; 3]);
         let around = |median: f64| [0.98 * median, median, 1.02 * median].map(Some);
+        let scaled = |threads, ours, theirs| {
+            json!({
+                "group": "scaling", "work": "reads", "what": "peers hold Arc<u64>, uniform", "size": 1000,
+                "threads": threads, "unit": "ns/operation",
+                "series": [
+                    series("ours", "session", "ours", around(ours), one),
+                    series("dashmap", "each its own", "locking", around(theirs), around(theirs / ours)),
+                    series("RwLock<HashMap>", "each its own", "locking", none, none),
+                ],
+            })
+        };
         let document = json!({
             "command": ["target/release/compare", "reads", "--json", "benches/results.json"],
             "machine": { "cpu": "A | B", "cores": 2, "system": "linux" },
@@ -112,7 +135,14 @@ pub mod tests {
                     series("RwLock<HashMap>", "each its own", "locking", none, none),
                     series("RwLock<HashMap>", "guard held", "limit", around(2.92), around(0.46)),
                 ],
-            }],
+            }, {
+                "group": "writes", "work": "remove", "what": "peers hold Arc<u64>", "size": 1000, "threads": 1,
+                "unit": "ns/remove",
+                "series": [
+                    write("ours", "ours", around(20.0), one, "later", Some(3 << 20)),
+                    write("scc HashIndex", "lock-free", none, none, "never within 1 s", None),
+                ],
+            }, scaled(1, 10.0, 30.0), scaled(2, 10.0, 120.0)],
             "targets": [
                 {
                     "work": "reads of 1,000", "against": "best peer", "target": "at least 1.5",

@@ -2,12 +2,13 @@
 //! whatever it lies on.
 
 use crate::figures::{Scale, label, spread, tick};
+use crate::picture::{Picture, escape};
 use crate::results::Kind;
 use std::fmt::Write;
 
 pub struct Chart {
-    name: &'static str,
-    pub title: String,
+    pub name: &'static str,
+    title: String,
     pub panels: Vec<Panel>,
 }
 
@@ -71,10 +72,6 @@ fn legend(kind: Kind) -> (&'static str, &'static str) {
     }
 }
 
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 impl Bar {
     /// As in the tables of `compare`, a limit is in brackets.
     fn shown_name(&self) -> String {
@@ -117,12 +114,12 @@ impl Chart {
         Chart { name, title: title.into(), panels }
     }
 
-    pub fn file(&self) -> String {
+    fn file(&self) -> String {
         format!("{}.svg", self.name)
     }
 
-    /// For who does not see it: of each panel the best of ours, and the best of the peers.
-    pub fn summary(&self) -> String {
+    /// In words: of each panel the best of ours, and the best of the peers.
+    fn summary(&self) -> String {
         let panels = self.panels.iter().map(|panel| {
             let best =
                 |ours| panel.bars.iter().find(move |bar| bar.kind != Kind::Limit && (bar.kind == Kind::Ours) == ours);
@@ -145,8 +142,11 @@ impl Chart {
     }
 }
 
-/// The chart as a file.
-pub fn draw(chart: &Chart) -> String {
+pub fn picture(chart: &Chart) -> Picture {
+    Picture { file: chart.file(), title: chart.title.clone(), alt: chart.summary(), svg: draw(chart) }
+}
+
+fn draw(chart: &Chart) -> String {
     // The scale is of one kind for all panels, since these are compared.
     let logarithmic = chart.panels.iter().any(|panel| spread(&panel.quartiles()));
     let columns = chart.panels.len().clamp(1, 2);

@@ -3,7 +3,7 @@
 //!
 //! `instructions PATH N` does an operation N times, after a preparation that does not depend on N: the difference of two
 //! runs is what the operation takes. Nothing here depends on time, chance or the C library: keys are hashed with fixed
-//! seeds, nobody reclaims unless told to, and memory comes from one block and is never given back.
+//! seeds, nothing is reclaimed but by an explicit call, and memory comes from one block and is never given back.
 
 use ahash::RandomState;
 use epoch_registry::{Domain, Registry};

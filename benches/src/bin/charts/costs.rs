@@ -5,7 +5,7 @@ use crate::page::plain;
 use crate::results::{Case, Results, Series};
 
 /// The groups whose cases are shown, and the numbers of entries.
-const GROUPS: [&str; 3] = ["writes", "dropped", "teardown"];
+const GROUPS: [&str; 2] = ["writes", "dropped"];
 const SIZES: [u64; 2] = [1_000, 1_000_000];
 
 /// Cases whose peers hold an `Arc`, as far as the results say what they cost.

@@ -1,5 +1,5 @@
-//! How a chart is drawn: panels of horizontal bars, two abreast. The background is its own, so that it is legible
-//! whatever it lies on.
+//! How a chart is drawn: panels of horizontal bars, two abreast. A chart has a background of its own, and is
+//! legible on every page.
 
 use crate::figures::{Scale, label, spread, tick};
 use crate::picture::{Picture, escape};

@@ -113,9 +113,9 @@ impl Series {
         Series { name, idiom, kind, rounds, drops: None, peak: None }
     }
 
-    /// What a table shows of a series of writes beside its times: when removed values are dropped, and the peak.
-    pub fn costs(&self) -> Option<(Drops, Option<f64>)> {
-        Some((self.drops?, self.peak.filter(|_| self.never().is_none())))
+    /// The peak, if the turn in which it was counted came to its end.
+    pub fn peak(&self) -> Option<f64> {
+        self.peak.filter(|_| self.never().is_none())
     }
 
     /// Why there is no sample, if the time limit for drops is the reason.
@@ -162,7 +162,7 @@ impl fmt::Display for Measured {
         writeln!(f, "{}\n", self.case)?;
         let first = self.ours(Idiom::Session);
         let to_first = format!("over ours, {}", first.idiom);
-        let writes = self.series.iter().any(|series| series.drops.is_some());
+        let writes = self.series.iter().any(|series| series.peak.is_some());
         let mut header = vec!["contender", "idiom", self.unit, &to_first, "over ours, same idiom"];
         if writes {
             header.insert(2, "dropped");
@@ -172,9 +172,8 @@ impl fmt::Display for Measured {
         for series in &self.series {
             let mut row = self.row(series, first);
             if writes {
-                let (drops, peak) = series.costs().map_or((None, None), |(drops, peak)| (Some(drops), peak));
-                row.insert(2, drops.map(|drops| drops.to_string()).unwrap_or_default());
-                row.push(peak.map(|peak| figure(peak / 1024.0)).unwrap_or_default());
+                row.insert(2, series.drops.map(|drops| drops.to_string()).unwrap_or_default());
+                row.push(series.peak().map(|peak| figure(peak / 1024.0)).unwrap_or_default());
             }
             table.row(row);
         }

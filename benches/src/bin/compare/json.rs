@@ -62,7 +62,7 @@ fn series(measured: &Measured, series: &Series) -> Value {
         "over ours, same idiom": quartiles(&series.over(measured.ours(series.idiom))),
         // Of writes alone.
         "drops": series.drops.map(|drops| series.never().unwrap_or(drops.to_string())),
-        "peak": series.costs().and_then(|(_, peak)| peak).map(rounded),
+        "peak": series.peak().map(rounded),
     })
 }
 

@@ -1,12 +1,16 @@
 //! Maps with a bound on their entries: the registry, moka, quick_cache.
 
 use super::hasher;
+use crate::cases::Drops;
 use ahash::RandomState;
 use epoch_registry::{Domain, Registry};
 
 /// A cache of numbers by numbers.
 pub trait Cache {
     const NAME: &'static str;
+    /// When the values that leave are dropped.
+    const DROPS: Drops;
+
     fn bounded(capacity: usize) -> Self;
     fn get(&self, key: u64) -> Option<u64>;
     fn insert(&self, key: u64);
@@ -16,6 +20,7 @@ pub struct Ours(Registry<u64, u64>);
 
 impl Cache for Ours {
     const NAME: &'static str = "ours";
+    const DROPS: Drops = Drops::Later;
 
     fn bounded(capacity: usize) -> Self {
         Ours(
@@ -30,7 +35,8 @@ impl Cache for Ours {
 
     #[inline]
     fn insert(&self, key: u64) {
-        drop(self.0.insert(key, key));
+        // Another thread may have been faster.
+        let _ = self.0.add(key, key);
     }
 }
 
@@ -38,6 +44,7 @@ pub struct Moka(moka::sync::Cache<u64, u64, RandomState>);
 
 impl Cache for Moka {
     const NAME: &'static str = "moka";
+    const DROPS: Drops = Drops::Later;
 
     fn bounded(capacity: usize) -> Self {
         let builder = moka::sync::Cache::builder().max_capacity(capacity as u64).initial_capacity(capacity);
@@ -61,6 +68,7 @@ pub struct Quick(QuickInner);
 
 impl Cache for Quick {
     const NAME: &'static str = "quick_cache";
+    const DROPS: Drops = Drops::AtOnce;
 
     fn bounded(capacity: usize) -> Self {
         let (weighter, lifecycle) = (quick_cache::UnitWeighter, quick_cache::sync::DefaultLifecycle::default());

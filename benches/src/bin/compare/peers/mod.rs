@@ -27,7 +27,7 @@ pub fn hasher() -> RandomState {
 
 /// A map of keys to numbers that is read by many threads.
 ///
-/// What reads is made by the thread that calls it, with whatever guard it holds; a number stands for the use of what was
+/// What reads is made by the thread that calls it, with the guard that it holds; a number stands for the use of what was
 /// found. Where a map has no way of its own to hold a guard, it is read as always.
 pub trait Reads<K: Key>: Sync + Sized {
     const NAME: &'static str;
@@ -213,7 +213,7 @@ impl<K: Key, V: Value> Maps<K, V> {
             read_lane(&self.scc, Each, owned),
             read_lane(&self.dashmap, Each, owned),
             read_lane(&self.rwlock, Each, owned),
-            // It holds up whoever writes, for as long as it lasts.
+            // It holds up every writer for as long as it lasts.
             Lane { kind: Kind::Limit, ..read_lane(&self.rwlock, Held, owned) },
             read_lane(&self.mutex, Each, owned),
             read_lane(&self.swapped, Session, owned),

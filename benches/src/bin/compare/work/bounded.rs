@@ -3,14 +3,14 @@
 use super::Results;
 use super::reads::seed;
 use crate::cases::{Case, Idiom, Kind};
-use crate::harness::{Lane, Sample, interleave, reads};
+use crate::harness::{Lane, Sample, interleave, interleave_weighed, reads};
 use crate::keys::{Draw, Pattern};
 use crate::peers::bounded::{Cache, Moka, Ours, Quick};
 use crate::plan::Plan;
 use std::time::Instant;
 
 fn cache_lane<'m, C: Cache>(cache: &'m C, kind: Kind) -> Lane<'m, Vec<u64>> {
-    Lane::new(C::NAME, Idiom::Each, kind, move |keys: &Vec<u64>| {
+    let turn = move |keys: &Vec<u64>| {
         let begin = Instant::now();
         for &key in keys {
             if cache.get(key).is_none() {
@@ -18,7 +18,8 @@ fn cache_lane<'m, C: Cache>(cache: &'m C, kind: Kind) -> Lane<'m, Vec<u64>> {
             }
         }
         Sample::new(begin.elapsed(), keys.len(), 0)
-    })
+    };
+    Lane { drops: Some(C::DROPS), ..Lane::new(C::NAME, Idiom::Each, kind, turn) }
 }
 
 fn hit_lane<'m, C: Cache>(cache: &'m C, kind: Kind) -> Lane<'m, Vec<u64>> {
@@ -55,7 +56,12 @@ pub fn run(plan: &Plan, results: &mut Results) {
                 }
             };
             let keys = |round, thread| draw.keys(count, seed(round, thread));
-            let series = interleave(threads, plan.rounds(15), keys, lanes);
+            let rounds = plan.rounds(15);
+            let series = if hits {
+                interleave(threads, rounds, keys, lanes)
+            } else {
+                interleave_weighed(threads, rounds, keys, lanes)
+            };
             let case = Case { group: "bounded", work, what: "u64 keys".into(), size: capacity, threads };
             results.add(case, "ns/lookup", series);
         }

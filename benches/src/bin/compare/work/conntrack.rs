@@ -4,8 +4,8 @@
 
 use super::Results;
 use super::reads::seed;
-use crate::cases::{Case, Idiom, Kind};
-use crate::harness::{Lane, Sample, interleave};
+use crate::cases::{Case, Drops, Idiom, Kind};
+use crate::harness::{Lane, Sample, interleave_weighed};
 use crate::peers::hasher;
 use crate::plan::Plan;
 use ahash::RandomState;
@@ -81,6 +81,7 @@ impl Flow {
 trait Flows: Sync + Sized {
     const NAME: &'static str;
     const KIND: Kind;
+    const DROPS: Drops;
 
     /// What counts a packet of a flow that is there, and says whether it was, in the table's best way.
     fn counter(&self) -> impl FnMut(&Packet) -> bool;
@@ -94,6 +95,7 @@ trait Flows: Sync + Sized {
 impl Flows for Registry<Tuple, Flow, RandomState> {
     const NAME: &'static str = "ours";
     const KIND: Kind = Kind::Ours;
+    const DROPS: Drops = Drops::Later;
 
     fn counter(&self) -> impl FnMut(&Packet) -> bool {
         let mut reader = self.reader();
@@ -101,7 +103,7 @@ impl Flows for Registry<Tuple, Flow, RandomState> {
     }
 
     fn insert(&self, packet: &Packet) {
-        drop(Registry::insert(self, packet.tuple, Flow::first(packet)));
+        assert!(self.add(packet.tuple, Flow::first(packet)).is_ok(), "a flow is one worker's");
     }
 
     fn remove(&self, tuple: &Tuple) -> Option<u64> {
@@ -112,6 +114,7 @@ impl Flows for Registry<Tuple, Flow, RandomState> {
 impl Flows for papaya::HashMap<Tuple, Arc<Flow>, RandomState> {
     const NAME: &'static str = "papaya of Arc<Flow>";
     const KIND: Kind = Kind::LockFree;
+    const DROPS: Drops = Drops::Later;
 
     fn counter(&self) -> impl FnMut(&Packet) -> bool {
         |packet| self.pin().get(&packet.tuple).map(|flow| flow.count(packet)).is_some()
@@ -129,6 +132,7 @@ impl Flows for papaya::HashMap<Tuple, Arc<Flow>, RandomState> {
 impl Flows for dashmap::DashMap<Tuple, Arc<Flow>, RandomState> {
     const NAME: &'static str = "dashmap of Arc<Flow>";
     const KIND: Kind = Kind::Locking;
+    const DROPS: Drops = Drops::AtOnce;
 
     fn counter(&self) -> impl FnMut(&Packet) -> bool {
         |packet| self.get(&packet.tuple).map(|flow| flow.count(packet)).is_some()
@@ -145,7 +149,7 @@ impl Flows for dashmap::DashMap<Tuple, Arc<Flow>, RandomState> {
 
 fn lane<F: Flows>(flows: &F) -> Lane<'_, Vec<Packet>> {
     let idiom = if F::KIND == Kind::Ours { Idiom::Session } else { Idiom::Each };
-    Lane::new(F::NAME, idiom, F::KIND, move |packets: &Vec<Packet>| {
+    let turn = move |packets: &Vec<Packet>| {
         let (mut count, mut bytes) = (flows.counter(), 0);
         let begin = Instant::now();
         for packet in packets {
@@ -157,7 +161,8 @@ fn lane<F: Flows>(flows: &F) -> Lane<'_, Vec<Packet>> {
             }
         }
         Sample::new(begin.elapsed(), packets.len(), bytes)
-    })
+    };
+    Lane { drops: Some(F::DROPS), ..Lane::new(F::NAME, idiom, F::KIND, turn) }
 }
 
 /// The packets of one worker's round, all flows from their beginning to their end.
@@ -198,5 +203,5 @@ pub fn run(plan: &Plan, results: &mut Results) {
     let dashmap = dashmap::DashMap::with_capacity_and_hasher(capacity, hasher());
     let lanes = || vec![lane(&ours), lane(&papaya), lane(&dashmap)];
     let packets = |round, thread| packets(count, seed(round, thread));
-    results.add(case(workers), "ns/packet", interleave(workers, plan.rounds(21), packets, lanes));
+    results.add(case(workers), "ns/packet", interleave_weighed(workers, plan.rounds(21), packets, lanes));
 }

@@ -8,7 +8,7 @@ use super::writes::case;
 use crate::cases::{Idiom, Kind, Series};
 use crate::peers::{Map, of_every_map};
 use crate::plan::Plan;
-use benches::Clock;
+use benches::{Clock, heap};
 use hdrhistogram::Histogram;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +33,11 @@ struct Contender {
     name: &'static str,
     kind: Kind,
     grow: fn(&Clock, usize) -> Histogram<u64>,
+    weigh: fn(usize) -> f64,
 }
 
 fn contender<M: Map<u64>>() -> Contender {
-    Contender { name: M::NAME, kind: M::KIND, grow: grow::<M> }
+    Contender { name: M::NAME, kind: M::KIND, grow: grow::<M>, weigh: weigh::<M> }
 }
 
 /// How long this thread has waited for a core so far.
@@ -67,6 +68,17 @@ fn grow<M: Map<u64>>(clock: &Clock, size: usize) -> Histogram<u64> {
     times
 }
 
+/// The most bytes allocated at once while a map grows. It is not timed.
+fn weigh<M: Map<u64>>(size: usize) -> f64 {
+    heap::start();
+    let map = M::with_capacity(0);
+    let new = (0..size as u64).filter(|&number| map.insert(number, number)).count();
+    let peak = heap::stop().peak;
+    assert_eq!(new, size, "{}: a key is there twice", M::NAME);
+    map.destroy();
+    peak as f64
+}
+
 pub fn run(plan: &Plan, results: &mut Results) {
     let clock = Clock::calibrate();
     let contenders: Vec<Contender> = of_every_map!(Arc<u64>, contender());
@@ -76,10 +88,12 @@ pub fn run(plan: &Plan, results: &mut Results) {
             times.push((contender.grow)(&clock, size(plan)));
         }
     }
+    let peaks: Vec<_> = contenders.iter().map(|contender| (contender.weigh)(size(plan))).collect();
     for (work, percent) in POINTS {
         let point = |times: &Histogram<u64>| clock.nanoseconds(times.value_at_percentile(percent));
-        let series = contenders.iter().zip(&times).map(|(contender, times)| {
-            Series::new(contender.name, Idiom::Each, contender.kind, times.iter().map(point).collect())
+        let series = contenders.iter().zip(&times).zip(&peaks).map(|((contender, times), &peak)| {
+            let rounds = times.iter().map(point).collect();
+            Series { peak: Some(peak), ..Series::new(contender.name, Idiom::Each, contender.kind, rounds) }
         });
         results.add(case::<Arc<u64>>("growth", work, size(plan)), "ns", series.collect());
     }

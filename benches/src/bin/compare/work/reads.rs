@@ -1,4 +1,4 @@
-//! Reads of a map that nobody writes: borrowed and owned, hit and miss, one by one and in batches.
+//! Reads of a map without writers: borrowed and owned, hit and miss, one by one and in batches.
 
 use super::Results;
 use crate::cases::Case;

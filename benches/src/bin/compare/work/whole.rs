@@ -48,14 +48,13 @@ fn walks<V: Value>(plan: &Plan, size: usize, results: &mut Results) {
 }
 
 fn teardown_lane<M: Map<u64>>() -> Lane<'static, Vec<u64>> {
-    let turn = |keys: &Vec<u64>| {
+    Lane::new(M::NAME, Idiom::Each, M::KIND, |keys: &Vec<u64>| {
         let map = M::with_capacity(keys.len());
         keys.iter().for_each(|&key| assert!(map.insert(key, key)));
         let begin = Instant::now();
         map.destroy();
         Sample::new(begin.elapsed(), keys.len(), 0)
-    };
-    Lane { drops: Some(M::DROPS), ..Lane::new(M::NAME, Idiom::Each, M::KIND, turn) }
+    })
 }
 
 /// Destroys a map of a million entries; ours to the end of the barrier.

@@ -1,6 +1,6 @@
 //! Settings of a registry.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timekeeper, boxed};
 use crate::core::{CoreOwner, Settings, Weigher};
 use crate::domain::Domain;
 use crate::evict::Bounds;
@@ -48,6 +48,8 @@ struct Limits {
     max_idle: Option<Duration>,
     spare_held: bool,
     seeks: u32,
+    stale_reads: bool,
+    reap_in_background: bool,
 }
 
 const MOST_SHARDS: usize = 1 << 16;
@@ -66,6 +68,8 @@ impl<K, V> Builder<K, V> {
             max_idle: None,
             spare_held: false,
             seeks: 2,
+            stale_reads: false,
+            reap_in_background: false,
         };
         Builder {
             limits,
@@ -143,13 +147,16 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How old an entry may become. No limit by default. Ages have a resolution of 17 ms: an entry's time has come when it
-    /// is older than `age`, for certain when it is older by 34 ms.
+    /// How old an entry may become. No limit by default. An entry's time has come when it is older than `age`, to the nanosecond
+    /// of the [clock](Self::clock); the default clock is read to a few milliseconds, on the side of keeping the entry.
     ///
-    /// Readers read no clock: an entry is found until it is reaped. It is reaped by [`Registry::reap`]; in the background, if
-    /// the domain has a reclaimer that is [told to](Domain::add_reaper); and by insertions, each of which reaps a few of its
-    /// own shard. That costs in proportion to what expires: others are not looked at. An entry takes some 16 bytes more, and up to
-    /// twice that.
+    /// From then on the entry is absent: no read, iteration or removal finds it, and its key can be inserted. So a read that finds
+    /// an entry reads the clock; [`stale_reads`](Self::stale_reads) spares that. Once a call has found that an entry's time has come,
+    /// no later call finds the entry, whatever becomes of limits and clocks.
+    ///
+    /// The entry is destroyed after it is reaped: by [`Registry::reap`]; in the background, if that is
+    /// [asked for](Self::reap_in_background); and by insertions, each of which reaps a few of its own shard, and whatever has the key.
+    /// That costs in proportion to what expires: others are not looked at. An entry takes some 36 bytes more, and up to 48.
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -161,21 +168,20 @@ impl<K, V, S> Builder<K, V, S> {
     /// clock.advance(Duration::from_secs(40));
     /// registry.insert("new", ()).unwrap();
     /// clock.advance(Duration::from_secs(40));
+    /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
     /// let reaped = registry.reap(1000);
     /// assert_eq!((reaped.examined, reaped.removed), (1, 1));
-    /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
     /// ```
     pub fn max_age(mut self, age: Duration) -> Self {
         self.limits.max_age = Some(age);
         self
     }
 
-    /// How long an entry may be without use: without being found by a read, or inserted. No limit by default. It is reaped as
-    /// with [`max_age`](Self::max_age), when it was not used for `time`, and at the latest a sixteenth of that later
-    /// than that is looked for.
+    /// How long an entry may be without use: without being found by a read, or inserted. No limit by default. Its time has come, as
+    /// with [`max_age`](Self::max_age), when it was not used for `time`, and at the latest a sixteenth of that later. Iterations are no
+    /// use.
     ///
-    /// A read stores one byte in an entry that it finds, once in such a sixteenth; it reads no clock. Insertions and
-    /// reapers do, and mark the sixteenths: where there are neither, entries count as used for longer.
+    /// A read that finds an entry reads the clock, and stores the time of the use in the entry, once in such a sixteenth.
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -199,9 +205,10 @@ impl<K, V, S> Builder<K, V, S> {
     /// How long each entry may live after its insertion: `None` for as long as it likes. It is reaped as with
     /// [`max_age`](Self::max_age), of which the shorter counts if there are both.
     ///
-    /// It is asked before an entry is inserted and again when its time may have come, outside every lock: it may depend on
-    /// what the value knows by then. So a value may have its life prolonged, by storing something in it. (If it becomes
-    /// shorter, that is noticed when the time comes that was told before; and `None` is final.)
+    /// It is asked before an entry is inserted and again when its time may have come, outside every lock, by a reaper, a read or a
+    /// write: it may depend on what the value knows by then. So a value may have its life prolonged, by storing something in it. (If it
+    /// becomes shorter, that is noticed when the time comes that was told before; and `None` is final. What it reads of its own
+    /// registry goes by the times that were told before.)
     ///
     /// A panic in it goes to whoever inserts. Later it is contained and [counted](crate::Stats::lifetime_panics), and the entry
     /// looked at again a second later.
@@ -230,7 +237,7 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// Whether entries of which there are handles are spared: not evicted, as long as a few others can be found; not reaped
-    /// under pressure; and not removed when their time has come, until a second or so after their handles are gone. By
+    /// under pressure; and not removed when their time has come, until their handles are gone: until then they are found. By
     /// default they are not: an entry that is evicted leaves the registry, and lives on for as long as its handles do.
     ///
     /// (A handle may be taken at the very moment that its entry is found to have none. Who must know whether an entry is
@@ -284,9 +291,59 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Where ages are measured by. By default the [`MonotonicClock`](crate::MonotonicClock).
+    /// The clock used to measure entry ages. By default the [`MonotonicClock`](crate::MonotonicClock), which takes no dynamic call.
+    ///
+    /// It is read outside every lock. A panic in it goes to the caller, and no entry is lost by it.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Box::new(clock));
+        self.clock = boxed(clock);
+        self
+    }
+
+    /// Has reads find an entry until it is reaped, although its time has come. False by default: a read that finds an entry reads
+    /// the clock, in a registry whose entries expire, and does not return what has expired.
+    ///
+    /// It is for readers to whom reading the clock (some 5 ns) matters more than what they get. Writes treat what has expired as
+    /// absent all the same. [`max_idle`](Self::max_idle) is known less exactly then: an entry goes after twice that time at the
+    /// latest.
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let builder = Registry::builder().max_age(Duration::from_secs(60)).clock(clock.clone());
+    /// let registry = builder.stale_reads(true).build();
+    /// registry.insert("old", ()).unwrap();
+    /// clock.advance(Duration::from_secs(61));
+    /// assert!(registry.contains_key("old"));
+    /// registry.reap(1000);
+    /// assert!(!registry.contains_key("old"));
+    /// ```
+    pub fn stale_reads(mut self, stale: bool) -> Self {
+        self.limits.stale_reads = stale;
+        self
+    }
+
+    /// Has the domain's reclaimer thread, or a job on its executor, remove entries whose time has come, for as long as the registry is
+    /// there: soon after that time by the [`MonotonicClock`](crate::MonotonicClock), and by other clocks whenever
+    /// [reapers are called](crate::DomainBuilder::reap_every). False by default.
+    ///
+    /// If the registry is dropped while it is called, its entries are dropped by that thread, at the end of that call.
+    ///
+    /// ```
+    /// use epoch_registry::{Domain, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let domain = Domain::builder().reclaimer(true).build();
+    /// let builder = Registry::builder().domain(domain).max_age(Duration::from_millis(50));
+    /// let registry = builder.reap_in_background(true).build();
+    /// registry.insert(1, "one").unwrap();
+    /// while registry.stats().freed == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// ```
+    pub fn reap_in_background(mut self, reap: bool) -> Self {
+        self.limits.reap_in_background = reap;
         self
     }
 
@@ -317,7 +374,8 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// # Panics
     ///
-    /// If tables for the capacity asked for do not fit the address space.
+    /// If tables for the capacity asked for do not fit the address space; if the clock panics; and if what expires is to be
+    /// [reaped in the background](Self::reap_in_background), and the domain has neither a reclaimer thread nor an executor.
     pub fn build(self) -> Registry<K, V, S>
     where
         K: Hash + Eq + Send + Sync + 'static,
@@ -334,15 +392,19 @@ impl<K, V, S> Builder<K, V, S> {
             spare_held: limits.spare_held,
         };
         let settings = Settings {
-            clock: self.clock,
+            clock: Timekeeper::new(self.clock),
             weigher: self.weigher,
-            lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime),
+            lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime, limits.spare_held),
             listeners: Listeners::new(self.listener),
             spare_held: limits.spare_held,
             seeks: limits.seeks,
         };
         let domain = self.domain.unwrap_or_default();
-        Registry { core: CoreOwner::new(domain, settings, shards, limits.capacity, bounds), hasher: self.hasher }
+        let core = CoreOwner::new(domain, settings, shards, limits.capacity, bounds, limits.stale_reads);
+        if limits.reap_in_background {
+            core.reap_in_background();
+        }
+        Registry { core, hasher: self.hasher }
     }
 }
 

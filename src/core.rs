@@ -3,37 +3,38 @@
 #![allow(unsafe_code)]
 
 use crate::check;
-use crate::clock::{Clock, Tick, ticks, ticks_of_monotonic};
+use crate::clock::{Time, Timekeeper};
 use crate::cursor::Cursor;
 use crate::domain::{Domain, Full, Operations, Reclaimed, Refusal, RegistryHeader};
 use crate::evict::{Bounds, Evicted, Shed};
-use crate::expiry::{Lifetimes, RETRY, Taken};
+use crate::expiry::{Lifetimes, Look, Looker, Taken, retry};
 use crate::handle::Handle;
+use crate::life::Life;
 use crate::listener::{Cause, Listeners};
 use crate::locked::Locked;
 use crate::node::{Draft, Node, contain};
 use crate::prefetch;
-use crate::reaper::Reaped;
-use crate::resize::Special;
+use crate::reaper::{Reaped, Reaper, Scan};
 use crate::shard::{self, Left, NotReplaced, Published, Rejected, Shard, ShardRef, Wanted};
 use crate::sync::Mutex;
 use crate::table::{Located, Root, Roots, Table};
-use crate::timers::{Due, NEVER, Timer};
-use crate::usage::Eras;
+use crate::usage::Minds;
 use crate::weight::Weight;
 use crate::within::{is_within, within};
 use crossbeam_utils::CachePadded;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Roots and shards, in step. The first field is what the domain knows.
 #[repr(C)]
 pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) header: RegistryHeader,
     /// Every read looks at it. Apart from the header, which is written whenever nodes are freed.
-    pub(crate) eras: CachePadded<Eras>,
+    pub(crate) minds: CachePadded<Minds>,
     /// As in [`Roots`].
     shift: u32,
     /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
@@ -50,12 +51,14 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) reaped_to: Mutex<Cursor>,
     /// The shard where the next call looks first for entries whose time has come. (Of std's type, as no matter.)
     expired_to: AtomicUsize,
+    /// When the domain's reclaimer looks for entries whose time has come, if it does: before that, insertions wake it for what
+    /// comes earlier. (Of std's type, a hint.)
+    background_at: AtomicU64,
 }
 
 /// What a registry is told when it is built.
 pub(crate) struct Settings<K: 'static, V: 'static> {
-    /// `None` for the monotonic clock.
-    pub(crate) clock: Option<Box<dyn Clock>>,
+    pub(crate) clock: Timekeeper,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) lifetimes: Lifetimes<K, V>,
     pub(crate) listeners: Listeners<K, V>,
@@ -130,12 +133,99 @@ where
         self.shards.iter().zip(&self.roots).map(|(shard, root)| ShardRef::new(shard, root))
     }
 
-    /// The time, in ticks that do not wrap.
+    /// The time. The user's code, which may panic.
     #[inline]
-    pub(crate) fn now(&self) -> Due {
-        let Some(clock) = &self.settings.clock else { return ticks_of_monotonic() };
-        check::user_code();
-        ticks(clock.now())
+    pub(crate) fn now(&self) -> Time {
+        self.settings.clock.now()
+    }
+
+    /// The time by which a write goes that may find an entry that has expired.
+    #[inline]
+    fn time_to_write(&self) -> Time {
+        if self.settings.lifetimes.expires() { self.now() } else { Time::ZERO }
+    }
+
+    /// The time by which entries are passed over that have expired, if any may have.
+    pub(crate) fn time_to_read(&self) -> Option<Time> {
+        if !self.minds.get().expiry() {
+            return None;
+        }
+        Minds::acquire();
+        Some(self.now())
+    }
+
+    /// The same, of a call that has read the clock anyway.
+    pub(crate) fn time_to_sweep(&self, now: Time) -> Option<Time> {
+        if !self.minds.get().expiry() {
+            return None;
+        }
+        Minds::acquire();
+        Some(now)
+    }
+
+    /// The life of a node of this registry, if it has one.
+    ///
+    /// # Safety
+    ///
+    /// The node is not freed before the reference that is returned is gone.
+    pub(crate) unsafe fn life_of(&self, node: NonNull<Node<K, V>>) -> Option<&Life> {
+        // SAFETY: the caller's promise.
+        if let Some(life) = unsafe { Node::life(node) } {
+            return Some(life);
+        }
+        // SAFETY: as said.
+        let hash = unsafe { node.as_ref() }.header.hash();
+        // SAFETY: as said.
+        unsafe { self.shard(hash.into()).shard().life_of(node) }
+    }
+
+    /// For a read that has found a node, where there is something to mind: leaves the marks that are wanted, and returns the node
+    /// unless it has expired. (It looks again at what is minded, and has the node returned: registers that live across a call
+    /// would cost those that mind nothing.)
+    ///
+    /// # Safety
+    ///
+    /// The node was found within a critical section that is still open.
+    #[inline(always)]
+    pub(crate) unsafe fn admit(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        let minded = self.minds.get();
+        // SAFETY: B2.
+        unsafe { node.as_ref() }.header.used.mark(minded);
+        // SAFETY: the caller's promise.
+        if minded.expiry() { unsafe { self.admit_in_time(node) } } else { Some(node) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`admit`](Self::admit).
+    #[cold]
+    #[inline(never)]
+    unsafe fn admit_in_time(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        Minds::acquire();
+        let now = self.now();
+        // SAFETY: the caller's promise.
+        let Some(life) = (unsafe { self.life_of(node) }) else { return Some(node) };
+        // SAFETY: the caller's promise.
+        let look = self.settings.lifetimes.look(unsafe { node.as_ref() }, life, now, Looker::READER);
+        if let Look::Ended(_) = look {
+            return None;
+        }
+        life.note_use(now, self.settings.lifetimes.idleness());
+        Some(node)
+    }
+
+    /// Whether an entry that a walk has met is there, by the time of [`time_to_read`](Self::time_to_read). That is no use of it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`admit`](Self::admit).
+    pub(crate) unsafe fn is_there(&self, node: NonNull<Node<K, V>>, now: Option<Time>) -> bool {
+        let Some(now) = now else { return true };
+        // SAFETY: the caller's promise.
+        let Some(life) = (unsafe { self.life_of(node) }) else { return true };
+        // SAFETY: the caller's promise.
+        let look = self.settings.lifetimes.look(unsafe { node.as_ref() }, life, now, Looker::READER);
+        !matches!(look, Look::Ended(_))
     }
 
     pub(crate) fn settings(&self) -> &Settings<K, V> {
@@ -164,24 +254,15 @@ where
                 self.weight(weigher(&key, &value))
             }
         };
-        let now = self.now();
-        let tick = Tick::of(now);
-        self.eras.advance(tick);
-        let timer = self.timer((&key, &value), now);
-        Draft { key, value, hash, stamp: tick.0, weight, used: self.eras.fresh(), timer }
-    }
-
-    /// When an entry that is inserted now is to be looked at.
-    #[inline]
-    fn timer(&self, entry: (&K, &V), now: Due) -> Timer {
         let lifetimes = &self.settings.lifetimes;
-        let generation = lifetimes.generation();
-        if !lifetimes.are_limited() {
-            return Timer { due: NEVER, generation };
+        let is_marked = self.minds.begins_marked();
+        if !lifetimes.expires() {
+            let time = self.now();
+            return Draft { key, value, hash, time, weight, is_marked, own_end: Time::NEVER };
         }
-        let tick = Tick::of(now);
-        let left = lifetimes.left(entry, tick, tick, tick);
-        Timer { due: left.map_or(NEVER, |(left, _)| now + Due::from(left)), generation }
+        let time = self.settings.clock.beginning();
+        let own_end = lifetimes.own_end((&key, &value), time);
+        Draft { key, value, hash, time, weight, is_marked, own_end }
     }
 
     /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
@@ -190,11 +271,10 @@ where
     where
         K: Eq,
     {
-        let shard = self.shard_to_write(draft.hash);
-        let expires = draft.timer.due != NEVER;
-        let inserted = shard.insert(draft, wanted, &self.settings.listeners);
-        if expires {
-            self.assist(shard);
+        let (shard, time) = (self.shard_to_write(draft.hash), draft.time);
+        let inserted = shard.insert(draft, wanted, &self.settings);
+        if self.settings.lifetimes.expires() {
+            self.assist(shard, time);
         }
         inserted
     }
@@ -237,14 +317,13 @@ where
         refusal: Refusal,
     ) -> Result<Published<K, V>, NotReplaced<K, V>> {
         wanted.old |= self.settings.listeners.is_some();
-        let shard = self.shard_to_write(draft.hash);
-        let expires = draft.timer.due != NEVER;
-        let published = shard.replace(draft, locate, or_insert, wanted, refusal, &self.settings.listeners)?;
+        let (shard, time) = (self.shard_to_write(draft.hash), draft.time);
+        let published = shard.replace(draft, locate, or_insert, wanted, refusal, &self.settings)?;
         if let Some(old) = published.old.handle() {
             self.settings.listeners.tell(Cause::Replaced, old);
         }
-        if expires {
-            self.assist(shard);
+        if self.settings.lifetimes.expires() {
+            self.assist(shard, time);
         }
         Ok(published)
     }
@@ -281,7 +360,8 @@ where
         refusal: &mut Refusal,
     ) -> Result<Left<K, V>, Full> {
         let wants_handle = wants_handle || self.settings.listeners.is_some();
-        let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, refusal)?;
+        let now = self.time_to_write();
+        let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, refusal, now, &self.settings)?;
         if let Some(entry) = left.handle() {
             self.settings.listeners.tell(cause, entry);
         }
@@ -301,24 +381,37 @@ where
         refusal: &mut Refusal,
         excess: impl Fn(&Locked<'_, K, V>) -> bool,
     ) -> Shed {
-        self.eras.watch();
+        self.minds.watch();
         shard.evict(most, refusal, &mut self.evicted(Cause::Capacity), excess)
     }
 
-    /// What the insertion of an entry that can expire does for those that have been there for long enough.
+    /// What an insertion does for the entries of its shard whose time has come. Calls no code of the user's that may panic.
     #[cold]
-    fn assist(&self, shard: ShardRef<'_, K, V>) {
-        let now = self.now();
-        if shard.counts.due.get() <= now {
+    fn assist(&self, shard: ShardRef<'_, K, V>, now: Time) {
+        let due = shard.counts.due.get();
+        if due <= now {
             // (An insertion waits for no room that it does not need.)
             self.expire_in(shard, now, WRITERS_SHARE, Refusal::AtOnce);
         }
+        // ORDERING: Relaxed, all: a hint. The greatest time shows that nothing is done in the background.
+        let planned = self.background_at.load(Ordering::Relaxed);
+        if due.word() < planned && planned != IN_FOREGROUND {
+            let lowered =
+                self.background_at.compare_exchange(planned, due.word(), Ordering::Relaxed, Ordering::Relaxed);
+            if lowered.is_ok() {
+                self.header.domain.inner().reap_within(self.until(due, now));
+            }
+        }
+    }
+
+    /// How long it is until `due`, if times are real; at most what reapers wait anyway.
+    fn until(&self, due: Time, now: Time) -> Duration {
+        if self.settings.clock.is_real() { due.since(now).max(LEAST_NAP) } else { Duration::MAX }
     }
 
     /// Removes entries whose time has come, of up to `budget` whose time may have.
     pub(crate) fn expire(&self, budget: usize) -> Reaped {
         let now = self.now();
-        self.eras.advance(Tick::of(now));
         let (mut reaped, mut spent) = (Reaped::default(), 0);
         // ORDERING: Relaxed, a hint.
         let first = self.expired_to.load(Ordering::Relaxed);
@@ -343,9 +436,14 @@ where
     }
 
     /// The same, in one shard and under a few locks. Returns how many tokens were looked at, too.
-    fn expire_in(&self, shard: ShardRef<'_, K, V>, now: Due, most: usize, refusal: Refusal) -> (Reaped, usize) {
+    fn expire_in(&self, shard: ShardRef<'_, K, V>, now: Time, most: usize, refusal: Refusal) -> (Reaped, usize) {
         let this = ptr::from_ref(&self.settings.lifetimes).cast();
         // A lifetime, or a listener, that would have more expire: this call goes on with that when it returns.
+        // SAFETY: wherever it is entered, it is with that type.
+        if unsafe { is_within::<()>(this, |()| ()) } {
+            return (Reaped { stopped: true, ..Reaped::default() }, 0);
+        }
+        let this = ptr::from_ref(&self.expired_to).cast();
         // SAFETY: below, it is with that type.
         if unsafe { is_within::<()>(this, |()| ()) } {
             return (Reaped { stopped: true, ..Reaped::default() }, 0);
@@ -353,71 +451,152 @@ where
         within(this, &(), || self.expire_from(shard, now, most, refusal))
     }
 
-    fn expire_from(&self, shard: ShardRef<'_, K, V>, now: Due, most: usize, mut refusal: Refusal) -> (Reaped, usize) {
+    fn expire_from(&self, shard: ShardRef<'_, K, V>, now: Time, most: usize, mut refusal: Refusal) -> (Reaped, usize) {
         let mut reaped = Reaped::default();
-        let mut taken = Taken::new(shard, self.settings.lifetimes.generation(), now, most);
+        let mut taken = Taken::new(shard, &self.settings.lifetimes, now, most);
         reaped.examined = taken.len();
         let tokens = taken.tokens();
         taken.judge(|entry| {
-            let (left, cause) = self.time_left(entry, Tick::of(now))?;
-            if reaped.stopped || left > 0 {
-                return Some(now + Due::from(left));
+            if reaped.stopped {
+                return Some(now.end_of(Time::spanning(FULL_RETRY)));
             }
-            if self.settings.spare_held && entry.is_held() {
-                reaped.skipped += 1;
-                return Some(now + Due::from(RETRY));
-            }
-            match self.remove_exact(entry, cause, &mut refusal) {
-                Ok(removed) => {
-                    reaped.removed += usize::from(removed);
-                    reaped.bytes += if removed { entry.weight() } else { 0 };
-                    None
+            // SAFETY: the handle holds the node.
+            let life = unsafe { self.life_of(entry.node()) }?;
+            match self.settings.lifetimes.look(entry.get(), life, now, Looker::HOLDER) {
+                Look::Lives | Look::Unknown => Some(Time::ZERO),
+                Look::Spared => {
+                    reaped.skipped += 1;
+                    Some(retry(now))
                 }
-                Err(Full) => {
-                    reaped.stopped = true;
-                    Some(now + 1)
-                }
+                Look::Ended(cause) => match self.remove_exact(entry, cause, &mut refusal) {
+                    Ok(removed) => {
+                        reaped.removed += usize::from(removed);
+                        reaped.bytes += if removed { entry.weight() } else { 0 };
+                        None
+                    }
+                    Err(Full) => {
+                        reaped.stopped = true;
+                        Some(now.end_of(Time::spanning(FULL_RETRY)))
+                    }
+                },
             }
         });
         (reaped, tokens)
     }
 
-    /// In how many ticks an entry expires, and why.
-    fn time_left(&self, entry: &Handle<K, V>, now: Tick) -> Option<(u32, Cause)> {
-        // SAFETY: the handle holds the node.
-        let header = unsafe { &entry.node().as_ref().header };
-        let used = self.eras.last_use(&header.used, now);
-        self.settings.lifetimes.left_contained((entry.key(), entry.value()), Tick(header.stamp()), used, now)
-    }
-
-    /// Gives entries the timers that they need by the settings as of now.
-    pub(crate) fn rearm(&self, entries: &[Handle<K, V>]) {
-        let (now, generation) = (self.now(), self.settings.lifetimes.generation());
-        for entry in entries {
-            if let Some((left, _)) = self.time_left(entry, Tick::of(now)) {
-                let shard = self.shard(entry.hash().into());
-                drop(Taken::of(shard, generation, vec![(entry.clone(), now + Due::from(left))]));
-            }
+    /// Prepares all shards for entries that expire, if that is not done yet.
+    pub(crate) fn begin_to_expire(&self) {
+        if !self.settings.lifetimes.expires() {
+            self.shards().for_each(ShardRef::extend);
+            self.settings.lifetimes.begin();
         }
     }
 
-    /// Tells the shards that the settings have changed, by which entries expire: what was worked out by the old ones and
-    /// comes to a shard after this is looked at again.
-    pub(crate) fn renew_lifetimes(&self) {
+    /// After a change of the limits: writers that had a shard's lock before are through, and those to come see it. And reads
+    /// mind it.
+    pub(crate) fn fence_writers(&self) {
+        self.shards().for_each(|shard| drop(shard.lock()));
+        self.minds.mind_expiry(self.settings.lifetimes.limits_idleness());
+    }
+
+    /// Gives entries the deadlines and timers that they need by the limits of now. Reads no clock, and does not panic.
+    pub(crate) fn renew(&self, entries: &[Handle<K, V>]) {
+        for entry in entries {
+            // SAFETY: the handle holds the node.
+            let Some(life) = (unsafe { self.life_of(entry.node()) }) else { continue };
+            let inserted = life.inserted(entry.stamp());
+            // If it cannot be asked, it is at its present deadline.
+            let known = life.deadline();
+            let own = self.settings.lifetimes.own_end_contained((entry.key(), entry.value()), inserted, known);
+            let own_end = own.unwrap_or(known);
+            let shard = self.shard(entry.hash().into());
+            shard.renew(&[(entry.clone(), own_end)], &self.settings.lifetimes);
+        }
+    }
+
+    /// Lets table memory follow the number of entries at once, and not write by write.
+    pub(crate) fn settle(&self) {
         for shard in self.shards() {
-            let mut locked = shard.lock();
-            locked.generation = self.settings.lifetimes.generation();
-            locked.special.set(Special::EXPIRING, true);
+            if shard.counts.is_resizing() {
+                while shard.settle(false) {}
+            }
         }
     }
 }
 
-/// The registry's hold on its core, which ends with it. The nodes may keep the core for longer.
-pub(crate) struct CoreOwner<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
+/// That nothing is done in the background, in place of a time.
+const IN_FOREGROUND: u64 = u64::MAX;
 
-// SAFETY: a core is shared between threads by design, and closed by whoever drops the owner.
-unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for CoreOwner<K, V> {}
+/// Between two looks in the background for entries whose time has come, at the least.
+const LEAST_NAP: Duration = Duration::from_millis(2);
+
+/// After which an entry is looked at again that could not be removed for want of room in the backlog.
+const FULL_RETRY: Duration = Duration::from_millis(10);
+
+/// What a registry and its reaper in the background share. The last of the two ends the core.
+pub(crate) struct Hold<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
+
+// SAFETY: a core is shared between threads by design, and closed by the thread that drops the hold.
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for Hold<K, V> {}
 // SAFETY: all of a core's methods take `&self` and are made for any number of threads.
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for Hold<K, V> {}
+
+/// The background's side of a registry. The domain has a weak reference to it, and a strong one while it calls: if the registry is
+/// dropped meanwhile, the core ends with that call, on the thread of the reclaimer.
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
+    fn count(&self) -> usize {
+        self.core().shards().map(|shard| shard.live() as usize).sum()
+    }
+
+    fn scan(&self, _: &mut Scan) -> Reaped {
+        Reaped::default()
+    }
+
+    fn expire(&self, budget: usize) -> Reaped {
+        let core = self.core();
+        // Until it is known when there is more to do: now.
+        // ORDERING: Relaxed, a hint, here and below: an insertion wakes this thread, or is seen by it.
+        core.background_at.store(0, Ordering::Relaxed);
+        let reaped = core.expire(budget);
+        if reaped.removed > 0 {
+            core.settle();
+        }
+        reaped
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        let core = self.core();
+        let now = core.now();
+        let due = || core.shards().map(|shard| shard.counts.due.get()).min().unwrap_or(Time::NEVER);
+        // Insertions that come now, and see it, wake; those before are in `due`. (One that is missed is found when reapers are
+        // called as usual.)
+        let planned = Time::of_word(IN_FOREGROUND - 1);
+        // ORDERING: SeqCst, so that the looks at the shards that follow are not made before, on most machines. A hint.
+        core.background_at.swap(planned.word(), Ordering::SeqCst);
+        let due = due().min(planned);
+        // ORDERING: Relaxed, as in `assist`.
+        core.background_at.fetch_min(due.word(), Ordering::Relaxed);
+        Some(core.until(due, now))
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Hold<K, V> {
+    fn core(&self) -> &Core<K, V> {
+        // SAFETY: the hold keeps it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// The registry's hold on its core, which ends with it. The nodes may keep the core for longer.
+pub(crate) struct CoreOwner<K: Send + Sync + 'static, V: Send + Sync + 'static> {
+    /// That of the hold, at hand.
+    core: NonNull<Core<K, V>>,
+    hold: Arc<Hold<K, V>>,
+}
+
+// SAFETY: as for `Hold`.
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for CoreOwner<K, V> {}
+// SAFETY: as for `Hold`.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreOwner<K, V> {}
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
@@ -428,6 +607,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         shards: usize,
         capacity: usize,
         bounds: Bounds,
+        stale_reads: bool,
     ) -> Self {
         let buckets = Table::<K, V>::buckets_for(capacity.div_ceil(shards));
         domain.inner().budget.add_shards(shards);
@@ -436,17 +616,20 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             shift: 32 - shards.trailing_zeros(),
             roots: Box::default(),
             shards: Box::default(),
-            eras: CachePadded::new(Eras::new()),
+            minds: CachePadded::new(Minds::new(stale_reads)),
             settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
             expired_to: AtomicUsize::new(0),
             evicted_to: AtomicUsize::new(0),
+            background_at: AtomicU64::new(IN_FOREGROUND),
         }));
-        core.settings.lifetimes.track_use(&core.eras);
-        core.eras.set_unmarked(bounds.are_set());
+        core.minds.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
-        let expires = core.settings.lifetimes.are_limited();
+        let expires = core.settings.lifetimes.expires();
+        if expires {
+            core.minds.mind_expiry(core.settings.lifetimes.limits_idleness());
+        }
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
@@ -454,7 +637,14 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
         // SAFETY: nobody else knows of the core yet.
         unsafe { (*core.as_ptr()).shards = shards };
-        CoreOwner(core)
+        CoreOwner { core, hold: Arc::new(Hold(core)) }
+    }
+
+    /// Has the domain's reclaimer remove what expires.
+    pub(crate) fn reap_in_background(&self) {
+        // ORDERING: Relaxed, a hint: the reclaimer looks as soon as it is woken.
+        self.background_at.store(0, Ordering::Relaxed);
+        self.header.domain.add_reaper(&self.hold);
     }
 }
 
@@ -464,24 +654,24 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Deref for CoreOwner<K, 
     #[inline]
     fn deref(&self) -> &Core<K, V> {
         // SAFETY: the owner's hold keeps it.
-        unsafe { self.0.as_ref() }
+        unsafe { self.core.as_ref() }
     }
 }
 
-impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreOwner<K, V> {
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for Hold<K, V> {
     fn drop(&mut self) {
-        let header = self.0.cast::<RegistryHeader>();
-        let domain = self.header.domain.clone();
+        let (header, core) = (self.0.cast::<RegistryHeader>(), self.core());
+        let domain = core.header.domain.clone();
         // What was retired needs no grace period any more, and nor do the nodes that are left.
-        let mut teardowns: Vec<_> = self.shards().map(|shard| (shard, shard.begin_teardown())).collect();
+        let mut teardowns: Vec<_> = core.shards().map(|shard| (shard, shard.begin_teardown())).collect();
         domain.inner().budget.remove_shards(teardowns.len());
-        self.header.close();
+        core.header.close();
         domain.inner().collect_dropped();
         domain.inner().expedite(header, Default::default());
         let mut inserted = 0;
         for (shard, teardown) in &mut teardowns {
             if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP {
-                self.header.enter();
+                core.header.enter();
                 // SAFETY: guards, sessions and views borrow the registry: there are none left, nor are there writers.
                 let destroyed = unsafe { shard.destroy_all() };
                 // SAFETY: pairs with `enter`, and the owner's hold keeps the core.

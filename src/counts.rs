@@ -1,11 +1,11 @@
 //! What a shard counts.
 
+use crate::clock::Time;
 use crate::evict::Bounds;
 use crate::listener::Cause;
 use crate::sync::AtomicU64;
 use crate::sync::atomic::Ordering;
 use crate::table::Table;
-use crate::timers::{Due, NEVER};
 use std::sync::atomic::AtomicBool;
 
 /// Statistics, written under the lock and read without it. Those first that most writes change.
@@ -40,22 +40,22 @@ pub(crate) struct NextDue(AtomicU64);
 
 impl Default for NextDue {
     fn default() -> Self {
-        NextDue(AtomicU64::new(NEVER))
+        NextDue(AtomicU64::new(Time::NEVER.word()))
     }
 }
 
 impl NextDue {
     /// Under the shard lock.
-    pub(crate) fn set(&self, due: Due) {
+    pub(crate) fn set(&self, due: Time) {
         // ORDERING: Relaxed, a hint.
         if self.get() != due {
-            self.0.store(due, Ordering::Relaxed);
+            self.0.store(due.word(), Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn get(&self) -> Due {
-        // ORDERING: Relaxed, a hint: whoever looks takes the lock, and finds what there is.
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn get(&self) -> Time {
+        // ORDERING: Relaxed, a hint: a reaper that looks takes the lock, and finds what there is.
+        Time::of_word(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -96,7 +96,7 @@ impl Counts {
 
     /// Where it is counted that a node left for this cause.
     #[inline]
-    fn left(&self, cause: Cause) -> &Count {
+    pub(crate) fn left(&self, cause: Cause) -> &Count {
         match cause {
             Cause::Removed => &self.removed,
             Cause::Replaced => &self.replaced,

@@ -81,7 +81,7 @@ const CHUNK: usize = 16;
 pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
     listeners: &'l Listeners<K, V>,
     cause: Cause,
-    entries: Vec<Handle<K, V>>,
+    entries: Vec<(Cause, Handle<K, V>)>,
 }
 
 impl<'l, K, V> Evicted<'l, K, V> {
@@ -93,8 +93,18 @@ impl<'l, K, V> Evicted<'l, K, V> {
     /// (If there is a listener.)
     pub(crate) fn push(&mut self, entry: impl FnOnce() -> Handle<K, V>) {
         if self.listeners.is_some() {
-            self.entries.push(entry());
+            self.entries.push((self.cause, entry()));
         }
+    }
+
+    /// Whether there is a listener.
+    pub(crate) fn wants_entries(&self) -> bool {
+        self.listeners.is_some()
+    }
+
+    /// Of an entry that left for another cause.
+    pub(crate) fn add(&mut self, cause: Cause, entry: Option<Handle<K, V>>) {
+        self.entries.extend(entry.map(|entry| (cause, entry)));
     }
 }
 
@@ -102,8 +112,7 @@ impl<K, V> Drop for Evicted<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
         if !self.entries.is_empty() {
-            let cause = self.cause;
-            self.listeners.tell_all(std::mem::take(&mut self.entries).into_iter().map(|entry| (cause, entry)));
+            self.listeners.tell_all(std::mem::take(&mut self.entries));
         }
     }
 }
@@ -231,10 +240,8 @@ where
         weight: u64,
         old: Option<NonNull<Node<K, V>>>,
         refusal: &mut Refusal,
-        evicted: &mut Option<Evicted<'_, K, V>>,
+        evicted: &mut Evicted<'_, K, V>,
     ) -> Result<Locked<'s, K, V>, Full> {
-        // (There is one where there are bounds.)
-        let Some(evicted) = evicted else { return Ok(locked) };
         let mut retired = 0;
         while !locked.fits_bounds(weight, old) {
             retired += 1;

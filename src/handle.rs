@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::clock::Stamp;
 use crate::domain::put_last;
 use crate::node::Node;
 use std::fmt;
@@ -64,17 +65,17 @@ impl<K, V> Handle<K, V> {
         self.get().header.hash()
     }
 
+    /// When the entry was inserted.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.get().header.stamp()
+    }
+
     /// The bytes that the entry counts for.
     pub(crate) fn weight(&self) -> u64 {
         self.get().header.weight.bytes()
     }
 
-    /// Whether there is a handle beside this one, as far as one can tell while it is in the registry.
-    pub(crate) fn is_held(&self) -> bool {
-        self.get().header.refs.is_more_than(2)
-    }
-
-    fn get(&self) -> &Node<K, V> {
+    pub(crate) fn get(&self) -> &Node<K, V> {
         // SAFETY: R1, the handle holds a reference.
         unsafe { self.node.as_ref() }
     }

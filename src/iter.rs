@@ -14,6 +14,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::clock::Time;
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::node::Node;
@@ -55,10 +56,13 @@ impl Cursor {
 
 /// All entries of a registry: from [`View::iter`](crate::View::iter).
 pub struct Iter<'g, K: 'static, V: 'static> {
+    core: &'g Core<K, V>,
     /// Of the shards that are still to be entered.
     roots: std::slice::Iter<'g, Root<K, V>>,
     /// The walk through the table of the present shard.
     walk: Option<Walk<K, V>>,
+    /// When that shard was entered, if entries may expire.
+    now: Option<Time>,
     /// Not `Send`: the critical section is this thread's.
     _section: PhantomData<*const ()>,
 }
@@ -67,8 +71,8 @@ impl<'g, K, V> Iter<'g, K, V> {
     /// # Safety
     ///
     /// Within a critical section that outlasts `'g`.
-    pub(crate) unsafe fn new(roots: &'g [Root<K, V>]) -> Self {
-        Iter { roots: roots.iter(), walk: None, _section: PhantomData }
+    pub(crate) unsafe fn new(core: &'g Core<K, V>, roots: &'g [Root<K, V>]) -> Self {
+        Iter { core, roots: roots.iter(), walk: None, now: None, _section: PhantomData }
     }
 }
 
@@ -84,9 +88,14 @@ where
         loop {
             if let Some(node) = self.walk.as_mut().and_then(Walk::next) {
                 // SAFETY: found within the critical section that outlasts 'g.
+                if !unsafe { self.core.is_there(node, self.now) } {
+                    continue;
+                }
+                // SAFETY: found within the critical section that outlasts 'g.
                 return Some(unsafe { Entry::new(node) });
             }
             self.walk = Some(Walk::new(self.roots.next()?.load()));
+            self.now = self.core.time_to_read();
         }
     }
 
@@ -94,11 +103,18 @@ where
         let mut result = init;
         loop {
             if let Some(walk) = self.walk.take() {
-                // SAFETY: found within the critical section that outlasts 'g.
-                result = walk.fold(result, |result, node| each(result, unsafe { Entry::new(node) }));
+                result = walk.fold(result, |result, node| {
+                    // SAFETY: found within the critical section that outlasts 'g.
+                    if !unsafe { self.core.is_there(node, self.now) } {
+                        return result;
+                    }
+                    // SAFETY: as said.
+                    each(result, unsafe { Entry::new(node) })
+                });
             }
             let Some(root) = self.roots.next() else { return result };
             self.walk = Some(Walk::new(root.load()));
+            self.now = self.core.time_to_read();
         }
     }
 }

@@ -120,6 +120,7 @@ mod export;
 mod fallible;
 mod handle;
 mod iter;
+mod life;
 mod limits;
 mod listener;
 mod local;

@@ -1,6 +1,6 @@
 //! What a registry may hold, and for how long: set when it is built, changed while it runs.
 
-use crate::clock::Tick;
+use crate::clock::Time;
 use crate::counts::Counts;
 use crate::cursor::Cursor;
 use crate::domain::Refusal;
@@ -9,14 +9,15 @@ use crate::reaper::Reaped;
 use crate::registry::Registry;
 use crate::resize::Special;
 use std::hash::{BuildHasher, Hash};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Entries that are evicted from one shard before the next has its turn.
 const CHUNK: usize = 16;
 
-/// Entries that are given new timers at a time.
-const REARMED: usize = 64;
+/// Entries that are given new deadlines at a time.
+const RENEWED: usize = 64;
 
 impl<K, V, S> Registry<K, V, S>
 where
@@ -76,7 +77,7 @@ where
             locked.special.set(Special::BOUNDED, is_bounded);
             unmarked |= locked.bounds.are_set();
         }
-        self.core.eras.set_unmarked(unmarked);
+        self.core.minds.set_unmarked(unmarked);
         let mut refusal = Refusal::Possible;
         for shard in self.core.shards() {
             self.core.evict(shard, usize::MAX, &mut refusal, |state| {
@@ -139,8 +140,8 @@ where
     /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for [`max_idle`](crate::Builder::max_idle). Looks at
     /// up to about `budget` of those whose time may have come (those of one hash are not split), and at no others. What of it a call has not done, the next does.
     ///
-    /// The domain's reclaimer does it in the background, if it is [told to](crate::Domain::add_reaper), and each insertion
-    /// does a little of it in its own shard.
+    /// The domain's reclaimer does it in the background, if that is [asked for](crate::Builder::reap_in_background), and each
+    /// insertion does a little of it in its own shard. Until an entry is reaped, it takes its memory, and is found by no call.
     ///
     /// It stops for want of room in the domain's backlog. Called from a [`lifetime`](crate::Builder::lifetime) or a listener
     /// that a reap has called, it does nothing.
@@ -158,34 +159,64 @@ where
 
     /// Changes how old entries may become. `None`: as old as they like.
     ///
+    /// When it returns, the new limit holds for all entries. While it runs, each goes by the old limit or by the new one. An entry
+    /// that some call has found to have expired, by the old limit, stays absent; one that is past the old limit, and was not looked
+    /// at since, lives on if the new one allows that.
+    ///
+    /// The first limit of a registry that was built without one takes a look at all entries of a shard under its lock. Of the entries
+    /// that are there then, the age is known to 17 ms (on the side of keeping them), and they take 32 bytes more each, until
+    /// the registry is dropped. From then on every read reads the clock. This does not.
+    ///
     /// # Progress
     ///
     /// Goes through all entries, with a short critical section and a few short locks for every 64.
     pub fn set_max_age(&self, age: Option<Duration>) {
-        self.core.settings().lifetimes.set_max_age(age);
-        self.rearm();
+        let lifetimes = &self.core.settings().lifetimes;
+        if age.is_none() && !lifetimes.expires() {
+            return;
+        }
+        self.core.begin_to_expire();
+        lifetimes.set_max_age(age);
+        self.renew();
     }
 
     /// Changes how long entries may be without use, as [`set_max_age`](Self::set_max_age) does. If there was no such limit
     /// before, those there are count as used now.
     ///
+    /// # Panics
+    ///
+    /// If the clock does, which is read unless `time` is `None`. It is read again then: if that works, the limit has changed before the panic goes on, and if not, nothing
+    /// has.
+    ///
     /// # Progress
     ///
     /// As [`set_max_age`](Self::set_max_age).
     pub fn set_max_idle(&self, time: Option<Duration>) {
-        self.core.settings().lifetimes.set_max_idle(time, &self.core.eras, Tick::of(self.core.now()));
-        self.rearm();
-    }
-
-    fn rearm(&self) {
-        self.core.renew_lifetimes();
-        if !self.core.settings().lifetimes.are_limited() {
+        let lifetimes = &self.core.settings().lifetimes;
+        if time.is_none() && !lifetimes.expires() {
             return;
         }
+        // First: nothing that follows panics.
+        let read = || if time.is_some() { self.core.now() } else { Time::ZERO };
+        let (now, panic) = match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(now) => (now, None),
+            Err(payload) => (read(), Some(payload)),
+        };
+        self.core.begin_to_expire();
+        lifetimes.set_max_idle(time, now);
+        self.renew();
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    fn renew(&self) {
+        self.core.fence_writers();
         let (mut cursor, mut entries) = (Cursor::new(), Vec::new());
         while !cursor.is_done() {
-            self.scan(&mut cursor, REARMED, |entry| entries.extend(entry.handle()));
-            self.core.rearm(&entries);
+            // With those that have expired, as they need a timer too.
+            self.scan_to(None, &mut cursor, RENEWED, None, |entry| entries.extend(entry.handle()));
+            self.core.renew(&entries);
             entries.clear();
         }
     }

@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 use crate::domain::{Backlog, Inner, set_shard_locked};
+use crate::expiry::Lifetimes;
 use crate::handle::Handle;
+use crate::life::Life;
 use crate::node::{Draft, Header, Node};
 use crate::resize::{Special, State, Work, retire_table};
 use crate::shard::ShardRef;
@@ -73,9 +75,26 @@ where
         let header = NonNull::from(self.shard.header());
         let state = &mut **self.state;
         let slot = state.slabs.alloc(header, &mut state.spare);
-        let class = state.slabs.shape().class();
+        let kind = state.slabs.shape().kind();
         // SAFETY: the slot is free, and the slabs are of the shape of these nodes.
-        unsafe { draft.write(slot, class, references) }
+        unsafe { draft.write(slot, kind, references) }
+    }
+
+    /// The same, with a life if nodes have one here.
+    pub(crate) fn allocate_to_live(
+        &mut self,
+        draft: Draft<K, V>,
+        references: u32,
+        lifetimes: &Lifetimes<K, V>,
+    ) -> NonNull<Node<K, V>> {
+        let (time, own_end) = (draft.time, draft.own_end);
+        let node = self.allocate(draft, references);
+        if self.state.slabs.shape().kind().has_life() {
+            let life = Life::new(time, lifetimes.deadline(time, own_end), time);
+            // SAFETY: it is of that kind, and not published yet.
+            unsafe { Node::write_life(node, life) };
+        }
+        node
     }
 
     /// Takes a node that was unlinked.

@@ -6,16 +6,19 @@
 //! - **N2** The words that hold hash and time of insertion become the link of a list once the node's last reference was
 //!   put after its grace period. From then on only the owner of the node (R2) uses them.
 //! - **N3** A node is destroyed once, by the owner that reached a count of zero (R2).
-//! - **N4** A node lies in a slot of its shard's [`Slabs`](crate::slab::Slabs), and its [`class`](Armed::class) says how to
-//!   find the shard from the node's address.
+//! - **N4** A node lies in a slot of its shard's [`Slabs`](crate::slab::Slabs), and its [`Kind`] says how to find the shard from
+//!   the node's address, and whether a [`Life`](crate::life::Life) follows the node in its slot. The kind outlasts the node: it is
+//!   there until the slot is used again.
 
 #![allow(unsafe_code)]
 
 use crate::check;
+use crate::clock::{Stamp, Time};
+use crate::life::Life;
 use crate::refs::Refs;
-use crate::timers::{Armed, NEVER, Timer};
 use crate::usage::Used;
 use crate::weight::Weight;
+use std::alloc::Layout;
 use std::cell::UnsafeCell;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +32,7 @@ pub(crate) struct Header {
     /// The bytes that it counts for.
     pub(crate) weight: Weight,
     pub(crate) used: Used,
-    pub(crate) armed: Armed,
+    pub(crate) kind: Kind,
     words: UnsafeCell<Words>,
 }
 
@@ -39,8 +42,51 @@ pub(crate) struct Header {
 struct Words {
     /// The low half of the key's hash: what the table needs to place the node anew when it is resized.
     hash: u32,
-    /// When the node was inserted, in [ticks](crate::clock::Tick).
+    /// The low half of the stamp of the time at which the node was inserted.
     stamp: u32,
+}
+
+/// What never changes of a node, in one byte.
+///
+/// ```text
+///  bit 7      6      5 .. 0
+///  ┌────────┬──────┬──────────────────┐
+///  │ single │ life │ top of its stamp │
+///  └────────┴──────┴──────────────────┘
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(u8);
+
+impl Kind {
+    const LIFE: u8 = 1 << Stamp::HIGH_BITS;
+    const SINGLE: u8 = Self::LIFE << 1;
+
+    /// Of slots that have allocations of their own, or not, and in which lives follow the nodes, or not.
+    pub(crate) const fn new(is_single: bool, has_life: bool) -> Kind {
+        Kind(if is_single { Self::SINGLE } else { 0 } | if has_life { Self::LIFE } else { 0 })
+    }
+
+    #[inline]
+    fn with_stamp(self, stamp: Stamp) -> Kind {
+        Kind(self.0 | stamp.high())
+    }
+
+    #[inline]
+    fn stamp_high(self) -> u8 {
+        self.0 & (Self::LIFE - 1)
+    }
+
+    /// Whether the node has an allocation of its own, and does not lie in a slab with others.
+    #[inline]
+    pub(crate) fn is_single(self) -> bool {
+        self.0 & Self::SINGLE != 0
+    }
+
+    /// Whether a life follows the node.
+    #[inline]
+    pub(crate) fn has_life(self) -> bool {
+        self.0 & Self::LIFE != 0
+    }
 }
 
 const _: () = assert!(size_of::<Words>() >= size_of::<*mut Header>());
@@ -59,11 +105,11 @@ impl Header {
         unsafe { (*self.words.get()).hash }
     }
 
-    /// When the node was inserted, in [ticks](crate::clock::Tick).
+    /// When the node was inserted.
     #[inline]
-    pub(crate) fn stamp(&self) -> u32 {
+    pub(crate) fn stamp(&self) -> Stamp {
         // SAFETY: N2, as in `hash`.
-        unsafe { (*self.words.get()).stamp }
+        Stamp::from_halves(unsafe { (*self.words.get()).stamp }, self.kind.stamp_high())
     }
 
     /// The next node of the list that this one is in.
@@ -98,6 +144,51 @@ pub(crate) struct Node<K, V> {
 impl<K, V> Node<K, V> {
     /// Whether the destruction of a node runs code of the user's.
     pub(crate) const NEEDS_DROP: bool = mem::needs_drop::<K>() || mem::needs_drop::<V>();
+
+    /// Where the life of a node is in its slot, if it has one (N4).
+    const LIFE_AT: usize = size_of::<Self>().next_multiple_of(align_of::<Life>());
+
+    /// Size and alignment of a slot for a node, with a life or without.
+    pub(crate) const fn layout(has_life: bool) -> Layout {
+        if !has_life {
+            return Layout::new::<Self>();
+        }
+        let align = if align_of::<Self>() > align_of::<Life>() { align_of::<Self>() } else { align_of::<Life>() };
+        match Layout::from_size_align(Self::LIFE_AT + size_of::<Life>(), align) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a node fits the address space"),
+        }
+    }
+
+    /// The life that follows a node. `None` if there is none.
+    ///
+    /// # Safety
+    ///
+    /// The node is not freed before the reference that is returned is gone.
+    #[inline]
+    pub(crate) unsafe fn life<'n>(node: NonNull<Self>) -> Option<&'n Life> {
+        // SAFETY: the caller's promise.
+        if !unsafe { node.as_ref() }.header.kind.has_life() {
+            return None;
+        }
+        // SAFETY: N4, the slot is so long.
+        let life = unsafe { node.byte_add(Self::LIFE_AT) }.cast::<Life>();
+        // SAFETY: N4, written before the node was published; the caller's promise.
+        Some(unsafe { life.as_ref() })
+    }
+
+    /// Writes the life of a node that is not published yet.
+    ///
+    /// # Safety
+    ///
+    /// The node's kind has a life (N4), and the caller alone knows of it.
+    #[inline]
+    pub(crate) unsafe fn write_life(node: NonNull<Self>, life: Life) {
+        // SAFETY: N4, the slot is so long.
+        let place = unsafe { node.byte_add(Self::LIFE_AT) }.cast::<Life>();
+        // SAFETY: the caller's promise.
+        unsafe { place.write(life) };
+    }
 
     #[inline]
     pub(crate) fn key(&self) -> &K {
@@ -134,28 +225,30 @@ pub(crate) struct Draft<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
     pub(crate) hash: u64,
-    pub(crate) stamp: u32,
+    /// When it is inserted.
+    pub(crate) time: Time,
     pub(crate) weight: Weight,
-    pub(crate) used: u8,
-    /// When it is to be looked at because it may have expired.
-    pub(crate) timer: Timer,
+    pub(crate) is_marked: bool,
+    /// When it expires by a life of its own.
+    pub(crate) own_end: Time,
 }
 
 impl<K, V> Draft<K, V> {
-    /// Makes a node of it, in a free slot of class `class`, with so many references. Does not panic.
+    /// Makes a node of it, in a free slot of this kind, with so many references. Does not panic.
     ///
     /// # Safety
     ///
-    /// `slot` is the caller's, and of the size and alignment of a `Node<K, V>`.
+    /// `slot` is the caller's, and of the size and alignment of a `Node<K, V>`, with a life if the kind says so.
     #[inline]
-    pub(crate) unsafe fn write(self, slot: NonNull<Header>, class: u8, references: u32) -> NonNull<Node<K, V>> {
+    pub(crate) unsafe fn write(self, slot: NonNull<Header>, kind: Kind, references: u32) -> NonNull<Node<K, V>> {
         let node = slot.cast::<Node<K, V>>();
-        let words = Words { hash: self.hash as u32, stamp: self.stamp };
+        let stamp = Stamp::of(self.time);
+        let words = Words { hash: self.hash as u32, stamp: stamp.low() };
         let header = Header {
             refs: Refs::new(references),
             weight: self.weight,
-            used: Used::new(self.used),
-            armed: Armed::new(class, NEVER),
+            used: Used::new(self.is_marked),
+            kind: kind.with_stamp(stamp),
             words: UnsafeCell::new(words),
         };
         let (key, value) = (ManuallyDrop::new(self.key), ManuallyDrop::new(self.value));

@@ -24,7 +24,7 @@ where
     pub fn iter_shard(&self, shard: usize) -> Iter<'_, K, V> {
         self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
-        unsafe { Iter::new(&self.roots.all()[shard..=shard]) }
+        unsafe { Iter::new(self.core, &self.roots.all()[shard..=shard]) }
     }
 }
 

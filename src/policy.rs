@@ -1,7 +1,10 @@
 //! What a reaper removes: policies, which judge one entry after another.
 
-use crate::clock::Tick;
+#![allow(unsafe_code)]
+
+use crate::clock::Time;
 use crate::core::Core;
+use crate::life::{Idleness, Life};
 use crate::view::Entry;
 use std::fmt;
 use std::ops::Deref;
@@ -46,25 +49,49 @@ impl<K, V> Policy<K, V> for Box<dyn Policy<K, V>> {
 /// An entry that is to be judged, and what the registry knows of it. Dereferences to the [`Entry`], and so to the value.
 pub struct Candidate<'g, K: 'static, V: 'static> {
     entry: Entry<'g, K, V>,
-    core: &'g Core<K, V>,
-    now: Tick,
+    /// If it can expire.
+    life: Option<&'g Life>,
+    idleness: Idleness,
+    now: Time,
+}
+
+impl<'g, K, V> Candidate<'g, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn new(entry: Entry<'g, K, V>, core: &'g Core<K, V>, now: Time) -> Self {
+        // SAFETY: found in the critical section that outlasts 'g.
+        let life = unsafe { core.life_of(entry.node_pointer()) };
+        Candidate { entry, life, idleness: core.settings().lifetimes.idleness(), now }
+    }
 }
 
 impl<'g, K, V> Candidate<'g, K, V> {
-    pub(crate) fn new(entry: Entry<'g, K, V>, core: &'g Core<K, V>, now: Tick) -> Self {
-        Candidate { entry, core, now }
-    }
-
-    /// How long ago it was inserted: within 17 ms, and never too long.
+    /// How long ago it was inserted: never too long, and within 17 ms (in a registry that is four and a half years old, or a clock
+    /// that has run for so long, twice that, and so on). Exactly, where entries expire by
+    /// [`max_age`](crate::Builder::max_age) or its like, since the registry was built.
     pub fn age(&self) -> Duration {
-        Tick::spanned(self.now.since(Tick(self.entry.header().stamp())).saturating_sub(1))
+        self.now.since(self.inserted())
     }
 
-    /// For how long it was not used, at the least: since an era of a sixteenth of
-    /// [`max_idle`](crate::Builder::max_idle) that has ended without. Always zero if the registry has no such limit: then
-    /// nobody takes note of when an entry is used.
+    /// The latest time at which it can have been inserted.
+    fn inserted(&self) -> Time {
+        let stamp = self.entry.header().stamp();
+        self.life.map_or(stamp.latest(), |life| life.inserted(stamp))
+    }
+
+    /// For how long it was not used, at the least: what is known of its last use is right to a sixteenth of
+    /// [`max_idle`](crate::Builder::max_idle). Always zero if the registry has no such limit: then no read takes note of when it
+    /// used an entry.
     pub fn idle(&self) -> Duration {
-        Tick::spanned(self.now.since(self.core.eras.last_use(&self.entry.header().used, self.now)).saturating_sub(1))
+        let idleness = self.idleness;
+        match self.life {
+            Some(life) if idleness.limit != Time::NEVER && !self.entry.header().used.is_busy() => {
+                self.now.since(life.last_use(idleness).end_of(idleness.note))
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether it was used since the last look that took its mark away. (The first look finds that all were, in a registry
@@ -106,10 +133,10 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Candidate<'_, K, V> {
 /// Entries that were inserted longer ago than `age` go. See [`reap_older_than`](crate::Registry::reap_older_than) on how
 /// exactly.
 pub fn older_than<K, V>(age: Duration) -> impl Policy<K, V> {
-    let limit = Tick::spanning(age);
+    let limit = Time::spanning(age);
     move |candidate: &Candidate<'_, K, V>| {
-        let age = candidate.now.since(Tick(candidate.entry.header().stamp()));
-        if limit.is_some_and(|limit| age > limit) { Verdict::Remove } else { Verdict::Keep }
+        let end = candidate.inserted().end_of(limit);
+        if candidate.now >= end { Verdict::Remove } else { Verdict::Keep }
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::cursor::Cursor;
 use std::iter::Sum;
 use std::ops::AddAssign;
+use std::time::Duration;
 
 /// What can be asked to give memory back: the kernel's shrinker.
 ///
@@ -60,6 +61,13 @@ pub trait Reaper: Send + Sync {
     fn expire(&self, budget: usize) -> Reaped {
         let _ = budget;
         Reaped::default()
+    }
+
+    /// How long it may be until there is something to [expire](Self::expire) again, where that is known. Called after `expire`, in
+    /// the background of a [domain](crate::Domain::add_reaper), which calls again at that time or
+    /// [as usual](crate::DomainBuilder::reap_every), whichever is sooner.
+    fn due_in(&self) -> Option<Duration> {
+        None
     }
 
     /// What it costs to make an entry again, in seeks of a disk, as the kernel has it: 2 by default. With 4 half as many are

@@ -192,7 +192,7 @@ where
 
     // Writes.
 
-    /// Inserts an entry, unless the key is taken.
+    /// Inserts an entry, unless the key is taken. An entry whose time has come takes no key: the new one replaces it.
     ///
     /// # Errors
     ///
@@ -416,12 +416,12 @@ where
 
     // The registry as a whole.
 
-    /// The number of entries. Exact while nobody writes.
+    /// The number of entries. Exact while no thread writes. Entries whose time has come count until they are reaped.
     pub fn len(&self) -> usize {
         self.core.shards().map(|shard| shard.live() as usize).sum()
     }
 
-    /// Whether there are no entries. Exact while nobody writes.
+    /// Whether there are no entries. Exact while no thread writes. Entries whose time has come count until they are reaped.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -5,9 +5,10 @@
 use crate::bucket::Tag;
 use crate::domain::{Allowance, Bag, Domain, Inner};
 use crate::evict::{Bounds, Hand};
-use crate::node::Node;
+use crate::life::Early;
+use crate::node::{Header, Node};
 use crate::shard::ShardRef;
-use crate::slab::Slabs;
+use crate::slab::{Shape, Slabs};
 use crate::table::Table;
 use crate::timers::Timers;
 use std::ptr::NonNull;
@@ -24,10 +25,10 @@ pub(crate) struct State<K, V> {
     /// Nodes that were retired and not handed over yet. Not empty if it is there.
     pub(crate) open: Option<Box<Bag>>,
     pub(crate) slabs: Slabs,
+    /// The slabs of nodes without lives, if there are any of a shard that was told to expire later.
+    pub(crate) early_slabs: Option<Box<Slabs>>,
     pub(crate) resize: Option<Resize<K, V>>,
     pub(crate) bounds: Bounds,
-    /// The settings by which entries expire.
-    pub(crate) generation: u32,
     /// The shard is in its domain's dirty list (Q1).
     pub(crate) is_dirty: bool,
     /// A place in the backlog that the holder of the lock has reserved, of so many bytes.
@@ -219,6 +220,66 @@ where
             // Under one lock no more than one resize ends: what begins after it is not stepped under the same lock.
             debug_assert!(self.old_table.is_none());
             self.old_table = Some(old);
+        }
+    }
+
+    /// Prepares for entries that expire: nodes get lives from now on, and those that are there get theirs (L3). They are kept
+    /// apart, as their slots are too short to be used again.
+    ///
+    /// It takes a look at all nodes under the lock, once.
+    pub(crate) fn extend(&mut self, shape: Shape) -> Option<Early> {
+        if self.special.has(Special::EXPIRING) {
+            return None;
+        }
+        self.special.set(Special::EXPIRING, true);
+        let mut early = Vec::new();
+        self.table.visit_all(&mut |node| early.push(node.addr().get()));
+        let mut slabs = std::mem::replace(&mut self.slabs, Slabs::new(shape));
+        slabs.retire();
+        if !slabs.is_empty() {
+            self.early_slabs = Some(Box::new(slabs));
+        }
+        Some(Early::new(early))
+    }
+
+    /// Takes the slots of destroyed nodes back, as [`Slabs::recycle`].
+    ///
+    /// # Safety
+    ///
+    /// The nodes were of this shard, and are destroyed.
+    pub(crate) unsafe fn recycle(&mut self, mut bag: Box<Bag>) -> Option<Box<Bag>> {
+        if self.early_slabs.is_none() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.slabs.recycle(bag) };
+        }
+        // A magazine must not hold slots of both kinds.
+        while let Some(slot) = bag.pop_free() {
+            // SAFETY: the caller's promise.
+            unsafe { self.free(slot) };
+        }
+        Some(bag)
+    }
+
+    /// Takes the slot of a destroyed node back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`recycle`](Self::recycle).
+    pub(crate) unsafe fn free(&mut self, slot: NonNull<Header>) {
+        // SAFETY: N4, the kind outlasts the node.
+        let kind = unsafe { &raw const (*slot.as_ptr()).kind };
+        // SAFETY: as said.
+        let has_life = unsafe { kind.read() }.has_life();
+        match &mut self.early_slabs {
+            Some(early) if !has_life => {
+                // SAFETY: the caller's promise, and it is a slot of theirs.
+                unsafe { early.free(slot) };
+                if early.is_empty() {
+                    self.early_slabs = None;
+                }
+            }
+            // SAFETY: the caller's promise, and it is a slot of theirs.
+            _ => unsafe { self.slabs.free(slot) },
         }
     }
 

@@ -15,13 +15,15 @@
 #![allow(unsafe_code)]
 
 use crate::check;
+use crate::clock::Time;
+use crate::core::Settings;
 use crate::counts::Counts;
-use crate::domain::{
-    Backlog, Bag, Bags, Domain, Full, Reclaimed, Refusal, RegistryHeader, ShardHeader, granted, shard_locked,
-};
+use crate::domain::{Backlog, Bag, Bags, Domain, Full, Reclaimed, Refusal, RegistryHeader, ShardHeader, shard_locked};
 use crate::evict::{Bounds, Evicted};
+use crate::expiry::{Look, Looker};
 use crate::handle::Handle;
-use crate::listener::{Cause, Listeners};
+use crate::life::{Early, Life};
+use crate::listener::Cause;
 use crate::locked::{Locked, NoRoom};
 use crate::node::{Draft, Header, Node};
 use crate::prefetch;
@@ -29,9 +31,9 @@ use crate::resize::{Special, State, Work, retire_table};
 use crate::slab::{Shape, Slabs, Sweep, shard_of};
 use crate::sync::{BAG, Mutex};
 use crate::table::{Located, Position, Root, Table};
-use std::alloc::Layout;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 /// The writers' side of a shard. The first field is what nodes and the domain know of it.
 #[repr(C)]
@@ -39,6 +41,9 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     header: ShardHeader,
     state: Mutex<State<K, V>>,
     pub(crate) counts: Counts,
+    /// The lives of the nodes that were there when the shard was told to expire, if that was later than when it was built (L3). (Of
+    /// std's type: it is set once, before a reader looks for it.)
+    early: OnceLock<Early>,
 }
 
 /// Where the counts of a shard begin: on a line of their own, whatever the types of key and value.
@@ -87,6 +92,22 @@ impl<K, V> NotReplaced<K, V> {
             NotReplaced::Absent(draft) | NotReplaced::Full(draft) => draft,
         }
     }
+}
+
+/// Which drafts are published.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// One whose key is not taken.
+    New,
+    /// One that replaces another.
+    Old,
+    Any,
+}
+
+/// Why a draft was not published.
+enum NotPut<K: 'static, V: 'static> {
+    Taken(Rejected<K, V>),
+    Not(NotReplaced<K, V>),
 }
 
 /// Which references a write takes for its caller.
@@ -164,6 +185,18 @@ impl<K, V> Shard<K, V> {
         &self.header.registry().domain
     }
 
+    /// The life of a node of this shard, if it has one.
+    ///
+    /// # Safety
+    ///
+    /// The node is not freed before the reference that is returned is gone.
+    #[inline]
+    pub(crate) unsafe fn life_of(&self, node: NonNull<Node<K, V>>) -> Option<&Life> {
+        // SAFETY: the caller's promise.
+        let life = unsafe { Node::life(node) };
+        life.or_else(|| self.early.get()?.get(node.addr().get()))
+    }
+
     /// Asks for the lines that a write changes, by the order of fields in [`State`] and [`Counts`].
     #[inline]
     pub(crate) fn prefetch_to_write(&self) {
@@ -179,7 +212,9 @@ where
     V: Send + Sync + 'static,
 {
     /// How the nodes lie in their slabs.
-    const SHAPE: Shape = Shape::of(Layout::new::<Node<K, V>>());
+    const SHAPE: Shape = Shape::of(Node::<K, V>::layout(false), false);
+    /// The same where they have lives.
+    const SHAPE_WITH_LIVES: Shape = Shape::of(Node::<K, V>::layout(true), true);
 
     pub(crate) fn new(registry: NonNull<RegistryHeader>, table: Table<K, V>, bounds: Bounds, expires: bool) -> Self {
         const { assert!(std::mem::offset_of!(Self, counts) == COUNTS) };
@@ -197,10 +232,10 @@ where
             work: Work::NONE,
             place: None,
             open: None,
-            slabs: Slabs::new(Self::SHAPE),
+            slabs: Slabs::new(if expires { Self::SHAPE_WITH_LIVES } else { Self::SHAPE }),
+            early_slabs: None,
             resize: None,
             bounds,
-            generation: 0,
             is_dirty: false,
             spare: None,
             allowance: budget.first_allowance(),
@@ -209,7 +244,8 @@ where
             hand: Box::default(),
             timers: Box::default(),
         };
-        Shard { header: ShardHeader::new(registry), state: Mutex::new(state), counts: Counts::new(table, bounds) }
+        let (header, counts) = (ShardHeader::new(registry), Counts::new(table, bounds));
+        Shard { header, state: Mutex::new(state), counts, early: OnceLock::new() }
     }
 }
 
@@ -221,6 +257,11 @@ where
     #[inline]
     pub(crate) fn new(shard: &'s Shard<K, V>, root: &'s Root<K, V>) -> Self {
         ShardRef { shard, root }
+    }
+
+    #[inline]
+    pub(crate) fn shard(self) -> &'s Shard<K, V> {
+        self.shard
     }
 
     #[inline]
@@ -264,23 +305,70 @@ where
         Ok(locked)
     }
 
+    /// Prepares for entries that expire (L3), if that is not done yet.
+    pub(crate) fn extend(self) {
+        let mut locked = self.lock();
+        if let Some(early) = locked.extend(Shard::<K, V>::SHAPE_WITH_LIVES) {
+            let _ = self.shard.early.set(early);
+        }
+    }
+
+    /// Finds out whether an entry in the table has expired, under the lock.
+    fn look(self, node: NonNull<Node<K, V>>, now: Time, settings: &Settings<K, V>) -> Look {
+        // SAFETY: in the table, S1.
+        let Some(life) = (unsafe { self.life_of(node) }) else { return Look::Lives };
+        // SAFETY: as before.
+        settings.lifetimes.look(unsafe { node.as_ref() }, life, now, Looker::WRITER)
+    }
+
+    /// Lets go of the lock, asks the user whether an entry lives on, and takes the lock again: everything may have changed.
+    fn ask(
+        self,
+        locked: Locked<'s, K, V>,
+        node: NonNull<Node<K, V>>,
+        now: Time,
+        settings: &Settings<K, V>,
+    ) -> Locked<'s, K, V> {
+        // SAFETY: in the table, S1.
+        let entry = unsafe { handle_on(node) };
+        drop(locked);
+        // SAFETY: the handle holds the node.
+        if let Some(life) = unsafe { self.life_of(node) } {
+            settings.lifetimes.look(entry.get(), life, now, Looker::HOLDER);
+        }
+        // Not under the lock.
+        drop(entry);
+        self.lock()
+    }
+
     /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
     #[inline(always)]
     pub(crate) fn insert(
         self,
         draft: Draft<K, V>,
         wanted: Wanted,
-        listeners: &Listeners<K, V>,
+        settings: &Settings<K, V>,
     ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
     {
-        let locked = self.lock();
-        if locked.special == Special::NONE {
-            self.insert_locked::<true>(locked, draft, wanted, &mut None)
-        } else {
-            self.insert_special(locked, draft, wanted, listeners)
+        let mut locked = self.lock();
+        if locked.special != Special::NONE {
+            return self.insert_special(locked, draft, wanted, settings);
         }
+        let table = locked.table;
+        if let Some((_, holder)) = table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key)) {
+            // SAFETY: S1.
+            let holder = unsafe { handle_on(holder) };
+            locked.finish();
+            return Err(Rejected { draft, holder });
+        }
+        let hash = draft.hash;
+        let node = locked.allocate(draft, 1 + u32::from(wanted.new));
+        locked.publish(table, hash, node, self);
+        locked.finish();
+        // SAFETY: it was made with a reference for this handle.
+        Ok(wanted.new.then(|| unsafe { Handle::from_reference(node) }))
     }
 
     #[inline(never)]
@@ -289,68 +377,19 @@ where
         locked: Locked<'s, K, V>,
         draft: Draft<K, V>,
         wanted: Wanted,
-        listeners: &Listeners<K, V>,
+        settings: &Settings<K, V>,
     ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
     {
-        self.insert_locked::<false>(locked, draft, wanted, &mut Some(Evicted::new(listeners, Cause::Capacity)))
-    }
-
-    /// `PLAIN`: nothing of the shard is [`Special`]. What was evicted to make room is told to listeners when `evicted` is
-    /// dropped.
-    #[inline(always)]
-    fn insert_locked<const PLAIN: bool>(
-        self,
-        mut locked: Locked<'s, K, V>,
-        draft: Draft<K, V>,
-        wanted: Wanted,
-        evicted: &mut Option<Evicted<'_, K, V>>,
-    ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
-    where
-        K: Eq,
-    {
-        let mut refusal = Refusal::Impossible;
-        loop {
-            let table = self.table_for::<PLAIN>(&mut locked, draft.hash);
-            let holder = table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key));
-            if let Some((_, holder)) = holder {
-                // SAFETY: S1.
-                let holder = unsafe { handle_on(holder) };
-                locked.finish();
-                return Err(Rejected { draft, holder });
-            }
-            if PLAIN || locked.fits_bounds(draft.weight.bytes(), None) {
-                let new = self.publish::<PLAIN>(&mut locked, table, draft, wanted.new);
-                locked.finish();
-                return Ok(new);
-            }
-            locked = granted(self.evict_to_fit(locked, draft.weight.bytes(), None, &mut refusal, evicted));
+        let locate = |table: Table<K, V>, draft: &Draft<K, V>| {
+            table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key))
+        };
+        match self.put_special(locked, draft, locate, Put::New, wanted, Refusal::Impossible, settings) {
+            Ok(published) => Ok(published.new),
+            Err(NotPut::Taken(rejected)) => Err(rejected),
+            Err(NotPut::Not(_)) => unreachable!("an insertion replaces nothing, and waits or goes on"),
         }
-    }
-
-    #[inline]
-    fn table_for<const PLAIN: bool>(self, locked: &mut Locked<'s, K, V>, hash: u64) -> Table<K, V> {
-        if PLAIN { locked.table } else { locked.table_for(hash, self) }
-    }
-
-    /// Publishes a draft in the newest table. Returns a handle if one is wanted.
-    #[inline(always)]
-    fn publish<const PLAIN: bool>(
-        self,
-        locked: &mut Locked<'s, K, V>,
-        table: Table<K, V>,
-        draft: Draft<K, V>,
-        wanted: bool,
-    ) -> Option<Handle<K, V>> {
-        let (hash, timer) = (draft.hash, draft.timer);
-        let node = locked.allocate(draft, 1 + u32::from(wanted));
-        locked.publish(table, hash, node, self);
-        if !PLAIN {
-            locked.arm(node, timer, &self.counts);
-        }
-        // SAFETY: it was made with a reference for this handle.
-        wanted.then(|| unsafe { Handle::from_reference(node) })
     }
 
     /// Publishes a draft in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
@@ -358,18 +397,37 @@ where
     pub(crate) fn replace(
         self,
         draft: Draft<K, V>,
-        locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
         refusal: Refusal,
-        listeners: &Listeners<K, V>,
+        settings: &Settings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V>> {
-        let locked = self.lock();
-        if locked.special == Special::NONE {
-            self.replace_locked::<true>(locked, draft, locate, or_insert, wanted, refusal, &mut None)
-        } else {
-            self.replace_special(locked, draft, locate, or_insert, wanted, refusal, listeners)
+        let mut locked = self.lock();
+        if locked.special != Special::NONE {
+            return self.replace_special(locked, draft, locate, or_insert, wanted, refusal, settings);
         }
+        let table = locked.table;
+        let found = locate(table, &draft);
+        if found.is_none() && !or_insert {
+            return Err(NotReplaced::Absent(draft));
+        }
+        let (hash, weight) = (draft.hash, draft.weight.bytes());
+        let node = locked.allocate(draft, 1 + u32::from(wanted.new));
+        let old = match found {
+            // SAFETY: found under this lock; nothing is limited.
+            Some((position, old)) => unsafe {
+                locked.swap(table, position, old, node, weight, Cause::Replaced, wanted.old)
+            },
+            None => {
+                locked.publish(table, hash, node, self);
+                Left::None
+            }
+        };
+        locked.finish();
+        // SAFETY: it was made with a reference for this handle.
+        let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
+        Ok(Published { new, old })
     }
 
     #[inline(never)]
@@ -382,120 +440,164 @@ where
         or_insert: bool,
         wanted: Wanted,
         refusal: Refusal,
-        listeners: &Listeners<K, V>,
+        settings: &Settings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V>> {
-        let evicted = &mut Some(Evicted::new(listeners, Cause::Capacity));
-        self.replace_locked::<false>(locked, draft, locate, or_insert, wanted, refusal, evicted)
+        let put = if or_insert { Put::Any } else { Put::Old };
+        match self.put_special(locked, draft, locate, put, wanted, refusal, settings) {
+            Ok(published) => Ok(published),
+            Err(NotPut::Not(reason)) => Err(reason),
+            Err(NotPut::Taken(_)) => unreachable!("a replacement takes the place of what has the key"),
+        }
     }
 
-    /// As [`insert_locked`](Self::insert_locked) is to [`insert`](Self::insert).
-    #[inline(always)]
+    /// Publishes a draft where there is something to mind. An entry that has expired is replaced, and counts as absent.
+    ///
+    /// What was evicted to make room, or had expired, is told to listeners when this returns.
     #[allow(clippy::too_many_arguments)]
-    fn replace_locked<const PLAIN: bool>(
+    fn put_special(
         self,
         mut locked: Locked<'s, K, V>,
         draft: Draft<K, V>,
         mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
-        or_insert: bool,
+        put: Put,
         wanted: Wanted,
         mut refusal: Refusal,
-        evicted: &mut Option<Evicted<'_, K, V>>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        settings: &Settings<K, V>,
+    ) -> Result<Published<K, V>, NotPut<K, V>> {
+        let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
+        let (hash, weight, time) = (draft.hash, draft.weight.bytes(), draft.time);
         loop {
-            let table = self.table_for::<PLAIN>(&mut locked, draft.hash);
+            let table = locked.table_for(hash, self);
             let found = locate(table, &draft);
             let old = found.map(|(_, node)| node);
-            if old.is_none() && !or_insert {
-                return Err(NotReplaced::Absent(draft));
+            let mut cause = Cause::Replaced;
+            if let Some(old) = old {
+                match self.look(old, time, settings) {
+                    Look::Ended(why) => cause = why,
+                    Look::Unknown => {
+                        locked = self.ask(locked, old, time, settings);
+                        continue;
+                    }
+                    Look::Lives | Look::Spared if put == Put::New => {
+                        // SAFETY: S1.
+                        let holder = unsafe { handle_on(old) };
+                        locked.finish();
+                        return Err(NotPut::Taken(Rejected { draft, holder }));
+                    }
+                    Look::Lives | Look::Spared => {}
+                }
             }
-            let retry = if !PLAIN && !locked.fits_bounds(draft.weight.bytes(), old) {
-                self.evict_to_fit(locked, draft.weight.bytes(), old, &mut refusal, evicted)
+            if put == Put::Old && (old.is_none() || cause != Cause::Replaced) {
+                return Err(NotPut::Not(NotReplaced::Absent(draft)));
+            }
+            let retry = if !locked.fits_bounds(weight, old) {
+                self.evict_to_fit(locked, weight, old, &mut refusal, &mut evicted)
             } else if let Some((position, old)) = found {
                 // SAFETY: S1.
-                match if PLAIN { Ok(()) } else { unsafe { locked.admit(old) } } {
+                match unsafe { locked.admit(old) } {
                     Ok(()) => {
-                        let published = self.swap::<PLAIN>(&mut locked, table, position, old, draft, wanted);
-                        locked.finish();
-                        return Ok(published);
+                        // L2. If it has expired since the look, it is absent after all.
+                        // SAFETY: S1.
+                        if let Some(why) = unsafe { self.life_of(old) }.and_then(Life::claim) {
+                            cause = why;
+                        }
+                        if put == Put::Old && cause != Cause::Replaced {
+                            // SAFETY: found under this lock, and admitted.
+                            unsafe { self.unlink_expired(&mut locked, table, position, old, cause, &mut evicted) };
+                            locked.finish();
+                            return Err(NotPut::Not(NotReplaced::Absent(draft)));
+                        }
+                        let node = locked.allocate_to_live(draft, 1 + u32::from(wanted.new), &settings.lifetimes);
+                        let wants_old =
+                            if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
+                        // SAFETY: found under this lock, and admitted.
+                        let mut left = unsafe { locked.swap(table, position, old, node, weight, cause, wants_old) };
+                        if cause != Cause::Replaced {
+                            evicted.add(cause, std::mem::replace(&mut left, Left::None).into_handle());
+                        }
+                        return Ok(self.end_put(locked, node, wanted, left, settings));
                     }
                     Err(NoRoom(bytes)) => self.lock_with_room(locked, bytes, &mut refusal),
                 }
             } else {
-                let new = self.publish::<PLAIN>(&mut locked, table, draft, wanted.new);
-                locked.finish();
-                return Ok(Published { new, old: Left::None });
+                let node = locked.allocate_to_live(draft, 1 + u32::from(wanted.new), &settings.lifetimes);
+                locked.publish(table, hash, node, self);
+                return Ok(self.end_put(locked, node, wanted, Left::None, settings));
             };
             match retry {
                 Ok(again) => locked = again,
-                Err(Full) => return Err(NotReplaced::Full(draft)),
+                Err(Full) => return Err(NotPut::Not(NotReplaced::Full(draft))),
             }
         }
     }
 
-    /// Publishes a draft at the position of `old`, which was admitted to the backlog, in the newest table.
-    #[inline(always)]
-    fn swap<const PLAIN: bool>(
+    /// After a node was published.
+    fn end_put(
         self,
-        locked: &mut Locked<'s, K, V>,
-        table: Table<K, V>,
-        position: Position,
-        old: NonNull<Node<K, V>>,
-        draft: Draft<K, V>,
+        mut locked: Locked<'s, K, V>,
+        node: NonNull<Node<K, V>>,
         wanted: Wanted,
+        old: Left<K, V>,
+        settings: &Settings<K, V>,
     ) -> Published<K, V> {
-        let (weight, timer) = (draft.weight.bytes(), draft.timer);
-        let node = locked.allocate(draft, 1 + u32::from(wanted.new));
-        // In this order: at no instant it is more than it was or will be.
-        // SAFETY: in the table, S1.
-        self.counts.weight.subtract(unsafe { old.as_ref() }.header.weight.bytes());
-        self.counts.weight.add(weight);
-        self.counts.inserted.add(1);
-        self.counts.replaced.add(1);
-        table.swap(position, node);
-        // SAFETY: unlinked by the swap, S1; it was admitted.
-        let old = unsafe { locked.discard_as(old, wanted.old) };
-        if !PLAIN {
-            locked.arm(node, timer, &self.counts);
+        if locked.special.has(Special::EXPIRING) {
+            locked.arm(node, Time::ZERO, &settings.lifetimes, self);
         }
+        locked.finish();
         // SAFETY: it was made with a reference for this handle.
         let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
         Published { new, old }
     }
 
-    /// Unlinks the entry of `hash` that `locate` finds. Returns a handle on it if one is wanted.
+    /// Unlinks an entry that has expired.
+    ///
+    /// # Safety
+    ///
+    /// It was found at `position` of the newest table under this lock, and admitted to the backlog.
+    unsafe fn unlink_expired(
+        self,
+        locked: &mut Locked<'s, K, V>,
+        table: Table<K, V>,
+        position: Position,
+        node: NonNull<Node<K, V>>,
+        cause: Cause,
+        expired: &mut Evicted<'_, K, V>,
+    ) {
+        table.unlink(position);
+        // SAFETY: the table's reference is still in it.
+        self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
+        // SAFETY: unlinked just now, S1; the caller's promise.
+        let left = unsafe { locked.discard_as(node, expired.wants_entries()) };
+        expired.add(cause, left.into_handle());
+    }
+
+    /// Unlinks the entry of `hash` that `locate` finds. Returns a handle on it if one is wanted. One that has expired counts as
+    /// absent, and is unlinked too, unless the caller removes it for that reason.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn remove(
         self,
         hash: u64,
-        locate: impl FnMut(Table<K, V>) -> Located<K, V>,
+        mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
         refusal: &mut Refusal,
+        now: Time,
+        settings: &Settings<K, V>,
     ) -> Result<Left<K, V>, Full> {
         let locked = self.lock();
-        if locked.special == Special::NONE {
-            self.remove_locked::<true>(locked, hash, locate, cause, wants_handle, refusal)
-        } else {
-            self.remove_special(locked, hash, locate, cause, wants_handle, refusal)
+        if locked.special != Special::NONE {
+            return self.remove_special(locked, hash, locate, cause, wants_handle, refusal, now, settings);
         }
+        let table = locked.table;
+        let Some((position, node)) = locate(table) else { return Ok(Left::None) };
+        // SAFETY: found under this lock; nothing is limited.
+        Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) })
     }
 
     #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
     fn remove_special(
-        self,
-        locked: Locked<'s, K, V>,
-        hash: u64,
-        locate: impl FnMut(Table<K, V>) -> Located<K, V>,
-        cause: Cause,
-        wants_handle: bool,
-        refusal: &mut Refusal,
-    ) -> Result<Left<K, V>, Full> {
-        self.remove_locked::<false>(locked, hash, locate, cause, wants_handle, refusal)
-    }
-
-    /// As [`insert_locked`](Self::insert_locked) is to [`insert`](Self::insert).
-    #[inline(always)]
-    fn remove_locked<const PLAIN: bool>(
         self,
         mut locked: Locked<'s, K, V>,
         hash: u64,
@@ -503,26 +605,61 @@ where
         cause: Cause,
         wants_handle: bool,
         refusal: &mut Refusal,
+        now: Time,
+        settings: &Settings<K, V>,
     ) -> Result<Left<K, V>, Full> {
+        let mut expired = Evicted::new(&settings.listeners, cause);
+        let by_time = matches!(cause, Cause::Expired | Cause::Idle);
         loop {
-            let table = self.table_for::<PLAIN>(&mut locked, hash);
-            let Some((position, node)) = locate(table) else {
-                return Ok(Left::None);
-            };
-            // SAFETY: S1.
-            if let Err(NoRoom(bytes)) = if PLAIN { Ok(()) } else { unsafe { locked.admit(node) } } {
-                locked = self.lock_with_room(locked, bytes, refusal)?;
+            let table = locked.table_for(hash, self);
+            let Some((position, node)) = locate(table) else { return Ok(Left::None) };
+            let look = if by_time { Look::Lives } else { self.look(node, now, settings) };
+            if let Look::Unknown = look {
+                locked = self.ask(locked, node, now, settings);
                 continue;
             }
-            table.unlink(position);
-            // SAFETY: the table's reference is still in it.
-            self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
-            // SAFETY: unlinked just now, S1; it was admitted.
-            let left = unsafe { locked.discard_as(node, wants_handle) };
-            locked.shrink_if_sparse(self);
-            locked.finish();
-            return Ok(left);
+            // SAFETY: S1.
+            let admitted = unsafe { locked.admit(node) };
+            match (look, admitted) {
+                (Look::Ended(cause), Ok(())) => {
+                    // SAFETY: found under this lock, and admitted.
+                    unsafe { self.unlink_expired(&mut locked, table, position, node, cause, &mut expired) };
+                    locked.shrink_if_sparse(self);
+                    locked.finish();
+                    return Ok(Left::None);
+                }
+                // It stays for a reaper: nobody waits for room for what is absent.
+                (Look::Ended(_), Err(_)) => return Ok(Left::None),
+                (_, Err(NoRoom(bytes))) => locked = self.lock_with_room(locked, bytes, refusal)?,
+                // SAFETY: found under this lock, and admitted.
+                (_, Ok(())) => return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) }),
+            }
         }
+    }
+
+    /// Unlinks a node, and lets go of the lock.
+    ///
+    /// # Safety
+    ///
+    /// It was found at `position` of the newest table under this lock, and admitted to the backlog.
+    #[inline(always)]
+    unsafe fn unlink(
+        self,
+        mut locked: Locked<'s, K, V>,
+        table: Table<K, V>,
+        position: Position,
+        node: NonNull<Node<K, V>>,
+        cause: Cause,
+        wants_handle: bool,
+    ) -> Left<K, V> {
+        table.unlink(position);
+        // SAFETY: the table's reference is still in it.
+        self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
+        // SAFETY: unlinked just now, S1; it was admitted.
+        let left = unsafe { locked.discard_as(node, wants_handle) };
+        locked.shrink_if_sparse(self);
+        locked.finish();
+        left
     }
 
     /// Unlinks everything, by putting an empty table at the root. False if there is no room for all of it in the backlog:
@@ -604,6 +741,37 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    /// Publishes `new`, of this weight, in the place of `old`, which leaves for this cause. Returns a handle on that if one is
+    /// wanted.
+    ///
+    /// # Safety
+    ///
+    /// `old` was found at `position` of the newest table under this lock, and admitted to the backlog.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn swap(
+        &mut self,
+        table: Table<K, V>,
+        position: Position,
+        old: NonNull<Node<K, V>>,
+        new: NonNull<Node<K, V>>,
+        weight: u64,
+        cause: Cause,
+        wants_old: bool,
+    ) -> Left<K, V> {
+        let shard = self.shard;
+        let counts = shard.counts();
+        counts.inserted.add(1);
+        counts.left(cause).add(1);
+        // In this order: a look at the sum finds no more than there may be.
+        // SAFETY: in the table, S1.
+        counts.weight.subtract(unsafe { old.as_ref() }.header.weight.bytes());
+        counts.weight.add(weight);
+        table.swap(position, new);
+        // SAFETY: unlinked by the swap, S1; it was admitted.
+        unsafe { self.discard_as(old, wants_old) }
+    }
+
     /// Takes a node that was unlinked, and returns a handle on it if one is wanted.
     ///
     /// # Safety
@@ -633,7 +801,8 @@ where
     pub(crate) fn begin_teardown(&self) -> Teardown<K, V> {
         let mut state = self.state.lock();
         state.close_bag(self.domain().inner());
-        let sweep = if state.slabs.can_sweep() { Some(state.slabs.begin_sweep()) } else { None };
+        let by_slab = state.slabs.can_sweep() && state.early_slabs.is_none();
+        let sweep = if by_slab { Some(state.slabs.begin_sweep()) } else { None };
         Teardown { table: state.table, home: 0, sweep }
     }
 
@@ -698,7 +867,7 @@ where
     /// The registry is being dropped, no node is in its tables, and this is called once.
     pub(crate) unsafe fn end_teardown(&self) {
         let mut state = self.state.lock();
-        state.slabs.close();
+        state.slabs.retire();
         for table in state.resize.iter().map(|resize| resize.to).chain([state.table]) {
             // SAFETY: the caller's promise: no reader, no writer.
             unsafe { table.free() };
@@ -790,7 +959,7 @@ where
     // SAFETY: the caller's promise.
     let shard = unsafe { bag.shard().cast::<Shard<K, V>>().as_ref() };
     // SAFETY: the caller's promise.
-    unsafe { shard.state.lock().slabs.recycle(bag) }
+    unsafe { shard.state.lock().recycle(bag) }
 }
 
 /// # Safety
@@ -808,6 +977,6 @@ where
     // SAFETY: the caller's promise.
     let panics = unsafe { Node::<K, V>::destroy(node) };
     // SAFETY: the node is destroyed.
-    unsafe { shard.state.lock().slabs.free(node) };
+    unsafe { shard.state.lock().free(node) };
     panics
 }

@@ -33,7 +33,7 @@
 #![allow(unsafe_code)]
 
 use crate::domain::{Bag, ShardHeader};
-use crate::node::Header;
+use crate::node::{Header, Kind};
 use crate::refs::Refs;
 use crate::sync::{self, ONE_NODE_SLABS};
 use std::alloc::Layout;
@@ -46,11 +46,6 @@ const MALLOC_HEADER: usize = 16;
 /// Nodes of which fewer fit a slab have allocations of their own.
 const FEWEST: usize = 6;
 
-/// The slab is at the node's address rounded down to [`SLAB`].
-const SHARED: u8 = 0;
-/// The shard's address lies before the node.
-const SINGLE: u8 = 1;
-
 /// How nodes of one layout lie in slabs.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
@@ -60,13 +55,16 @@ pub(crate) struct Shape {
     first: usize,
     /// Where no slot begins any more.
     end: usize,
-    class: u8,
+    /// What the nodes say of their slab (N4). Of a node in a slab, the slab is at the node's address rounded down to [`SLAB`]; of a
+    /// single one, the shard's address lies before the node.
+    kind: Kind,
     /// Of the allocation.
     layout: Layout,
 }
 
 impl Shape {
-    pub(crate) const fn of(node: Layout) -> Shape {
+    /// For slots of this layout, in which lives follow the nodes or not.
+    pub(crate) const fn of(node: Layout, has_life: bool) -> Shape {
         let align = if node.align() > align_of::<Slab>() { node.align() } else { align_of::<Slab>() };
         let slot = node.size().next_multiple_of(align);
         let first = size_of::<Slab>().next_multiple_of(align);
@@ -76,10 +74,10 @@ impl Shape {
             let Ok(layout) = Layout::from_size_align(first + slot, align) else {
                 panic!("a node fits the address space")
             };
-            return Shape { slot, first, end: first + slot, class: SINGLE, layout };
+            return Shape { slot, first, end: first + slot, kind: Kind::new(true, has_life), layout };
         }
         let Ok(layout) = Layout::from_size_align(SLAB - MALLOC_HEADER, SLAB) else { unreachable!() };
-        Shape { slot, first, end: first + slots * slot, class: SHARED, layout }
+        Shape { slot, first, end: first + slots * slot, kind: Kind::new(false, has_life), layout }
     }
 
     /// The slots of a slab.
@@ -89,8 +87,9 @@ impl Shape {
     }
 
     /// What the nodes say of their slab (N4).
-    pub(crate) fn class(&self) -> u8 {
-        self.class
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 }
 
@@ -114,11 +113,11 @@ struct Slab {
 /// The node is not freed before this returns.
 pub(crate) unsafe fn shard_of(node: NonNull<Header>) -> NonNull<ShardHeader> {
     // SAFETY: the caller's promise.
-    let class = unsafe { node.as_ref() }.armed.class();
-    let place = if class == SHARED {
-        node.as_ptr().map_addr(|address| address & !(SLAB - 1)).cast::<NonNull<ShardHeader>>()
-    } else {
+    let kind = unsafe { node.as_ref() }.kind;
+    let place = if kind.is_single() {
         node.as_ptr().cast::<NonNull<ShardHeader>>().wrapping_sub(1)
+    } else {
+        node.as_ptr().map_addr(|address| address & !(SLAB - 1)).cast::<NonNull<ShardHeader>>()
     };
     // SAFETY: N4, M1: there lies the shard's address.
     unsafe { *place }
@@ -202,7 +201,7 @@ impl Slabs {
     #[cold]
     #[inline(never)]
     fn alloc_from_slab(&mut self, shard: NonNull<ShardHeader>, spare: &mut Option<Box<Bag>>) -> NonNull<Header> {
-        if self.shape.class == SINGLE {
+        if self.shape.kind.is_single() {
             return self.alloc_single(shard);
         }
         if let Some(emptied) = std::mem::replace(&mut self.magazine, self.second.take()) {
@@ -280,7 +279,7 @@ impl Slabs {
     ///
     /// The nodes were of this shard, and are destroyed.
     pub(crate) unsafe fn recycle(&mut self, mut bag: Box<Bag>) -> Option<Box<Bag>> {
-        if self.shape.class == SHARED && self.mode == Mode::Open && bag.is_half_full() {
+        if !self.shape.kind.is_single() && self.mode == Mode::Open && bag.is_half_full() {
             let mut places = [&mut self.magazine, &mut self.second].into_iter();
             if let Some(place) = places.find(|place| place.as_ref().is_none_or(|magazine| !magazine.has_free())) {
                 return place.replace(bag);
@@ -299,7 +298,7 @@ impl Slabs {
     ///
     /// The node was of this shard, and is destroyed.
     pub(crate) unsafe fn free(&mut self, slot: NonNull<Header>) {
-        if self.shape.class == SINGLE {
+        if self.shape.kind.is_single() {
             // SAFETY: from `alloc_single`.
             let memory = unsafe { slot.byte_sub(self.shape.first) }.cast();
             // SAFETY: as said, and the node is not used any more.
@@ -390,7 +389,7 @@ impl Slabs {
 
     /// Whether the nodes can be gone through slab by slab.
     pub(crate) fn can_sweep(&self) -> bool {
-        self.shape.class == SHARED
+        !self.shape.kind.is_single()
     }
 
     /// Begins to go through the nodes, of a registry that nobody reads or writes any more.
@@ -449,6 +448,17 @@ impl Slabs {
         freed
     }
 
+    /// Nothing is allocated any more, and slots are given back as soon as their slab is empty.
+    pub(crate) fn retire(&mut self) {
+        self.begin_sweep();
+        self.close();
+    }
+
+    /// Whether all slots are given back, as far as that is known: those with allocations of their own are not counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.can_sweep() && self.head.is_null()
+    }
+
     /// Ends the sweep, and gives back what is empty. What is freed later is given back at once.
     pub(crate) fn close(&mut self) {
         self.mode = Mode::Closed;
@@ -504,28 +514,28 @@ fn next_free(slot: NonNull<Header>) -> NonNull<u16> {
 #[cfg(all(test, not(any(loom, miri, one_node_slabs))))]
 mod tests {
     use super::*;
+    use crate::clock::Time;
     use crate::node::{Draft, Node};
-    use crate::timers::{NEVER, Timer};
     use crate::weight::Weight;
     use std::collections::HashSet;
 
     /// Slots of nodes of `V`, each with a node in it that is in the table.
     fn fill<V: Clone>(slabs: &mut Slabs, value: &V, nodes: usize) -> Vec<NonNull<Header>> {
         let shard = NonNull::<u64>::dangling().cast();
-        let class = slabs.shape().class();
+        let kind = slabs.shape().kind();
         let mut spare = None;
         let mut one = || {
-            let timer = Timer { due: NEVER, generation: 0 };
             let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
-            let draft = Draft { key, value, hash: 1, stamp: 2, weight, used: 0, timer };
+            let (time, own_end) = (Time::ZERO, Time::NEVER);
+            let draft = Draft { key, value, hash: 1, time, weight, is_marked: false, own_end };
             // SAFETY: a slot for such a node.
-            unsafe { draft.write(slabs.alloc(shard, &mut spare), class, 1) }.cast()
+            unsafe { draft.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()
         };
         (0..nodes).map(|_| one()).collect()
     }
 
     fn of<V>() -> Slabs {
-        Slabs::new(Shape::of(Layout::new::<Node<u32, V>>()))
+        Slabs::new(Shape::of(Layout::new::<Node<u32, V>>(), false))
     }
 
     /// As a bag that is through with these nodes.
@@ -599,7 +609,7 @@ mod tests {
         struct Aligned(#[allow(dead_code)] u8);
 
         let (mut large, mut aligned) = (of::<[u8; 2000]>(), of::<Aligned>());
-        assert!(!large.can_sweep() && aligned.can_sweep() == (aligned.shape().class() == SHARED));
+        assert!(!large.can_sweep());
         let nodes = fill(&mut large, &[1_u8; 2000], 10);
         free(&mut large, nodes);
         let nodes = fill(&mut aligned, &Aligned(1), 40);

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::check;
-use crate::clock::Tick;
+use crate::clock::Time;
 use crate::cursor::Cursor;
 use crate::domain::{Full, Refusal, granted};
 use crate::error::BacklogFull;
@@ -74,15 +74,17 @@ where
     /// assert_eq!(sum, 999 * 1000 / 2);
     /// ```
     pub fn scan(&self, cursor: &mut Cursor, budget: usize, each: impl FnMut(Entry<'_, K, V>)) -> usize {
-        self.scan_to(None, cursor, budget, each)
+        let now = self.core.time_to_read();
+        self.scan_to(None, cursor, budget, now, each)
     }
 
-    /// As [`scan`](Self::scan), to `end` at the most.
-    fn scan_to(
+    /// As [`scan`](Self::scan), to `end` at the most, and without what has expired by `now`.
+    pub(crate) fn scan_to(
         &self,
         end: Option<Cursor>,
         cursor: &mut Cursor,
         budget: usize,
+        now: Option<Time>,
         mut each: impl FnMut(Entry<'_, K, V>),
     ) -> usize {
         let guard = self.pin();
@@ -97,8 +99,11 @@ where
             seen += found.len();
             check::user_code();
             for node in found.drain(..) {
-                // SAFETY: found within the guard's section, which outlasts the entry.
-                each(unsafe { Entry::new(node) });
+                // SAFETY: found within the guard's section.
+                if unsafe { self.core.is_there(node, now) } {
+                    // SAFETY: found within the guard's section, which outlasts the entry.
+                    each(unsafe { Entry::new(node) });
+                }
             }
             *cursor = next;
         }
@@ -179,8 +184,8 @@ where
         self.reap_around(budget, &mut |candidate| keeps(!condition(candidate.entry())))
     }
 
-    /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does. Ages have a
-    /// resolution of 17 ms: an entry goes when it is older than `age`, for certain when it is older by 34 ms.
+    /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does. Ages are known to 17 ms (see
+    /// [`Candidate::age`]): an entry goes when it is older than `age`, for certain when it is older by 17 ms.
     ///
     /// It looks at all entries. A registry with a [`max_age`](crate::Builder::max_age) looks at those alone that have
     /// reached it.
@@ -290,19 +295,20 @@ where
     ) -> usize {
         let (mut victims, mut rotated, mut skipped) = (Vec::new(), 0, 0);
         let mut next = *cursor;
-        let now = Tick::of(self.core.now());
-        self.core.eras.advance(now);
-        let examined =
-            self.scan_to(end, &mut next, budget, |entry| match judge(&Candidate::new(entry, &self.core, now)) {
+        let now = self.core.now();
+        let expiry = self.core.time_to_sweep(now);
+        let examined = self.scan_to(end, &mut next, budget, expiry, |entry| {
+            match judge(&Candidate::new(entry, &self.core, now)) {
                 Verdict::Remove => victims.extend(entry.handle()),
                 Verdict::Keep => {}
                 Verdict::Rotate => {
-                    self.core.eras.watch();
+                    self.core.minds.watch();
                     entry.header().used.clear();
                     rotated += 1;
                 }
                 Verdict::Skip => skipped += 1,
-            });
+            }
+        });
         sweep.reaped.examined += examined;
         sweep.reaped.rotated += rotated;
         sweep.reaped.skipped += skipped;
@@ -323,13 +329,9 @@ where
         examined.max(1)
     }
 
-    /// Lets table memory follow the number of entries at once, and not write by write.
+    /// As that of the core.
     pub(crate) fn settle(&self) {
-        for shard in self.core.shards() {
-            if shard.counts.is_resizing() {
-                while shard.settle(false) {}
-            }
-        }
+        self.core.settle();
     }
 }
 

@@ -109,9 +109,11 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.check();
-        let node = table.find(hash, move |node| key.equivalent(node.key()))?;
-        // SAFETY: B2.
-        self.core.eras.touch(&unsafe { node.as_ref() }.header.used);
+        let mut node = table.find(hash, move |node| key.equivalent(node.key()))?;
+        if !self.core.minds.get().is_nothing() {
+            // SAFETY: found within a critical section, in which the view is used.
+            node = unsafe { self.core.admit(node) }?;
+        }
         // SAFETY: the view is used within a critical section, and outlasts the entry.
         Some(unsafe { Entry::new(node) })
     }
@@ -142,7 +144,7 @@ where
     pub fn iter(&self) -> Iter<'_, K, V> {
         self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
-        unsafe { Iter::new(self.roots.all()) }
+        unsafe { Iter::new(self.core, self.roots.all()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the models share: a value that the checker watches, and a registry small enough to explore.
 
-use epoch_registry::{Domain, ManualClock, Registry};
+use epoch_registry::{Builder, Domain, ManualClock, Registry};
 use loom::cell::UnsafeCell;
 use loom::sync::{Mutex, MutexGuard};
 use loom::thread;
@@ -69,6 +69,8 @@ impl Hasher for Identity {
     }
 }
 
+type Timed = Builder<u64, Watched, Identity>;
+
 /// One shard in a domain of its own, and the number of values dropped. std's `Arc`, so that sharing orders nothing.
 pub struct World {
     pub registry: Option<Registry<u64, Watched, Identity>>,
@@ -98,14 +100,29 @@ impl World {
 
     /// A world whose entries are past their time, and its clock.
     pub fn expired(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
+        let (world, clock) = World::aging(keys);
+        clock.advance(Duration::from_secs(2));
+        (world, clock)
+    }
+
+    /// A world whose entries live for a second, and its clock.
+    pub fn aging(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
+        World::timed(|builder| builder.max_age(Duration::from_secs(1)), keys)
+    }
+
+    /// A world whose entries may be idle for a second, and its clock.
+    pub fn idling(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
+        World::timed(|builder| builder.max_idle(Duration::from_secs(1)), keys)
+    }
+
+    fn timed(limit: fn(Timed) -> Timed, keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
         let (domain, clock) = (Domain::builder().name("model").build(), ManualClock::new());
         let builder = Registry::<u64, Watched>::builder().domain(domain.clone()).hasher(Identity(0));
-        let registry = builder.shards(1).max_age(Duration::from_secs(1)).clock(clock.clone()).build();
+        let registry = limit(builder.shards(1).clock(clock.clone())).build();
         let world = World { registry: Some(registry), domain, drops: Arc::default(), dropped: Arc::default() };
         for key in keys {
             world.insert(key);
         }
-        clock.advance(Duration::from_secs(2));
         (Arc::new(world), clock)
     }
 

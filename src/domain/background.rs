@@ -111,9 +111,10 @@ impl Background {
         Some(Ok(due))
     }
 
-    /// Some of them have more to do.
-    fn hurry(&self) {
-        self.round().next = Instant::now();
+    /// Some of them have something to do after this time.
+    fn hurry(&self, after: Duration) {
+        let mut round = self.round();
+        round.next = round.next.min(Instant::now() + after.min(self.every));
     }
 }
 
@@ -135,12 +136,14 @@ impl Inner {
             Ok(due) => due,
             Err(until) => return Some(until),
         };
-        let mut more = false;
+        let (mut more, mut removed, mut idle) = (false, false, self.settings.background.every);
         let _calling = Calling::enter();
         for reaper in due {
             let panics = contain(|| {
                 let reaped = reaper.expire(BUDGET);
                 more |= reaped.examined >= BUDGET && !reaped.stopped;
+                removed |= reaped.removed > 0;
+                idle = reaper.due_in().map_or(idle, |due_in| idle.min(due_in));
             });
             // Its end is the user's code as well, if this was the last to hold it.
             let panics = panics + contain(|| drop(reaper));
@@ -148,9 +151,17 @@ impl Inner {
             self.panics.fetch_add(panics.into(), Relaxed);
         }
         if more {
-            self.settings.background.hurry();
+            self.settings.background.hurry(Duration::ZERO);
             return Some(Duration::ZERO);
         }
-        Some(self.settings.background.every)
+        self.settings.background.hurry(idle);
+        // What was removed is to be destroyed: another round is due at once.
+        Some(if removed { Duration::ZERO } else { idle })
+    }
+
+    /// Has the reapers called within this time.
+    pub(crate) fn reap_within(&self, time: Duration) {
+        self.settings.background.hurry(time);
+        self.wake();
     }
 }

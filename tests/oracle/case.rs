@@ -46,6 +46,8 @@ pub enum Op {
 struct Model {
     max_age: Option<u64>,
     entries: HashMap<Key, (u64, u64)>,
+    /// Keys by numbers, of entries that have expired, and that count as absent, but were not reaped yet.
+    expired: HashMap<u64, Key>,
     now: u64,
     numbers: u64,
     /// Keys that have been there since the cursor began.
@@ -68,23 +70,36 @@ impl Model {
         self.entries.remove(&key).map(|(number, _)| number)
     }
 
-    /// Whether the entry has been there for longer than it may, by as much as the registry tells apart.
-    fn is_past_its_time(&self, key: Key) -> bool {
-        let ticks = |millis: u64| (millis * 1_000_000).div_ceil(TICK);
-        let limit = life(key).into_iter().chain(self.max_age).min();
-        limit.is_some_and(|limit| self.now / TICK - self.entries[&key].1 / TICK > ticks(limit))
+    /// Takes out what has been there for longer than it may.
+    fn expire(&mut self) {
+        let is_past = |key: Key, inserted: u64| {
+            let limit = life(key).into_iter().chain(self.max_age).min();
+            limit.is_some_and(|limit| self.now - inserted > limit * MILLI)
+        };
+        let past: Vec<Key> =
+            self.entries.iter().filter(|(key, (_, inserted))| is_past(**key, *inserted)).map(|(&key, _)| key).collect();
+        for key in past {
+            if let Some(number) = self.remove(key) {
+                self.expired.insert(number, key);
+            }
+        }
+    }
+
+    /// Entries that are in the registry.
+    fn len(&self) -> usize {
+        self.entries.len() + self.expired.len()
     }
 
     /// What was said of an entry that left by itself.
     fn hear(&mut self, (cause, key, number): (Cause, Key, u64)) {
         match cause {
-            Cause::Expired => assert!(self.is_past_its_time(key), "{key} was young"),
-            Cause::Capacity => {}
+            Cause::Expired => assert_eq!(self.expired.remove(&number), Some(key), "it was young"),
+            Cause::Capacity if self.expired.remove(&number).is_some() => {}
+            Cause::Capacity => assert_eq!(self.remove(key), Some(number)),
             // Those are checked where they are done.
-            Cause::Removed | Cause::Replaced | Cause::Reaped => return,
+            Cause::Removed | Cause::Replaced | Cause::Reaped => {}
             other => panic!("{other}: nobody asked for that"),
         }
-        assert_eq!(self.remove(key), Some(number), "{cause}");
     }
 
     fn number(&self, key: Key) -> Option<u64> {
@@ -92,7 +107,8 @@ impl Model {
     }
 }
 
-const TICK: u64 = 1 << 24;
+/// In nanoseconds.
+const MILLI: u64 = 1_000_000;
 
 /// How long an entry of this key may live, in milliseconds.
 fn life(key: Key) -> Option<u64> {
@@ -144,6 +160,7 @@ impl Case {
 
     fn act(&mut self, op: Op) {
         let Case { told, registry, clock, ledger, model, held, cursor } = self;
+        model.expire();
         let number_of = |handle: Option<Handle<Key, Counted>>| handle.map(|handle| handle.get());
         match op {
             Op::Insert(key) => {
@@ -194,7 +211,7 @@ impl Case {
             Op::RemoveHandle(index) => {
                 if let Some((handle, key, number)) = held.get(index % held.len().max(1)) {
                     let linked = model.number(*key) == Some(*number);
-                    assert_eq!(handle.is_unlinked(), !linked);
+                    assert_eq!(handle.is_unlinked(), !linked && !model.expired.contains_key(number));
                     assert_eq!(registry.remove_handle(handle), linked);
                     if linked {
                         model.remove(*key);
@@ -214,6 +231,7 @@ impl Case {
             Op::Clear => {
                 registry.clear();
                 model.entries.clear();
+                model.expired.clear();
                 model.stable.clear();
             }
             Op::Drain(most) => {
@@ -281,12 +299,11 @@ impl Case {
             }
             Op::ReapOlder(millis) => {
                 let age = Duration::from_millis(millis);
-                let ticks = (age.as_nanos() as u64).div_ceil(TICK);
-                let now = model.now / TICK;
+                let now = model.now;
                 let old: Vec<Key> = model
                     .entries
                     .iter()
-                    .filter(|(_, (_, stamp))| now - stamp / TICK > ticks)
+                    .filter(|(_, (_, inserted))| now - inserted > millis * MILLI)
                     .map(|(&key, _)| key)
                     .collect();
                 assert_eq!(registry.reap_older_than(age, usize::MAX).removed, old.len());
@@ -294,7 +311,7 @@ impl Case {
             }
             Op::Advance(millis) => {
                 clock.advance(Duration::from_millis(millis));
-                model.now += millis * 1_000_000;
+                model.now += millis * MILLI;
             }
             Op::ShrinkToFit => registry.shrink_to_fit(),
             Op::Reserve(capacity) => {
@@ -312,10 +329,11 @@ impl Case {
                 let told: Vec<_> = told.lock().unwrap().drain(..).collect();
                 assert_eq!(reaped.removed, told.len());
                 told.into_iter().for_each(|event| model.hear(event));
-                let late = model.entries.keys().find(|&&key| model.is_past_its_time(key));
-                assert_eq!(late, None, "past its time");
+                assert!(model.expired.is_empty(), "past its time: {:?}", model.expired);
             }
             Op::MaxAge(millis) => {
+                // So that what has expired by now is known to have, and stays absent.
+                assert_eq!(registry.pin().iter().count(), model.entries.len());
                 registry.set_max_age(millis.map(Duration::from_millis));
                 model.max_age = millis;
             }
@@ -335,15 +353,16 @@ impl Case {
     /// After a barrier: everything that is neither in the registry nor held is destroyed, and nothing else.
     fn check_accounts(&self) {
         let mut alive: HashSet<u64> = self.model.entries.values().map(|&(number, _)| number).collect();
+        alive.extend(self.model.expired.keys());
         alive.extend(self.held.iter().map(|(handle, ..)| handle.get()));
         assert_eq!(self.ledger.live(), alive.len() as u64);
         let stats = self.registry.stats();
         let left = stats.removed + stats.replaced + stats.reaped + stats.expired + stats.evicted;
-        assert_eq!(stats.live as usize, self.model.entries.len());
+        assert_eq!(stats.live as usize, self.model.len());
         assert_eq!(stats.live + left, stats.inserted, "{stats}");
         assert_eq!(stats.live + stats.backlog + stats.freed, stats.inserted, "{stats}");
-        assert_eq!(stats.backlog as usize, alive.len() - self.model.entries.len(), "{stats}");
-        assert_eq!(self.registry.len(), self.model.entries.len());
+        assert_eq!(stats.backlog as usize, alive.len() - self.model.len(), "{stats}");
+        assert_eq!(self.registry.len(), self.model.len());
     }
 
     pub fn end(self) {

@@ -6,22 +6,61 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub fn lookup_expire() {
-    let (world, _) = World::expired(1..2);
+    let (world, clock) = World::aging(1..2);
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || {
         if let Some(handle) = reader.registry().lookup(&1) {
             assert_eq!(handle.read(), 1);
         }
     });
+    clock.advance(Duration::from_secs(2));
     assert_eq!(world.registry().reap(10).removed, 1);
     world.domain.reclaim(2);
     reading.join().unwrap();
     world.account(1);
 }
 
-pub fn put_expire() {
+pub fn lookup_expired_insert() {
     let (world, _) = World::expired(1..2);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || {
+        let first = reader.registry().lookup(&1).map(|handle| handle.read());
+        let second = reader.registry().lookup(&1).map(|handle| handle.read());
+        assert!(first.is_none_or(|value| value == 100) && (first.is_none() || second == Some(100)));
+    });
+    assert!(world.registry().add(1, world.value(100)).is_ok(), "it counts as absent");
+    reading.join().unwrap();
+    assert_eq!(world.registry().lookup(&1).expect("inserted").read(), 100);
+    world.account(2);
+}
+
+pub fn lookup_prolong() {
+    let (world, _) = World::expired(1..2);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || reader.registry().contains_key(&1));
+    world.registry().set_max_age(Some(Duration::from_secs(60)));
+    let there = world.registry().contains_key(&1);
+    let was_there = reading.join().unwrap();
+    assert_eq!(world.registry().contains_key(&1), there, "it neither ends nor comes back");
+    assert!(was_there || !there, "it came back");
+    world.account(1);
+}
+
+pub fn lookup_replace_in_time() {
+    let (world, clock) = World::aging(1..2);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || assert!(reader.registry().contains_key(&1), "it was there all the time"));
+    clock.advance(Duration::from_millis(600));
+    assert!(world.registry().replace(1, world.value(100)).is_some());
+    clock.advance(Duration::from_millis(600));
+    reading.join().unwrap();
+    world.account(2);
+}
+
+pub fn put_expire() {
+    let (world, clock) = World::aging(1..2);
     let handle = world.registry().lookup(&1).unwrap();
+    clock.advance(Duration::from_secs(2));
     let putting = part(&world.domain, move || {
         assert_eq!(handle.read(), 1);
         drop(handle);
@@ -37,9 +76,7 @@ pub fn replace_expire() {
     let (world, clock) = World::expired(1..2);
     let other = Arc::clone(&world);
     let replacing = part(&world.domain, move || {
-        if let Some(old) = other.registry().replace(1, other.value(100)) {
-            assert_eq!(old.read(), 1);
-        }
+        assert!(other.registry().replace(1, other.value(100)).is_none(), "what has expired counts as absent");
     });
     // It may have been replaced before, and the new one is young.
     assert!(world.registry().reap(10).removed <= 1);
@@ -63,9 +100,11 @@ pub fn expire_expire() {
 }
 
 pub fn rearm_expire() {
-    // While one looks at an entry whose time has come, and finds that it has not, the other removes it.
-    let (world, clock) = World::expired(1..2);
-    world.registry().set_max_age(Some(Duration::from_secs(60)));
+    // While one looks at an entry whose time may have come, and finds that it was used since, the other removes it.
+    let (world, clock) = World::idling(1..2);
+    clock.advance(Duration::from_millis(900));
+    assert!(world.registry().contains_key(&1));
+    clock.advance(Duration::from_millis(900));
     let other = Arc::clone(&world);
     let removing = part(&world.domain, move || {
         drop(other.registry().remove(&1));
@@ -75,6 +114,6 @@ pub fn rearm_expire() {
     removing.join().unwrap();
     assert_eq!(world.registry().lookup(&1).expect("inserted again").read(), 1);
     world.account(2);
-    clock.advance(Duration::from_secs(61));
+    clock.advance(Duration::from_secs(2));
     assert_eq!((world.registry().reap(10).removed, world.registry().len()), (1, 0));
 }

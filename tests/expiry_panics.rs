@@ -1,0 +1,173 @@
+//! The user's clock or lifetime panics at any one call: every entry still comes to its end.
+
+use epoch_registry::{Clock, Domain, Registry, Scan, policy};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Counts down at each call, and panics when it comes to zero.
+#[derive(Clone)]
+struct Fuse(Arc<AtomicUsize>);
+
+impl Fuse {
+    fn call(&self) {
+        if self.0.load(SeqCst) != usize::MAX && self.0.fetch_sub(1, SeqCst) == 0 {
+            self.0.store(usize::MAX, SeqCst);
+            std::panic::resume_unwind(Box::new("planned"));
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Fused(Fuse, Arc<AtomicU64>);
+
+impl Clock for Fused {
+    fn now(&self) -> Duration {
+        self.0.call();
+        Duration::from_millis(self.1.load(SeqCst))
+    }
+}
+
+type Act = fn(&Registry<u64, u64>);
+
+/// For n = 0, 1, ...: the n-th call of the user's code within `act` panics. Whatever became of `act`, all that is in the registry
+/// afterwards ends when its time comes.
+fn ends_in_the_end(name: &str, own: bool, act: Act) {
+    let mut n = 0;
+    loop {
+        let (fuse, time) = (Fuse(Arc::new(AtomicUsize::new(usize::MAX))), Arc::new(AtomicU64::new(1000)));
+        let builder = Registry::builder().shards(2).domain(Domain::new()).clock(Fused(fuse.clone(), Arc::clone(&time)));
+        let in_lifetime = fuse.clone();
+        let builder = if own {
+            builder.lifetime(move |_, _| {
+                in_lifetime.call();
+                Some(3600 * SECOND)
+            })
+        } else {
+            builder
+        };
+        let registry = builder.build();
+        (0..300).for_each(|key| drop(registry.insert(key, key)));
+        // Some have reached the end of their own lives, or of limits that come.
+        time.fetch_add(1_800_000, SeqCst);
+        (300..600).for_each(|key| drop(registry.insert(key, key)));
+        time.fetch_add(1_800_001, SeqCst);
+        fuse.0.store(n, SeqCst);
+        let _ = catch_unwind(AssertUnwindSafe(|| act(&registry)));
+        let burnt = fuse.0.swap(usize::MAX, SeqCst) == usize::MAX;
+        time.fetch_add(7_200_000, SeqCst);
+        // Those that were looked at again later, and those whose own life is asked again.
+        for _ in 0..3 {
+            registry.reap(usize::MAX);
+            time.fetch_add(3_600_000, SeqCst);
+        }
+        assert_eq!(registry.len(), 0, "{name}, own lives {own}: left when call {n} panics");
+        assert_eq!(registry.pin().iter().count(), 0);
+        if !burnt {
+            println!("{name}, own lives {own}: {n} calls");
+            return;
+        }
+        // All of the first calls, and then some.
+        n = if n < 40 { n + 1 } else { n + n / 3 };
+    }
+}
+
+#[test]
+fn everything_ends_whichever_call_of_the_users_code_panics() {
+    let acts: [(&str, Act); 10] = [
+        ("set_max_age", |registry| registry.set_max_age(Some(1800 * SECOND))),
+        ("set_max_idle", |registry| registry.set_max_idle(Some(1800 * SECOND))),
+        ("set both", |registry| {
+            registry.set_max_idle(Some(1800 * SECOND));
+            registry.set_max_age(Some(1800 * SECOND));
+            registry.set_max_age(Some(3600 * SECOND));
+        }),
+        ("insert", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            (600..700).for_each(|key| drop(registry.insert(key, key)));
+        }),
+        ("replace", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            (0..700).step_by(7).for_each(|key| drop(registry.replace(key, key)));
+        }),
+        ("update", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            (0..700).step_by(7).for_each(|key| drop(registry.update(&key, |_, value| *value)));
+        }),
+        ("reap", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            (0..100).for_each(|_| _ = registry.reap(10));
+        }),
+        ("sweeps", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            registry.reap_older_than(1000 * SECOND, 100);
+            registry.reap_by(&policy::older_than(1000 * SECOND), &mut Scan::new(100));
+            registry.retain(|key, _| key % 2 == 0);
+            registry.drain().take(10).for_each(drop);
+        }),
+        ("reads", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            (0..600).step_by(11).for_each(|key| drop(registry.lookup(&key)));
+            registry.pin().iter().for_each(drop);
+            (0..600).step_by(11).for_each(|key| drop(registry.remove(&key)));
+        }),
+        ("lift and set", |registry| {
+            registry.set_max_age(Some(1800 * SECOND));
+            registry.set_max_idle(Some(SECOND));
+            registry.set_max_age(None);
+            registry.set_max_age(Some(3600 * SECOND));
+            registry.set_max_idle(None);
+        }),
+    ];
+    for (name, act) in acts {
+        ends_in_the_end(name, false, act);
+        ends_in_the_end(name, true, act);
+    }
+}
+
+#[test]
+fn a_clock_that_panics_does_not_keep_set_max_age_from_its_work() {
+    for first in [None, Some(100 * SECOND)] {
+        let (fuse, time) = (Fuse(Arc::new(AtomicUsize::new(usize::MAX))), Arc::new(AtomicU64::new(0)));
+        let builder = Registry::<u64, u64>::builder().shards(1).domain(Domain::new());
+        let builder = builder.clock(Fused(fuse.clone(), Arc::clone(&time)));
+        let registry = if let Some(age) = first { builder.max_age(age).build() } else { builder.build() };
+        (0..1000).for_each(|key| drop(registry.insert(key, key)));
+        for n in 0..20 {
+            fuse.0.store(n, SeqCst);
+            let _ = catch_unwind(AssertUnwindSafe(|| registry.set_max_age(Some(SECOND))));
+        }
+        fuse.0.store(usize::MAX, SeqCst);
+        time.store(1017, SeqCst);
+        assert_eq!((registry.contains_key(&1), registry.reap(usize::MAX).removed, registry.len()), (false, 1000, 0));
+    }
+}
+
+#[test]
+fn a_clock_that_panics_twice_in_set_max_idle_changes_nothing_and_once_only_tells() {
+    struct Broken(Arc<AtomicUsize>, Arc<AtomicU64>);
+    impl Clock for Broken {
+        fn now(&self) -> Duration {
+            let left = self.0.load(SeqCst);
+            if left > 0 {
+                self.0.store(left - 1, SeqCst);
+                std::panic::resume_unwind(Box::new("planned"));
+            }
+            Duration::from_millis(self.1.load(SeqCst))
+        }
+    }
+    for panics in [1, 2] {
+        let (left, time) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+        let builder = Registry::<u64, u64>::builder().shards(1).domain(Domain::new());
+        let registry = builder.clock(Broken(Arc::clone(&left), Arc::clone(&time))).build();
+        (0..1000).for_each(|key| drop(registry.insert(key, key)));
+        left.store(panics, SeqCst);
+        assert!(catch_unwind(AssertUnwindSafe(|| registry.set_max_idle(Some(SECOND)))).is_err());
+        assert_eq!(left.load(SeqCst), 0);
+        time.store(2000, SeqCst);
+        assert_eq!(registry.reap(usize::MAX).removed, if panics == 1 { 1000 } else { 0 });
+    }
+}

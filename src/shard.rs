@@ -713,6 +713,9 @@ where
         let mut locked = self.lock();
         let state = &mut *locked;
         state.step(self, 1024);
+        if tight {
+            state.slabs.trim(0);
+        }
         if tight && state.resize.is_none() {
             let least = Table::<K, V>::buckets_for(self.counts.live.get() as usize + 1).max(state.floor);
             if least < state.table.buckets() {

@@ -136,7 +136,7 @@ fn any_idleness_ends_in_time_at_any_uptime() {
     }
 }
 
-/// In registries without limits, ages are known to 17 ms, as long as they have not run for more than 4.5 years.
+/// In registries without limits, ages are known to 17 ms, as long as they have not run for more than 4.5 years; in others exactly.
 #[test]
 fn policies_and_reap_older_than_know_any_age_at_any_uptime() {
     const TICK: Duration = Duration::from_nanos(1 << 24);
@@ -172,7 +172,7 @@ fn policies_and_reap_older_than_know_any_age_at_any_uptime() {
                     registry.reap_by(&policy, &mut Scan::new(100));
                 };
                 let passed = start.saturating_add(age) - start;
-                let coarse = TICK + nanos(passed.as_nanos() >> 30);
+                let coarse = if limited { 2 * late(passed) } else { TICK + nanos(passed.as_nanos() >> 30) };
                 see(passed.saturating_sub(coarse), passed);
                 let Some(end) = start.checked_add(age).and_then(|end| end.checked_add(coarse + NANO)) else { continue };
                 clock.set(end);

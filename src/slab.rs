@@ -548,7 +548,9 @@ mod tests {
     /// As a bag that is through with these nodes.
     fn emptied(nodes: &[NonNull<Header>]) -> Box<Bag> {
         let mut bag = Bag::new(NonNull::<u64>::dangling().cast());
-        nodes.iter().for_each(|&node| drop(bag.push(node, 0)));
+        nodes.iter().for_each(|&node| {
+            bag.push(node, 0);
+        });
         while let Some(node) = bag.take(|_| 0) {
             bag.push_free(node);
         }

@@ -50,7 +50,7 @@
 //!              └── compared with all ─┘              │ the one that matched
 //!                  seven tags at once                ▼
 //!                                     ┌──────┬──────┬──────┬─────┬───────┐
-//!                                     │ link │ refs │ hash │ key │ value │  a node
+//!                                     │ refs │ ...  │ hash │ key │ value │  a node, in a slab
 //!                                     └──────┴──────┴──────┴─────┴───────┘
 //! ```
 //!
@@ -59,17 +59,16 @@
 //! # A teardown
 //!
 //! ```text
-//!  remove ── lock shard ── unlink ── unlock ──▶ retire queue of the shard
-//!                                                    │ collected into a batch, by a write, reclaim, barrier
-//!                                                    ▼ or the domain's thread
-//!                                          waits for a grace period: all critical sections
-//!                                          that were open have closed
-//!                                                    │
-//!  last handle dropped later                         ▼
-//!      └──────────────────────────────▶ last reference put: ready
-//!                                                    │ at most a budget at a time; never on a reader
-//!                                                    ▼
-//!                                               dropped, freed
+//!  remove ── lock shard ── unlink ──▶ open bag of the shard ── unlock
+//!                                        │ when it is full, or a collector comes by:
+//!                                        ▼ a write, reclaim, barrier, the domain's thread
+//!                                    closed bags of the domain
+//!                                        │ a batch, which waits for a grace period: all
+//!                                        ▼ critical sections that were open have closed
+//!  last handle dropped later ────────▶ ready
+//!                                        │ at most a budget at a time; never on a reader
+//!                                        ▼
+//!                                    dropped; the bag goes back as a magazine of free slots
 //! ```
 //!
 //! # Reclamation

@@ -16,12 +16,13 @@ use crate::node::{Draft, Node, contain};
 use crate::prefetch;
 use crate::reaper::{Reaped, Reaper, Scan};
 use crate::shard::{self, Left, NotReplaced, Published, Rejected, Shard, ShardRef, Wanted};
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex};
 use crate::table::{Located, Root, Roots, Table};
 use crate::usage::Minds;
 use crate::weight::Weight;
 use crate::within::{is_within, within};
 use crossbeam_utils::CachePadded;
+use std::alloc::Layout;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -721,7 +722,9 @@ where
 ///
 /// `header` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nothing uses it any more.
 unsafe fn free<K: 'static, V: 'static>(header: NonNull<RegistryHeader>) {
-    // SAFETY: the caller's promise; a core is `repr(C)` and came from a box.
-    let core = unsafe { Box::from_raw(header.cast::<Core<K, V>>().as_ptr()) };
-    drop(core);
+    let core = header.cast::<Core<K, V>>();
+    // SAFETY: the caller's promise; a core is `repr(C)`.
+    unsafe { core.drop_in_place() };
+    // SAFETY: it came from a box, and is dropped. (By `sync`, as a model keeps the memory until its execution ends.)
+    unsafe { sync::dealloc(core.cast(), Layout::new::<Core<K, V>>()) };
 }

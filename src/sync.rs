@@ -94,6 +94,31 @@ mod real {
         unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
     }
 
+    /// The value with which a loop of exchanges of `word` begins.
+    #[inline]
+    pub(crate) fn guess<T>(word: &AtomicPtr<T>) -> *mut T {
+        // ORDERING: Relaxed, the exchange compares it.
+        word.load(atomic::Ordering::Relaxed)
+    }
+
+    /// Tells a model checker of the uses of memory that it does not see, and of a leak. Nothing without one.
+    pub(crate) struct Presence;
+
+    impl Presence {
+        #[inline(always)]
+        pub(crate) const fn new() -> Self {
+            Presence
+        }
+
+        /// The memory is used, perhaps by other threads as well.
+        #[inline(always)]
+        pub(crate) fn touch(&self) {}
+
+        /// The memory is used by this thread alone: after all that others did with it, and before all that they do.
+        #[inline(always)]
+        pub(crate) fn own(&self) {}
+    }
+
     /// Between two attempts to see a grace period end: at once a few times, then asleep for ever longer, to a
     /// millisecond. It never yields: where readers keep all cores busy, one that was preempted in a critical section must
     /// get its core back, and a thread that yields is next in line before it has.
@@ -158,7 +183,9 @@ mod looming {
     #[cfg(not(crossbeam_loom))]
     pub(crate) use crate::sync::model as epoch;
 
+    use loom::alloc::Track;
     use std::alloc::Layout;
+    use std::collections::HashMap;
     use std::ptr::NonNull;
     use std::sync::Mutex as StdMutex;
     use std::time::Duration;
@@ -180,10 +207,14 @@ mod looming {
         }
     }
 
-    /// Time does not pass in a model: gives the lock up, lets another thread run, and takes it again is what a
-    /// caller must do itself; here it is a wait that a notification ends.
-    pub(crate) fn wait_for<T>(_condvar: &Condvar, _guard: &mut MutexGuard<'_, T>, _timeout: Duration) {
-        loom::thread::yield_now();
+    /// Waits on `condvar` until it is notified: time does not pass in a model. Callers must rely on no timeout.
+    pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, _timeout: Duration) {
+        // SAFETY: it is written back below, and loom's `wait` does not return by a panic but at the end of an execution that
+        // has failed.
+        let taken = unsafe { std::ptr::read(guard) };
+        let back = condvar.wait(taken).unwrap();
+        // SAFETY: what was there was taken.
+        unsafe { std::ptr::write(guard, back) };
     }
 
     pub(crate) fn park_for(_timeout: Duration) {
@@ -195,11 +226,13 @@ mod looming {
         let memory = unsafe { std::alloc::alloc(layout) };
         assert!(!memory.is_null(), "out of memory in a model");
         init(memory);
+        track(memory);
         memory
     }
 
     pub(crate) unsafe fn dealloc_zeroed(memory: *mut u8, layout: Layout, drop: impl FnOnce(*mut u8)) {
         drop(memory);
+        untrack(memory);
         let memory = memory as usize;
         GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
             // SAFETY: the caller's promise; the execution is over.
@@ -209,17 +242,49 @@ mod looming {
 
     pub(crate) unsafe fn alloc(layout: Layout) -> NonNull<u8> {
         // SAFETY: the caller's promise.
-        NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("out of memory in a model")
+        let memory = NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("out of memory in a model");
+        track(memory.as_ptr());
+        memory
     }
 
     /// Keeps the memory to the end of the execution, so that a use after free is a causality violation that loom reports, and
     /// not a crash. (Loom's atomics need no drop.)
     pub(crate) unsafe fn dealloc(memory: NonNull<u8>, layout: Layout) {
+        untrack(memory.as_ptr());
         let memory = memory.as_ptr() as usize;
         GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
             // SAFETY: the caller's promise; the execution is over.
             unsafe { std::alloc::dealloc(memory as *mut u8, layout) };
         })));
+    }
+
+    /// No load: loom compares an access with the last one of any thread to that word. After a load by the same thread, an
+    /// exchange is compared with that load alone, and its order with the loads of other threads is not explored.
+    pub(crate) fn guess<T>(_word: &AtomicPtr<T>) -> *mut T {
+        std::ptr::null_mut()
+    }
+
+    pub(crate) struct Presence {
+        cell: loom::cell::UnsafeCell<()>,
+        /// Loom reports it at the end of an execution, if it is not dropped.
+        _leak: Track<()>,
+    }
+
+    // SAFETY: that the accesses are ordered is what loom checks.
+    unsafe impl Sync for Presence {}
+
+    impl Presence {
+        pub(crate) fn new() -> Self {
+            Presence { cell: loom::cell::UnsafeCell::new(()), _leak: Track::new(()) }
+        }
+
+        pub(crate) fn touch(&self) {
+            self.cell.with(|_| ());
+        }
+
+        pub(crate) fn own(&self) {
+            self.cell.with_mut(|_| ());
+        }
     }
 
     struct Grave(Box<dyn Fn() + Send>);
@@ -232,6 +297,21 @@ mod looming {
 
     loom::lazy_static! {
         static ref GRAVEYARD: StdMutex<Vec<Grave>> = StdMutex::new(Vec::new());
+        /// What is allocated, with what has loom report it if it is leaked: not dropped with the map.
+        static ref TRACKED: StdMutex<HashMap<usize, &'static mut Track<()>>> = StdMutex::default();
+    }
+
+    fn track(memory: *mut u8) {
+        let tracked = Box::leak(Box::new(Track::new(())));
+        TRACKED.lock().unwrap().insert(memory as usize, tracked);
+    }
+
+    /// (The memory of a core comes from a box, and tells by its `Presence`.)
+    fn untrack(memory: *mut u8) {
+        if let Some(tracked) = TRACKED.lock().unwrap().remove(&(memory as usize)) {
+            // SAFETY: from `Box::leak`, and taken out of the map.
+            drop(unsafe { Box::from_raw(tracked) });
+        }
     }
 
     pub(crate) struct Pause;

@@ -1,5 +1,11 @@
 //! Runs models, counts their executions, and prints what was explored.
+//!
+//! How many executions a model takes is recorded in `loom-tests/executions/`, a file for each layer. A model fails if it takes
+//! fewer than half of that, or more than one and a half: it has lost its subject, or gained one. `--record` writes the
+//! numbers of the models that it runs into the file.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::Arc;
@@ -13,8 +19,6 @@ pub struct Model {
     pub claim: &'static str,
     /// Preemptions explored; `None` for all.
     pub bound: Option<usize>,
-    /// How many executions it takes, at least and at most: fewer, and the model has lost its subject.
-    pub expected: std::ops::RangeInclusive<u64>,
     pub run: fn(),
 }
 
@@ -37,10 +41,44 @@ impl Depth {
 const LAYER: &str =
     if cfg!(crossbeam_loom) { "whole: over crossbeam-epoch" } else { "contract: over an abstract epoch" };
 
+/// The executions that each model took when they were recorded: a line for each, its name and its number.
+const RECORDED: &str = if cfg!(crossbeam_loom) {
+    include_str!("../executions/whole.txt")
+} else {
+    include_str!("../executions/contract.txt")
+};
+
+/// The file that they are recorded in.
+const RECORD: &str = if cfg!(crossbeam_loom) {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/executions/whole.txt")
+} else {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/executions/contract.txt")
+};
+
+/// The names and numbers of a file of recorded executions.
+fn entries(file: &str) -> impl Iterator<Item = (&str, u64)> {
+    file.lines().filter_map(|line| line.split_once(' ')).filter_map(|(name, count)| Some((name, count.parse().ok()?)))
+}
+
+/// How many executions a model may take.
+fn expected(name: &str) -> Option<RangeInclusive<u64>> {
+    let (_, count) = entries(RECORDED).find(|&(recorded, _)| recorded == name)?;
+    Some(count / 2..=(3 * count).div_ceil(2))
+}
+
+/// Replaces the number of `name` in the file. Models run one after the other, so no two processes write at once.
+fn record(name: &str, executions: u64) {
+    let file = std::fs::read_to_string(RECORD).expect("the record can be read");
+    let mut all: BTreeMap<&str, u64> = entries(&file).collect();
+    all.insert(name, executions);
+    let lines: String = all.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
+    std::fs::write(RECORD, lines).expect("the record can be written");
+}
+
 pub fn main(models: &[Model]) {
     let mut names = Vec::new();
     let mut depth = Depth::default();
-    let mut alone = false;
+    let (mut alone, mut records) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || match arguments.next().and_then(|number| number.parse().ok()) {
@@ -49,17 +87,21 @@ pub fn main(models: &[Model]) {
         };
         match argument.as_str() {
             "--alone" => alone = true,
+            "--record" => records = true,
             "--bound" => depth.bound = Some(number()),
             "--more" => depth.more = number(),
             name if models.iter().any(|model| model.name == name) => names.push(name.to_string()),
             other => usage(&format!("there is no model `{other}`")),
         }
     }
+    if records && depth != Depth::default() {
+        usage("what is recorded are the models' own bounds");
+    }
     if alone {
         let outcome = models
             .iter()
             .filter(|model| names.iter().any(|name| name == model.name))
-            .try_for_each(|model| explore(model, depth));
+            .try_for_each(|model| explore(model, depth, records));
         if let Err(why) = &outcome {
             println!("  FAILED: {why}");
         }
@@ -70,7 +112,7 @@ pub fn main(models: &[Model]) {
     let mut failures = Vec::new();
     let mut passed = 0;
     for model in models.iter().filter(|model| names.is_empty() || names.iter().any(|name| name == model.name)) {
-        match apart(model, depth) {
+        match apart(model, depth, records) {
             true => passed += 1,
             false => failures.push(model.name),
         }
@@ -84,17 +126,20 @@ pub fn main(models: &[Model]) {
 }
 
 fn usage(problem: &str) -> ! {
-    eprintln!("{problem}\nusage: models [NAME ...] [--bound N] [--more N]");
+    eprintln!("{problem}\nusage: models [NAME ...] [--bound N] [--more N] [--record]");
     exit(2);
 }
 
 /// Explores a model in a process of its own: one that fails may leave loom unable to go on, or abort.
-fn apart(model: &Model, depth: Depth) -> bool {
+fn apart(model: &Model, depth: Depth, records: bool) -> bool {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = std::process::Command::new(program);
     command.args(["--alone", model.name, "--more", &depth.more.to_string()]);
     if let Some(bound) = depth.bound {
         command.args(["--bound", &bound.to_string()]);
+    }
+    if records {
+        command.arg("--record");
     }
     match command.status() {
         Ok(status) if status.success() => true,
@@ -110,7 +155,7 @@ fn apart(model: &Model, depth: Depth) -> bool {
     }
 }
 
-fn explore(model: &Model, depth: Depth) -> Result<(), String> {
+fn explore(model: &Model, depth: Depth, records: bool) -> Result<(), String> {
     println!("{}: {}", model.name, model.claim);
     let executions = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&executions);
@@ -134,8 +179,16 @@ fn explore(model: &Model, depth: Depth) -> Result<(), String> {
     if explored.is_err() {
         return Err(format!("the claim does not hold in execution {executions} (panic above)"));
     }
-    if depth == Depth::default() && !model.expected.contains(&executions) {
-        return Err(format!("{executions} executions are not in the recorded range {:?}", model.expected));
+    if records {
+        record(model.name, executions);
+        return Ok(());
     }
-    Ok(())
+    if depth != Depth::default() {
+        return Ok(());
+    }
+    match expected(model.name) {
+        Some(expected) if expected.contains(&executions) => Ok(()),
+        Some(expected) => Err(format!("{executions} executions are not in the recorded range {expected:?}")),
+        None => Err(format!("{executions} executions are not recorded: run with --record")),
+    }
 }

@@ -3,7 +3,7 @@
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p loom-tests --release`, over an abstract epoch that keeps its contract
 //! and no more (`src/sync/model.rs`). With `--features whole` and `--cfg crossbeam_loom --cfg crossbeam_sanitize` as
 //! well, over the real crossbeam-epoch. Arguments: names of models to run; `--bound N` to bound the preemptions of all;
-//! `--more N` to explore so many preemptions more, where there is a bound.
+//! `--more N` to explore so many preemptions more, where there is a bound; `--record` to record how many executions they take.
 
 #[cfg(loom)]
 mod harness;

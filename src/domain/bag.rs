@@ -11,7 +11,7 @@ use super::backlog::Backlog;
 use super::header::ShardHeader;
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
-use crate::sync::{AtomicPtr, BAG, Mutex};
+use crate::sync::{self, AtomicPtr, BAG, Mutex, Presence};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
@@ -42,6 +42,7 @@ pub(crate) struct Bag {
     done: usize,
     len: usize,
     nodes: [MaybeUninit<NonNull<Header>>; BAG],
+    presence: Presence,
 }
 
 // SAFETY: a bag owns the table's reference of its nodes, or their slots, and its users see to it that keys and values may
@@ -51,7 +52,9 @@ unsafe impl Send for Bag {}
 impl Bag {
     pub(crate) fn new(shard: NonNull<ShardHeader>) -> Box<Bag> {
         let nodes = [MaybeUninit::uninit(); BAG];
-        Box::new(Bag { shard, next: ptr::null_mut(), is_counted: true, bytes: 0, free: 0, done: 0, len: 0, nodes })
+        let next = ptr::null_mut();
+        let presence = Presence::new();
+        Box::new(Bag { shard, next, is_counted: true, bytes: 0, free: 0, done: 0, len: 0, nodes, presence })
     }
 
     /// Empties it for another use, by another shard perhaps.
@@ -67,6 +70,7 @@ impl Bag {
     /// Adds a retired node. True if the bag should be closed: then there may be no room for another.
     #[inline]
     pub(crate) fn push(&mut self, node: NonNull<Header>, bytes: u64) -> bool {
+        self.presence.own();
         self.nodes[self.len] = MaybeUninit::new(node);
         self.len += 1;
         self.bytes += bytes;
@@ -93,6 +97,7 @@ impl Bag {
     /// Takes the next node, which counts for so many bytes by what `weigh` says.
     #[inline]
     pub(crate) fn take(&mut self, weigh: impl FnOnce(NonNull<Header>) -> u64) -> Option<NonNull<Header>> {
+        self.presence.own();
         let node = self.peek(0)?;
         self.done += 1;
         self.bytes -= weigh(node);
@@ -110,6 +115,7 @@ impl Bag {
     /// A free slot, of those added last.
     #[inline]
     pub(crate) fn pop_free(&mut self) -> Option<NonNull<Header>> {
+        self.presence.own();
         self.free = self.free.checked_sub(1)?;
         // SAFETY: written by `push_free`. (The index is below the length of the array, as `free` never exceeds `done`.)
         Some(unsafe { self.nodes[self.free].assume_init() })
@@ -183,6 +189,13 @@ impl Bags {
         }
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Bag> {
+        // SAFETY: null, or from `into_raw`, and the list owns it.
+        let first = unsafe { self.first.as_ref() };
+        // SAFETY: as said.
+        std::iter::successors(first, |bag| unsafe { bag.next.as_ref() })
+    }
+
     /// Takes out the bags of which `is_wanted` holds.
     pub(crate) fn extract(&mut self, is_wanted: impl Fn(&Bag) -> bool) -> Bags {
         let (mut wanted, mut others) = (Bags::default(), Bags::default());
@@ -217,8 +230,7 @@ impl ClosedBags {
 
     pub(crate) fn push(&self, bag: Box<Bag>) {
         let bag = Box::into_raw(bag);
-        // ORDERING: Relaxed, `head` is only compared, and made the next of the bag.
-        let mut head = self.head.load(Ordering::Relaxed);
+        let mut head = sync::guess(&self.head);
         loop {
             // SAFETY: from `into_raw`, and no other thread has it yet.
             unsafe { (*bag).next = head };

@@ -368,6 +368,15 @@ mod tests {
     }
 
     #[test]
+    fn a_loan_that_is_refused_is_not_lent() {
+        let budget = Budget::new(Some(100), None, WhenFull::Refuse);
+        budget.overrun(Backlog { objects: 100, bytes: 0 });
+        (0..10).for_each(|_| assert!(!budget.refill(&mut Allowance::default(), 10)));
+        budget.give_back(Backlog { objects: 40, bytes: 0 });
+        assert!(budget.is_pressed(), "60 wait, and none is lent");
+    }
+
+    #[test]
     fn the_heaviest_entry_is_half_the_limit() {
         let budget = Budget::new(None, Some(1000), WhenFull::Refuse);
         assert_eq!((budget.weigh(10), budget.weigh(usize::MAX)), (10, 500));

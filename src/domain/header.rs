@@ -25,7 +25,7 @@ use super::thread::Running;
 use crate::node::Header;
 use crate::slab::shard_of;
 use crate::sync::atomic::Ordering;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, fence};
+use crate::sync::{self, AtomicBool, AtomicPtr, AtomicU64, Presence, fence};
 use std::ptr::{self, NonNull};
 
 /// What a domain does with nodes and shards whose types it does not know.
@@ -82,6 +82,8 @@ pub(crate) struct RegistryHeader {
     /// Destructors of keys and values that panicked.
     pub(crate) panics: AtomicU64,
     pub(crate) operations: Operations,
+    /// That of the core.
+    presence: Presence,
 }
 
 /// Far from zero in both directions, so that no count of an open registry is ever zero.
@@ -97,11 +99,13 @@ impl RegistryHeader {
             freed: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             operations,
+            presence: Presence::new(),
         }
     }
 
     /// Keeps the registry's header alive until [`leave`](Self::leave). For callers that rely on something that does already.
     pub(crate) fn enter(&self) {
+        self.presence.touch();
         // ORDERING: Relaxed. The caller relies on what keeps the header alive until now.
         self.refcount.fetch_add(1, Ordering::Relaxed);
     }
@@ -134,9 +138,11 @@ impl RegistryHeader {
         // SAFETY: Q2, what is given back here keeps it alive.
         let this = unsafe { header.as_ref() };
         let free = this.operations.free;
+        this.presence.touch();
         // ORDERING: AcqRel. Release, so that all uses of the header happen before it is freed; Acquire, for the thread that
         // frees it.
         if this.refcount.fetch_sub(amount, Ordering::AcqRel) == amount {
+            this.presence.own();
             // SAFETY: Q2: closed (the count reaches zero only then), all nodes destroyed, no visitor left.
             unsafe { free(header) };
         }
@@ -154,6 +160,7 @@ impl RegistryHeader {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
+        self.presence.touch();
         // ORDERING: Acquire, pairs with the Release in `close`.
         self.closed.load(Ordering::Acquire)
     }
@@ -190,7 +197,9 @@ impl ShardHeader {
     #[inline]
     pub(crate) fn registry(&self) -> &RegistryHeader {
         // SAFETY: the header of a registry and its shards are freed together.
-        unsafe { self.registry.as_ref() }
+        let registry = unsafe { self.registry.as_ref() };
+        registry.presence.touch();
+        registry
     }
 
     pub(crate) fn registry_pointer(&self) -> NonNull<RegistryHeader> {
@@ -222,8 +231,7 @@ impl DirtyShards {
     }
 
     fn push(&self, shard: &ShardHeader) -> bool {
-        // ORDERING: Relaxed, `head` is only compared, and made the next of the shard.
-        let mut head = self.head.load(Ordering::Relaxed);
+        let mut head = sync::guess(&self.head);
         loop {
             // ORDERING: Relaxed, published by the Release below.
             shard.next_dirty.store(head, Ordering::Relaxed);
@@ -237,7 +245,7 @@ impl DirtyShards {
     }
 
     /// Has the open bag of every shard in the list closed. One whose lock is taken stays in the list, unless `wait` says that
-    /// it is waited for. One collector at a time: the caller holds the lock for that, and no shard's.
+    /// it is waited for, or its registry is closed. One collector at a time: the caller holds the lock for that.
     pub(crate) fn collect(&self, wait: bool) {
         // ORDERING: Acquire, pairs with the Release of `push`.
         let mut next = self.head.swap(ptr::null_mut(), Ordering::Acquire);
@@ -248,6 +256,9 @@ impl DirtyShards {
             // ORDERING: Relaxed, acquired with the list.
             next = this.next_dirty.load(Ordering::Relaxed);
             let registry = this.registry;
+            // The lock of a shard of a closed registry is held by a thread that gives slots back, and not for long. No other
+            // collector may come by for the shard.
+            let wait = wait || this.registry().is_closed();
             // SAFETY: it is a shard of that registry.
             if unsafe { (this.registry().operations.collect)(shard, wait) } {
                 // SAFETY: Q1, pairs with the `enter` of `add`.
@@ -278,8 +289,7 @@ impl Orphans {
     ///
     /// The caller owns the node (R2), and gives it up.
     unsafe fn push(&self, node: NonNull<Header>) {
-        // ORDERING: Relaxed, `head` is only compared, and made the next of the node.
-        let mut head = self.head.load(Ordering::Relaxed);
+        let mut head = sync::guess(&self.head);
         loop {
             // SAFETY: R2, the node is the caller's.
             let this = unsafe { node.as_ref() };

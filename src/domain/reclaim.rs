@@ -74,7 +74,7 @@ impl Inner {
         }
     }
 
-    /// Takes the shards of a registry that is dropped out of the dirty list, which would keep it. (Their locks are free.)
+    /// Takes the shards of a registry that is closed out of the dirty list, which would keep it.
     ///
     /// In the `Eq` of a key, under the lock of a shard for which another collector may wait, it does not wait for that one. The
     /// next write to that shard sees to it.
@@ -255,12 +255,13 @@ impl Inner {
             if has_cascade {
                 self.collect(&mut state);
             }
-            let has_chain = !batch.orphans.is_empty();
+            let has_closed = batch.has_any(is_closed);
             if !batch.is_empty() {
                 state.put_back(batch);
             }
-            // No other thread may ever come by for what a closed registry left, or closed meanwhile.
-            let next = if has_cascade || has_chain { state.extract(is_closed) } else { None };
+            // No other thread may ever come by for what a closed registry left, or closed meanwhile. Its end looks in the queues
+            // after it has closed it, and under this lock: it finds what is put back before, and this finds it closed after.
+            let next = if has_cascade || has_closed { state.extract(is_closed) } else { None };
             state.finish(ticket);
             self.unlock(state);
             match next {

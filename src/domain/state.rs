@@ -47,6 +47,18 @@ impl Batch {
         self.bags.is_empty() && self.calls.is_empty() && self.orphans.is_empty()
     }
 
+    /// Whether a node is among it whose registry satisfies `belongs`.
+    pub(super) fn has_any(&self, belongs: impl Fn(NonNull<RegistryHeader>) -> bool) -> bool {
+        // SAFETY: Q2, the nodes are in the bag.
+        self.bags.iter().any(|bag| belongs(unsafe { bag.shard().as_ref() }.registry_pointer()))
+            || self.orphans.iter().any(|&orphan| {
+                // SAFETY: the batch owns it.
+                let shard = unsafe { shard_of(orphan) };
+                // SAFETY: Q2, the node is not destroyed.
+                belongs(unsafe { shard.as_ref() }.registry_pointer())
+            })
+    }
+
     /// Takes about so many objects out, in order: a bag at least, or the callbacks, or the orphans.
     fn split_off(&mut self, budget: usize) -> Batch {
         let mut part = Batch { ticket: self.ticket, ..Batch::default() };
@@ -252,5 +264,52 @@ impl State {
         if let Some(index) = self.running.iter().position(|&running| running == ticket) {
             self.running.swap_remove(index);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A state with batches of so many callbacks that are ready, by their tickets.
+    fn state(ready: &[(u64, usize)]) -> State {
+        let mut state = State::new(Watchdog::new(Duration::from_secs(1)));
+        for &(ticket, len) in ready {
+            let calls = (0..len).map(|_| Callback::new(|| (), Backlog::one(0))).collect();
+            state.ready.push_back(Batch { ticket, calls, ..Batch::default() });
+        }
+        state
+    }
+
+    #[test]
+    fn what_is_left_of_a_part_is_the_next_and_not_done() {
+        let mut state = state(&[(1, 1), (3, 5)]);
+        let part = state.take(u64::MAX, 10).unwrap();
+        assert!(state.ready.len() == 1 && !state.is_done(1), "it is running");
+        state.put_back(part);
+        state.finish(1);
+        assert!(!state.is_done(1) && !state.is_done(2));
+        let part = state.take(u64::MAX, 10).unwrap();
+        assert_eq!((part.ticket, part.calls.len()), (1, 1));
+        state.finish(1);
+        assert!(state.is_done(2) && !state.is_done(3));
+    }
+
+    #[test]
+    fn nothing_is_taken_beyond_the_ticket_that_is_asked_for() {
+        let mut state = state(&[(1, 2), (2, 2)]);
+        let part = state.take(1, 10).unwrap();
+        assert_eq!((part.ticket, part.calls.len()), (1, 2));
+        assert!(state.take(1, 10).is_none());
+        assert_eq!(state.left(), Left::Ready);
+    }
+
+    #[test]
+    fn a_batch_that_ripens_late_comes_before_what_is_younger() {
+        let mut state = state(&[(2, 1)]);
+        let calls = vec![Callback::new(|| (), Backlog::one(0))];
+        state.waiting.push_back(Batch { ticket: 1, calls, ..Batch::default() });
+        state.ripen(1, Duration::default);
+        assert_eq!(state.ready.iter().map(|batch| batch.ticket).collect::<Vec<_>>(), [1, 2]);
     }
 }

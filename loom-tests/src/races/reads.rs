@@ -1,6 +1,7 @@
 //! Readers against those who change or remove what they read.
 
 use crate::world::{World, part};
+use epoch_registry::Domain;
 use std::sync::Arc;
 
 pub fn get_remove() {
@@ -196,17 +197,21 @@ pub fn clear_get() {
 }
 
 pub fn remove_own_borrow() {
-    let world = World::new(1..2);
+    let world = World::in_domain(Domain::builder().name("model").manual().build(), 0, 1..3);
+    let cookie = world.domain.start_poll();
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
-        let entry = guard.get(&1).expect("nobody else removes it");
-        drop(reader.registry().remove(&1));
+        let entry = guard.get(&1).expect("no other thread removes it");
+        // The second one fills the bag, which is handed over at once, in the midst of a collection perhaps.
+        assert!(reader.registry().delete(&1) && reader.registry().delete(&2));
+        // It takes a lock that the collector takes, too: a reason for loom to go on with that one before the read.
+        reader.domain.poll(cookie);
         assert_eq!(entry.read(), 1);
     });
-    world.domain.reclaim(1);
+    world.domain.reclaim(2);
     reading.join().unwrap();
-    world.account(1);
+    world.account(2);
 }
 
 pub fn session_remove() {

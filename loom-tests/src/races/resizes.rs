@@ -2,6 +2,7 @@
 
 use crate::world::{World, part};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub fn grow_get() {
     // Four keys in the only bucket; the fifth makes it grow, and the sixth moves it.
@@ -62,6 +63,33 @@ pub fn grow_remove() {
     writing.join().unwrap();
     assert!(!world.registry().contains_key(&1));
     world.account(6);
+}
+
+pub fn grow_clear() {
+    // The fifth key has made the table grow; no home has moved.
+    let world = World::new(1..6);
+    let reader = Arc::clone(&world);
+    let reading = part(&world.domain, move || {
+        let guard = reader.registry().pin();
+        if let Some(entry) = guard.get(&1) {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    world.registry().clear();
+    reading.join().unwrap();
+    world.account(5);
+}
+
+pub fn grow_end() {
+    let mut world = World::new(1..6);
+    let handle = world.registry().lookup(&1).unwrap();
+    let putting = part(&world.domain, move || {
+        assert_eq!(handle.read(), 1);
+        drop(handle);
+    });
+    Arc::get_mut(&mut world).unwrap().registry = None;
+    putting.join().unwrap();
+    assert_eq!(world.drops.load(Ordering::SeqCst), 5);
 }
 
 pub fn beyond_removed_get() {

@@ -80,15 +80,3 @@ pub fn barrier_barrier() {
     assert_eq!(world.drops.load(Ordering::SeqCst), 2);
     waiting.join().unwrap();
 }
-
-pub fn push_push_barrier() {
-    // Both removals push on the one queue of the one shard: whoever comes second relies on the first to enqueue it.
-    let world = World::new(1..3);
-    let other = Arc::clone(&world);
-    let removing = part(&world.domain, move || drop(other.registry().remove(&1)));
-    drop(world.registry().remove(&2));
-    world.domain.barrier();
-    assert!(world.dropped.load(Ordering::SeqCst) & 1 << 2 != 0, "what this thread removed before its barrier");
-    removing.join().unwrap();
-    world.account(2);
-}

@@ -41,17 +41,6 @@ pub fn clone_last_put() {
     assert_eq!(world.drops.load(Ordering::SeqCst), 1);
 }
 
-pub fn put_collect() {
-    let world = World::new(1..2);
-    let handle = world.registry().remove(&1).unwrap();
-    world.domain.barrier();
-    let putting = part(&world.domain, move || drop(handle));
-    world.domain.reclaim(usize::MAX);
-    putting.join().unwrap();
-    world.account(1);
-    assert_eq!(world.drops.load(Ordering::SeqCst), 1);
-}
-
 pub fn handle_outlives_registry() {
     let mut world = World::new(1..2);
     let handle = world.registry().lookup(&1).unwrap();

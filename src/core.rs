@@ -692,6 +692,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for Hold<K, V> {
             inserted += shard.counts.inserted.get();
         }
         drop(teardowns);
+        domain.inner().wait_for_hands(header);
         // Closures of the user's, which may hold handles: they must not wait for those.
         // SAFETY: the owner's are the only users of that field, and there are none any more. (What nodes know of a core is
         // its first field and its shards.)

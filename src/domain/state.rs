@@ -31,6 +31,8 @@ impl Callback {
 pub(crate) struct Batch {
     /// The number of its grace period.
     pub(super) ticket: u64,
+    /// Tells it from other parts, while a thread has it in hand.
+    pub(super) number: u64,
     pub(super) bags: Bags,
     /// The next one last.
     pub(super) calls: Vec<Callback>,
@@ -88,6 +90,49 @@ impl Batch {
     }
 }
 
+/// A part that a thread is destroying.
+pub(super) struct InHand {
+    ticket: u64,
+    number: u64,
+    /// Of its first nodes. Compared, and not followed.
+    registries: [Option<NonNull<RegistryHeader>>; 2],
+    /// There may be nodes of other registries too.
+    is_mixed: bool,
+}
+
+// SAFETY: the addresses are only compared.
+unsafe impl Send for InHand {}
+
+impl InHand {
+    fn of(part: &Batch) -> Self {
+        let mut hand = InHand { ticket: part.ticket, number: part.number, registries: [None; 2], is_mixed: false };
+        // SAFETY: Q2, the nodes are in the bag.
+        let of_bags = part.bags.iter().map(|bag| unsafe { bag.shard().as_ref() }.registry_pointer());
+        let of_orphans = part.orphans.iter().map(|&orphan| {
+            // SAFETY: the part owns it.
+            let shard = unsafe { shard_of(orphan) };
+            // SAFETY: Q2, the node is not destroyed.
+            unsafe { shard.as_ref() }.registry_pointer()
+        });
+        for registry in of_bags.chain(of_orphans) {
+            let free = hand.registries.iter_mut().find(|known| known.is_none_or(|known| known == registry));
+            match free {
+                Some(place) => *place = Some(registry),
+                None => {
+                    hand.is_mixed = true;
+                    break;
+                }
+            }
+        }
+        hand
+    }
+
+    /// Whether nodes of this registry may be among it.
+    fn may_hold(&self, registry: NonNull<RegistryHeader>) -> bool {
+        self.is_mixed || self.registries.contains(&Some(registry))
+    }
+}
+
 /// A grace period that was not seen to be over.
 struct Period {
     number: u64,
@@ -125,8 +170,10 @@ pub(crate) struct State {
     /// In the order of their tickets, as is `ready`.
     pub(super) waiting: VecDeque<Batch>,
     pub(super) ready: VecDeque<Batch>,
-    /// The tickets of the batches that some thread is destroying now.
-    pub(super) running: Vec<u64>,
+    /// The parts of batches that some thread is destroying now.
+    pub(super) running: Vec<InHand>,
+    /// Parts that were ever in hand.
+    parts: u64,
     /// Callers that wait for a grace period, or in a barrier.
     pub(super) waiters: usize,
     /// Those in a barrier that are asleep.
@@ -144,6 +191,7 @@ impl State {
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
             running: Vec::new(),
+            parts: 0,
             waiters: 0,
             sleepers: 0,
             watchdog,
@@ -155,7 +203,7 @@ impl State {
     pub(super) fn is_done(&self, newest: u64) -> bool {
         // Both queues are in the order of their tickets.
         let fronts = [self.waiting.front(), self.ready.front()].into_iter().flatten();
-        let mut tickets = fronts.map(|batch| batch.ticket).chain(self.running.iter().copied());
+        let mut tickets = fronts.map(|batch| batch.ticket).chain(self.running.iter().map(|hand| hand.ticket));
         tickets.all(|ticket| ticket > newest)
     }
 
@@ -210,8 +258,7 @@ impl State {
         if oldest.is_empty() {
             self.ready.pop_front();
         }
-        self.running.push(part.ticket);
-        Some(part)
+        Some(self.hand_out(part))
     }
 
     /// Puts what is left of a part that was taken back, to be the next.
@@ -250,18 +297,29 @@ impl State {
         if found.is_empty() {
             return None;
         }
-        self.running.push(found.ticket);
-        Some(found)
+        Some(self.hand_out(found))
     }
 
     /// An empty batch, whose ticket counts as running until `finish`.
     pub(super) fn running_batch(&mut self) -> Batch {
-        self.running.push(self.begun);
-        Batch { ticket: self.begun, ..Batch::default() }
+        let batch = Batch { ticket: self.begun, ..Batch::default() };
+        self.hand_out(batch)
     }
 
-    pub(super) fn finish(&mut self, ticket: u64) {
-        if let Some(index) = self.running.iter().position(|&running| running == ticket) {
+    fn hand_out(&mut self, mut part: Batch) -> Batch {
+        self.parts += 1;
+        part.number = self.parts;
+        self.running.push(InHand::of(&part));
+        part
+    }
+
+    /// Whether a thread may be destroying nodes of this registry.
+    pub(super) fn is_in_hand(&self, registry: NonNull<RegistryHeader>) -> bool {
+        self.running.iter().any(|hand| hand.may_hold(registry))
+    }
+
+    pub(super) fn finish(&mut self, number: u64) {
+        if let Some(index) = self.running.iter().position(|hand| hand.number == number) {
             self.running.swap_remove(index);
         }
     }
@@ -286,12 +344,13 @@ mod tests {
         let mut state = state(&[(1, 1), (3, 5)]);
         let part = state.take(u64::MAX, 10).unwrap();
         assert!(state.ready.len() == 1 && !state.is_done(1), "it is running");
+        let number = part.number;
         state.put_back(part);
-        state.finish(1);
+        state.finish(number);
         assert!(!state.is_done(1) && !state.is_done(2));
         let part = state.take(u64::MAX, 10).unwrap();
         assert_eq!((part.ticket, part.calls.len()), (1, 1));
-        state.finish(1);
+        state.finish(part.number);
         assert!(state.is_done(2) && !state.is_done(3));
     }
 

@@ -174,6 +174,29 @@ fn an_age_that_is_set_later_holds_for_what_is_inserted_after() {
     assert_eq!((registry.reap(10).removed, registry.len()), (1, 0));
 }
 
+/// The shard has become dirty again, while another thread gives slots back, under the lock of the shard.
+#[test]
+fn a_registry_that_ends_while_its_slots_are_given_back_leaves_no_core_behind() {
+    for round in 0..times(100) {
+        let is_alive = Arc::new(());
+        let held = Arc::clone(&is_alive);
+        let domain = Domain::builder().manual().on_stall(move |_| _ = &held).build();
+        let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
+        (0..5000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (1..5000).for_each(|key| assert!(registry.delete(&key)));
+        thread::scope(|scope| {
+            scope.spawn(|| while domain.reclaim(usize::MAX) == 0 {});
+            while registry.stats().freed < 500 + 30 * round as u64 {
+                std::hint::spin_loop();
+            }
+            assert!(registry.delete(&0));
+            drop(registry);
+        });
+        drop(domain);
+        assert_eq!(Arc::strong_count(&is_alive), 1, "round {round}");
+    }
+}
+
 #[test]
 fn callbacks_of_one_thread_run_in_their_order() {
     let domain = Domain::builder().manual().build();

@@ -801,12 +801,17 @@ where
     /// Hands over what was retired, and begins to go through the nodes, of a shard that nobody reads or writes any more.
     ///
     /// (Not by `lock`: a registry may be dropped in an `Eq`, under the lock of another.)
-    pub(crate) fn begin_teardown(&self) -> Teardown<K, V> {
+    pub(crate) fn begin_teardown(&self) -> Teardown {
         let mut state = self.state.lock();
         state.close_bag(self.domain().inner());
         let by_slab = state.slabs.can_sweep() && state.early_slabs.is_none();
-        let sweep = if by_slab { Some(state.slabs.begin_sweep()) } else { None };
-        Teardown { table: state.table, home: 0, sweep }
+        if by_slab {
+            return Teardown::BySlab(state.slabs.begin_sweep());
+        }
+        // All of them before any is destroyed: the way through a home looks at nodes of others.
+        let mut nodes = Vec::new();
+        state.table.visit_all(&mut |node| nodes.push(node.cast()));
+        Teardown::ByTable(nodes)
     }
 
     /// Destroys all nodes in the table whose destruction runs no code of the user's. Returns how many.
@@ -824,7 +829,7 @@ where
     /// # Safety
     ///
     /// The registry is being dropped.
-    pub(crate) unsafe fn unlink_some(&self, teardown: &mut Teardown<K, V>) -> Bags {
+    pub(crate) unsafe fn unlink_some(&self, teardown: &mut Teardown) -> Bags {
         let (mut bags, mut open) = (Bags::default(), None::<Box<Bag>>);
         let header = NonNull::from(&self.header);
         let mut unlink = |node: NonNull<Header>| {
@@ -842,22 +847,21 @@ where
             }
             is_full
         };
-        if let Some(sweep) = &mut teardown.sweep {
-            let state = self.state.lock();
-            let mut full = 0;
-            while full < TEARDOWN {
-                let Some(node) = state.slabs.next_in_table(sweep) else { break };
-                full += usize::from(unlink(node));
+        match teardown {
+            Teardown::BySlab(sweep) => {
+                let state = self.state.lock();
+                let mut full = 0;
+                while full < TEARDOWN {
+                    let Some(node) = state.slabs.next_in_table(sweep) else { break };
+                    full += usize::from(unlink(node));
+                }
             }
-        } else {
-            let (table, mut found) = (teardown.table, Vec::new());
-            while teardown.home < table.buckets() && bags_are_few(&found) {
-                table.visit(teardown.home, table.mask(), &mut found);
-                teardown.home += 1;
+            Teardown::ByTable(nodes) => {
+                let rest = nodes.len().saturating_sub(TEARDOWN * BAG);
+                for node in nodes.drain(rest..) {
+                    unlink(node);
+                }
             }
-            found.into_iter().for_each(|node| {
-                unlink(node.cast());
-            });
         }
         open.into_iter().for_each(|bag| bags.push(bag));
         bags
@@ -883,22 +887,18 @@ where
 /// Bags that are filled at a time, at the end of a registry.
 const TEARDOWN: usize = 16;
 
-fn bags_are_few<T>(found: &[T]) -> bool {
-    found.len() < TEARDOWN * BAG
-}
-
 /// How far the end of a shard has come.
-pub(crate) struct Teardown<K: 'static, V: 'static> {
-    table: Table<K, V>,
-    home: usize,
-    /// `None` if its nodes have allocations of their own.
-    sweep: Option<Sweep>,
+pub(crate) enum Teardown {
+    /// Through the slabs.
+    BySlab(Sweep),
+    /// The nodes that are left, where they have allocations of their own.
+    ByTable(Vec<NonNull<Header>>),
 }
 
-impl<K, V> Teardown<K, V> {
+impl Teardown {
     /// Whether nodes can be gone through slab by slab.
     pub(crate) fn is_by_slab(&self) -> bool {
-        self.sweep.is_some()
+        matches!(self, Teardown::BySlab(_))
     }
 }
 

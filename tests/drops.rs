@@ -260,3 +260,23 @@ fn keys_and_values_of_every_way_out_are_dropped_once() {
     drop(registry);
     assert_eq!((ledger.live(), ledger.created()), (0, 6));
 }
+
+/// Large entries have allocations of their own, and are found by their table at the end: with colliding keys, on the way through
+/// others.
+#[test]
+fn a_registry_of_large_entries_with_colliding_keys_goes_with_all_of_them() {
+    struct Large(#[allow(dead_code)] [u8; 3000], #[allow(dead_code)] Counted);
+
+    let ledger = Ledger::new();
+    for round in 0..3 {
+        let registry: Registry<u64, Large, FewBits> =
+            Registry::builder().hasher(FewBits { mask: 0xff00_0000_0000_000f }).domain(Domain::new()).build();
+        (0..2000).for_each(|key| drop(registry.set(key, Large([1; 3000], ledger.value(key)))));
+        let held: Vec<_> = (0..10 * round).map(|key| registry.lookup(&key).unwrap()).collect();
+        (1000..1500).for_each(|key| assert!(registry.delete(&key)));
+        drop(registry);
+        assert_eq!(ledger.live(), held.len() as u64);
+        drop(held);
+        assert!(soon(|| ledger.live() == 0));
+    }
+}

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use epoch_registry::{Cursor, Domain, Handle, Registry};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Instant;
@@ -279,4 +279,29 @@ fn a_registry_of_large_entries_with_colliding_keys_goes_with_all_of_them() {
         drop(held);
         assert!(soon(|| ledger.live() == 0));
     }
+}
+
+/// The clearing thread walks the table that it took away; another destroys what was handed over meanwhile.
+#[test]
+fn a_clear_of_colliding_keys_beside_a_reclaimer_drops_all_of_them() {
+    let ledger = Ledger::new();
+    let domain = Domain::new();
+    let registry: Registry<u64, (Counted, [u8; 3000]), FewBits> =
+        Registry::builder().hasher(FewBits { mask: 0xff00_0000_0000_000f }).domain(domain.clone()).build();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(SeqCst) {
+                domain.reclaim(1000);
+            }
+        });
+        for _ in 0..5 {
+            (0..2000).for_each(|key| drop(registry.set(key, (ledger.value(key), [1; 3000]))));
+            registry.clear();
+            assert!(registry.is_empty());
+        }
+        is_over.store(true, SeqCst);
+    });
+    domain.barrier();
+    assert_eq!((ledger.live(), ledger.created()), (0, 10_000));
 }

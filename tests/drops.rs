@@ -271,7 +271,7 @@ fn a_registry_of_large_entries_with_colliding_keys_goes_with_all_of_them() {
     for round in 0..3 {
         let registry: Registry<u64, Large, FewBits> =
             Registry::builder().hasher(FewBits { mask: 0xff00_0000_0000_000f }).domain(Domain::new()).build();
-        (0..2000).for_each(|key| drop(registry.set(key, Large([1; 3000], ledger.value(key)))));
+        (0..2000).for_each(|key| _ = registry.set(key, Large([1; 3000], ledger.value(key))));
         let held: Vec<_> = (0..10 * round).map(|key| registry.lookup(&key).unwrap()).collect();
         (1000..1500).for_each(|key| assert!(registry.delete(&key)));
         drop(registry);
@@ -296,7 +296,7 @@ fn a_clear_of_colliding_keys_beside_a_reclaimer_drops_all_of_them() {
             }
         });
         for _ in 0..5 {
-            (0..2000).for_each(|key| drop(registry.set(key, (ledger.value(key), [1; 3000]))));
+            (0..2000).for_each(|key| _ = registry.set(key, (ledger.value(key), [1; 3000])));
             registry.clear();
             assert!(registry.is_empty());
         }

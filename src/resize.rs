@@ -232,8 +232,7 @@ where
             return None;
         }
         self.special.set(Special::EXPIRING, true);
-        let mut early = Vec::new();
-        self.table.visit_all(&mut |node| early.push(node.addr().get()));
+        let early = self.table.nodes().into_iter().map(|node| node.addr().get()).collect();
         let mut slabs = std::mem::replace(&mut self.slabs, Slabs::new(shape));
         slabs.retire();
         if !slabs.is_empty() {

@@ -686,11 +686,9 @@ where
         state.measure(self);
         drop(locked);
         drop(timers);
-        // The old table is ours now: readers may still be in it, but no writer. Nothing is handed over before the walk is
-        // at its end: it looks at the nodes of neighbouring homes again, and could meet some that are destroyed.
-        let (mut bags, mut open) = (Bags::default(), None::<Box<Bag>>);
-        let header = NonNull::from(self.header());
-        old.visit_all(&mut |node| {
+        // The old table is ours now: readers may still be in it, but no writer.
+        let (header, mut open) = (NonNull::from(self.header()), None::<Box<Bag>>);
+        for node in old.nodes() {
             // SAFETY: the table's reference is still in it.
             let this = unsafe { &node.as_ref().header };
             this.refs.set_unlinked();
@@ -698,13 +696,10 @@ where
             cleared.push(|| unsafe { handle_on(node) });
             let bag = open.get_or_insert_with(|| domain.new_bag(header));
             if bag.push(node.cast(), this.weight.bytes()) {
-                open.take().into_iter().for_each(|bag| bags.push(bag));
+                open.take().into_iter().for_each(|bag| domain.hand_over(bag));
             }
-        });
-        open.into_iter().for_each(|bag| bags.push(bag));
-        while let Some(bag) = bags.pop() {
-            domain.hand_over(bag);
         }
+        open.into_iter().for_each(|bag| domain.hand_over(bag));
         for table in next.into_iter().chain([old]) {
             retire_table(self.domain(), table);
         }
@@ -813,10 +808,7 @@ where
         if by_slab {
             return Teardown::BySlab(state.slabs.begin_sweep());
         }
-        // All of them before any is destroyed: the way through a home looks at nodes of others.
-        let mut nodes = Vec::new();
-        state.table.visit_all(&mut |node| nodes.push(node.cast()));
-        Teardown::ByTable(nodes)
+        Teardown::ByTable(state.table.nodes().into_iter().map(NonNull::cast).collect())
     }
 
     /// Destroys all nodes in the table whose destruction runs no code of the user's. Returns how many.

@@ -28,13 +28,14 @@ impl<K, V> Table<K, V> {
         self.bucket(home).control().is_vacant()
     }
 
-    /// Calls `each` with every node. By whoever holds the lock, or has taken the table away from everybody.
-    pub(crate) fn visit_all(self, each: &mut impl FnMut(NonNull<Node<K, V>>)) {
+    /// Every node. By whoever holds the lock, or has taken the table away from everybody. (All are found before the first can be
+    /// given away: the way through a home looks at nodes of other homes again.)
+    pub(crate) fn nodes(self) -> Vec<NonNull<Node<K, V>>> {
         let mut found = Vec::new();
         for home in 0..=self.mask() {
             self.visit(home, self.mask(), &mut found);
-            found.drain(..).for_each(&mut *each);
         }
+        found
     }
 
     /// Brings the lines of the nodes in a bucket into the cache.

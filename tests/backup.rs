@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Domain, Reaped, Reaper, Registry, Scan};
+use epoch_registry::{Domain, Registry};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -223,24 +223,6 @@ fn the_thread_may_be_the_last_to_hold_the_domain() {
             assert!(soon(|| ledger.live() == 0));
         }
     });
-}
-
-/// Counts its calls.
-struct Calls(AtomicUsize);
-
-impl Reaper for Calls {
-    fn count(&self) -> usize {
-        0
-    }
-
-    fn scan(&self, _: &mut Scan) -> Reaped {
-        Reaped::default()
-    }
-
-    fn expire(&self, _: usize) -> Reaped {
-        self.0.fetch_add(1, SeqCst);
-        Reaped::default()
-    }
 }
 
 #[test]

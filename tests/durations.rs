@@ -3,29 +3,11 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Domain, ManualClock, Reaped, Reaper, Registry, Scan, WhenFull};
+use epoch_registry::{Domain, ManualClock, Registry, WhenFull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Counts its calls.
-struct Calls(AtomicUsize);
-
-impl Reaper for Calls {
-    fn count(&self) -> usize {
-        0
-    }
-
-    fn scan(&self, _: &mut Scan) -> Reaped {
-        Reaped::default()
-    }
-
-    fn expire(&self, _: usize) -> Reaped {
-        self.0.fetch_add(1, SeqCst);
-        Reaped::default()
-    }
-}
 
 #[test]
 fn reapers_are_called_once_a_millisecond_at_most() {

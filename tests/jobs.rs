@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Domain, DomainBuilder, Reaped, Reaper, ReclaimJob, Registry, Scan};
+use epoch_registry::{Domain, DomainBuilder, ReclaimJob, Registry};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -129,24 +129,6 @@ fn an_executor_that_runs_its_jobs_gets_no_thread_and_no_warning() {
     drop((registry, domain));
     pool.join().unwrap();
     assert_eq!(lines_about("healthy"), 0);
-}
-
-/// Counts its calls.
-struct Calls(AtomicUsize);
-
-impl Reaper for Calls {
-    fn count(&self) -> usize {
-        0
-    }
-
-    fn scan(&self, _: &mut Scan) -> Reaped {
-        Reaped::default()
-    }
-
-    fn expire(&self, _: usize) -> Reaped {
-        self.0.fetch_add(1, SeqCst);
-        Reaped::default()
-    }
 }
 
 #[test]

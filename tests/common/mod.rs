@@ -7,12 +7,12 @@ pub mod flood;
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use epoch_registry::{Builder, Domain, ManualClock, Registry};
+use epoch_registry::{Builder, Domain, ManualClock, Reaped, Reaper, Registry, Scan};
 
 /// `n`, times the environment's `STRESS` (1 if not set; fractions are fine).
 pub fn times(n: usize) -> usize {
@@ -267,5 +267,23 @@ impl Rng {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
+    }
+}
+
+/// A reaper without entries, which counts its calls to expire.
+pub struct Calls(pub AtomicUsize);
+
+impl Reaper for Calls {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn scan(&self, _: &mut Scan) -> Reaped {
+        Reaped::default()
+    }
+
+    fn expire(&self, _: usize) -> Reaped {
+        self.0.fetch_add(1, SeqCst);
+        Reaped::default()
     }
 }

@@ -10,7 +10,7 @@ use super::readers::Readers;
 use super::reclaimer::Reclaimer;
 use super::stall::{Stall, StallHandler, StallReport, Watchdog};
 use super::state::{Callback, State};
-use super::thread::{Running, shard_locked};
+use super::thread::{Running, shard_locked, thread_tag};
 use crate::clock::{Stopwatch, coarse_ticks};
 use crate::node::contain;
 use crate::sync::atomic::Ordering;
@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     pub(super) ready: AtomicBool,
     /// The coarse tick in which a writer last drove reclamation.
     pub(super) driven: CachePadded<AtomicU64>,
+    /// The [tag](thread_tag) of the writer that last made a round beyond the soft mark. (Not modelled by loom: only a hint.)
+    last_payer: std::sync::atomic::AtomicUsize,
     pub(crate) budget: Budget,
     pub(super) readers: Readers,
     /// Callbacks that panicked, and reports of stalls that did.
@@ -74,11 +76,15 @@ const WRITERS_SHARE: usize = 256;
 /// The same where the backlog is beyond its soft mark, and how often a write tries.
 const PRESSED_SHARE: usize = 512;
 const PRESSED_ROUNDS: usize = 4;
+/// Objects beyond the soft mark that one write destroys at the most, whichever thread retired them.
+const EXCESS_SHARE: u64 = 4096;
 /// The soft mark of a domain without limits.
 const SOFT_OBJECTS: u64 = 2048;
 const SOFT_BYTES: u64 = 1 << 20;
-/// How long a caller of [`Domain::call`](super::Domain::call) waits for others to destroy what is ready, at the most.
+/// The longest pause of a caller of [`Domain::call`](super::Domain::call) while other threads destroy what is ready.
 const CALLERS_WAIT: Duration = Duration::from_millis(1);
+/// Coarse ticks, of 4 ms, for which callers expect a further round of a writer that has made one.
+const WRITER_RETURNS: u64 = 25;
 
 impl Inner {
     pub(super) fn new(name: Option<String>, stall_after: Duration, budget: Budget, settings: Settings) -> Arc<Self> {
@@ -103,6 +109,7 @@ impl Inner {
             unfinished: CachePadded::new(AtomicBool::new(false)),
             ready: AtomicBool::new(false),
             driven: CachePadded::new(AtomicU64::new(0)),
+            last_payer: std::sync::atomic::AtomicUsize::new(0),
             budget,
             readers: Readers::default(),
             panics: AtomicU64::new(0),
@@ -184,7 +191,12 @@ impl Inner {
     /// try: the grace period is expedited.
     #[cold]
     fn assist_pressed(&self, retired: usize) {
-        let mut share = PRESSED_SHARE.max(2 * retired);
+        // ORDERING: Relaxed, both: hints, see `may_expect_writer`.
+        self.driven.store(coarse_ticks(), Ordering::Relaxed);
+        self.last_payer.store(thread_tag(), Ordering::Relaxed);
+        // What callers of `Domain::call` add, who destroy nothing, is destroyed by writers too.
+        let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
+        let mut share = PRESSED_SHARE.max(2 * retired).max(excess as usize);
         for _ in 0..PRESSED_ROUNDS {
             let (_, done) = self.drive_closed(share, true);
             share = share.saturating_sub(done);
@@ -218,22 +230,31 @@ impl Inner {
         self.wake();
     }
 
-    /// Beyond the soft mark, a caller of `call` is slowed down for as long as others have something to destroy: it destroys
-    /// nothing itself, as it may hold locks that callbacks take.
+    /// Beyond the soft mark, pauses a caller of `call` while other threads have something to destroy. The caller destroys
+    /// nothing itself, because it may hold locks that callbacks take.
     pub(super) fn slow_down(&self) {
         if !self.is_pressed() || self.would_wait_for_itself() {
             return;
         }
-        let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
-        if !self.press_on() {
+        let reclaimer = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on());
+        if reclaimer.is_none() && !self.may_expect_writer() || !self.press_on() {
             return;
         }
-        reclaimer.hurry();
+        if let Some(reclaimer) = reclaimer {
+            reclaimer.hurry();
+        }
         let since = Instant::now();
         let mut pause = Pause::expedited();
         while self.is_pressed() && since.elapsed() < CALLERS_WAIT && self.press_on() {
             pause.pause();
         }
+    }
+
+    /// Returns whether another thread has made a round as a writer in the last tenth of a second.
+    fn may_expect_writer(&self) -> bool {
+        // ORDERING: Relaxed, both: hints. A wrong answer costs one pause, or saves one.
+        self.last_payer.load(Ordering::Relaxed) != thread_tag()
+            && coarse_ticks().saturating_sub(self.driven.load(Ordering::Relaxed)) <= WRITER_RETURNS
     }
 
     /// Calls `run` after a grace period, to free so many bytes of the registry's own. Not to be refused. Not under a lock,

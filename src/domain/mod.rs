@@ -230,9 +230,10 @@ impl Domain {
     /// # Progress
     ///
     /// Takes a short lock. Does not wait for readers, unless the domain has a [limit](DomainBuilder::when_full) of which
-    /// that is the policy. While more than some thousand objects wait and a thread or job is destroying them, it pauses for
-    /// up to a millisecond, so that a flood of calls does not outrun reclamation; not in a critical section, destructor or
-    /// callback. (In a domain of [writers only](DomainBuilder::writers_only), nothing slows callers down: writers pay.)
+    /// that is the policy. While more than some thousand objects wait and another thread destroys them (the reclaimer, a
+    /// job, or a writer), it pauses for up to a millisecond, so that a flood of calls does not outrun reclamation. It does
+    /// not pause in a critical section, destructor or callback. (In a domain of [writers only](DomainBuilder::writers_only)
+    /// without writers, nothing slows callers down.)
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
         if !self.0.budget.take(amount) {

@@ -206,6 +206,11 @@ pub(crate) fn set_shard_locked(locked: bool) {
     SHARD_LOCKED.with(|cell| cell.set(locked));
 }
 
+/// Returns a tag of the calling thread. No two running threads have the same.
+pub(super) fn thread_tag() -> usize {
+    SHARD_LOCKED.with(|cell| ptr::from_ref(cell).addr())
+}
+
 impl Inner {
     /// This thread's record. `None` while the thread exits, when it has no table of records.
     pub(crate) fn record(&self) -> Option<Rc<Record>> {

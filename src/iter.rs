@@ -76,6 +76,23 @@ impl<'g, K, V> Iter<'g, K, V> {
     }
 }
 
+impl<K, V> Iter<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Enters the next shard. Returns false if there is none.
+    fn enter(&mut self) -> bool {
+        let Some(root) = self.roots.next() else { return false };
+        match &mut self.walk {
+            Some(walk) => walk.enter_table(root.load()),
+            None => self.walk = Some(Walk::new(root.load())),
+        }
+        self.now = self.core.time_to_read();
+        true
+    }
+}
+
 impl<'g, K, V> Iterator for Iter<'g, K, V>
 where
     K: Send + Sync + 'static,
@@ -94,15 +111,16 @@ where
                 // SAFETY: found within the critical section that outlasts 'g.
                 return Some(unsafe { Entry::new(node) });
             }
-            self.walk = Some(Walk::new(self.roots.next()?.load()));
-            self.now = self.core.time_to_read();
+            if !self.enter() {
+                return None;
+            }
         }
     }
 
     fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut each: F) -> B {
         let mut result = init;
         loop {
-            if let Some(walk) = self.walk.take() {
+            if let Some(walk) = &mut self.walk {
                 result = walk.fold(result, |result, node| {
                     // SAFETY: found within the critical section that outlasts 'g.
                     if !unsafe { self.core.is_there(node, self.now) } {
@@ -112,9 +130,9 @@ where
                     each(result, unsafe { Entry::new(node) })
                 });
             }
-            let Some(root) = self.roots.next() else { return result };
-            self.walk = Some(Walk::new(root.load()));
-            self.now = self.core.time_to_read();
+            if !self.enter() {
+                return result;
+            }
         }
     }
 }

@@ -305,6 +305,21 @@ where
         Ok(locked)
     }
 
+    /// Adds all nodes to `found`: in the order of their memory, if they lie in slabs.
+    pub(crate) fn list_in_memory_order(self, found: &mut Vec<NonNull<Node<K, V>>>) {
+        assert!(
+            !shard_locked(),
+            "an iteration in memory order from within the `Eq` of a key, which runs under a shard lock"
+        );
+        let state = self.shard.state.lock();
+        if state.slabs.can_sweep() && state.early_slabs.is_none() {
+            found.reserve(self.shard.live() as usize);
+            state.slabs.for_each_in_table(|node| found.push(node.cast()));
+        } else {
+            found.append(&mut state.table.nodes());
+        }
+    }
+
     /// Prepares for entries that expire (L3), if that is not done yet.
     pub(crate) fn extend(self) {
         let mut locked = self.lock();

@@ -34,6 +34,7 @@
 
 use crate::domain::{Bag, ShardHeader};
 use crate::node::{Header, Kind};
+use crate::prefetch;
 use crate::refs::Refs;
 use crate::sync::{self, ONE_NODE_SLABS};
 use std::alloc::Layout;
@@ -435,6 +436,26 @@ impl Slabs {
                 }
             }
             (sweep.slab, sweep.at) = (header.next, self.shape.first);
+        }
+    }
+
+    /// Calls `each` with every node that is in the table.
+    pub(crate) fn for_each_in_table(&self, mut each: impl FnMut(NonNull<Header>)) {
+        let mut next = self.head;
+        while let Some(slab) = NonNull::new(next) {
+            // SAFETY: M1, in the list.
+            next = unsafe { slab.as_ref() }.next;
+            if !next.is_null() {
+                (0..SLAB).step_by(64).for_each(|line| prefetch::to_read(next.wrapping_byte_add(line)));
+            }
+            for slot in self.shape.slots(slab) {
+                // SAFETY: a slot begins there, within the slab.
+                let slot = unsafe { NonNull::new_unchecked(slot) };
+                // SAFETY: M3: a node, or what is left of one.
+                if unsafe { slot.as_ref() }.refs.is_in_table() {
+                    each(slot);
+                }
+            }
         }
     }
 

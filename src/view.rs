@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::domain::{DomainGuard, Pin};
 use crate::handle::Handle;
 use crate::iter::Iter;
+use crate::memory_order::MemoryOrder;
 use crate::node::{Header, Node};
 use crate::table::{Roots, Table};
 use equivalent::Equivalent;
@@ -145,6 +146,34 @@ where
         self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
         unsafe { Iter::new(self.core, self.roots.all()) }
+    }
+
+    /// Returns an iterator over all entries in the order of their memory. In a registry larger than the processor's
+    /// caches it is somewhat faster than [`iter`](Self::iter), in a small one slower.
+    ///
+    /// It takes the lock of each shard for a moment (some nanoseconds for each entry), lists the shard's entries, and returns them
+    /// after the lock. The list takes eight bytes for each entry of the shard. So an entry that is in the registry all the while
+    /// is met exactly once, and all entries of a shard are those of one moment. (Where entries have allocations of their own,
+    /// since they are large, the list is in the order of the table.)
+    ///
+    /// # Panics
+    ///
+    /// The iterator panics if it is advanced in the `Eq` of a key, under the lock of a shard.
+    ///
+    /// # Progress
+    ///
+    /// May block, on the lock of a shard.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.set_many((0..1000).map(|key| (key, 2 * key)));
+    /// let sum: u64 = registry.pin().iter_in_memory_order().map(|entry| *entry).sum();
+    /// assert_eq!(sum, 999 * 1000);
+    /// ```
+    pub fn iter_in_memory_order(&self) -> MemoryOrder<'_, K, V> {
+        self.check();
+        // SAFETY: the iterator borrows this view, which is used within a critical section.
+        unsafe { MemoryOrder::new(self.core) }
     }
 }
 

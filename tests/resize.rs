@@ -87,17 +87,19 @@ fn stable_keys_are_always_found_during_resizes_with_a_poor_hash() {
     });
 }
 
-/// Alternately by a loop over the iterator and by its `fold`.
+/// By a loop over the iterator, by its `fold`, and in the order of memory.
 fn an_iteration_meets_every_stable_key_once(mask: u64) {
     within_a_minute(|| {
         while_it_resizes(mask, |registry, rng| {
             let (guard, mut met) = (registry.pin(), HashMap::new());
-            if rng.below(2) == 0 {
-                guard.iter().for_each(|entry| *met.entry(entry.get()).or_insert(0) += 1);
-            } else {
-                for entry in guard.iter() {
-                    *met.entry(entry.get()).or_insert(0) += 1;
+            match rng.below(3) {
+                0 => guard.iter().for_each(|entry| *met.entry(entry.get()).or_insert(0) += 1),
+                1 => {
+                    for entry in guard.iter() {
+                        *met.entry(entry.get()).or_insert(0) += 1;
+                    }
                 }
+                _ => guard.iter_in_memory_order().for_each(|entry| *met.entry(entry.get()).or_insert(0) += 1),
             }
             let times = (0..STABLE).map(|key| met.get(&key).copied().unwrap_or(0));
             assert!(times.eq((0..STABLE).map(|_| 1)), "a stable key missed, or met twice");

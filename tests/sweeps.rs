@@ -150,3 +150,52 @@ fn a_scan_by_several_threads_meets_every_entry_once() {
     let panics = std::panic::catch_unwind(|| registry.scan_parallel(2, |entry| assert_ne!(*entry, 5000, "planned")));
     assert!(panics.is_err() && registry.len() == 10_000);
 }
+
+/// Of nodes in slabs, and of nodes that have allocations of their own.
+#[test]
+fn a_walk_in_memory_order_meets_what_is_there() {
+    fn check<V: Copy + Default + Send + Sync + 'static>() {
+        let registry: Registry<u64, V> = Registry::builder().shards(4).domain(Domain::new()).build();
+        assert_eq!(registry.pin().iter_in_memory_order().count(), 0);
+        registry.set_many((0..10_000).map(|key| (key, V::default())));
+        (0..10_000).filter(|key| key % 3 == 0).for_each(|key| assert!(registry.delete(&key)));
+        // One that is removed and held is not there.
+        let held = registry.remove(&1).unwrap();
+        registry.set_many((10_000..11_000).map(|key| (key, V::default())));
+        let guard = registry.pin();
+        let walk = || {
+            let mut met: Vec<_> = guard.iter_in_memory_order().map(|entry| *entry.key()).collect();
+            met.sort_unstable();
+            met
+        };
+        assert!(walk().into_iter().eq((2..10_000).filter(|key| key % 3 != 0).chain(10_000..11_000)));
+        drop(held);
+        registry.clear();
+        assert_eq!(walk(), []);
+        registry.set(5, V::default());
+        assert_eq!(walk(), [5]);
+    }
+    check::<u64>();
+    check::<[[u64; 32]; 16]>();
+}
+
+/// An entry whose time has come is not met, and all entries of a shard are those of one moment.
+#[test]
+fn a_walk_in_memory_order_lists_a_shard_at_a_time() {
+    let clock = ManualClock::new();
+    let registry: Registry<u64, u64> = Registry::builder()
+        .shards(1)
+        .clock(clock.clone())
+        .max_age(Duration::from_secs(10))
+        .domain(Domain::new())
+        .build();
+    registry.set(0, 0);
+    clock.advance(Duration::from_secs(9));
+    (1..100).for_each(|key| assert!(!registry.set(key, key)));
+    clock.advance(Duration::from_secs(2));
+    let guard = registry.pin();
+    let mut walk = guard.iter_in_memory_order();
+    let first = walk.next().unwrap();
+    registry.set(1000, 1000);
+    assert_eq!(std::iter::once(first).chain(walk).map(|entry| *entry).collect::<HashSet<_>>(), (1..100).collect());
+}

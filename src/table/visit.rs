@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::Table;
-use crate::bucket::Slots;
+use crate::bucket::{Control, Slots};
 use crate::node::Node;
 use crate::prefetch;
 use std::ptr::NonNull;
@@ -41,10 +41,8 @@ impl<K, V> Table<K, V> {
     /// Brings the lines of the nodes in a bucket into the cache.
     #[inline]
     fn prefetch_nodes(self, index: usize) {
-        if prefetch::WORKS {
-            let bucket = self.bucket(index);
-            bucket.control().full().for_each(|slot| prefetch::to_read(bucket.slot(slot)));
-        }
+        let bucket = self.bucket(index);
+        bucket.control().full().for_each(|slot| prefetch::to_read(bucket.slot(slot)));
     }
 
     fn visit_home(self, home: usize, unit: usize, mask: usize, found: &mut Vec<NonNull<Node<K, V>>>) {
@@ -73,114 +71,141 @@ impl<K, V> Table<K, V> {
     }
 }
 
-/// Buckets whose nodes are asked for in advance: 16 nodes, at the usual load.
-const AHEAD: usize = 4;
+/// Buckets whose nodes are prefetched before they are looked at: about 32 nodes.
+const AHEAD: usize = 8;
+/// Buckets from which on a table, with its nodes, is taken to be too large for the nearest caches, and nodes are prefetched.
+const LARGE: usize = 256;
 
 /// A walk through the homes of a table in their order. In a critical section that was open when the table was loaded.
 ///
 /// A node that is in the shard all the while is met exactly once, whatever writers do meanwhile.
 pub(crate) struct Walk<K, V> {
-    table: Table<K, V>,
-    /// The home whose bucket is being gone through.
-    home: usize,
-    /// The slots of that bucket that are left.
-    slots: Slots,
-    /// Whether the bucket may hold nodes of other homes.
-    is_mixed: bool,
-    /// Whether nodes of this home, or of one before, may live in the next bucket.
-    overflows: bool,
-    /// The nodes of the home, if they do not all live in its bucket.
+    place: Place<K, V>,
+    /// The nodes of the present home, where not all of them live in its bucket, or nodes of other homes do.
     scattered: Vec<NonNull<Node<K, V>>>,
 }
 
+/// Where a walk is.
+struct Place<K, V> {
+    table: Table<K, V>,
+    home: usize,
+    /// The slots of that home's bucket that are left. All of them hold nodes of this home.
+    slots: Slots,
+    /// Whether nodes of this home, or of an earlier one, may live in the next bucket.
+    overflows: bool,
+    is_large: bool,
+}
+
+impl<K, V> Clone for Place<K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Place<K, V> {}
+
 impl<K, V> Walk<K, V> {
     pub(crate) fn new(table: Table<K, V>) -> Self {
-        for home in 0..AHEAD.min(table.buckets()) {
-            table.prefetch_nodes(home);
-        }
-        let mut walk =
-            Walk { table, home: 0, slots: Slots::NONE, is_mixed: true, overflows: true, scattered: Vec::new() };
-        walk.enter();
-        walk
+        let mut scattered = Vec::new();
+        Walk { place: Place::new(table, &mut scattered), scattered }
+    }
+
+    /// Begins anew, with another table.
+    pub(crate) fn enter_table(&mut self, table: Table<K, V>) {
+        self.place = Place::new(table, &mut self.scattered);
     }
 
     #[inline]
     pub(crate) fn next(&mut self) -> Option<NonNull<Node<K, V>>> {
         loop {
-            while let Some(slot) = self.slots.next() {
-                // SAFETY: B1.
-                let node = unsafe { NonNull::new_unchecked(self.table.bucket(self.home).slot(slot)) };
-                if !self.is_mixed || self.is_at_home(node) {
-                    return Some(node);
-                }
+            if let Some(slot) = self.place.slots.next() {
+                return Some(self.place.node(slot));
             }
             if let Some(node) = self.scattered.pop() {
                 return Some(node);
             }
-            if !self.leave() {
+            if !self.place.advance(&mut self.scattered) {
                 return None;
             }
         }
     }
 
-    /// As [`next`](Self::next) until the end, in a loop that the compiler can keep in registers.
-    pub(crate) fn fold<B>(mut self, init: B, mut each: impl FnMut(B, NonNull<Node<K, V>>) -> B) -> B {
-        let mut result = init;
+    /// As [`next`](Self::next) until the end of the table, in a loop that the compiler can keep in registers.
+    #[inline]
+    pub(crate) fn fold<B>(&mut self, init: B, mut each: impl FnMut(B, NonNull<Node<K, V>>) -> B) -> B {
+        let (mut result, mut place) = (init, self.place);
+        // If `each` panics, the walk goes on with the next home.
+        self.place.slots = Slots::NONE;
         loop {
-            let (bucket, slots) = (self.table.bucket(self.home), self.slots);
-            for slot in slots {
-                // SAFETY: B1.
-                let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
-                if !self.is_mixed || self.is_at_home(node) {
-                    result = each(result, node);
-                }
+            for slot in place.slots {
+                result = each(result, place.node(slot));
             }
             while let Some(node) = self.scattered.pop() {
                 result = each(result, node);
             }
-            if !self.leave() {
+            if !place.advance(&mut self.scattered) {
+                self.place = place;
                 return result;
             }
         }
     }
+}
 
-    fn is_at_home(&self, node: NonNull<Node<K, V>>) -> bool {
-        // SAFETY: B2.
-        self.table.home(unsafe { node.as_ref() }.header.hash().into()) == self.home
+impl<K, V> Place<K, V> {
+    fn new(table: Table<K, V>, scattered: &mut Vec<NonNull<Node<K, V>>>) -> Self {
+        let is_large = prefetch::WORKS && table.buckets() >= LARGE;
+        if is_large {
+            (0..AHEAD).for_each(|home| table.prefetch_nodes(home));
+        }
+        // Nodes of the last homes may live in the first bucket, as if one before it overflowed.
+        let mut place = Place { table, home: 0, slots: Slots::NONE, overflows: true, is_large };
+        place.enter(scattered);
+        place
     }
 
-    /// Goes on to the next home. False if there is none.
+    /// The node in a slot whose tag was set.
+    ///
+    /// By now it may be another node, which was inserted meanwhile. Its home is this one or one that the walk has left, since nodes
+    /// live in the bucket of their home or in a later one. So it is not met again.
     #[inline]
-    fn leave(&mut self) -> bool {
-        self.home += 1;
-        if self.home + AHEAD <= self.table.buckets() {
-            self.table.prefetch_nodes(self.home + AHEAD - 1);
-        }
-        if self.home >= self.table.buckets() {
-            (self.home, self.slots) = (self.table.mask(), Slots::NONE);
+    fn node(&self, slot: usize) -> NonNull<Node<K, V>> {
+        // SAFETY: B1.
+        unsafe { NonNull::new_unchecked(self.table.bucket(self.home).slot(slot)) }
+    }
+
+    /// Goes on to the next home. Returns false, and stays at the end of the last, if there is none.
+    #[inline]
+    fn advance(&mut self, scattered: &mut Vec<NonNull<Node<K, V>>>) -> bool {
+        if self.home == self.table.mask() {
+            self.slots = Slots::NONE;
             return false;
         }
-        self.enter();
+        self.home += 1;
+        if self.is_large && self.home + AHEAD <= self.table.buckets() {
+            self.table.prefetch_nodes(self.home + AHEAD - 1);
+        }
+        self.enter(scattered);
         true
     }
 
     /// Finds the nodes of the present home.
     #[inline]
-    fn enter(&mut self) {
+    fn enter(&mut self, scattered: &mut Vec<NonNull<Node<K, V>>>) {
         let control = self.table.bucket(self.home).control();
-        // The first bucket may hold nodes of the last homes, which a writer can put there while this reader is here: they are
-        // met with their home. (Nodes that are put into another bucket meanwhile have a home that this walk has left.)
-        self.is_mixed = self.overflows || self.home == 0;
-        self.overflows = control.overflows();
+        let is_mixed = std::mem::replace(&mut self.overflows, control.overflows());
         self.slots = control.full();
-        if !control.is_complete() {
-            self.enter_scattered();
+        if is_mixed || !control.is_complete() {
+            self.slots = Slots::NONE;
+            self.table.scattered(self.home, control, scattered);
         }
     }
+}
 
+impl<K, V> Table<K, V> {
     #[cold]
-    fn enter_scattered(&mut self) {
-        self.slots = Slots::NONE;
-        self.table.visit(self.home, self.table.mask(), &mut self.scattered);
+    fn scattered(self, home: usize, control: Control, scattered: &mut Vec<NonNull<Node<K, V>>>) {
+        if !control.is_vacant() {
+            self.visit(home, self.mask(), scattered);
+        }
     }
 }

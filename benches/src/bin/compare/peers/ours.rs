@@ -238,6 +238,15 @@ impl<K: Key, V: Value, W: Way> Reads<K> for Ours<K, V, W> {
     }
 }
 
+/// Ours, walked over in the order of its memory.
+pub const IN_MEMORY_ORDER: &str = "ours, in memory order";
+
+impl<V: Value> Ours<u64, V> {
+    pub fn sum_in_memory_order(&self) -> u64 {
+        self.0.pin().iter_in_memory_order().map(number).sum()
+    }
+}
+
 impl<K: Key, V: Value, W: Way> Map<K> for Ours<K, V, W> {
     const DROPS: Drops = Drops::Later;
 

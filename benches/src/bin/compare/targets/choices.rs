@@ -1,7 +1,7 @@
 //! Which of a case's contenders are compared.
 
 use crate::cases::{Idiom, Kind, Series};
-use crate::peers::ours::{Batches, Handles, LOCAL, Way};
+use crate::peers::ours::{Batches, Handles, IN_MEMORY_ORDER, LOCAL, Way};
 
 /// Which of a case's series are compared.
 pub type Choice = fn(&Series) -> bool;
@@ -79,4 +79,9 @@ pub fn batches(series: &Series) -> bool {
 /// Ours, with handles that the thread counts for itself.
 pub fn local(series: &Series) -> bool {
     series.name == LOCAL
+}
+
+/// Ours, walked over in the order of its memory.
+pub fn in_memory_order(series: &Series) -> bool {
+    series.name == IN_MEMORY_ORDER
 }

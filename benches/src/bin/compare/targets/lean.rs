@@ -52,6 +52,7 @@ pub fn add(rows: &mut Rows<'_>, plan: &Plan) {
 
     let walk = |size| case("iteration", whole::WALK, size);
     both(rows, "iteration, 1,000,000", walk(1_000_000), ours, [2.0, 1.4]);
+    both(rows, "iteration in memory order, 1,000,000", walk(1_000_000), in_memory_order, [2.0, 1.4]);
     both(rows, "iteration, 1,000", walk(1_000), ours, [1.1, 0.4]);
     let teardown = case("teardown", whole::DESTROY, plan.amount(1_000_000, 2_000));
     both(rows, "teardown of 1,000,000 u64", teardown, ours, [15.0, 6.0]);

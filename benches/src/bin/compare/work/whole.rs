@@ -3,9 +3,10 @@
 use super::Results;
 use super::reads::seed;
 use super::writes::{case, shuffled};
-use crate::cases::Idiom;
+use crate::cases::{Idiom, Kind};
 use crate::harness::{Lane, Sample, interleave, interleave_weighed};
 use crate::keys::{Key, Value};
+use crate::peers::ours::{IN_MEMORY_ORDER, Ours};
 use crate::peers::{Map, Maps, of_every_map};
 use crate::plan::Plan;
 use std::sync::Arc;
@@ -30,10 +31,18 @@ fn walks<V: Value>(plan: &Plan, size: usize, results: &mut Results) {
             Sample::new(begin.elapsed(), size, sum)
         })
     }
+    fn ordered<V: Value>(map: &Ours<u64, V>, size: usize) -> Lane<'_, ()> {
+        Lane::new(IN_MEMORY_ORDER, Idiom::Held, Kind::Ours, move |()| {
+            let begin = Instant::now();
+            let sum = map.sum_in_memory_order();
+            Sample::new(begin.elapsed(), size, sum)
+        })
+    }
     let maps = Maps::<u64, V>::filled(size);
     let lanes = || {
         vec![
             lane(&maps.ours, size),
+            ordered(&maps.ours, size),
             lane(&maps.papaya, size),
             lane(&maps.index, size),
             lane(&maps.flurry, size),

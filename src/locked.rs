@@ -172,11 +172,11 @@ where
     #[inline(always)]
     pub(crate) fn finish(self) {
         let mut this = ManuallyDrop::new(self);
-        let work = mem::replace(&mut this.state.work, Work::NONE);
-        let looks = this.special.has(Special::LOOKING);
+        let usual = this.state.usual_work;
+        let work = mem::replace(&mut this.state.work, usual);
         // SAFETY: it is not used any more, and not dropped.
         unsafe { this.unlock() };
-        if work != Work::NONE || looks {
+        if work != Work::NONE {
             this.shard.assist(work);
         }
     }

@@ -22,6 +22,8 @@ pub(crate) struct State<K, V> {
     pub(crate) special: Special,
     /// What the holder of the lock has left for the domain to do.
     pub(crate) work: Work,
+    /// What that is before a write has done anything.
+    pub(crate) usual_work: Work,
     /// Nodes that were retired and not handed over yet. Not empty if it is there.
     pub(crate) open: Option<Box<Bag>>,
     pub(crate) slabs: Slabs,
@@ -59,8 +61,6 @@ impl Special {
     pub(crate) const LIMITED: Special = Special(4);
     /// Entries may expire, or might at some time.
     pub(crate) const EXPIRING: Special = Special(8);
-    /// Every write looks for something to reclaim, as the domain has neither a thread nor an executor.
-    pub(crate) const LOOKING: Special = Special(16);
 
     #[inline]
     pub(crate) fn has(self, one: Special) -> bool {
@@ -75,16 +75,18 @@ impl Special {
 /// What a write leaves for after the lock, in one word.
 ///
 /// ```text
-///  bit 31 .. 1              0
-///  ┌──────────────────┬───────────┐
-///  │ nodes handed over│ new dirty │
-///  └──────────────────┴───────────┘
+///  bit 31 .. 2            1        0
+///  ┌───────────────────┬──────┬───────────┐
+///  │ nodes handed over │ look │ new dirty │
+///  └───────────────────┴──────┴───────────┘
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Work(u32);
 
 impl Work {
     pub(crate) const NONE: Work = Work(0);
+    /// To look for something to reclaim now and then: after every write to a domain that has neither a thread nor an executor.
+    pub(crate) const LOOK: Work = Work(2);
 
     /// The shard has become dirty.
     pub(crate) fn add_dirty(&mut self) {
@@ -92,11 +94,11 @@ impl Work {
     }
 
     pub(crate) fn add_handed_over(&mut self, nodes: usize) {
-        self.0 = self.0.saturating_add((nodes as u32).saturating_mul(2));
+        self.0 = self.0.saturating_add((nodes as u32).saturating_mul(4));
     }
 
     pub(crate) fn handed_over(self) -> usize {
-        (self.0 >> 1) as usize
+        (self.0 >> 2) as usize
     }
 }
 

@@ -15,7 +15,7 @@
 #![allow(unsafe_code)]
 
 use crate::check;
-use crate::clock::Time;
+use crate::clock::{Time, coarse_ticks};
 use crate::core::Settings;
 use crate::counts::Counts;
 use crate::domain::{Backlog, Bag, Bags, Domain, Full, Reclaimed, Refusal, RegistryHeader, ShardHeader, shard_locked};
@@ -34,6 +34,7 @@ use crate::table::{Located, Position, Root, Table};
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The writers' side of a shard. The first field is what nodes and the domain know of it.
 #[repr(C)]
@@ -44,10 +45,43 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     /// The lives of the nodes that were there when the shard was told to expire, if that was later than when it was built (L3). (Of
     /// std's type: it is set once, before a reader looks for it.)
     early: OnceLock<Early>,
+    looks: Looks,
 }
 
 /// Where the counts of a shard begin: on a line of their own, whatever the types of key and value.
 const COUNTS: usize = std::mem::offset_of!(Shard<u8, u8>, counts);
+
+/// When a write that has retired nothing looks for something to reclaim. (Not modelled by loom: only a hint.)
+///
+/// Every write does if writes are rare. Of writes in quick succession, only some do: a look reads the clock.
+#[derive(Default)]
+struct Looks {
+    /// The coarse tick of the last look.
+    last: AtomicU64,
+    /// Writes that are still to pass without a look.
+    pass: AtomicU32,
+}
+
+impl Looks {
+    /// Writes between two looks in one tick.
+    const PASS: u32 = 16;
+
+    fn is_due(&self) -> bool {
+        // ORDERING: Relaxed, all of them: hints.
+        let pass = self.pass.load(Relaxed);
+        if pass > 0 && !cfg!(loom) {
+            self.pass.store(pass - 1, Relaxed);
+            return false;
+        }
+        let now = coarse_ticks();
+        if self.last.load(Relaxed) == now {
+            self.pass.store(Self::PASS, Relaxed);
+        } else {
+            self.last.store(now, Relaxed);
+        }
+        true
+    }
+}
 
 /// A shard and its root.
 pub(crate) struct ShardRef<'s, K: 'static, V: 'static> {
@@ -225,11 +259,12 @@ where
         special.set(Special::BOUNDED, bounds.are_set());
         special.set(Special::LIMITED, budget.is_limited());
         special.set(Special::EXPIRING, expires);
-        special.set(Special::LOOKING, domain.has_every_write_look());
+        let usual_work = if domain.do_writers_look() { Work::LOOK } else { Work::NONE };
         let state = State {
             table,
             special,
-            work: Work::NONE,
+            work: usual_work,
+            usual_work,
             place: None,
             open: None,
             slabs: Slabs::new(if expires { Self::SHAPE_WITH_LIVES } else { Self::SHAPE }),
@@ -245,7 +280,7 @@ where
             timers: Box::default(),
         };
         let (header, counts) = (ShardHeader::new(registry), Counts::new(table, bounds));
-        Shard { header, state: Mutex::new(state), counts, early: OnceLock::new() }
+        Shard { header, state: Mutex::new(state), counts, early: OnceLock::new(), looks: Looks::default() }
     }
 }
 
@@ -285,7 +320,7 @@ where
     #[inline(never)]
     pub(crate) fn assist(self, work: Work) {
         let domain = self.domain().inner();
-        if work != Work::NONE || domain.has_work() {
+        if work != Work::LOOK || self.shard.looks.is_due() && domain.has_work() {
             domain.assist(work.handed_over());
         }
     }

@@ -445,9 +445,7 @@ impl Slabs {
         while let Some(slab) = NonNull::new(next) {
             // SAFETY: M1, in the list.
             next = unsafe { slab.as_ref() }.next;
-            if !next.is_null() {
-                (0..SLAB).step_by(64).for_each(|line| prefetch::to_read(next.wrapping_byte_add(line)));
-            }
+            prefetch_slab(next);
             for slot in self.shape.slots(slab) {
                 // SAFETY: a slot begins there, within the slab.
                 let slot = unsafe { NonNull::new_unchecked(slot) };
@@ -468,6 +466,7 @@ impl Slabs {
             // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
             let header = unsafe { slab.as_mut() };
             next = header.next;
+            prefetch_slab(next);
             for slot in self.shape.slots(slab) {
                 // SAFETY: M3: a slot begins there, which holds a node, or what is left of one.
                 let refs = unsafe { &(*slot).refs };
@@ -524,6 +523,14 @@ impl Drop for Slabs {
         self.begin_sweep();
         self.close();
         debug_assert!(self.head.is_null() || std::thread::panicking(), "a slab with a node in it");
+    }
+}
+
+/// Brings the lines of a slab into the cache.
+#[inline]
+fn prefetch_slab(slab: *const Slab) {
+    if prefetch::WORKS && !slab.is_null() {
+        (0..SLAB).step_by(64).for_each(|line| prefetch::to_read(slab.wrapping_byte_add(line)));
     }
 }
 

@@ -151,9 +151,9 @@ impl Inner {
         unfinished || !self.closed.is_empty() || !self.dirty.is_empty() || !self.orphans.is_empty()
     }
 
-    /// Whether every write looks for something to do, and not only one that retires: where there is no other.
+    /// Whether writes that have retired nothing look for something to reclaim: where no thread or executor does.
     #[inline]
-    pub(crate) fn has_every_write_look(&self) -> bool {
+    pub(crate) fn do_writers_look(&self) -> bool {
         self.settings.writers_share && self.reclaimer.get().is_none()
     }
 

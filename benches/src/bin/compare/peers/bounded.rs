@@ -1,9 +1,10 @@
 //! Maps with a bound on their entries: the registry, moka, quick_cache.
 
 use super::hasher;
+use super::ours::running;
 use crate::cases::Drops;
 use ahash::RandomState;
-use epoch_registry::{Domain, Registry};
+use epoch_registry::Registry;
 
 /// A cache of numbers by numbers.
 pub trait Cache {
@@ -23,9 +24,7 @@ impl Cache for Ours {
     const DROPS: Drops = Drops::Later;
 
     fn bounded(capacity: usize) -> Self {
-        Ours(
-            Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(capacity).max_entries(capacity).build(),
-        )
+        Ours(Registry::builder().domain(running()).hasher(hasher()).capacity(capacity).max_entries(capacity).build())
     }
 
     #[inline]

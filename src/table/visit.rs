@@ -202,10 +202,21 @@ impl<K, V> Place<K, V> {
 }
 
 impl<K, V> Table<K, V> {
+    /// Adds the nodes of a home whose bucket holds other nodes too, or not all of them.
     #[cold]
-    fn scattered(self, home: usize, control: Control, scattered: &mut Vec<NonNull<Node<K, V>>>) {
-        if !control.is_vacant() {
-            self.visit(home, self.mask(), scattered);
+    fn scattered(self, home: usize, control: Control, found: &mut Vec<NonNull<Node<K, V>>>) {
+        if !control.is_complete() {
+            return self.visit(home, self.mask(), found);
+        }
+        // By the word that said so. One read anew may say that a node of this home lives in the next bucket by now, which the walk
+        // would meet again there.
+        for slot in control.full() {
+            // SAFETY: B1.
+            let node = unsafe { NonNull::new_unchecked(self.bucket(home).slot(slot)) };
+            // SAFETY: B2.
+            if self.home(unsafe { node.as_ref() }.header.hash().into()) == home {
+                found.push(node);
+            }
         }
     }
 }

@@ -102,76 +102,57 @@
 
 #![deny(unsafe_code)]
 
-mod batch;
-mod bucket;
-mod builder;
-mod check;
-mod clock;
-mod core;
-mod counts;
-mod cursor;
-mod domain;
-mod error;
-mod evict;
-mod expiry;
-#[cfg(feature = "metrics")]
-mod export;
-mod fallible;
-mod handle;
-mod iter;
-mod life;
-mod limits;
-mod listener;
-mod local;
-mod locked;
-mod many;
-mod memory_order;
-mod node;
-mod parallel;
-pub mod policy;
-mod prefetch;
+// The architecture, from the top to the bottom. Each module imports from those below it alone (`tests/layers.rs`).
+
 #[cfg(feature = "pressure")]
 pub mod pressure;
-mod reader;
-mod reaper;
-mod refs;
-mod registry;
-mod resize;
-mod shard;
-mod shrink;
-mod slab;
-mod stats;
-mod sweep;
-mod sync;
-mod table;
-mod timers;
-mod usage;
-mod view;
-mod weight;
-mod within;
 
-pub use builder::Builder;
-pub use clock::{Clock, ManualClock, MonotonicClock};
-pub use cursor::Cursor;
+// What users call.
+mod registry;
+
+// Writing, under the lock of a shard.
+mod shard;
+
+// Owning and borrowing an entry.
+mod handle;
+
+// Readers, grace periods, and what waits to be destroyed.
+mod domain;
+
+// The hash table that readers walk.
+mod table;
+
+// An entry's memory.
+mod node;
+
+// What reapers are asked and answer.
+mod reap;
+
+mod util;
+
+// std and crossbeam, or loom.
+mod sync;
+
 pub use domain::{
-    Backlog, Cookie, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, ReclaimJob, Session, StallReport,
-    StalledReader, WhenFull,
+    Backlog, BacklogFull, Cookie, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, ReclaimJob, Session,
+    StallReport, StalledReader, WhenFull,
 };
 pub use equivalent::Equivalent;
-pub use error::{BacklogFull, ForeignGuard, Occupied};
-pub use handle::Handle;
-pub use iter::Iter;
-pub use listener::Cause;
-pub use local::{LocalHandle, LocalHandles};
-pub use memory_order::MemoryOrder;
-pub use policy::{Candidate, Policy, Verdict};
-pub use reader::Reader;
-pub use reaper::{Reaped, Reaper, Scan};
+pub use handle::local::{LocalHandle, LocalHandles};
+pub use handle::{Entry, Handle};
+pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
 pub use registry::Registry;
-pub use shrink::PolicyReaper;
-pub use stats::Stats;
-pub use sweep::Drain;
-pub use view::{Entry, Guard, View};
+pub use registry::builder::Builder;
+pub use registry::error::{ForeignGuard, Occupied};
+pub use registry::iter::Iter;
+pub use registry::memory_order::MemoryOrder;
+pub use registry::policy::{self, Candidate, Policy, Verdict};
+pub use registry::policy_reaper::PolicyReaper;
+pub use registry::reader::Reader;
+pub use registry::stats::Stats;
+pub use registry::sweep::Drain;
+pub use registry::view::{Guard, View};
+pub use util::clock::{Clock, ManualClock, MonotonicClock};
 
 /// The README's example compiles and runs.
 #[cfg(doctest)]

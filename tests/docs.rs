@@ -18,7 +18,7 @@ fn every_test_that_the_guarantees_name_exists() {
         let source = match place {
             item if item.starts_with(char::is_uppercase) => continue,
             "model" => root.join("loom-tests/src/races.rs"),
-            "refs" => root.join("src/refs.rs"),
+            "refs" => root.join("src/node/refs.rs"),
             file => root.join("tests").join(file).with_extension("rs"),
         };
         // A crate from the registry comes without the models.

@@ -238,38 +238,3 @@ fn table_memory_follows_the_number_of_entries_up_and_down() {
     registry.clear();
     assert_eq!(registry.table_bytes(), empty, "clear starts anew");
 }
-
-/// While other keys overflow into the buckets that an iteration comes to next.
-#[test]
-fn an_iteration_meets_no_entry_twice() {
-    // Eight neighbouring homes, and no resize.
-    let builder = Registry::builder().shards(1).capacity(2000).hasher(FewBits { mask: 7 });
-    let registry: Registry<u64, u64, FewBits> = builder.domain(Domain::new()).build();
-    let stop = Stop::default();
-    thread::scope(|scope| {
-        let (registry, stop) = (&registry, &stop);
-        scope.spawn(move || {
-            let mut next = 0;
-            while !stop.stopped() {
-                // Each key once in its life.
-                let keys = next..next + 60;
-                keys.clone().for_each(|key| assert!(!registry.set(key, key)));
-                keys.for_each(|key| assert!(registry.delete(&key)));
-                next += 60;
-            }
-        });
-        let _end = stop.at_end();
-        let end = Instant::now() + a_while();
-        while Instant::now() < end {
-            for way in 0..2 {
-                let (guard, mut met) = (registry.pin(), Vec::new());
-                match way {
-                    0 => met.extend(guard.iter().map(|entry| *entry)),
-                    _ => guard.iter().for_each(|entry| met.push(*entry)),
-                }
-                met.sort_unstable();
-                assert!(met.windows(2).all(|two| two[0] != two[1]), "an entry met twice: {met:?}");
-            }
-        }
-    });
-}

@@ -2,10 +2,11 @@
 
 use super::Inner;
 use super::reclaimer::in_spawn;
-use super::thread::{Running, in_any_section, shard_locked};
-use crate::node::contain;
-use crate::reaper::Reaper;
+use super::thread::{Running, in_any_section};
+use crate::reap::Reaper;
 use crate::sync::const_thread_local;
+use crate::util::panics::contain;
+use crate::util::reentrancy::shard_locked;
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;

@@ -61,7 +61,7 @@ pub(crate) const DUE: u64 = 128;
 /// The part of a limit that is lent in advance, at the most, to all shards together: a fourth (L3).
 const LENT: u64 = 4;
 
-/// The most bytes that one object counts for: as many as a [weight](crate::weight::Weight) can tell.
+/// The most bytes that one object counts for: as many as a [weight](crate::node::weight::Weight) can tell.
 const HEAVIEST: u64 = 2047 << 31;
 
 /// The highest limit there is: what is taken of it, and overrun by, stays far below what a counter holds.

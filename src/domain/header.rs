@@ -23,7 +23,7 @@ use super::backlog::Backlog;
 use super::bag::Bag;
 use super::thread::Running;
 use crate::node::Header;
-use crate::slab::shard_of;
+use crate::node::owner::owner;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, AtomicBool, AtomicPtr, AtomicU64, Presence, fence};
 use std::ptr::{self, NonNull};
@@ -372,4 +372,14 @@ pub(crate) unsafe fn put_last(node: NonNull<Header>) {
         // SAFETY: pairs with `enter`.
         unsafe { RegistryHeader::leave(registry, Reclaimed::default()) };
     }
+}
+
+/// Returns the shard that owns a node.
+///
+/// # Safety
+///
+/// The node is not freed before this returns.
+pub(crate) unsafe fn shard_of(node: NonNull<Header>) -> NonNull<ShardHeader> {
+    // SAFETY: the caller's promise. (The slabs of a shard put its address there.)
+    unsafe { owner(node) }.cast()
 }

@@ -3,11 +3,11 @@
 use super::Inner;
 use super::backup::Backup;
 use super::state::Left;
-use super::thread::shard_locked;
-use crate::clock::coarse_ticks;
-use crate::node::contain;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, park_for, thread};
+use crate::util::clock::coarse_ticks;
+use crate::util::panics::contain;
+use crate::util::reentrancy::shard_locked;
 use std::cell::Cell;
 use std::fmt;
 use std::future::{self, Future};

@@ -34,14 +34,16 @@ use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
 use super::grace::Grace;
+use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
 use super::state::{Batch, Left, State};
-use super::thread::{Running, shard_locked};
-use crate::node::{Header, contain};
-use crate::slab::shard_of;
+use super::thread::Running;
+use crate::node::Header;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
+use crate::util::panics::contain;
+use crate::util::reentrancy::shard_locked;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -272,7 +274,7 @@ impl Inner {
         }
     }
 
-    /// One round of reclamation by a writer: of what was handed over. See [`drive_collecting`](Self::drive_collecting).
+    /// One round of reclamation by a writer: of what was handed over. See [`drive`](Self::drive).
     pub(super) fn drive_closed(&self, budget: usize, expedited: bool) -> (Left, usize) {
         self.round(budget, Collect::Closed, expedited)
     }

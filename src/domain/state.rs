@@ -5,10 +5,10 @@
 use super::backlog::Backlog;
 use super::bag::Bags;
 use super::header::RegistryHeader;
+use super::header::shard_of;
 use super::histogram::Histogram;
 use super::stall::Watchdog;
 use crate::node::Header;
-use crate::slab::shard_of;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::time::Duration;

@@ -189,28 +189,6 @@ const_thread_local! {
     static RUNNING: Cell<*const Running> = Cell::new(ptr::null());
 }
 
-const_thread_local! {
-    /// Whether this thread holds the lock of a shard, in which case it is in the user's `Eq`.
-    static SHARD_LOCKED: Cell<bool> = Cell::new(false);
-}
-
-/// Whether this thread holds the lock of a shard.
-#[inline]
-pub(crate) fn shard_locked() -> bool {
-    SHARD_LOCKED.with(Cell::get)
-}
-
-/// Says that this thread has taken the lock of a shard, or is about to give it back.
-#[inline]
-pub(crate) fn set_shard_locked(locked: bool) {
-    SHARD_LOCKED.with(|cell| cell.set(locked));
-}
-
-/// Returns a tag of the calling thread. No two running threads have the same.
-pub(super) fn thread_tag() -> usize {
-    SHARD_LOCKED.with(|cell| ptr::from_ref(cell).addr())
-}
-
 impl Inner {
     /// This thread's record. `None` while the thread exits, when it has no table of records.
     pub(crate) fn record(&self) -> Option<Rc<Record>> {

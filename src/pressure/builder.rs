@@ -5,7 +5,7 @@ use super::detect::detect;
 use super::driver::{Driver, SHORTEST};
 use super::source::Source;
 use super::stats::{SourceState, SourceStats, Stats};
-use crate::clock::{Clock, MonotonicClock};
+use crate::util::clock::{Clock, MonotonicClock};
 use std::fmt;
 use std::io;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What is asked of the reapers together, and what came of it.
 
-use crate::reaper::Reaped;
+use crate::reap::Reaped;
 
 /// The priority of the first round: a 4096th of the entries, times four by the seeks. (The kernel's `DEF_PRIORITY`.)
 pub(super) const FIRST: u32 = 12;

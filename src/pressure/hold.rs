@@ -1,5 +1,5 @@
 //! Hysteresis of a level: when it demands again, and how much. What it is for is told at
-//! [`Level`](super::source::Level).
+//! [`Level`].
 //!
 //! An account is kept of what was shed and does not show in the usage yet. It is paid back when more is put into the
 //! reapers than the usage grows by: that went where the shed entries had been.
@@ -16,7 +16,7 @@
 //! one, times two; and not more by far than is missing, as they would if what is on its way did not count.
 
 use super::source::Level;
-use crate::reaper::Reaped;
+use crate::reap::Reaped;
 use std::time::Duration;
 
 /// The part of the limit by which usage has to grow before there is another demand.

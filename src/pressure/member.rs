@@ -3,8 +3,8 @@
 use super::demand::Relieved;
 use super::share::Share;
 use super::stats::ReaperStats;
-use crate::node::contain;
-use crate::reaper::{Reaper, Scan};
+use crate::reap::{Reaper, Scan};
+use crate::util::panics::contain;
 use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Ordering;
 use std::sync::{Arc, Weak};

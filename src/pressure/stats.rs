@@ -1,7 +1,7 @@
 //! Figures on a driver, its sources and its reapers.
 
 use super::source::{Reading, Size};
-use crate::reaper::Reaped;
+use crate::reap::Reaped;
 use std::fmt;
 
 /// What a driver has seen and done: from [`Driver::stats`](crate::pressure::Driver::stats). Its

@@ -5,8 +5,8 @@ use super::hold::Hold;
 use super::source::{Level, Reading, Source};
 use super::stats::{SourceState, SourceStats};
 use super::wait::Ready;
-use crate::node::contain;
-use crate::reaper::Reaped;
+use crate::reap::Reaped;
+use crate::util::panics::contain;
 use parking_lot::Mutex;
 use std::time::Duration;
 

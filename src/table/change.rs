@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::Table;
-use crate::bucket::{Control, Tag};
 use crate::node::Node;
+use crate::table::bucket::{Control, Tag};
 use std::ptr::NonNull;
 
 /// A slot of a table, by the home of the node in it and the bucket that it lives in.

@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::Table;
-use crate::bucket::{Bucket, Control, Tag};
 use crate::node::Node;
+use crate::table::bucket::{Bucket, Control, Tag};
 use std::ptr::NonNull;
 
 impl<K, V> Table<K, V> {

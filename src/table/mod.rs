@@ -20,6 +20,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bucket;
 mod change;
 mod find;
 mod visit;
@@ -27,11 +28,11 @@ mod visit;
 pub(crate) use change::{Located, Position};
 pub(crate) use visit::Walk;
 
-use crate::bucket::{Bucket, SLOTS, Tag};
 use crate::node::Node;
-use crate::prefetch;
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicPtr, alloc_zeroed, dealloc_zeroed};
+use crate::table::bucket::{Bucket, SLOTS, Tag};
+use crate::util::prefetch;
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
 

@@ -3,9 +3,9 @@
 #![allow(unsafe_code)]
 
 use super::Table;
-use crate::bucket::{Control, Slots};
 use crate::node::Node;
-use crate::prefetch;
+use crate::table::bucket::{Control, Slots};
+use crate::util::prefetch;
 use std::ptr::NonNull;
 
 impl<K, V> Table<K, V> {

@@ -133,15 +133,6 @@ fn main() {
             let guard = registry.pin();
             (0..n / KEYS).map(|_| guard.iter().map(|entry| *entry).sum::<u64>()).sum()
         }
-        "iterate_by_for" => {
-            let (guard, mut sum) = (registry.pin(), 0);
-            for _ in 0..n / KEYS {
-                for entry in guard.iter() {
-                    sum += *entry;
-                }
-            }
-            sum
-        }
         "set" => keys.map(|key| u64::from(registry.set(key, key))).sum(),
         "replace" => keys.map(|key| *registry.replace(key, key).unwrap()).sum(),
         "remove_and_destroy" => {

@@ -1,0 +1,147 @@
+//! Writes of many keys at once, whose cache misses overlap.
+//!
+//! A write is a chain of misses, most of them under the shard lock. Writes in a row hash a chunk of keys and ask for the lines
+//! of all their buckets, then for the nodes, and only then write, one key after the other. They are no transaction: others
+//! see each write by itself.
+
+use crate::domain::{Refusal, granted};
+use crate::handle::Handle;
+use crate::registry::Registry;
+use crate::registry::view::hash_of;
+use crate::shard::write::Wanted;
+use equivalent::Equivalent;
+use std::hash::{BuildHasher, Hash};
+
+/// Keys whose misses overlap, as for reads.
+const WIDTH: usize = 32;
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Inserts entries, or replaces those that have the keys: as [`set`](Self::set) one after another, and faster where
+    /// the registry does not fit the cache. Returns how many were replaced.
+    ///
+    /// If `entries` or the hash of a key panics, up to 32 entries that were taken before are not inserted.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert), for one entry at a time.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// assert_eq!(registry.set_many((0..100).map(|key| (key, key))), 0);
+    /// assert_eq!(registry.set_many([(7, 0), (1000, 0)]), 1);
+    /// assert_eq!(registry.len(), 101);
+    /// ```
+    pub fn set_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> usize {
+        let mut entries = entries.into_iter();
+        let (mut chunk, mut replaced) = (Vec::with_capacity(WIDTH), 0);
+        loop {
+            chunk.extend(entries.by_ref().take(WIDTH).map(|(key, value)| (self.hash_to_write(&key), key, value)));
+            if chunk.is_empty() {
+                return replaced;
+            }
+            self.core.prefetch_nodes(chunk.iter().map(|(hash, ..)| *hash));
+            for (hash, key, value) in chunk.drain(..) {
+                let draft = self.core.draft(hash, key, value);
+                let published = granted(self.core.replace(draft, Wanted::NONE, Refusal::Impossible));
+                replaced += usize::from(published.old.is_some());
+            }
+        }
+    }
+
+    /// Removes the entries of keys: as [`delete`](Self::delete) one after another, and faster where the registry does not
+    /// fit the cache. Returns how many there were.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert), for one entry at a time.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.set_many((0..100).map(|key| (key, key)));
+    /// assert_eq!(registry.delete_many(&[1, 2, 1000]), 2);
+    /// assert_eq!(registry.len(), 98);
+    /// ```
+    pub fn delete_many<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>) -> usize
+    where
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
+    {
+        let mut deleted = 0;
+        self.for_each_to_remove(keys, |hash, key| {
+            let left = granted(self.core.remove(hash, |found| key.equivalent(found), false, Refusal::Impossible));
+            deleted += usize::from(left.is_some());
+        });
+        deleted
+    }
+
+    /// Removes the entries of keys, and calls `each` with every key and its entry, in order: as [`remove`](Self::remove), in
+    /// the manner of [`delete_many`](Self::delete_many).
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert), for one entry at a time. `each` runs outside every lock.
+    pub fn remove_many<'k, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'k Q>,
+        mut each: impl FnMut(&'k Q, Option<Handle<K, V>>),
+    ) where
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
+    {
+        self.for_each_to_remove(keys, |hash, key| {
+            let left = granted(self.core.remove(hash, |found| key.equivalent(found), true, Refusal::Impossible));
+            each(key, left.into_handle());
+        });
+    }
+
+    /// Calls `remove` with every key and its hash, when their lines have been asked for.
+    fn for_each_to_remove<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut remove: impl FnMut(u64, &'k Q))
+    where
+        Q: Hash + Equivalent<K> + ?Sized + 'k,
+    {
+        let mut keys = keys.into_iter();
+        let mut chunk = Vec::with_capacity(WIDTH);
+        loop {
+            chunk.extend(keys.by_ref().take(WIDTH).map(|key| (self.hash_to_write(key), key)));
+            if chunk.is_empty() {
+                return;
+            }
+            self.core.prefetch_nodes(chunk.iter().map(|(hash, _)| *hash));
+            chunk.drain(..).for_each(|(hash, key)| remove(hash, key));
+        }
+    }
+
+    /// The hash of a key that is about to be written, whose bucket the processor is asked for.
+    fn hash_to_write<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        let hash = hash_of(&self.hasher, key);
+        self.core.prefetch_to_write(hash);
+        hash
+    }
+}
+
+/// As [`Registry::set_many`].
+impl<K, V, S> Extend<(K, V)> for &Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
+        self.set_many(entries);
+    }
+}
+
+/// As [`Registry::set_many`].
+impl<K, V, S> Extend<(K, V)> for Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
+        self.set_many(entries);
+    }
+}

@@ -1,0 +1,77 @@
+//! A walk through the entries in the order of their memory.
+//!
+//! [`View::iter`](crate::View::iter) goes through the tables, whose slots point to nodes anywhere: in a large registry, each entry
+//! is a cache miss. This walk goes through the slabs, which the processor reads ahead. For each shard it lists the nodes under the
+//! shard lock, and then returns them without any lock.
+
+#![allow(unsafe_code)]
+
+use crate::handle::Entry;
+use crate::node::Node;
+use crate::registry::core::Core;
+use crate::util::clock::Time;
+use crate::util::prefetch;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// Nodes by which one is prefetched before it is returned: a listed shard may be larger than the caches.
+const AHEAD: usize = 24;
+
+/// All entries of a registry, shard by shard: from [`View::iter_in_memory_order`](crate::View::iter_in_memory_order).
+pub struct MemoryOrder<'g, K: 'static, V: 'static> {
+    core: &'g Core<K, V>,
+    /// The number of the shard that is listed next.
+    shard: usize,
+    /// The nodes of the present shard that are left, in reverse.
+    nodes: Vec<NonNull<Node<K, V>>>,
+    /// When that shard was listed, if entries may expire.
+    now: Option<Time>,
+    /// Not `Send`: the critical section is this thread's.
+    _section: PhantomData<*const ()>,
+}
+
+impl<'g, K, V> MemoryOrder<'g, K, V> {
+    /// # Safety
+    ///
+    /// Within a critical section that outlasts `'g`.
+    pub(crate) unsafe fn new(core: &'g Core<K, V>) -> Self {
+        MemoryOrder { core, shard: 0, nodes: Vec::new(), now: None, _section: PhantomData }
+    }
+}
+
+impl<'g, K, V> Iterator for MemoryOrder<'g, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    type Item = Entry<'g, K, V>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            while let Some(node) = self.nodes.pop() {
+                if let Some(ahead) = self.nodes.len().checked_sub(AHEAD) {
+                    prefetch::to_read(self.nodes[ahead].as_ptr());
+                }
+                // SAFETY: it was in the table within the critical section that outlasts 'g.
+                if unsafe { self.core.is_there(node, self.now) } {
+                    // SAFETY: as said.
+                    return Some(unsafe { Entry::new(node) });
+                }
+            }
+            let shard = self.core.shards().nth(self.shard)?;
+            self.shard += 1;
+            shard.list_in_memory_order(&mut self.nodes);
+            self.nodes.reverse();
+            self.now = self.core.time_to_read();
+        }
+    }
+}
+
+impl<K, V> FusedIterator for MemoryOrder<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+}

@@ -1,0 +1,88 @@
+//! Figures on a registry.
+
+use crate::domain::DomainStats;
+use crate::registry::core::Core;
+use crate::sync::atomic::Ordering;
+use std::fmt;
+
+/// What a registry has done and holds: from [`Registry::stats`](crate::Registry::stats).
+///
+/// Counted a shard at a time, without stopping writers: exact while nobody writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Stats {
+    /// Entries in the registry.
+    pub live: u64,
+    /// Entries ever inserted, replacements among them.
+    pub inserted: u64,
+    /// Entries removed.
+    pub removed: u64,
+    /// Entries replaced by others.
+    pub replaced: u64,
+    /// Entries removed by a reaper.
+    pub reaped: u64,
+    /// Entries whose time had come: too old, or not used for too long.
+    pub expired: u64,
+    /// Entries evicted, for want of room for others or by [`evict`](crate::Registry::evict) and its like.
+    pub evicted: u64,
+    /// Entries destroyed.
+    pub freed: u64,
+    /// Entries that have left the registry and are not destroyed yet: they wait for a grace period, for their turn, or
+    /// for a handle to be dropped.
+    pub backlog: u64,
+    /// Drops of keys or values that panicked.
+    pub drop_panics: u64,
+    /// Calls of a [lifetime](crate::Builder::lifetime) that panicked while an entry was looked at.
+    pub lifetime_panics: u64,
+    /// Calls of the [listener](crate::Builder::listener) that panicked.
+    pub listener_panics: u64,
+    /// Resizes of a shard's table that were begun.
+    pub resizes: u64,
+    /// The domain's figures, which registries of one domain share.
+    pub domain: DomainStats,
+}
+
+impl Stats {
+    pub(crate) fn of<K, V>(core: &Core<K, V>) -> Stats
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let registrant = &core.header;
+        // ORDERING: Relaxed, statistics. Freed first, then removals, then insertions: a node on its way meanwhile is
+        // counted as being where it comes from.
+        let freed = registrant.freed.load(Ordering::Relaxed);
+        let drop_panics = registrant.panics.load(Ordering::Relaxed);
+        let listener_panics = core.settings().listeners.panics();
+        let lifetime_panics = core.settings().lifetimes.panics();
+        let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
+        for shard in core.shards() {
+            let counts = &shard.counts;
+            stats.live += counts.live.get();
+            stats.removed += counts.removed.get();
+            stats.replaced += counts.replaced.get();
+            stats.reaped += counts.reaped.get();
+            stats.evicted += counts.evicted.get();
+            stats.expired += counts.expired.get();
+            stats.inserted += counts.inserted.get();
+            stats.resizes += counts.resizes.get();
+        }
+        let left = stats.removed + stats.replaced + stats.reaped + stats.expired + stats.evicted;
+        stats.backlog = left.saturating_sub(freed);
+        stats.domain = registrant.domain.stats();
+        stats
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { live, inserted, removed, replaced, reaped, expired, evicted, freed, backlog, .. } = self;
+        write!(
+            f,
+            "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
+             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}; domain: {}",
+            self.drop_panics, self.lifetime_panics, self.listener_panics, self.resizes, self.domain
+        )
+    }
+}

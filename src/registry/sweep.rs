@@ -1,0 +1,375 @@
+//! Writes that go through a whole registry, a chunk at a time: scan, retain, drain, reap.
+
+#![allow(unsafe_code)]
+
+use crate::domain::BacklogFull;
+use crate::domain::{Full, Refusal, granted};
+use crate::handle::Entry;
+use crate::handle::Handle;
+use crate::reap::Cause;
+use crate::reap::Cursor;
+use crate::reap::{Reaped, Scan};
+use crate::registry::Registry;
+use crate::registry::policy::{self, Candidate, Policy, Verdict};
+use crate::util::check;
+use crate::util::clock::Time;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
+
+/// Entries between two critical sections, about.
+const CHUNK: usize = 64;
+
+/// Homes of a table that are looked at in one critical section: a table may be large and nearly empty.
+const HOMES: usize = 4096;
+
+/// What is to become of an entry.
+pub(crate) type Judge<'j, K, V> = dyn FnMut(&Candidate<'_, K, V>) -> Verdict + 'j;
+
+fn keeps(keep: bool) -> Verdict {
+    if keep { Verdict::Keep } else { Verdict::Remove }
+}
+
+/// How a sweep removes, and what it has done.
+struct Sweep {
+    cause: Cause,
+    refusal: Refusal,
+    reaped: Reaped,
+}
+
+impl Sweep {
+    fn new(cause: Cause, refusal: Refusal) -> Self {
+        Sweep { cause, refusal, reaped: Reaped::default() }
+    }
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Calls `each` with entries from `cursor` on, until about `budget` of them have been seen (those of one home are
+    /// never split), the end is reached, or 4,096 homes of the table have been looked at. Returns how many entries it has
+    /// seen: none, perhaps, in a large table with few entries, before the cursor is [done](Cursor::is_done).
+    ///
+    /// Between two calls nothing is held, neither guard nor lock: use it to go through a large registry without holding
+    /// up a grace period. `each` runs in a critical section.
+    ///
+    /// An entry that is in the registry from the first call to the last is met. It is met once, unless its shard shrinks
+    /// between two calls, after which entries of that shard may be met again. For the others it is as for
+    /// [`View::iter`](crate::View::iter).
+    ///
+    /// ```
+    /// use epoch_registry::{Cursor, Registry};
+    ///
+    /// let registry = Registry::new();
+    /// for key in 0..1000 {
+    ///     registry.insert(key, key).unwrap();
+    /// }
+    /// let (mut cursor, mut sum) = (Cursor::new(), 0);
+    /// while !cursor.is_done() {
+    ///     registry.scan(&mut cursor, 100, |entry| sum += *entry);
+    /// }
+    /// assert_eq!(sum, 999 * 1000 / 2);
+    /// ```
+    pub fn scan(&self, cursor: &mut Cursor, budget: usize, each: impl FnMut(Entry<'_, K, V>)) -> usize {
+        let now = self.core.time_to_read();
+        self.scan_to(None, cursor, budget, now, each)
+    }
+
+    /// As [`scan`](Self::scan), to `end` at the most, and without what has expired by `now`.
+    pub(crate) fn scan_to(
+        &self,
+        end: Option<Cursor>,
+        cursor: &mut Cursor,
+        budget: usize,
+        now: Option<Time>,
+        mut each: impl FnMut(Entry<'_, K, V>),
+    ) -> usize {
+        let guard = self.pin();
+        let mut found = Vec::new();
+        let (mut seen, mut homes) = (0, 0);
+        while seen < budget && homes < HOMES && !cursor.is_done() && end.is_none_or(|end| cursor.is_before(end)) {
+            homes += 1;
+            // Moved on at last: a panic in `each` loses none of those that come after it.
+            let mut next = *cursor;
+            // SAFETY: the guard is held.
+            unsafe { next.step(guard.core, &mut found) };
+            seen += found.len();
+            check::user_code();
+            for node in found.drain(..) {
+                // SAFETY: found within the guard's section.
+                if unsafe { self.core.is_there(node, now) } {
+                    // SAFETY: found within the guard's section, which outlasts the entry.
+                    each(unsafe { Entry::new(node) });
+                }
+            }
+            *cursor = next;
+        }
+        seen
+    }
+
+    /// Removes all entries for which `keep` is false. `keep` runs in a critical section, but under no lock. What is met
+    /// is as for [`View::iter`](crate::View::iter).
+    ///
+    /// # Progress
+    ///
+    /// Works in chunks: critical sections and locks are short, however large the registry is.
+    pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let (mut cursor, mut sweep) = (Cursor::new(), Sweep::new(Cause::Removed, Refusal::Impossible));
+        while !cursor.is_done() {
+            self.sweep(None, &mut cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
+        }
+        self.settle();
+    }
+
+    /// As [`retain`](Self::retain), from `cursor` on, until it is done or a removal is refused for want of room in the
+    /// domain's backlog. Returns how many entries were removed.
+    ///
+    /// # Errors
+    ///
+    /// [`BacklogFull`], with how many entries were removed before. The cursor is where to go on: some entries may be
+    /// judged again.
+    ///
+    /// ```
+    /// use epoch_registry::{Cursor, Domain, Registry, WhenFull};
+    ///
+    /// let domain = Domain::builder().backlog_objects(100).when_full(WhenFull::Refuse).build();
+    /// let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+    /// for key in 0..1000 {
+    ///     registry.insert(key, key).unwrap();
+    /// }
+    /// let mut cursor = Cursor::new();
+    /// let guard = domain.pin(); // as long as somebody reads, nothing can be destroyed
+    /// assert!(registry.try_retain(&mut cursor, |_, _| false).is_err());
+    /// assert!(domain.backlog().objects <= 100);
+    /// drop(guard);
+    /// while registry.try_retain(&mut cursor, |_, _| false).is_err() {}
+    /// assert!(registry.is_empty());
+    /// ```
+    pub fn try_retain(
+        &self,
+        cursor: &mut Cursor,
+        mut keep: impl FnMut(&K, &V) -> bool,
+    ) -> Result<usize, BacklogFull<usize>> {
+        let mut sweep = Sweep::new(Cause::Removed, Refusal::Possible);
+        while !cursor.is_done() && !sweep.reaped.stopped {
+            self.sweep(None, cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
+        }
+        if sweep.reaped.stopped {
+            return Err(BacklogFull(sweep.reaped.removed));
+        }
+        self.settle();
+        Ok(sweep.reaped.removed)
+    }
+
+    /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
+    /// that are inserted meanwhile may be. Dropping the iterator leaves the rest in place.
+    pub fn drain(&self) -> Drain<'_, K, V, S> {
+        Drain { registry: self, cursor: Cursor::new(), victims: Vec::new(), refusal: Refusal::Impossible }
+    }
+
+    /// Examines up to about `budget` entries, from where the last call of this method (or of
+    /// [`reap_older_than`](Self::reap_older_than)) stopped, each once at the most unless its shard is resized, and
+    /// removes those for which `condition` holds, which count as reaped.
+    ///
+    /// `condition` runs in a critical section, but under no lock. If the domain's backlog is full, and its policy is not
+    /// to grow, it stops before the budget is used up.
+    ///
+    /// # Progress
+    ///
+    /// As [`retain`](Self::retain).
+    pub fn reap_if(&self, budget: usize, mut condition: impl FnMut(Entry<'_, K, V>) -> bool) -> Reaped {
+        self.reap_around(budget, &mut |candidate| keeps(!condition(candidate.entry())))
+    }
+
+    /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does. Ages are known to 17 ms (see
+    /// [`Candidate::age`]): an entry goes when it is older than `age`, for certain when it is older by 17 ms.
+    ///
+    /// It looks at all entries. A registry with a [`max_age`](crate::Builder::max_age) looks at those alone that have
+    /// reached it.
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let registry = Registry::builder().clock(clock.clone()).build();
+    /// registry.insert("old", ()).unwrap();
+    /// clock.advance(Duration::from_secs(60));
+    /// registry.insert("new", ()).unwrap();
+    /// assert_eq!(registry.reap_older_than(Duration::from_secs(30), usize::MAX).removed, 1);
+    /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
+    /// ```
+    pub fn reap_older_than(&self, age: Duration, budget: usize) -> Reaped {
+        let policy = policy::older_than(age);
+        self.reap_around(budget, &mut |candidate| policy.judge(candidate))
+    }
+
+    /// Examines up to about [`scan.nr_to_scan`](Scan::nr_to_scan) entries from where `scan` stands, and does with each as
+    /// `policy` says. At the end of the registry it stops; the next call begins anew. What is removed counts as reaped.
+    ///
+    /// ```
+    /// use epoch_registry::{Registry, Scan, policy};
+    ///
+    /// let registry = Registry::new();
+    /// let held = registry.insert(0, "held").unwrap();
+    /// (1..1000).for_each(|key| drop(registry.insert(key, "not held").unwrap()));
+    ///
+    /// let policy = policy::unless_held(policy::when::<i32, &str>(|entry| entry.key() % 2 == 0));
+    /// let reaped = registry.reap_by(&policy, &mut Scan::new(usize::MAX));
+    /// assert_eq!((reaped.examined, reaped.removed, reaped.skipped), (1000, 499, 1));
+    /// assert!(!held.is_unlinked());
+    /// ```
+    ///
+    /// # Progress
+    ///
+    /// As [`retain`](Self::retain).
+    pub fn reap_by(&self, policy: &impl Policy<K, V>, scan: &mut Scan) -> Reaped {
+        self.reap_from(&mut scan.cursor, scan.nr_to_scan, Cause::Reaped, &mut |candidate| policy.judge(candidate))
+    }
+
+    /// The same, from where the last call of this or of [`reap_if`](Self::reap_if) stopped, and once around at the most.
+    pub(crate) fn reap_round(&self, policy: &impl Policy<K, V>, budget: usize) -> Reaped {
+        self.reap_around(budget, &mut |candidate| policy.judge(candidate))
+    }
+
+    /// Examines up to about `budget` entries from `cursor` on, to the end of the registry at the most.
+    pub(crate) fn reap_from(
+        &self,
+        cursor: &mut Cursor,
+        budget: usize,
+        cause: Cause,
+        judge: &mut Judge<'_, K, V>,
+    ) -> Reaped {
+        if cursor.is_done() {
+            *cursor = Cursor::new();
+        }
+        let mut sweep = Sweep::new(cause, Refusal::Possible);
+        let mut spent = 0;
+        while !cursor.is_done() && spent < budget && !sweep.reaped.stopped {
+            spent += self.sweep(None, cursor, CHUNK.min(budget - spent), &mut sweep, judge);
+        }
+        if sweep.reaped.removed > 0 {
+            self.settle();
+        }
+        sweep.reaped
+    }
+
+    fn reap_around(&self, budget: usize, judge: &mut Judge<'_, K, V>) -> Reaped {
+        // Copied: no lock is held while `judge` runs. Two reapers at a time go over the same ground, which is a waste and
+        // nothing worse.
+        let start = *self.core.reaped_to.lock();
+        let mut cursor = start;
+        let mut sweep = Sweep::new(Cause::Reaped, Refusal::Possible);
+        // Once around, to where it started.
+        let (mut end, mut spent) = (None, 0);
+        while spent < budget && !sweep.reaped.stopped {
+            if cursor.is_done() && end.is_none() {
+                (end, cursor) = (Some(start), Cursor::new());
+            }
+            if end.is_some_and(|end| !cursor.is_before(end)) {
+                break;
+            }
+            spent += self.sweep(end, &mut cursor, CHUNK.min(budget - spent), &mut sweep, judge);
+        }
+        *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
+        if sweep.reaped.removed > 0 {
+            self.settle();
+        }
+        sweep.reaped
+    }
+
+    /// One chunk: judges entries in a critical section, and removes those condemned after it, since a guard held through
+    /// a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it was.
+    ///
+    /// Returns what of a budget it has used up: as much as entries judged, or one for a section in which there were none.
+    fn sweep(
+        &self,
+        end: Option<Cursor>,
+        cursor: &mut Cursor,
+        budget: usize,
+        sweep: &mut Sweep,
+        judge: &mut Judge<'_, K, V>,
+    ) -> usize {
+        let (mut victims, mut rotated, mut skipped) = (Vec::new(), 0, 0);
+        let mut next = *cursor;
+        let now = self.core.now();
+        let expiry = self.core.time_to_sweep(now);
+        let examined = self.scan_to(end, &mut next, budget, expiry, |entry| {
+            match judge(&Candidate::new(entry, &self.core, now)) {
+                Verdict::Remove => victims.extend(entry.handle()),
+                Verdict::Keep => {}
+                Verdict::Rotate => {
+                    self.core.minds.watch();
+                    entry.header().used.clear();
+                    rotated += 1;
+                }
+                Verdict::Skip => skipped += 1,
+            }
+        });
+        sweep.reaped.examined += examined;
+        sweep.reaped.rotated += rotated;
+        sweep.reaped.skipped += skipped;
+        for victim in &victims {
+            match self.core.remove_exact(victim, sweep.cause, &mut sweep.refusal) {
+                Ok(true) => {
+                    sweep.reaped.removed += 1;
+                    sweep.reaped.bytes += victim.weight();
+                }
+                Ok(false) => {}
+                Err(Full) => {
+                    sweep.reaped.stopped = true;
+                    return examined;
+                }
+            }
+        }
+        *cursor = next;
+        examined.max(1)
+    }
+
+    /// As that of the core.
+    pub(crate) fn settle(&self) {
+        self.core.settle();
+    }
+}
+
+/// Removes entries one by one: from [`Registry::drain`].
+pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+    registry: &'r Registry<K, V, S>,
+    cursor: Cursor,
+    /// Entries met that are still to be removed.
+    victims: Vec<Handle<K, V>>,
+    refusal: Refusal,
+}
+
+impl<K, V, S> Iterator for Drain<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    type Item = Handle<K, V>;
+
+    fn next(&mut self) -> Option<Handle<K, V>> {
+        loop {
+            while let Some(victim) = self.victims.pop() {
+                if granted(self.registry.core.remove_exact(&victim, Cause::Removed, &mut self.refusal)) {
+                    return Some(victim);
+                }
+            }
+            if self.cursor.is_done() {
+                return None;
+            }
+            let victims = &mut self.victims;
+            self.registry.scan(&mut self.cursor, CHUNK, |entry| victims.extend(entry.handle()));
+        }
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync, S> fmt::Debug for Drain<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! A shard's table, and how it changes its size: a few homes with each write.
+
+#![allow(unsafe_code)]
+
+use crate::domain::Domain;
+use crate::node::Node;
+use crate::shard::ShardRef;
+use crate::shard::state::{Special, State};
+use crate::table::Table;
+use crate::table::bucket::Tag;
+use std::ptr::NonNull;
+
+/// A move of all nodes to another table, under way.
+pub(crate) struct Resize<K, V> {
+    pub(crate) to: Table<K, V>,
+    /// The first home that may not have moved.
+    next_home: usize,
+}
+
+/// Homes that a write moves while a resize is under way, beside the one that it uses.
+const STEP: usize = 2;
+
+/// Frees a table that the root has left, after a grace period.
+pub(crate) fn retire_table<K, V>(domain: &Domain, table: Table<K, V>)
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    // SAFETY: T1: the root has left it, and this runs after a grace period.
+    domain.inner().defer(table.bytes(), move || unsafe { table.free() });
+}
+
+impl<K, V> State<K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// The table that writes go to.
+    pub(crate) fn newest(&self) -> Table<K, V> {
+        self.resize.as_ref().map_or(self.table, |resize| resize.to)
+    }
+
+    /// The table to write `hash` to, after a step of the resize if one is under way.
+    #[inline]
+    pub(crate) fn table_for(&mut self, hash: u64, shard: ShardRef<'_, K, V>) -> Table<K, V> {
+        if self.resize.is_none() { self.table } else { self.table_for_resizing(hash, shard) }
+    }
+
+    #[cold]
+    fn table_for_resizing(&mut self, hash: u64, shard: ShardRef<'_, K, V>) -> Table<K, V> {
+        self.step(shard, STEP);
+        if let Some(resize) = &self.resize {
+            // T4.
+            self.table.move_home(self.table.home(hash), resize.to);
+        }
+        self.newest()
+    }
+
+    /// Publishes a node in the newest table. It is counted before: nothing can come between the two.
+    #[inline(always)]
+    pub(crate) fn publish(
+        &mut self,
+        table: Table<K, V>,
+        hash: u64,
+        node: NonNull<Node<K, V>>,
+        shard: ShardRef<'_, K, V>,
+    ) {
+        // SAFETY: made by the caller, and the lock is held from here to its unlinking (S1).
+        let weight = unsafe { node.as_ref() }.header.weight.bytes();
+        let counts = shard.counts();
+        counts.weight.add(weight);
+        counts.live.add(1);
+        counts.inserted.add(1);
+        table.place(hash as u32 as usize, Tag::of(hash), node);
+        if counts.live.get() >= table.grows_at() as u64 {
+            self.grow(shard);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, shard: ShardRef<'_, K, V>) {
+        // The resize before this one is over long since, but for a hash that puts everything in one home.
+        self.step(shard, usize::MAX);
+        self.begin_resize(self.table.buckets() * 2, shard);
+    }
+
+    /// At an eighth of what the table holds, goes to a quarter of it.
+    #[inline]
+    pub(crate) fn shrink_if_sparse(&mut self, shard: ShardRef<'_, K, V>) {
+        if shard.counts().live.get() < self.table.grows_at() as u64 / 6
+            && self.table.buckets() > self.floor
+            && self.resize.is_none()
+        {
+            self.begin_resize((self.table.buckets() / 4).max(self.floor), shard);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn begin_resize(&mut self, buckets: usize, shard: ShardRef<'_, K, V>) {
+        debug_assert!(self.resize.is_none());
+        let to = Table::new(buckets);
+        self.table.set_next(to);
+        self.resize = Some(Resize { to, next_home: 0 });
+        self.special.set(Special::RESIZING, true);
+        shard.counts().resizes.add(1);
+        self.measure(shard);
+    }
+
+    pub(crate) fn measure(&self, shard: ShardRef<'_, K, V>) {
+        let counts = shard.counts();
+        let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
+        counts.capacity.set(Table::<K, V>::limit(self.newest().buckets()) as u64);
+        counts.set_resizing(self.resize.is_some());
+        counts.bytes.set((self.table.bytes() + next) as u64);
+    }
+
+    /// Moves up to `homes` homes of a resize that is under way. After the last one the new table becomes the root.
+    pub(crate) fn step(&mut self, shard: ShardRef<'_, K, V>, homes: usize) {
+        let Some(resize) = &mut self.resize else { return };
+        let end = resize.next_home.saturating_add(homes).min(self.table.buckets());
+        for home in resize.next_home..end {
+            self.table.move_home(home, resize.to);
+        }
+        resize.next_home = end;
+        if end == self.table.buckets() {
+            let old = std::mem::replace(&mut self.table, resize.to);
+            self.resize = None;
+            shard.root.store(self.table);
+            self.measure(shard);
+            // Under one lock no more than one resize ends: what begins after it is not stepped under the same lock.
+            debug_assert!(self.old_table.is_none());
+            self.old_table = Some(old);
+        }
+    }
+}

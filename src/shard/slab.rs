@@ -1,0 +1,654 @@
+//! Where nodes lie: slabs of one shard, whose slots are recycled after a grace period.
+//!
+//! ```text
+//!  slab, 1 KiB, aligned to its size
+//!  ┌───────┬──────┬──────┬──────┬────────┬────────┬─ ─ ─ ─┬────────┐
+//!  │ shard │ next │ prev │ free │ slot 0 │ slot 1 │       │ slot n │
+//!  └───────┴──────┴──────┴──────┴────────┴────────┴─ ─ ─ ─┴────────┘
+//!      ▲ node's address & !1023
+//! ```
+//!
+//! A node is allocated and freed under the shard lock:
+//!
+//! 1. A writer takes a slot from the *magazine*, a bag of free slots. If that is empty, it takes one from the first slab that
+//!    has room, or makes a new slab.
+//! 2. The reclaim side destroys the nodes of a bag and hands the bag back. It becomes a magazine as it is: neither slabs nor
+//!    slots are touched. If there are two magazines already, the slots go back to their slabs.
+//! 3. A slab without used slots is given back to the global allocator, except for a few.
+//!
+//! This is the magazine layer of J. Bonwick and J. Adams, "Magazines and Vmem" (2001), over the slabs of Bonwick's "The Slab
+//! Allocator" (1994): Linux's `kmem_cache` with its sheaves.
+//!
+//! Large nodes, and all nodes under a model checker or a sanitizer, have an allocation of their own, which holds the shard's
+//! address just before the node. Such memory is never recycled here, so that a use after free is seen as what it is.
+//!
+//! # Invariants
+//!
+//! - **M1** Slabs and their lists are used under the shard lock alone. The address of the shard in a slab never changes.
+//! - **M2** `used` of a slab counts its slots that hold a node, lie in a magazine, or are reserved. A slab is freed when that is
+//!   zero.
+//! - **M3** A free slot's reference count is zero, without the mark of an unlinked node. So is that of one never used.
+//! - **M4** The lists are: slabs with a free slot first, then full ones.
+
+#![allow(unsafe_code)]
+
+use crate::domain::{Bag, ShardHeader};
+use crate::node::owner::SLAB;
+use crate::node::refs::Refs;
+use crate::node::{Header, Kind};
+use crate::sync::{self, ONE_NODE_SLABS};
+use crate::util::prefetch;
+use std::alloc::Layout;
+use std::ptr::{self, NonNull};
+
+/// What usual allocators put before an allocation: without it, a slab would take a page more.
+const MALLOC_HEADER: usize = 16;
+/// Nodes of which fewer fit a slab have allocations of their own.
+const FEWEST: usize = 3;
+
+/// How nodes of one layout lie in slabs.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Bytes from one slot to the next.
+    slot: usize,
+    /// Where the first slot is.
+    first: usize,
+    /// Where no slot begins any more.
+    end: usize,
+    /// What the nodes say of their slab (N4). Of a node in a slab, the slab is at the node's address rounded down to [`SLAB`]; of a
+    /// single one, the shard's address lies before the node.
+    kind: Kind,
+    /// Of the allocation.
+    layout: Layout,
+}
+
+impl Shape {
+    /// For slots of this layout, in which lives follow the nodes or not.
+    pub(crate) const fn of(node: Layout, has_life: bool) -> Shape {
+        let align = if node.align() > align_of::<Slab>() { node.align() } else { align_of::<Slab>() };
+        let slot = node.size().next_multiple_of(align);
+        let first = size_of::<Slab>().next_multiple_of(align);
+        let slots = (SLAB - MALLOC_HEADER).saturating_sub(first) / slot;
+        if slots < FEWEST || ONE_NODE_SLABS {
+            let first = size_of::<NonNull<ShardHeader>>().next_multiple_of(align);
+            let Ok(layout) = Layout::from_size_align(first + slot, align) else {
+                panic!("a node fits the address space")
+            };
+            return Shape { slot, first, end: first + slot, kind: Kind::new(true, has_life), layout };
+        }
+        let Ok(layout) = Layout::from_size_align(SLAB - MALLOC_HEADER, SLAB) else { unreachable!() };
+        Shape { slot, first, end: first + slots * slot, kind: Kind::new(false, has_life), layout }
+    }
+
+    /// The slots of a slab.
+    fn slots(&self, slab: NonNull<Slab>) -> impl Iterator<Item = *mut Header> + use<> {
+        let memory = slab.as_ptr().cast::<Header>();
+        (self.first..self.end).step_by(self.slot).map(move |at| memory.wrapping_byte_add(at))
+    }
+
+    /// What the nodes say of their slab (N4).
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+/// What precedes the slots.
+#[repr(C)]
+struct Slab {
+    /// The shard whose slab this is. The first field, as nodes find it by its address.
+    shard: NonNull<ShardHeader>,
+    next: *mut Slab,
+    prev: *mut Slab,
+    /// Where the first free slot is, which holds where the next is; 0 if there is none.
+    free: u16,
+    /// M2.
+    used: u16,
+}
+
+/// The memory of a shard's nodes. Under the shard lock (M1).
+pub(crate) struct Slabs {
+    magazine: Option<Box<Bag>>,
+    /// The slots from here to `reserved_end`, at the end of a new slab, are next when there is no magazine.
+    reserved: *mut Header,
+    reserved_end: *mut Header,
+    second: Option<Box<Bag>>,
+    /// M4.
+    head: *mut Slab,
+    tail: *mut Slab,
+    /// Slabs in the list.
+    slabs: usize,
+    /// Slabs without a used slot, linked by `next`, in no list.
+    empty: *mut Slab,
+    empties: usize,
+    shape: Shape,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Open,
+    /// The nodes are being gone through: slabs stay where they are.
+    Sweep,
+    /// The registry is gone. Nothing is allocated any more, and empty slabs are not kept.
+    Closed,
+}
+
+/// Empty slabs that are kept, beside a sixteenth of the others.
+const KEPT: usize = 2;
+
+// SAFETY: the slabs are memory of this owner's, and M1 keeps their users apart.
+unsafe impl Send for Slabs {}
+
+impl Slabs {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Slabs {
+            magazine: None,
+            reserved: ptr::null_mut(),
+            reserved_end: ptr::null_mut(),
+            second: None,
+            head: ptr::null_mut(),
+            tail: ptr::null_mut(),
+            slabs: 0,
+            empty: ptr::null_mut(),
+            empties: 0,
+            shape,
+            mode: Mode::Open,
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// A free slot, for a node of `shard`. An empty magazine goes to `spare`.
+    #[inline]
+    pub(crate) fn alloc(&mut self, shard: NonNull<ShardHeader>, spare: &mut Option<Box<Bag>>) -> NonNull<Header> {
+        if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
+            return slot;
+        }
+        if self.reserved != self.reserved_end {
+            return self.take_reserved();
+        }
+        self.alloc_from_slab(shard, spare)
+    }
+
+    #[inline]
+    fn take_reserved(&mut self) -> NonNull<Header> {
+        // SAFETY: not null, as it differs from the end, which both are when there is none.
+        let slot = unsafe { NonNull::new_unchecked(self.reserved) };
+        self.reserved = self.reserved.wrapping_byte_add(self.shape.slot);
+        slot
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_from_slab(&mut self, shard: NonNull<ShardHeader>, spare: &mut Option<Box<Bag>>) -> NonNull<Header> {
+        if self.shape.kind.is_single() {
+            return self.alloc_single(shard);
+        }
+        if let Some(emptied) = std::mem::replace(&mut self.magazine, self.second.take()) {
+            // (One of the two is dropped if there are a spare and an emptied bag.)
+            spare.get_or_insert(emptied);
+        }
+        if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
+            return slot;
+        }
+        let Some(mut slab) = NonNull::new(self.head).filter(|&slab| has_room(slab)) else {
+            self.add_slab(shard);
+            return self.take_reserved();
+        };
+        // SAFETY: M1, it is in the list.
+        let header = unsafe { slab.as_mut() };
+        // SAFETY: a slot begins there, within the slab.
+        let slot = unsafe { slab.byte_add(header.free.into()) }.cast::<Header>();
+        // SAFETY: M3, a free slot holds where the next one is.
+        header.free = unsafe { next_free(slot).read() };
+        header.used += 1;
+        if !has_room(slab) {
+            // M4.
+            self.unlink(slab);
+            self.push_back(slab);
+        }
+        slot
+    }
+
+    fn alloc_single(&mut self, shard: NonNull<ShardHeader>) -> NonNull<Header> {
+        // SAFETY: the size is above zero.
+        let memory = unsafe { sync::alloc(self.shape.layout) };
+        // SAFETY: within the allocation.
+        let slot = unsafe { memory.byte_add(self.shape.first) }.cast::<Header>();
+        // SAFETY: before the slot there is room for an address.
+        let place = unsafe { slot.cast::<NonNull<ShardHeader>>().sub(1) };
+        // SAFETY: as said.
+        unsafe { place.write(shard) };
+        slot
+    }
+
+    /// Adds an empty slab, all of whose slots are reserved.
+    fn add_slab(&mut self, shard: NonNull<ShardHeader>) {
+        let slab = match NonNull::new(self.empty) {
+            Some(slab) => {
+                // SAFETY: M1, it was kept.
+                self.empty = unsafe { slab.as_ref() }.next;
+                self.empties -= 1;
+                slab
+            }
+            None => {
+                // SAFETY: the size is above zero.
+                let slab = unsafe { sync::alloc(self.shape.layout) }.cast::<Slab>();
+                for slot in self.shape.slots(slab) {
+                    // SAFETY: a slot begins there.
+                    let refs = unsafe { &raw mut (*slot).refs };
+                    // SAFETY: as said.
+                    unsafe { refs.write(Refs::new(0)) };
+                }
+                slab
+            }
+        };
+        let used = ((self.shape.end - self.shape.first) / self.shape.slot) as u16;
+        let header = Slab { shard, next: ptr::null_mut(), prev: ptr::null_mut(), free: 0, used };
+        // SAFETY: the allocation begins with a header.
+        unsafe { slab.write(header) };
+        self.push_back(slab);
+        let memory = slab.as_ptr().cast::<Header>();
+        self.reserved = memory.wrapping_byte_add(self.shape.first);
+        self.reserved_end = memory.wrapping_byte_add(self.shape.end);
+    }
+
+    /// Takes the slots of destroyed nodes back: all that `bag` holds. Returns the bag, if it is not kept as a magazine.
+    ///
+    /// # Safety
+    ///
+    /// The nodes were of this shard, and are destroyed.
+    pub(crate) unsafe fn recycle(&mut self, mut bag: Box<Bag>) -> Option<Box<Bag>> {
+        if !self.shape.kind.is_single() && self.mode == Mode::Open && bag.is_half_full() {
+            let mut places = [&mut self.magazine, &mut self.second].into_iter();
+            if let Some(place) = places.find(|place| place.as_ref().is_none_or(|magazine| !magazine.has_free())) {
+                return place.replace(bag);
+            }
+        }
+        while let Some(slot) = bag.pop_free() {
+            // SAFETY: the caller's promise.
+            unsafe { self.free(slot) };
+        }
+        Some(bag)
+    }
+
+    /// Takes the slot of a destroyed node back.
+    ///
+    /// # Safety
+    ///
+    /// The node was of this shard, and is destroyed.
+    pub(crate) unsafe fn free(&mut self, slot: NonNull<Header>) {
+        if self.shape.kind.is_single() {
+            // SAFETY: from `alloc_single`.
+            let memory = unsafe { slot.byte_sub(self.shape.first) }.cast();
+            // SAFETY: as said, and the node is not used any more.
+            unsafe { sync::dealloc(memory, self.shape.layout) };
+            return;
+        }
+        // SAFETY: it is the caller's.
+        unsafe { slot.as_ref() }.refs.set_free();
+        let at = slot.addr().get() & (SLAB - 1);
+        // SAFETY: N4, it lies in a slab of this shard.
+        let mut slab = unsafe { slot.byte_sub(at) }.cast::<Slab>();
+        let had_room = has_room(slab);
+        // SAFETY: M1.
+        let header = unsafe { slab.as_mut() };
+        // SAFETY: the slot is free, and holds where the next is (M3).
+        unsafe { next_free(slot).write(header.free) };
+        header.free = at as u16;
+        header.used -= 1;
+        if self.mode == Mode::Sweep {
+            return;
+        }
+        if header.used == 0 {
+            self.unlink(slab);
+            self.retire_slab(slab);
+        } else if !had_room {
+            // M4.
+            self.unlink(slab);
+            self.push_front(slab);
+        }
+    }
+
+    /// Keeps an empty slab that is in no list, or frees it.
+    fn retire_slab(&mut self, mut slab: NonNull<Slab>) {
+        // SAFETY: M1, in no list.
+        unsafe { slab.as_mut() }.next = self.empty;
+        self.empty = slab.as_ptr();
+        self.empties += 1;
+        // What is kept follows the number of slabs, also when they become fewer.
+        self.trim(if self.mode == Mode::Open { KEPT + self.slabs / 16 } else { 0 });
+    }
+
+    /// Frees empty slabs until so many are left.
+    pub(crate) fn trim(&mut self, kept: usize) {
+        while self.empties > kept {
+            let Some(slab) = NonNull::new(self.empty) else { return };
+            // SAFETY: M1, it was kept.
+            self.empty = unsafe { slab.as_ref() }.next;
+            self.empties -= 1;
+            // SAFETY: from `add_slab`, in no list, and M2: no slot of it is used.
+            unsafe { sync::dealloc(slab.cast(), self.shape.layout) };
+        }
+    }
+
+    fn push_front(&mut self, mut slab: NonNull<Slab>) {
+        let next = self.head;
+        // SAFETY: M1.
+        let header = unsafe { slab.as_mut() };
+        (header.prev, header.next) = (ptr::null_mut(), next);
+        self.head = slab.as_ptr();
+        // SAFETY: M1, the list links slabs that are there.
+        match unsafe { next.as_mut() } {
+            Some(next) => next.prev = slab.as_ptr(),
+            None => self.tail = slab.as_ptr(),
+        }
+        self.slabs += 1;
+    }
+
+    fn push_back(&mut self, mut slab: NonNull<Slab>) {
+        let prev = self.tail;
+        // SAFETY: M1.
+        let header = unsafe { slab.as_mut() };
+        (header.prev, header.next) = (prev, ptr::null_mut());
+        self.tail = slab.as_ptr();
+        // SAFETY: M1, the list links slabs that are there.
+        match unsafe { prev.as_mut() } {
+            Some(prev) => prev.next = slab.as_ptr(),
+            None => self.head = slab.as_ptr(),
+        }
+        self.slabs += 1;
+    }
+
+    fn unlink(&mut self, slab: NonNull<Slab>) {
+        // SAFETY: M1.
+        let Slab { prev, next, .. } = *unsafe { slab.as_ref() };
+        // SAFETY: M1, the list links slabs that are there.
+        match unsafe { prev.as_mut() } {
+            Some(prev) => prev.next = next,
+            None => self.head = next,
+        }
+        // SAFETY: M1, as said.
+        match unsafe { next.as_mut() } {
+            Some(next) => next.prev = prev,
+            None => self.tail = prev,
+        }
+        self.slabs -= 1;
+    }
+
+    /// Whether the nodes can be gone through slab by slab.
+    pub(crate) fn can_sweep(&self) -> bool {
+        !self.shape.kind.is_single()
+    }
+
+    /// Begins to go through the nodes, of a registry that nobody reads or writes any more.
+    pub(crate) fn begin_sweep(&mut self) -> Sweep {
+        self.mode = Mode::Sweep;
+        while self.reserved != self.reserved_end {
+            let slot = self.take_reserved();
+            // SAFETY: a slot of this shard's.
+            unsafe { self.free(slot) };
+        }
+        for magazine in [self.magazine.take(), self.second.take()].into_iter().flatten() {
+            // SAFETY: slots of this shard's, of destroyed nodes.
+            unsafe { self.recycle(magazine) };
+        }
+        Sweep { slab: self.head, at: self.shape.first }
+    }
+
+    /// The next node that is in the table.
+    pub(crate) fn next_in_table(&self, sweep: &mut Sweep) -> Option<NonNull<Header>> {
+        loop {
+            let slab = NonNull::new(sweep.slab)?;
+            // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
+            let header = unsafe { slab.as_ref() };
+            while sweep.at < self.shape.end {
+                // SAFETY: a slot begins there.
+                let slot = unsafe { slab.byte_add(sweep.at) }.cast::<Header>();
+                sweep.at += self.shape.slot;
+                // SAFETY: M3: a node, or what is left of one.
+                if unsafe { slot.as_ref() }.refs.is_in_table() {
+                    return Some(slot);
+                }
+            }
+            (sweep.slab, sweep.at) = (header.next, self.shape.first);
+        }
+    }
+
+    /// Calls `each` with every node that is in the table.
+    pub(crate) fn for_each_in_table(&self, mut each: impl FnMut(NonNull<Header>)) {
+        let mut next = self.head;
+        while let Some(slab) = NonNull::new(next) {
+            // SAFETY: M1, in the list.
+            next = unsafe { slab.as_ref() }.next;
+            prefetch_slab(next);
+            for slot in self.shape.slots(slab) {
+                // SAFETY: a slot begins there, within the slab.
+                let slot = unsafe { NonNull::new_unchecked(slot) };
+                // SAFETY: M3: a node, or what is left of one.
+                if unsafe { slot.as_ref() }.refs.is_in_table() {
+                    each(slot);
+                }
+            }
+        }
+    }
+
+    /// Frees all nodes that are in the table, of those for which `put` returns that it has put the last reference. Returns how
+    /// many. Nothing is allocated any more: slots are not linked.
+    pub(crate) fn sweep_all(&mut self, put: impl Fn(&Refs) -> bool) -> u64 {
+        debug_assert!(self.mode == Mode::Sweep);
+        let (mut freed, mut next) = (0, self.head);
+        while let Some(mut slab) = NonNull::new(next) {
+            // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
+            let header = unsafe { slab.as_mut() };
+            next = header.next;
+            prefetch_slab(next);
+            for slot in self.shape.slots(slab) {
+                // SAFETY: M3: a slot begins there, which holds a node, or what is left of one.
+                let refs = unsafe { &(*slot).refs };
+                if refs.is_in_table() && put(refs) {
+                    refs.set_free();
+                    header.used -= 1;
+                    freed += 1;
+                }
+            }
+        }
+        freed
+    }
+
+    /// Nothing is allocated any more, and slots are given back as soon as their slab is empty.
+    pub(crate) fn retire(&mut self) {
+        self.begin_sweep();
+        self.close();
+    }
+
+    /// Whether all slots are given back, as far as that is known: those with allocations of their own are not counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.can_sweep() && self.head.is_null()
+    }
+
+    /// Ends the sweep, and gives back what is empty. What is freed later is given back at once.
+    pub(crate) fn close(&mut self) {
+        self.mode = Mode::Closed;
+        let mut next = self.head;
+        while let Some(slab) = NonNull::new(next) {
+            // SAFETY: M1, in the list.
+            let header = unsafe { slab.as_ref() };
+            next = header.next;
+            if header.used == 0 {
+                self.unlink(slab);
+                self.retire_slab(slab);
+            }
+        }
+        self.trim(0);
+    }
+}
+
+/// Where a sweep through the slabs is.
+pub(crate) struct Sweep {
+    slab: *mut Slab,
+    at: usize,
+}
+
+// SAFETY: it is used under the lock alone, with the slabs that it points into.
+unsafe impl Send for Sweep {}
+
+impl Drop for Slabs {
+    fn drop(&mut self) {
+        // Of a registry whose every node is destroyed.
+        self.begin_sweep();
+        self.close();
+        debug_assert!(self.head.is_null() || std::thread::panicking(), "a slab with a node in it");
+    }
+}
+
+/// Brings the lines of a slab into the cache.
+#[inline]
+fn prefetch_slab(slab: *const Slab) {
+    if prefetch::WORKS && !slab.is_null() {
+        (0..SLAB).step_by(64).for_each(|line| prefetch::to_read(slab.wrapping_byte_add(line)));
+    }
+}
+
+fn has_room(slab: NonNull<Slab>) -> bool {
+    // SAFETY: M1, callers took it from a list.
+    unsafe { slab.as_ref() }.free != 0
+}
+
+/// Where a free slot holds the place of the next one: after the reference count, which is zero (M3).
+fn next_free(slot: NonNull<Header>) -> NonNull<u16> {
+    let words = slot.cast::<u8>().as_ptr().wrapping_add(size_of::<Header>() / 2);
+    // SAFETY: within the slot.
+    unsafe { NonNull::new_unchecked(words) }.cast()
+}
+
+#[cfg(all(test, not(any(loom, miri, one_node_slabs))))]
+mod tests {
+    use super::*;
+    use crate::domain::shard_of;
+    use crate::node::weight::Weight;
+    use crate::node::{Draft, Node};
+    use crate::util::clock::Time;
+    use std::collections::HashSet;
+
+    /// Slots of nodes of `V`, each with a node in it that is in the table.
+    fn fill<V: Clone>(slabs: &mut Slabs, value: &V, nodes: usize) -> Vec<NonNull<Header>> {
+        let shard = NonNull::<u64>::dangling().cast();
+        let kind = slabs.shape().kind();
+        let mut spare = None;
+        let mut one = || {
+            let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
+            let (time, own_end) = (Time::ZERO, Time::NEVER);
+            let draft = Draft { key, value, hash: 1, time, weight, is_marked: false, own_end };
+            // SAFETY: a slot for such a node.
+            unsafe { draft.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()
+        };
+        (0..nodes).map(|_| one()).collect()
+    }
+
+    fn of<V>() -> Slabs {
+        Slabs::new(Shape::of(Layout::new::<Node<u32, V>>(), false))
+    }
+
+    /// As a bag that is through with these nodes.
+    fn emptied(nodes: &[NonNull<Header>]) -> Box<Bag> {
+        let mut bag = Bag::new(NonNull::<u64>::dangling().cast());
+        nodes.iter().for_each(|&node| {
+            bag.push(node, 0);
+        });
+        while let Some(node) = bag.take(|_| 0) {
+            bag.push_free(node);
+        }
+        bag
+    }
+
+    fn free(slabs: &mut Slabs, nodes: impl IntoIterator<Item = NonNull<Header>>) {
+        // SAFETY: each node once.
+        nodes.into_iter().for_each(|node| unsafe { slabs.free(node) });
+    }
+
+    #[test]
+    fn no_slot_is_given_out_twice_and_each_knows_its_shard() {
+        let mut slabs = of::<[u64; 3]>();
+        let mut used = HashSet::new();
+        let mut nodes = Vec::new();
+        for round in 0..50 {
+            for node in fill(&mut slabs, &[round; 3], 100) {
+                assert!(used.insert(node) && node.addr().get().is_multiple_of(align_of::<Node<u32, [u64; 3]>>()));
+                // SAFETY: it is there.
+                assert_eq!(unsafe { shard_of(node) }, NonNull::<u64>::dangling().cast());
+                nodes.push(node);
+            }
+            let gone: Vec<_> = (0..60).map(|_| nodes.swap_remove(round as usize * 7919 % nodes.len())).collect();
+            gone.iter().for_each(|node| assert!(used.remove(node)));
+            free(&mut slabs, gone);
+        }
+        free(&mut slabs, nodes);
+    }
+
+    #[test]
+    fn a_bag_comes_back_as_a_magazine_and_its_slots_are_the_next() {
+        let mut slabs = of::<u64>();
+        let nodes = fill(&mut slabs, &0_u64, 1000);
+        let before = slabs.slabs;
+        // SAFETY: they are destroyed, as nothing is to be dropped.
+        assert!(unsafe { slabs.recycle(emptied(&nodes[..100])) }.is_none());
+        let again: HashSet<_> = fill(&mut slabs, &0_u64, 100).into_iter().collect();
+        assert!(nodes[..100].iter().all(|node| again.contains(node)) && slabs.slabs == before);
+        // Two magazines are kept, the first of which takes the place of an empty one, and no small one.
+        // SAFETY: as before.
+        let kept = [200..300, 300..400, 400..500, 500..510].map(|part| unsafe { slabs.recycle(emptied(&nodes[part])) });
+        assert_eq!(kept.map(|bag| bag.is_none()), [false, true, false, false]);
+        free(&mut slabs, again.into_iter().chain(nodes[100..200].iter().copied()).chain(nodes[510..].iter().copied()));
+    }
+
+    #[test]
+    fn empty_slabs_are_given_back_but_for_a_few() {
+        let mut slabs = of::<u64>();
+        let nodes = fill(&mut slabs, &0_u64, 100_000);
+        let full = slabs.slabs;
+        let bytes = full * SLAB;
+        assert!((3_200_000..3_600_000).contains(&bytes), "{bytes} bytes for 100,000 nodes of 32");
+        free(&mut slabs, nodes.iter().copied().take(99_000));
+        assert!(slabs.slabs * 90 < full && slabs.empties <= KEPT + slabs.slabs / 16, "{} slabs", slabs.slabs);
+        // New nodes fill those first.
+        let more = fill(&mut slabs, &0_u64, 1000);
+        assert!(slabs.slabs * 45 < full, "{}", slabs.slabs);
+        free(&mut slabs, nodes.into_iter().skip(99_000).chain(more));
+    }
+
+    #[test]
+    fn large_and_aligned_nodes_have_allocations_of_their_own() {
+        #[derive(Clone)]
+        #[repr(align(256))]
+        struct Aligned(#[allow(dead_code)] u8);
+
+        let (mut large, mut aligned) = (of::<[u8; 2000]>(), of::<Aligned>());
+        assert!(!large.can_sweep());
+        let nodes = fill(&mut large, &[1_u8; 2000], 10);
+        free(&mut large, nodes);
+        let nodes = fill(&mut aligned, &Aligned(1), 40);
+        assert!(nodes.iter().all(|node| node.addr().get().is_multiple_of(256)));
+        free(&mut aligned, nodes);
+    }
+
+    #[test]
+    fn a_sweep_meets_what_is_in_the_table_once() {
+        let mut slabs = of::<u64>();
+        let nodes = fill(&mut slabs, &0_u64, 5000);
+        free(&mut slabs, nodes.iter().copied().step_by(2));
+        // SAFETY: they are there.
+        nodes.iter().skip(1).step_by(4).for_each(|node| unsafe { node.as_ref() }.refs.set_unlinked());
+        let mut sweep = slabs.begin_sweep();
+        let met: Vec<_> = std::iter::from_fn(|| slabs.next_in_table(&mut sweep)).collect();
+        let expected: HashSet<_> = nodes.iter().copied().skip(3).step_by(4).collect();
+        assert_eq!((met.len(), met.into_iter().collect::<HashSet<_>>()), (1250, expected));
+        assert_eq!(slabs.sweep_all(|refs| refs.put_of_dropped_registry()), 1250);
+        free(&mut slabs, nodes.into_iter().skip(1).step_by(4));
+        slabs.close();
+        assert!(slabs.head.is_null() && slabs.empty.is_null(), "all memory is given back");
+    }
+}

@@ -1,0 +1,158 @@
+//! When the entries of a shard are to be looked at because their time may have come.
+//!
+//! A heap of tokens of twelve bytes, one for each entry that can expire. A token does not say which entry, only its hash:
+//! it is found again in the table. A token that finds none is stale, its entry has left; when there are many of those,
+//! the heap is gone through, a few tokens with each write.
+//!
+//! # Invariants
+//!
+//! - **W1** An entry that can expire has a token that is due no later than the entry expires, and whose due time ends in the
+//!   32 bits that the entry's [`Life`](crate::node::life::Life) is armed by. (There may be more that end alike; they do no harm.)
+
+use crate::util::clock::Time;
+use ahash::RandomState;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+
+/// Tokens that are more than twice the entries are too many, and more than these.
+const SPARE: usize = 64;
+
+/// A due time, and the half of a hash that a node keeps. In the order of the times. (In three words of four bytes.)
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Token {
+    due_high: u32,
+    due_low: u32,
+    hash: u32,
+}
+
+impl Token {
+    fn new(due: Time, hash: u32) -> Self {
+        Token { due_high: (due.word() >> 32) as u32, due_low: due.word() as u32, hash }
+    }
+
+    pub(crate) fn due(self) -> Time {
+        Time::of_word(u64::from(self.due_high) << 32 | u64::from(self.due_low))
+    }
+
+    pub(crate) fn hash(self) -> u32 {
+        self.hash
+    }
+}
+
+/// The tokens of a shard. Under its lock.
+#[derive(Default)]
+pub(crate) struct Timers {
+    heap: BinaryHeap<Reverse<Token>>,
+    /// Tokens of which it is not known whether they are stale, and that are on their way back into the heap if not.
+    doubtful: Vec<Reverse<Token>>,
+    /// Those that are back, for as long as there are others: one of a kind is enough.
+    trusted: HashSet<Token, RandomState>,
+}
+
+impl Timers {
+    pub(crate) fn push(&mut self, due: Time, hash: u32) {
+        self.heap.push(Reverse(Token::new(due, hash)));
+    }
+
+    /// When there is something to do: when the first token is due, or now if any are in doubt.
+    pub(crate) fn next_due(&self) -> Time {
+        match self.heap.peek() {
+            _ if !self.doubtful.is_empty() => Time::ZERO,
+            Some(Reverse(token)) => token.due(),
+            None => Time::NEVER,
+        }
+    }
+
+    /// The next token that is due, and is in no doubt.
+    pub(crate) fn pop(&mut self, now: Time) -> Option<Token> {
+        let Reverse(token) = *self.heap.peek()?;
+        if token.due() > now {
+            return None;
+        }
+        self.heap.pop();
+        if self.heap.capacity() > 4 * self.heap.len() + 4 * SPARE {
+            self.heap.shrink_to(2 * self.heap.len());
+        }
+        Some(token)
+    }
+
+    /// Whether there are too many tokens for so many entries.
+    pub(crate) fn is_crowded(&self, live: usize) -> bool {
+        self.doubtful.is_empty() && self.heap.len() > 2 * live + SPARE
+    }
+
+    /// Puts all tokens in doubt.
+    pub(crate) fn doubt_all(&mut self) {
+        debug_assert!(self.doubtful.is_empty());
+        self.doubtful = std::mem::take(&mut self.heap).into_vec();
+    }
+
+    /// A token that is in doubt, which is to be put back with [`trust`](Self::trust) unless it is stale.
+    pub(crate) fn doubtful(&mut self) -> Option<Token> {
+        let Some(Reverse(token)) = self.doubtful.pop() else {
+            if self.trusted.capacity() > 0 {
+                self.doubtful = Vec::new();
+                self.trusted = HashSet::default();
+            }
+            return None;
+        };
+        Some(token)
+    }
+
+    pub(crate) fn trust(&mut self, token: Token) {
+        if self.trusted.insert(token) {
+            self.heap.push(Reverse(token));
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len() + self.doubtful.len()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn at(word: u64) -> Time {
+        Time::of_word(word)
+    }
+
+    #[test]
+    fn tokens_come_when_they_are_due_and_in_order() {
+        assert_eq!(size_of::<Token>(), 12);
+        let mut timers = Timers::default();
+        for due in [7, 3, 1 << 39, 5, 3] {
+            timers.push(at(due), due as u32);
+        }
+        assert_eq!((timers.next_due(), timers.pop(at(2)).is_none()), (at(3), true));
+        let come: Vec<_> = std::iter::from_fn(|| timers.pop(at(6))).map(|token| (token.due(), token.hash())).collect();
+        assert_eq!(come, [(at(3), 3), (at(3), 3), (at(5), 5)]);
+        assert_eq!(
+            (timers.pop(at(7)).map(Token::due), timers.pop(Time::NEVER).map(Token::due)),
+            (Some(at(7)), Some(at(1 << 39)))
+        );
+        assert_eq!((timers.next_due(), timers.len()), (Time::NEVER, 0));
+    }
+
+    #[test]
+    fn tokens_in_doubt_are_due_now_until_none_is_left() {
+        let mut timers = Timers::default();
+        (0..1000).for_each(|due| timers.push(at(100 + due), 0));
+        assert!(timers.is_crowded(400) && !timers.is_crowded(500));
+        timers.doubt_all();
+        assert!(!timers.is_crowded(400) && timers.pop(Time::NEVER).is_none());
+        for left in (0..1000).rev() {
+            assert_eq!(timers.next_due(), Time::ZERO);
+            let token = timers.doubtful().unwrap();
+            if left % 2 == 0 {
+                timers.trust(token);
+            }
+        }
+        assert!(timers.doubtful().is_none());
+        assert_eq!((timers.len(), timers.next_due() >= at(100)), (500, true));
+        while timers.pop(Time::NEVER).is_some() {}
+        assert!(timers.heap.capacity() <= 4 * SPARE, "memory follows");
+    }
+}

@@ -108,7 +108,7 @@ fn run(removal: Removal) -> bool {
         if key == ENTRIES / 100 * 99 {
             clock.advance(Duration::from_secs(60));
         }
-        assert!(registry.insert(key, key).is_ok(), "keys differ");
+        assert!(registry.try_insert(key, key).is_ok(), "keys differ");
     }
     domain.barrier();
     let full = meter.allocated();

@@ -198,7 +198,7 @@ fn insert(work: Work<'_>) {
         }
         let length = 1024 + mix(key) % (7 * 1024 + 1);
         let value = vec![key as u8; length as usize].into_boxed_slice();
-        assert!(pages.insert(key, value).is_ok(), "keys differ");
+        assert!(pages.try_insert(key, value).is_ok(), "keys differ");
         progress.inserted.fetch_add(1, Relaxed);
         progress.bytes.fetch_add(length, Relaxed);
         unchecked += length;

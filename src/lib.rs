@@ -144,6 +144,7 @@ pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
 pub use registry::Registry;
 pub use registry::builder::Builder;
 pub use registry::error::{ForeignGuard, Occupied};
+pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
 pub use registry::memory_order::MemoryOrder;
 pub use registry::policy::{self, Candidate, Policy, Verdict};

@@ -15,8 +15,8 @@ type Values = Registry<u64, Counted>;
 fn write(registry: &Values, ledger: &Ledger, rng: &mut Rng) {
     let key = rng.below(KEYS);
     match rng.below(6) {
-        0 | 1 => drop(registry.insert(key, ledger.value(key))),
-        2 => drop(registry.replace(key, ledger.value(key))),
+        0 | 1 => drop(registry.try_insert(key, ledger.value(key))),
+        2 => drop(registry.insert(key, ledger.value(key))),
         3 => drop(registry.update(&key, |_, old| ledger.value(old.get()))),
         4 => drop(registry.remove(&key)),
         _ => drop(registry.reap_if(8, |entry| entry.get() % 3 == 0).removed),

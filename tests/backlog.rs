@@ -18,7 +18,7 @@ fn limited(policy: WhenFull) -> DomainBuilder {
 
 fn filled(domain: &Domain, entries: u64) -> Registry<u64, u64> {
     let registry = Registry::builder().domain(domain.clone()).capacity(entries as usize).shards(8).build();
-    (0..entries).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    (0..entries).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
     registry
 }
 
@@ -38,7 +38,7 @@ fn a_flood_of_removals_under_ones_own_guard_stays_within_the_limit() {
             let domain = limited(policy).build();
             let registry = filled(&domain, 5000);
             let guard = registry.pin();
-            let removed = (0..5000).filter(|key| registry.try_remove(key).is_ok()).count() as u64;
+            let removed = (0..5000).filter(|key| registry.fallible().remove(key).is_ok()).count() as u64;
             // A fourth may be lent to shards that have no use for it.
             assert!((LIMIT * 3 / 4..=LIMIT).contains(&removed), "{removed}");
             let backlog = domain.backlog().objects;
@@ -47,7 +47,10 @@ fn a_flood_of_removals_under_ones_own_guard_stays_within_the_limit() {
             drop(guard);
             domain.barrier();
             assert_eq!(domain.stats().backlog.objects, 0);
-            assert!((0..5000).all(|key| registry.try_remove(&key).is_ok()), "without a reader nothing is refused");
+            assert!(
+                (0..5000).all(|key| registry.fallible().remove(&key).is_ok()),
+                "without a reader nothing is refused"
+            );
             peak("own guard", &domain);
         });
     }
@@ -66,9 +69,11 @@ fn a_flood_from_many_threads_stays_within_the_limit_while_a_reader_sleeps() {
                 scope.spawn(move || {
                     for key in (part..20_000).step_by(4) {
                         let full = match key % 3 {
-                            0 => registry.try_remove(&key).is_err(),
-                            1 => registry.try_replace(key, key).is_err_and(|BacklogFull(pair)| pair == (key, key)),
-                            _ => registry.try_update(&key, |_, old| old + 1).is_err(),
+                            0 => registry.fallible().remove(&key).is_err(),
+                            1 => {
+                                registry.fallible().insert(key, key).is_err_and(|BacklogFull(pair)| pair == (key, key))
+                            }
+                            _ => registry.fallible().update(&key, |_, old| old + 1).is_err(),
                         };
                         refused.fetch_add(u64::from(full), SeqCst);
                         assert!(key % 100 != 0 || domain.backlog().objects <= LIMIT);
@@ -118,11 +123,11 @@ fn a_reaper_stops_and_a_retain_says_so_where_there_is_no_room() {
     let reaped = registry.reap_if(usize::MAX, |_| true).removed as u64;
     assert!((LIMIT * 3 / 4..=LIMIT).contains(&reaped), "{reaped}");
     let mut cursor = Cursor::new();
-    let BacklogFull(removed) = registry.try_retain(&mut cursor, |_, _| false).unwrap_err();
+    let BacklogFull(removed) = registry.fallible().retain(&mut cursor, |_, _| false).unwrap_err();
     assert!(reaped + removed as u64 <= LIMIT);
     drop(guard);
     let mut rounds = 0;
-    while registry.try_retain(&mut cursor, |_, _| false).is_err() {
+    while registry.fallible().retain(&mut cursor, |_, _| false).is_err() {
         rounds += 1;
         assert!(rounds < 1000, "no progress");
     }
@@ -137,10 +142,10 @@ fn clear_and_drain_go_on_but_wait_where_they_can() {
         let registry = filled(&domain, 50_000);
         registry.clear();
         assert!(registry.is_empty());
-        (0..5000).for_each(|key| drop(registry.insert(key, key)));
+        (0..5000).for_each(|key| drop(registry.try_insert(key, key)));
         assert_eq!(registry.drain().count(), 5000);
         peak("clear and drain", &domain);
-        (0..500).for_each(|key| drop(registry.insert(key, key)));
+        (0..500).for_each(|key| drop(registry.try_insert(key, key)));
         domain.barrier();
         let before = domain.stats().batches;
         registry.clear();
@@ -169,7 +174,7 @@ fn a_write_that_waits_goes_on_when_the_reader_leaves_and_is_refused_at_its_deadl
                 thread::yield_now();
             }
             let started = Instant::now();
-            let refused = (0..5000).find(|key| registry.try_remove(key).is_err()).unwrap();
+            let refused = (0..5000).find(|key| registry.fallible().remove(key).is_err()).unwrap();
             assert!(started.elapsed() >= patience, "{:?}", started.elapsed());
             // What cannot be refused waits as long, and is counted then.
             let (started, before) = (Instant::now(), domain.stats());
@@ -177,13 +182,13 @@ fn a_write_that_waits_goes_on_when_the_reader_leaves_and_is_refused_at_its_deadl
             assert!(started.elapsed() >= patience);
             assert_eq!(domain.stats().overruns, before.overruns + 1);
             assert_eq!(domain.backlog().objects, before.backlog.objects + 1);
-            registry.insert(refused, 1).unwrap();
+            registry.try_insert(refused, 1).unwrap();
             scope.spawn(|| {
                 thread::sleep(patience / 6);
                 drop(end);
             });
             let started = Instant::now();
-            assert!(registry.try_remove(&refused).is_ok());
+            assert!(registry.fallible().remove(&refused).is_ok());
             assert!(started.elapsed() < patience, "{:?}", started.elapsed());
         });
     });
@@ -196,10 +201,10 @@ fn nothing_waits_in_a_destructor_callback_or_session() {
         let registry = Arc::new(filled(&domain, 5000));
         let (refused, other) = (Arc::new(AtomicU64::new(0)), Domain::new());
         let reader = registry.reader();
-        let key = (0..5000).find(|key| registry.try_remove(key).is_err()).unwrap();
+        let key = (0..5000).find(|key| registry.fallible().remove(key).is_err()).unwrap();
         let (inner, count) = (Arc::clone(&registry), Arc::clone(&refused));
         other.call(move || {
-            count.fetch_add(u64::from(inner.try_remove(&key).is_err()), SeqCst);
+            count.fetch_add(u64::from(inner.fallible().remove(&key).is_err()), SeqCst);
             assert!(inner.remove(&key).is_some());
         });
         other.barrier();
@@ -214,14 +219,14 @@ fn where_the_policy_is_to_grow_nothing_is_refused() {
     let domain = limited(WhenFull::Grow).build();
     let registry = filled(&domain, 5000);
     let guard = registry.pin();
-    assert!((0..5000).all(|key| registry.try_remove(&key).is_ok()));
+    assert!((0..5000).all(|key| registry.fallible().remove(&key).is_ok()));
     assert!(domain.try_call(|| ()).is_ok());
     let stats = domain.stats();
     assert_eq!((stats.backlog.objects, stats.overruns), (5001, 0));
     drop(guard);
     // Beyond the soft mark a write works off more than its usual share.
-    drop(registry.insert(1, 1));
-    (2..1000).for_each(|key| drop(registry.insert(key, key)));
+    drop(registry.try_insert(1, 1));
+    (2..1000).for_each(|key| drop(registry.try_insert(key, key)));
     (2..1000).for_each(|key| drop(registry.remove(&key)));
     let stats = domain.stats();
     assert!(stats.backlog.objects < LIMIT && stats.expedited > 0, "{stats}");
@@ -256,20 +261,20 @@ fn bytes_are_limited_by_the_weigher() {
     let registry: Registry<u64, Vec<u8>> = builder.weigher(|_, value: &Vec<u8>| value.capacity()).build();
     let sizes = [10, 1000, 10_000, 100_000];
     for key in 0..2000 {
-        registry.insert(key, Vec::with_capacity(sizes[key as usize % 4])).unwrap();
+        registry.try_insert(key, Vec::with_capacity(sizes[key as usize % 4])).unwrap();
     }
     let guard = registry.pin();
     let removed: usize =
-        (0..2000).filter(|key| registry.try_remove(key).is_ok()).map(|key| sizes[key as usize % 4]).sum();
+        (0..2000).filter(|key| registry.fallible().remove(key).is_ok()).map(|key| sizes[key as usize % 4]).sum();
     let stats = domain.stats();
     println!("bytes: peak {} of {BYTES}", stats.peak.bytes);
     assert!(stats.peak.bytes <= BYTES && stats.backlog.bytes >= removed as u64, "{stats}, {removed} removed");
     assert!(stats.backlog.bytes > BYTES / 2, "{stats}");
     drop(guard);
     // One that weighs more than all of it can go all the same.
-    registry.insert(5000, Vec::with_capacity(3 << 20)).unwrap();
+    registry.try_insert(5000, Vec::with_capacity(3 << 20)).unwrap();
     domain.barrier();
-    assert!(registry.try_remove(&5000).is_ok());
+    assert!(registry.fallible().remove(&5000).is_ok());
     domain.barrier();
     assert_eq!(domain.backlog().bytes, 0);
 }
@@ -295,7 +300,7 @@ fn every_place_in_the_backlog_is_given_back() {
         assert_eq!((ledger.live(), domain.backlog().objects, domain.backlog().bytes), (0, 0, 0));
         let registry = filled(&domain, 5000);
         let _guard = domain.pin();
-        let removed = (0..5000).filter(|key| registry.try_remove(key).is_ok()).count() as u64;
+        let removed = (0..5000).filter(|key| registry.fallible().remove(key).is_ok()).count() as u64;
         assert!((LIMIT * 3 / 4..=LIMIT).contains(&removed), "{removed}");
     });
 }
@@ -308,11 +313,11 @@ fn churn(domain: &Domain, ledger: &Ledger, rng: &mut Rng) {
     for _ in 0..2000 {
         let key = rng.below(300);
         match rng.below(10) {
-            0..3 => kept.extend(registry.insert(key, ledger.value(key))),
-            3 => drop(registry.replace(key, ledger.value(key))),
-            4 => drop(registry.try_replace(key, ledger.value(key))),
-            5 => kept.extend(registry.try_remove(&key).ok().flatten()),
-            6 => drop(registry.try_update(&key, |_, old| ledger.value(old.get()))),
+            0..3 => kept.extend(registry.try_insert(key, ledger.value(key))),
+            3 => drop(registry.insert(key, ledger.value(key))),
+            4 => drop(registry.fallible().insert(key, ledger.value(key))),
+            5 => kept.extend(registry.fallible().remove(&key).ok().flatten()),
+            6 => drop(registry.fallible().update(&key, |_, old| ledger.value(old.get()))),
             7 => kept.truncate(rng.below(20) as usize),
             8 => drop(registry.reap_if(3, |entry| entry.get() % 2 == 0).removed),
             _ if rng.below(200) == 0 => registry.clear(),

@@ -19,15 +19,15 @@ fn the_loser_of_a_race_for_a_key_keeps_no_place() {
     let domain = limited(1, WhenFull::Wait(Duration::from_secs(10)));
     let a: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
     let b: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
-    (0..4).for_each(|key| drop(a.insert(key, key)));
-    (0..4).for_each(|key| drop(b.insert(key, key)));
+    (0..4).for_each(|key| drop(a.try_insert(key, key)));
+    (0..4).for_each(|key| drop(b.try_insert(key, key)));
     let guard = domain.pin();
-    assert!(a.try_remove(&0).is_ok()); // full
+    assert!(a.fallible().remove(&0).is_ok()); // full
     let found = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                if a.try_remove(&1).expect("room in time").is_some() {
+                if a.fallible().remove(&1).expect("room in time").is_some() {
                     found.fetch_add(1, SeqCst);
                 }
             });
@@ -39,7 +39,7 @@ fn the_loser_of_a_race_for_a_key_keeps_no_place() {
     domain.barrier();
     domain.barrier();
     assert_eq!(domain.stats().backlog.objects, 0, "nothing waits, nobody reads");
-    assert!(b.try_remove(&0).is_ok(), "refused with an empty backlog and no reader, after ten seconds");
+    assert!(b.fallible().remove(&0).is_ok(), "refused with an empty backlog and no reader, after ten seconds");
 }
 
 /// A fourth of the bytes is lent at the most to all registries together, and not to each in turn.
@@ -50,8 +50,8 @@ fn registries_that_come_one_by_one_are_not_lent_everything() {
         .map(|_| {
             let registry =
                 Registry::builder().shards(1).weigher(|_, bytes| *bytes as usize).domain(domain.clone()).build();
-            registry.insert(0, 0).unwrap();
-            assert!(registry.try_remove(&0).is_ok());
+            registry.try_insert(0, 0).unwrap();
+            assert!(registry.fallible().remove(&0).is_ok());
             domain.barrier();
             registry
         })
@@ -59,8 +59,8 @@ fn registries_that_come_one_by_one_are_not_lent_everything() {
     domain.barrier();
     assert_eq!(domain.backlog().objects, 0);
     let last = &registries[39];
-    last.insert(5, 10_000).unwrap();
-    assert!(last.try_remove(&5).is_ok(), "a tenth of the limit is refused with an empty backlog and no reader");
+    last.try_insert(5, 10_000).unwrap();
+    assert!(last.fallible().remove(&5).is_ok(), "a tenth of the limit is refused with an empty backlog and no reader");
 }
 
 /// The same with objects, and many more registries: how much is lent in the end.
@@ -70,8 +70,8 @@ fn at_most_a_fourth_of_the_objects_is_lent() {
     let registries: Vec<Registry<u64, u64>> = (0..1250)
         .map(|_| {
             let registry = Registry::builder().shards(1).domain(domain.clone()).build();
-            registry.insert(1, 1).unwrap();
-            assert!(registry.try_remove(&1).is_ok());
+            registry.try_insert(1, 1).unwrap();
+            assert!(registry.fallible().remove(&1).is_ok());
             domain.reclaim(10_000);
             registry
         })
@@ -82,8 +82,8 @@ fn at_most_a_fourth_of_the_objects_is_lent() {
     let last = &registries[1249];
     let mut removed = 0;
     for key in 10..20_000u64 {
-        last.insert(key, key).unwrap();
-        if last.try_remove(&key).is_err() {
+        last.try_insert(key, key).unwrap();
+        if last.fallible().remove(&key).is_err() {
             break;
         }
         removed += 1;
@@ -100,7 +100,7 @@ fn a_refusal_for_bytes_keeps_no_objects() {
     let registries: Vec<Registry<u64, u64>> =
         (0..64).map(|_| Registry::builder().shards(1).domain(domain.clone()).build()).collect();
     for registry in &registries {
-        (0..64).for_each(|key| drop(registry.insert(key, key)));
+        (0..64).for_each(|key| drop(registry.try_insert(key, key)));
     }
     domain.barrier(); // tables
     // The bytes are full, by one heavy callback.
@@ -108,7 +108,7 @@ fn a_refusal_for_bytes_keeps_no_objects() {
     let heavy = [0u8; 10_000];
     (0..2).for_each(|_| domain.try_call(move || assert_eq!(std::hint::black_box(heavy)[0], 0)).unwrap());
     for registry in &registries {
-        assert!(registry.try_remove(&0).is_err());
+        assert!(registry.fallible().remove(&0).is_err());
     }
     drop(guard);
     domain.barrier();
@@ -116,7 +116,7 @@ fn a_refusal_for_bytes_keeps_no_objects() {
     let guard = domain.pin();
     let mut removed = 0;
     for key in 0..64 {
-        removed += u64::from(registries[63].try_remove(&key).is_ok());
+        removed += u64::from(registries[63].fallible().remove(&key).is_ok());
     }
     drop(guard);
     assert!(removed >= 48, "one shard gets {removed} places of 64, with an empty backlog");
@@ -127,7 +127,7 @@ fn a_refusal_for_bytes_keeps_no_objects() {
 fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     let domain = limited(1000, WhenFull::Grow);
     let registry: Registry<u64, u64> = Registry::builder().shards(64).capacity(10_000).domain(domain.clone()).build();
-    (0..4000).for_each(|key| drop(registry.insert(key, key)));
+    (0..4000).for_each(|key| drop(registry.try_insert(key, key)));
     let guard = domain.pin();
     (0..2000).for_each(|key| drop(registry.remove(&key)));
     drop(guard);
@@ -136,12 +136,12 @@ fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     let dropped = Arc::new(AtomicU64::new(0));
     let other: Registry<u64, OnDrop> = Registry::builder().shards(1).domain(domain.clone()).build();
     let count = Arc::clone(&dropped);
-    other.insert(0, OnDrop::new(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX))).unwrap();
+    other.try_insert(0, OnDrop::new(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX))).unwrap();
     other.remove(&0);
     let write = dropped.load(SeqCst);
     // "no write runs a destructor, unless the backlog is beyond half of its limit"
     for key in 0..1000u64 {
-        other.insert(key, OnDrop::new(|| {})).unwrap();
+        other.try_insert(key, OnDrop::new(|| {})).unwrap();
         other.remove(&key);
         if dropped.load(SeqCst) > 0 {
             panic!("a write ran a destructor with {} of 1000 in the backlog (first: {write})", key + 1);
@@ -196,7 +196,7 @@ fn a_removal_waits_for_nothing() {
         Domain::builder().manual().backlog_objects(2).when_full(WhenFull::Wait(Duration::from_millis(500))).build();
     let a: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
     let b: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
-    (0..9).for_each(|key| drop((a.insert(key, key), b.insert(key, key))));
+    (0..9).for_each(|key| drop((a.try_insert(key, key), b.try_insert(key, key))));
     let guard = domain.pin();
     a.remove(&0);
     a.remove(&1);

@@ -42,7 +42,7 @@ fn resident_memory_stays_within_twice_the_limit_under_a_flood() {
             });
             let _end = stop.at_end();
             while flood < times(512) * MIB {
-                let replaced = registry.try_replace(flood / VALUE % KEYS, vec![1; VALUE]);
+                let replaced = registry.fallible().insert(flood / VALUE % KEYS, vec![1; VALUE]);
                 assert!(replaced.is_ok(), "there is patience for more than that");
                 drop(replaced);
                 flood += VALUE;

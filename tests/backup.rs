@@ -20,7 +20,7 @@ type Channels = Registry<u64, Sender<()>>;
 /// notice. Returns how long that took. (No other test of this binary may run meanwhile, or it takes longer.)
 fn time_to_disconnect<R>(registry: &Channels, lose: impl FnOnce(&Channels) -> R) -> Duration {
     let (sender, receiver) = channel();
-    drop(registry.replace(1, sender));
+    drop(registry.insert(1, sender));
     let kept = lose(registry);
     let begun = Instant::now();
     let outcome = receiver.recv_timeout(PROMPT + SLACK);
@@ -43,7 +43,7 @@ fn every_way_out_is_prompt(registry: &Channels) {
     is_prompt("remove", || time_to_disconnect(registry, |registry| drop(registry.remove(&1))));
     is_prompt("replace", || {
         let (other, _receiver) = channel();
-        time_to_disconnect(registry, |registry| drop(registry.replace(1, other)))
+        time_to_disconnect(registry, |registry| drop(registry.insert(1, other)))
     });
     is_prompt("clear", || time_to_disconnect(registry, Registry::clear));
     is_prompt("retain", || time_to_disconnect(registry, |registry| registry.retain(|_, _| false)));
@@ -96,7 +96,7 @@ fn what_leaves_a_registry_of_a_domain_of_default_settings_is_dropped_with_no_fur
 #[test]
 fn a_large_backlog_is_worked_off_with_no_further_call() {
     let (registry, ledger) = (Registry::builder().domain(Domain::new()).build(), Ledger::new());
-    (0..100_000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..100_000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     registry.clear();
     assert!(soon(|| ledger.live() == 0), "{} live", ledger.live());
 }
@@ -108,7 +108,7 @@ fn threads_that_end_strand_nothing() {
     for turn in 0..50 {
         let (theirs, value) = (Arc::clone(&registry), ledger.value(turn));
         thread::spawn(move || {
-            drop(theirs.insert(turn, value));
+            drop(theirs.try_insert(turn, value));
             drop(theirs.remove(&turn));
         })
         .join()
@@ -132,7 +132,7 @@ fn where_the_writers_alone_reclaim_nothing_is_dropped_without_a_call() {
     for domain in explicit {
         let domain = domain();
         let (registry, ledger) = (Registry::builder().domain(domain.clone()).shards(1).build(), Ledger::new());
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         drop(registry.remove(&1));
         thread::sleep(Duration::from_millis(100));
         assert_eq!(ledger.live(), 1);
@@ -146,19 +146,19 @@ fn a_thread_that_was_stopped_is_gone_and_writers_go_on() {
     within_a_minute(|| {
         let (domain, ledger) = (Domain::builder().name("stopped").build(), Ledger::new());
         let registry = Registry::builder().domain(domain.clone()).shards(1).build();
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         drop(registry.remove(&1));
         assert!(soon(|| ledger.live() == 0));
         assert_eq!(threads_named("stopped-reclaim"), usize::from(cfg!(target_os = "linux")));
         domain.stop_reclaimer();
         assert!(soon(|| threads_named("stopped-reclaim") == 0));
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         drop(registry.remove(&1));
         thread::sleep(Duration::from_millis(100));
         assert_eq!((ledger.live(), threads_named("stopped-reclaim")), (1, 0));
         assert!(soon(|| {
             thread::sleep(Duration::from_millis(5));
-            drop(registry.insert(2, ledger.value(2)));
+            drop(registry.try_insert(2, ledger.value(2)));
             drop(registry.remove(&2));
             ledger.live() <= 1
         }));
@@ -177,7 +177,7 @@ fn a_domain_starts_its_thread_when_something_waits_and_ends_with_it() {
     let domain = Domain::builder().name("lazily").build();
     // (With room from the start: a table that is replaced waits too.)
     let registry = Registry::builder().domain(domain.clone()).capacity(1000).build();
-    (0..100).for_each(|key| drop(registry.insert(key, key)));
+    (0..100).for_each(|key| drop(registry.try_insert(key, key)));
     (0..100).for_each(|key| drop(registry.lookup(&key)));
     assert_eq!(threads_named("lazily-reclaim"), 0, "nothing waits");
     drop(registry.remove(&1));
@@ -194,7 +194,7 @@ fn domains_that_come_and_go_leave_no_threads() {
         let ledger = Ledger::new();
         for turn in 0..200 {
             let registry = Registry::builder().domain(Domain::builder().name("brief").build()).shards(1).build();
-            drop(registry.insert(1, ledger.value(1)));
+            drop(registry.try_insert(1, ledger.value(1)));
             let handle = registry.remove(&1);
             if turn % 2 == 0 {
                 thread::sleep(Duration::from_millis(1));
@@ -212,7 +212,7 @@ fn the_thread_may_be_the_last_to_hold_the_domain() {
     within_a_minute(|| {
         for _ in 0..100 {
             let (registry, ledger) = (Registry::builder().domain(Domain::new()).shards(1).build(), Ledger::new());
-            let handle = registry.insert(1, ledger.value(1)).unwrap();
+            let handle = registry.try_insert(1, ledger.value(1)).unwrap();
             drop(registry.remove(&1));
             let held = Mutex::new(Some((registry, handle)));
             let domain = held.lock().unwrap().as_ref().unwrap().0.domain().clone();
@@ -281,7 +281,7 @@ fn where_no_thread_can_be_started_writers_go_on_and_it_is_logged_once() {
     let registry = Registry::builder().domain(domain).shards(1).build();
     let end = Instant::now() + Duration::from_millis(2500);
     while Instant::now() < end {
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         drop(registry.remove(&1));
         thread::sleep(Duration::from_millis(5));
         assert!(ledger.live() < 20, "{} live", ledger.live());
@@ -297,7 +297,7 @@ fn a_process_may_exit_while_the_thread_is_at_work() {
         return;
     }
     let registry = Registry::new();
-    (0..50_000_u64).for_each(|key| drop(registry.insert(key, vec![key; 10])));
+    (0..50_000_u64).for_each(|key| drop(registry.try_insert(key, vec![key; 10])));
     registry.clear();
     thread::sleep(Duration::from_millis(u64::from(std::process::id() % 20)));
     std::mem::forget(registry);
@@ -315,7 +315,7 @@ fn a_forked_child_starts_a_thread_of_its_own() {
     let child = unsafe { libc::fork() };
     if child == 0 {
         let (sender, receiver) = channel();
-        drop(registry.replace(1, sender));
+        drop(registry.insert(1, sender));
         drop(registry.remove(&1));
         let first = receiver.recv_timeout(Duration::from_secs(5)) == Err(RecvTimeoutError::Disconnected);
         drop((registry, domain));

@@ -27,7 +27,7 @@ fn a_barrier_covers_what_its_caller_removed_while_others_remove() {
                     start.wait();
                     let ledger = Ledger::new();
                     while !stop.stopped() {
-                        drop(registry.replace(id, ledger.value(id)));
+                        drop(registry.insert(id, ledger.value(id)));
                     }
                 });
             }
@@ -38,7 +38,7 @@ fn a_barrier_covers_what_its_caller_removed_while_others_remove() {
                         start.wait();
                         let ledger = Ledger::new();
                         for round in 0..times(60_000) {
-                            drop(registry.insert(id, ledger.value(id)));
+                            drop(registry.try_insert(id, ledger.value(id)));
                             drop(registry.remove(&id));
                             registry.domain().barrier();
                             assert_eq!(ledger.live(), 0, "round {round}");
@@ -69,7 +69,7 @@ fn a_barrier_covers_the_handles_that_its_caller_dropped_while_others_drop() {
                     start.wait();
                     let ledger = Ledger::new();
                     for round in 0..times(30_000) {
-                        let handle = registry.insert(id, ledger.value(id)).unwrap();
+                        let handle = registry.try_insert(id, ledger.value(id)).unwrap();
                         drop(registry.remove(&id));
                         registry.domain().barrier();
                         assert_eq!(ledger.live(), 1);
@@ -96,7 +96,7 @@ fn a_barrier_waits_for_a_destructor_that_another_thread_runs() {
         may_go_on.lock().unwrap().recv().unwrap();
         dropped.store(true, SeqCst);
     });
-    drop(registry.insert(1, value));
+    drop(registry.try_insert(1, value));
     drop(registry.remove(&1));
     thread::scope(|scope| {
         scope.spawn(|| registry.domain().barrier());
@@ -123,7 +123,7 @@ fn barriers_of_many_threads_at_once_all_return() {
                 let (registry, ledger) = (&registry, &ledger);
                 scope.spawn(move || {
                     for round in 0..times(100) as u64 {
-                        drop(registry.insert(id * 1_000_000 + round, ledger.value(round)));
+                        drop(registry.try_insert(id * 1_000_000 + round, ledger.value(round)));
                         drop(registry.remove(&(id * 1_000_000 + round)));
                         registry.domain().barrier();
                     }
@@ -280,7 +280,7 @@ fn waiting_is_refused_in_destructors_and_callbacks() {
         refuses(&in_drop, IN_DESTRUCTOR);
         first.fetch_add(1, SeqCst);
     });
-    drop(registry.insert(1, value));
+    drop(registry.try_insert(1, value));
     drop(registry.remove(&1));
     domain.call(move || {
         refuses(&in_call, IN_DESTRUCTOR);
@@ -334,8 +334,8 @@ impl Eq for Waits {}
 fn waiting_is_refused_in_an_eq_that_runs_under_a_shard_lock() {
     let registry: Registry<Waits, u64> = isolated();
     let key = || Waits(1, registry.domain().clone());
-    registry.insert(key(), 1).unwrap();
-    let message = panic_of(|| registry.insert(key(), 2));
+    registry.try_insert(key(), 1).unwrap();
+    let message = panic_of(|| registry.try_insert(key(), 2));
     assert!(message.contains("Eq"), "{message}");
     assert_eq!(registry.len(), 1);
 }

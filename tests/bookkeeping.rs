@@ -34,8 +34,8 @@ fn a_registry_that_is_dropped_in_a_destructor_is_counted_and_given_back() {
     let outer: Registry<u64, Registry<u64, Counted>> = Registry::builder().domain(domain.clone()).build();
     for key in 0..10 {
         let inner: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
-        (0..50).for_each(|number| drop(inner.insert(number, ledger.value(number)).unwrap()));
-        outer.insert(key, inner).unwrap();
+        (0..50).for_each(|number| drop(inner.try_insert(number, ledger.value(number)).unwrap()));
+        outer.try_insert(key, inner).unwrap();
     }
     outer.retain(|_, _| false);
     domain.barrier();
@@ -47,8 +47,8 @@ fn a_registry_that_is_dropped_in_a_destructor_is_counted_and_given_back() {
 fn a_registry_that_ends_gives_back_what_it_was_lent() {
     let domain = Domain::builder().manual().backlog_objects(100).when_full(WhenFull::Refuse).build();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
-    (0..9).for_each(|key| drop(registry.insert(key, key).unwrap()));
-    assert!(registry.try_remove(&0).is_ok());
+    (0..9).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
+    assert!(registry.fallible().remove(&0).is_ok());
     drop(registry);
     assert_eq!(places(&domain), 100);
 }
@@ -56,9 +56,9 @@ fn a_registry_that_ends_gives_back_what_it_was_lent() {
 /// How many removals the backlog of a domain has room for.
 fn places(domain: &Domain) -> usize {
     let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
-    (0..300).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    (0..300).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
     let _guard = domain.pin();
-    (0..300).filter(|key| registry.try_remove(key).is_ok()).count()
+    (0..300).filter(|key| registry.fallible().remove(key).is_ok()).count()
 }
 
 /// Between the look for room and the removal, what has the key weighs more than what the room was for.
@@ -67,20 +67,20 @@ fn a_removal_takes_a_place_of_the_size_of_what_it_removes() {
     let domain = Domain::builder().manual().backlog_bytes(10_000).when_full(WhenFull::Refuse).build();
     let builder = Registry::<u64, u64>::builder().shards(1).domain(domain.clone());
     let registry = Arc::new(builder.weigher(|_, bytes| *bytes as usize).build());
-    (0..30).for_each(|key| drop(registry.insert(key, 1000).unwrap()));
+    (0..30).for_each(|key| drop(registry.try_insert(key, 1000).unwrap()));
     let other = Arc::clone(&registry);
     domain.call(move || assert!(other.set(29, 4000)));
     let guard = domain.pin();
-    let removed = (0..29).take_while(|key| registry.try_remove(key).is_ok()).count();
+    let removed = (0..29).take_while(|key| registry.fallible().remove(key).is_ok()).count();
     assert!((5..10).contains(&removed), "{removed}");
     drop(guard);
     (0..5).for_each(|_| _ = domain.reclaim(0));
     // There is no room. What is ready is destroyed to make some, and the callback runs.
-    assert_eq!(registry.try_remove(&29).map(|entry| entry.map(|entry| *entry)), Ok(Some(4000)));
+    assert_eq!(registry.fallible().remove(&29).map(|entry| entry.map(|entry| *entry)), Ok(Some(4000)));
     domain.barrier();
     assert_eq!(domain.backlog().bytes, 0);
     let _guard = domain.pin();
-    let again = (0..29).filter(|key| matches!(registry.try_remove(key), Ok(Some(_)))).count();
+    let again = (0..29).filter(|key| matches!(registry.fallible().remove(key), Ok(Some(_)))).count();
     assert!((removed..10).contains(&again), "{again}, and {removed} before");
 }
 
@@ -90,7 +90,7 @@ fn a_registry_that_ends_just_after_a_removal_leaves_no_core_behind() {
     let held = Arc::clone(&is_alive);
     let domain = Domain::builder().manual().on_stall(move |_| _ = &held).build();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
-    (0..10).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    (0..10).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
     assert!(registry.delete(&1));
     drop((registry, domain));
     assert_eq!(Arc::strong_count(&is_alive), 1);
@@ -104,7 +104,7 @@ fn the_core_of_a_registry_is_freed_though_others_reclaim_when_it_ends() {
         let held = Arc::clone(&is_alive);
         let domain = Domain::builder().manual().on_stall(move |_| _ = &held).build();
         let registry: Registry<u64, Box<u64>> = Registry::builder().shards(1).domain(domain.clone()).build();
-        (0..300).for_each(|key| drop(registry.insert(key, Box::new(key)).unwrap()));
+        (0..300).for_each(|key| drop(registry.try_insert(key, Box::new(key)).unwrap()));
         let budget = if round % 2 == 0 { usize::MAX } else { 100 };
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -126,7 +126,7 @@ fn what_is_left_of_a_chain_is_counted() {
     let registry: Registry<u64, Link> = Registry::builder().domain(domain.clone()).build();
     let mut next = None;
     for key in 0..100 {
-        next = registry.insert(key, Link(next)).ok();
+        next = registry.try_insert(key, Link(next)).ok();
         assert!(registry.delete(&key));
     }
     domain.barrier();
@@ -169,9 +169,9 @@ fn an_age_that_is_set_later_holds_for_what_is_inserted_after() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.build();
     registry.set_max_age(Some(Duration::from_secs(1)));
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     clock.advance(Duration::from_secs(2));
-    assert_eq!((registry.reap(10).removed, registry.len()), (1, 0));
+    assert_eq!((registry.expire(10).removed, registry.len()), (1, 0));
 }
 
 /// The shard has become dirty again, while another thread gives slots back, under the lock of the shard.
@@ -182,7 +182,7 @@ fn a_registry_that_ends_while_its_slots_are_given_back_leaves_no_core_behind() {
         let held = Arc::clone(&is_alive);
         let domain = Domain::builder().manual().on_stall(move |_| _ = &held).build();
         let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
-        (0..5000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (0..5000).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         (1..5000).for_each(|key| assert!(registry.delete(&key)));
         thread::scope(|scope| {
             scope.spawn(|| while domain.reclaim(usize::MAX) == 0 {});

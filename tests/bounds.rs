@@ -34,8 +34,8 @@ fn the_bound_holds_at_every_instant_under_writers_of_many_threads() {
                     for _ in 0..times(20_000) {
                         let key = rng.below(5000);
                         match rng.below(8) {
-                            0..4 => drop(registry.insert(key, ledger.value(key))),
-                            4 => drop(registry.replace(key, ledger.value(key))),
+                            0..4 => drop(registry.try_insert(key, ledger.value(key))),
+                            4 => drop(registry.insert(key, ledger.value(key))),
                             5 => drop(registry.get_or_insert_with(key, || ledger.value(key))),
                             6 => assert!(registry.lookup(&key).is_none_or(|entry| entry.get() == key)),
                             _ => drop(registry.remove(&key)),
@@ -58,14 +58,14 @@ fn the_bound_holds_at_every_instant_under_writers_of_many_threads() {
 fn what_is_used_survives_a_scan_and_what_is_not_goes() {
     let registry: Registry<u64, u64> = isolated_builder().max_entries(BOUND).build();
     let hot = || 0..200_u64;
-    hot().for_each(|key| drop(registry.insert(key, key)));
+    hot().for_each(|key| drop(registry.try_insert(key, key)));
     let mut reader = registry.reader();
     for cold in 1000..50_000 {
         // Each is used once between two laps of the hand, about.
         if cold % 500 == 0 {
             hot().for_each(|key| drop(reader.lookup(&key)));
         }
-        drop(registry.insert(cold, cold));
+        drop(registry.try_insert(cold, cold));
     }
     let left = hot().filter(|key| registry.contains_key(key)).count();
     println!("{left} of 200 that are used are left after 49,000 insertions");
@@ -77,7 +77,7 @@ fn what_is_used_survives_a_scan_and_what_is_not_goes() {
 fn the_bound_can_be_lowered_raised_and_lifted() {
     let (registry, ledger) = (isolated(), Ledger::new());
     assert_eq!(registry.max_entries(), None);
-    let fill = |from: u64| (from..from + 2000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    let fill = |from: u64| (from..from + 2000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     fill(0);
     let before = registry.table_bytes();
     registry.set_max_entries(Some(100));
@@ -101,7 +101,7 @@ fn the_bound_can_be_lowered_raised_and_lifted() {
 #[test]
 fn evict_and_shrink_to_take_as_many_as_they_are_told() {
     let (registry, ledger) = (isolated(), Ledger::new());
-    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     assert_eq!((registry.evict(0), registry.evict(1), registry.evict(99), registry.len()), (0, 1, 99, 900));
     let kept: Vec<_> = (0..1000).filter_map(|key| registry.lookup(&key)).collect();
     assert_eq!((registry.shrink_to(2000), registry.shrink_to(50), registry.len()), (0, 850, 50));
@@ -118,12 +118,12 @@ fn evict_and_shrink_to_take_as_many_as_they_are_told() {
 #[test]
 fn a_replaced_key_makes_no_room_and_a_rejected_one_evicts_nothing() {
     let registry: Registry<u64, u64> = isolated_builder().shards(1).max_entries(10).build();
-    (0..10).for_each(|key| drop(registry.insert(key, key)));
-    (0..10).for_each(|key| assert!(registry.replace(key, key + 1).is_some()));
-    (0..10).for_each(|key| assert!(registry.insert(key, key).is_err()));
+    (0..10).for_each(|key| drop(registry.try_insert(key, key)));
+    (0..10).for_each(|key| assert!(registry.insert(key, key + 1).is_some()));
+    (0..10).for_each(|key| assert!(registry.try_insert(key, key).is_err()));
     assert!((0..10).all(|key| registry.update(&key, |_, old| old + 1).is_some()));
     assert_eq!((registry.len(), registry.stats().evicted), (10, 0));
-    assert!(registry.replace(100, 100).is_none());
+    assert!(registry.insert(100, 100).is_none());
     assert_eq!((registry.len(), registry.stats().evicted), (10, 1));
 }
 
@@ -131,7 +131,7 @@ fn a_replaced_key_makes_no_room_and_a_rejected_one_evicts_nothing() {
 fn small_bounds_are_held_with_few_shards() {
     for bound in [0, 1, 2, 3, 7, 100] {
         let registry: Registry<u64, u64> = Registry::builder().domain(Domain::new()).max_entries(bound).build();
-        (0..1000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (0..1000).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         assert!((1..=bound.max(1)).contains(&registry.len()), "{} of {bound}", registry.len());
         assert!(registry.contains_key(&999), "what was inserted last is there");
     }
@@ -143,10 +143,10 @@ fn an_insertion_that_evicts_follows_the_backlogs_policy() {
         let builder = Domain::builder().backlog_objects(50).when_full(WhenFull::Wait(Duration::from_millis(1)));
         let domain = builder.build();
         let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).max_entries(100).build();
-        (0..1000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (0..1000).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         assert_eq!(domain.stats().overruns, 0, "without readers there is room");
         let guard = domain.pin();
-        (1000..1100).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (1000..1100).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         let stats = domain.stats();
         assert!(stats.overruns > 0 && registry.len() <= 100, "both bounds cannot hold, and the entries' does: {stats}");
         assert_eq!(registry.evict(10), 0, "what can be refused is");
@@ -184,8 +184,8 @@ fn the_bound_on_weight_holds_at_every_instant_under_writers_of_many_threads() {
                         let weight = if rng.below(100) == 0 { 26_000 } else { rng.below(4000) };
                         let key = rng.below(3000);
                         match rng.below(8) {
-                            0..4 => drop(registry.insert(key, ledger.value(weight))),
-                            4..6 => drop(registry.replace(key, ledger.value(weight))),
+                            0..4 => drop(registry.try_insert(key, ledger.value(weight))),
+                            4..6 => drop(registry.insert(key, ledger.value(weight))),
                             6 => drop(registry.update(&key, |_, old| ledger.value(old.get() / 2 + weight))),
                             _ => drop(registry.remove(&key)),
                         }
@@ -208,23 +208,23 @@ fn the_bound_on_weight_holds_at_every_instant_under_writers_of_many_threads() {
 #[test]
 fn a_heavy_entry_goes_in_for_many_light_ones_and_one_too_heavy_is_alone() {
     let (registry, ledger) = (weighed(1, 100_000), Ledger::new());
-    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(10))));
+    (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(10))));
     let before = registry.len();
     assert_eq!(before, 1000);
-    registry.insert(1000, ledger.value(50_000)).unwrap();
+    registry.try_insert(1000, ledger.value(50_000)).unwrap();
     assert!(registry.weight() <= 100_000 && registry.contains_key(&1000) && registry.len() > 300);
     // In its own place, it does not make room for itself.
-    registry.replace(1000, ledger.value(99_000));
+    registry.insert(1000, ledger.value(99_000));
     assert!(registry.weight() <= 100_000 && registry.contains_key(&1000) && registry.len() < 30);
     let entry = registry.update(&1000, |_, old| ledger.value(old.get() * 5)).unwrap();
     assert_eq!((entry.get(), registry.len()), (495_000, 1));
     registry.replace_handle(&entry, ledger.value(600_000)).map_err(|_| ()).unwrap();
     assert_eq!((registry.len(), registry.contains_key(&1000)), (1, true));
-    registry.insert(1, ledger.value(1)).unwrap();
+    registry.try_insert(1, ledger.value(1)).unwrap();
     assert_eq!((registry.len(), registry.contains_key(&1)), (1, true), "the heavy one made room");
     drop(entry);
     registry.set_max_weight(None);
-    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(1000))));
+    (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(1000))));
     assert_eq!((registry.max_weight(), registry.len()), (None, 1000));
     registry.set_max_weight(Some(10_000));
     assert!(registry.weight() <= 10_000 && registry.len() > 5);
@@ -237,13 +237,13 @@ fn what_is_held_is_evicted_last_if_that_is_wanted() {
     for spared in [false, true] {
         let builder = isolated_builder::<u64, u64>().shards(1).max_entries(100);
         let registry = builder.spare_held(spared).build();
-        let held: Vec<_> = (0..50).map(|key| registry.insert(key, key).unwrap()).collect();
-        (50..1000).for_each(|key| drop(registry.insert(key, key)));
+        let held: Vec<_> = (0..50).map(|key| registry.try_insert(key, key).unwrap()).collect();
+        (50..1000).for_each(|key| drop(registry.try_insert(key, key)));
         let left = held.iter().filter(|entry| !entry.is_unlinked()).count();
         println!("{left} of 50 that are held are left (spared: {spared})");
         assert!(if spared { left >= 40 } else { left == 0 }, "{left}");
         // The bound holds also where all are held.
-        let all: Vec<_> = (2000..2500).map(|key| registry.insert(key, key).unwrap()).collect();
+        let all: Vec<_> = (2000..2500).map(|key| registry.try_insert(key, key).unwrap()).collect();
         assert_eq!((registry.len(), all.len()), (100, 500));
     }
 }

@@ -23,11 +23,11 @@ fn heavy(when: WhenFull) -> (Domain, Registry<u64, usize>) {
 fn an_insertion_that_evicts_many_waits_once() {
     let (domain, registry) = heavy(WhenFull::Wait(Duration::from_millis(100)));
     for key in 0..60 {
-        registry.insert(key, 500).unwrap();
+        registry.try_insert(key, 500).unwrap();
     }
     with_reader(&domain, || {
         let start = Instant::now();
-        registry.insert(1000, 39_000).unwrap();
+        registry.try_insert(1000, 39_000).unwrap();
         println!("{:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     });
@@ -38,13 +38,13 @@ fn a_bound_lowered_with_a_full_backlog_costs_the_next_insertion_one_wait() {
     let (domain, registry) = heavy(WhenFull::Wait(Duration::from_millis(100)));
     registry.set_max_weight(None);
     for key in 0..60 {
-        registry.insert(key, 500).unwrap();
+        registry.try_insert(key, 500).unwrap();
     }
     with_reader(&domain, || {
         registry.set_max_entries(Some(10));
         println!("{} left", registry.len());
         let start = Instant::now();
-        registry.insert(1000, 5).unwrap();
+        registry.try_insert(1000, 5).unwrap();
         println!("{:?}, {} left", start.elapsed(), registry.len());
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     });
@@ -55,10 +55,10 @@ fn a_bound_lowered_with_a_full_backlog_costs_the_next_insertion_one_wait() {
 fn a_try_replace_by_a_heavier_one_is_refused_and_does_not_overrun() {
     let (domain, registry) = heavy(WhenFull::Refuse);
     for key in 0..60 {
-        registry.insert(key, 500).unwrap();
+        registry.try_insert(key, 500).unwrap();
     }
     with_reader(&domain, || {
-        let result = registry.try_replace(5, 39_000).is_ok();
+        let result = registry.fallible().insert(5, 39_000).is_ok();
         println!("ok {result}; backlog {:?}, {} overruns", domain.backlog(), domain.stats().overruns);
         assert!(domain.backlog().objects <= 8, "{:?}", domain.backlog());
     });
@@ -69,7 +69,7 @@ fn a_try_replace_by_a_heavier_one_is_refused_and_does_not_overrun() {
 fn evict_one_by_one_takes_those_that_are_not_used() {
     let registry = Registry::<u64, u64>::builder().domain(Domain::new()).shards(8).max_entries(8000).build();
     for key in 0..800 {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     let mut hot_lost = 0;
     for _ in 0..200 {
@@ -93,19 +93,19 @@ fn insertions_of_few_heavy_entries_after_many_light_ones_are_cheap() {
         .weigher(|_, v| *v)
         .build();
     for key in 0..600_000 {
-        registry.insert(key, 10).unwrap();
+        registry.try_insert(key, 10).unwrap();
     }
     let light = registry.capacity();
     let start = Instant::now();
-    registry.insert(1 << 40, 99_000_000).unwrap();
+    registry.try_insert(1 << 40, 99_000_000).unwrap();
     println!("first heavy: {:?}, {} left, capacity {light} {}", start.elapsed(), registry.len(), registry.capacity());
     for key in 0..20 {
-        registry.insert(1 << 41 | key, 9_000_000).unwrap();
+        registry.try_insert(1 << 41 | key, 9_000_000).unwrap();
     }
     let (start, mut longest) = (Instant::now(), Duration::ZERO);
     for key in 0..100u64 {
         let one = Instant::now();
-        registry.insert(1 << 42 | key, 9_000_000).unwrap();
+        registry.try_insert(1 << 42 | key, 9_000_000).unwrap();
         longest = longest.max(one.elapsed());
     }
     let mean = start.elapsed() / 100;
@@ -127,13 +127,13 @@ fn an_insertion_does_not_wait_for_what_has_expired() {
         .clock(clock.clone())
         .build();
     for key in 0..100 {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     clock.advance(Duration::from_secs(60));
     with_reader(&domain, || {
         let start = Instant::now();
         for key in 1000..1020 {
-            registry.insert(key, key).unwrap();
+            registry.try_insert(key, key).unwrap();
         }
         println!("20 insertions: {:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
@@ -146,7 +146,7 @@ fn set_max_entries_waits_once_and_not_for_each_shard() {
     let domain = Domain::builder().backlog_objects(8).when_full(when).build();
     let registry = Registry::<u64, u64>::builder().domain(domain.clone()).shards(64).build();
     for key in 0..6400 {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     with_reader(&domain, || {
         let start = Instant::now();
@@ -182,7 +182,7 @@ fn bounds_hold_under_a_storm() {
                             0 => registry.shrink_to_fit(),
                             1 if key < 100 => registry.clear(),
                             2..30 => drop(registry.update(&key, |_, old| (old + 1000).min(50_000))),
-                            30..40 => drop(registry.replace(key, v)),
+                            30..40 => drop(registry.insert(key, v)),
                             40..50 => {
                                 if let Some(old) = registry.lookup(&key) {
                                     if let Ok(new) = registry.replace_handle(&old, v * 4) {
@@ -192,12 +192,12 @@ fn bounds_hold_under_a_storm() {
                                 }
                             }
                             50..60 => {
-                                let _ = registry.try_update(&key, |_, old| old / 2);
+                                let _ = registry.fallible().update(&key, |_, old| old / 2);
                             }
                             60..65 => {
                                 registry.remove(&key);
                             }
-                            _ => drop(registry.insert(key, v)),
+                            _ => drop(registry.try_insert(key, v)),
                         }
                     }
                 });

@@ -25,7 +25,7 @@ fn chain(registries: &[&Registry<usize, Link>], len: usize, dropped: &Arc<Atomic
     let mut next = None;
     for key in 0..len {
         let link = Link { next, dropped: Arc::clone(dropped) };
-        next = registries[key % registries.len()].insert(key, link).ok();
+        next = registries[key % registries.len()].try_insert(key, link).ok();
     }
     next.unwrap()
 }
@@ -137,7 +137,7 @@ fn a_cycle_broken_by_a_removal_of_its_handle_is_destroyed() {
     let registry: Registry<usize, Node> = isolated();
     let dropped: Arc<AtomicUsize> = Arc::default();
     let nodes: Vec<_> =
-        (0..10).map(|key| registry.insert(key, Node(None.into(), Arc::clone(&dropped))).ok().unwrap()).collect();
+        (0..10).map(|key| registry.try_insert(key, Node(None.into(), Arc::clone(&dropped))).ok().unwrap()).collect();
     for (key, node) in nodes.iter().enumerate() {
         *node.0.lock().unwrap() = Some(nodes[(key + 1) % 10].clone());
     }

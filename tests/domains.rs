@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 fn a_guard_in_one_domain_does_not_hold_up_another() {
     let ledger = Ledger::new();
     let (held, free): (Registry<u64, Counted>, Registry<u64, Counted>) = (isolated(), isolated());
-    drop(held.insert(1, ledger.value(1)));
-    drop(free.insert(1, ledger.value(2)));
+    drop(held.try_insert(1, ledger.value(1)));
+    drop(free.try_insert(1, ledger.value(2)));
     let guard = held.pin();
     let session = held.domain().session();
     let entry = guard.get(&1).unwrap();
@@ -33,7 +33,7 @@ fn registries_of_one_domain_share_its_critical_sections() {
     let domain = Domain::new();
     let [one, two]: [Registry<u64, Counted>; 2] =
         std::array::from_fn(|_| Registry::builder().domain(domain.clone()).build());
-    drop((one.insert(1, ledger.value(1)), two.insert(1, ledger.value(2))));
+    drop((one.try_insert(1, ledger.value(1)), two.try_insert(1, ledger.value(2))));
     let guard = domain.pin();
     let (first, second) = (one.view(&guard).unwrap(), two.view(&guard).unwrap());
     let entries = (first.get(&1).unwrap(), second.get(&1).unwrap());
@@ -66,7 +66,7 @@ fn a_domain_is_torn_down_with_everything_whatever_goes_last() {
                 let ledger = Ledger::new();
                 let domain = Domain::builder().reclaimer(reclaimer).build();
                 let registry: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
-                (0..10).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+                (0..10).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
                 drop(registry.remove(&1));
                 let (held, removed) = (registry.lookup(&2).unwrap(), registry.remove(&3).unwrap());
                 let callback = ledger.value(100);
@@ -133,7 +133,7 @@ fn the_reclaimer_thread_bears_the_domains_name_and_is_joined_at_the_teardown() {
         assert!(soon(|| threads_named("joined-reclaim") == 1));
         if round % 2 == 0 {
             let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
-            drop(registry.insert(1, 1));
+            drop(registry.try_insert(1, 1));
             drop(registry.remove(&1));
         }
         drop(domain);
@@ -169,7 +169,7 @@ fn dozens_of_domains_work_side_by_side_and_one_after_another() {
                 let (registries, ledger) = (&registries, &ledger);
                 scope.spawn(move || {
                     for (n, registry) in registries.iter().enumerate() {
-                        drop(registry.insert(id, ledger.value(id)));
+                        drop(registry.try_insert(id, ledger.value(id)));
                         assert_eq!(registry.pin().get(&id).unwrap().get(), id);
                         drop(registry.remove(&id));
                         if n % 2 == 1 {
@@ -193,7 +193,7 @@ fn a_registry_and_its_last_handles_may_go_at_the_same_time_on_several_threads() 
         for round in 0..times(500) as u64 {
             let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(Domain::new()).build();
             let handles: Vec<Handle<u64, Counted>> =
-                (0..4).map(|key| registry.insert(key, ledger.value(round)).ok().unwrap()).collect();
+                (0..4).map(|key| registry.try_insert(key, ledger.value(round)).ok().unwrap()).collect();
             if round % 2 == 0 {
                 registry.clear();
             }
@@ -214,7 +214,7 @@ fn a_registry_and_its_last_handles_may_go_at_the_same_time_on_several_threads() 
 fn reclaim_destroys_no_more_than_its_budget() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
-    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     registry.clear();
     let before = ledger.dropped();
     assert_eq!(registry.domain().reclaim(0), 0);

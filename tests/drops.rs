@@ -22,7 +22,7 @@ fn readers_drop_nothing(read: impl Fn(&Registry<u64, DropsOn>, Vec<Handle<u64, D
     let value = || DropsOn(Arc::clone(&log));
     let mut handles = Vec::new();
     for key in 0..2000 {
-        let handle = registry.insert(key, value()).unwrap();
+        let handle = registry.try_insert(key, value()).unwrap();
         if key % 2 == 0 {
             handles.push(handle);
         }
@@ -115,7 +115,7 @@ fn the_drop_of_a_handle_runs_no_destructor_while_the_registry_is_there() {
 fn writers_work_a_backlog_off_a_bounded_share_each() {
     let registry: Registry<u64, Counted> = isolated();
     let (backlog, ledger) = (Ledger::new(), Ledger::new());
-    (0..5000).for_each(|key| drop(registry.insert(key, backlog.value(key))));
+    (0..5000).for_each(|key| drop(registry.try_insert(key, backlog.value(key))));
     thread::scope(|scope| {
         scope.spawn(|| registry.clear());
     });
@@ -124,7 +124,7 @@ fn writers_work_a_backlog_off_a_bounded_share_each() {
     while backlog.live() > 0 {
         assert!(Instant::now() < end, "{} left", backlog.live());
         let before = backlog.dropped() + ledger.dropped();
-        drop(registry.replace(1, ledger.value(1)));
+        drop(registry.insert(1, ledger.value(1)));
         most = most.max(backlog.dropped() + ledger.dropped() - before);
     }
     assert!(most < 1000, "{most} destructors in one write");
@@ -136,7 +136,7 @@ fn removals_alone_keep_the_backlog_small() {
     let ledger = Ledger::new();
     let mut most = 0;
     for key in 0..times(50_000) as u64 {
-        drop(registry.insert(key, ledger.value(key)));
+        drop(registry.try_insert(key, ledger.value(key)));
         drop(registry.remove(&key));
         most = most.max(ledger.live());
     }
@@ -150,12 +150,12 @@ fn a_reclaimer_thread_destroys_promptly_and_alone() {
     let log = Log::default();
     for round in 1..=20 {
         for key in 0..20 {
-            drop(registry.insert(key, DropsOn(Arc::clone(&log))));
+            drop(registry.try_insert(key, DropsOn(Arc::clone(&log))));
             drop(registry.remove(&key));
         }
         assert!(soon(|| log.lock().unwrap().len() == 20 * round), "nobody else calls anything, and nothing happens");
     }
-    let handle = registry.insert(1, DropsOn(Arc::clone(&log))).unwrap();
+    let handle = registry.try_insert(1, DropsOn(Arc::clone(&log))).unwrap();
     drop(registry.remove(&1));
     registry.domain().call({
         let log = Arc::clone(&log);
@@ -173,7 +173,7 @@ fn a_reclaimer_thread_destroys_once_a_long_reader_leaves() {
     let domain = Domain::builder().reclaimer(true).build();
     let registry: Registry<u64, Counted> = Registry::builder().domain(domain).build();
     let ledger = Ledger::new();
-    drop(registry.insert(1, ledger.value(1)));
+    drop(registry.try_insert(1, ledger.value(1)));
     let guard = registry.pin();
     let entry = guard.get(&1).unwrap();
     thread::scope(|scope| {
@@ -204,7 +204,7 @@ fn an_online_session_that_reads_lets_grace_periods_end() {
         let _end = stop.at_end();
         assert!(soon(|| reads.load(SeqCst) > 0));
         for _ in 0..50 {
-            drop(registry.insert(1, ledger.value(1)));
+            drop(registry.try_insert(1, ledger.value(1)));
             drop(registry.remove(&1));
             assert!(soon(|| ledger.live() == 0));
         }
@@ -235,11 +235,11 @@ fn keys_and_values_of_every_way_out_are_dropped_once() {
     let key = |n| Key(n, Arc::clone(&keys));
     let ledger = Ledger::new();
     let registry = isolated();
-    drop(registry.insert(key(1), ledger.value(1)));
-    let occupied = registry.insert(key(1), ledger.value(2)).err().expect("the key is taken");
+    drop(registry.try_insert(key(1), ledger.value(1)));
+    let occupied = registry.try_insert(key(1), ledger.value(2)).err().expect("the key is taken");
     drop(occupied);
     assert_eq!((keys.lock().unwrap().len(), ledger.dropped()), (1, 1), "the rejected pair goes with the error");
-    drop(registry.replace(key(1), ledger.value(3)));
+    drop(registry.insert(key(1), ledger.value(3)));
     registry.domain().barrier();
     assert_eq!((keys.lock().unwrap().len(), ledger.dropped()), (2, 2));
     drop(registry.get_or_insert_with(key(1), || unreachable!("it is there")));
@@ -250,7 +250,7 @@ fn keys_and_values_of_every_way_out_are_dropped_once() {
     let mut overtaken = false;
     drop(registry.update(&key(1), |_, old| {
         if !std::mem::replace(&mut overtaken, true) {
-            drop(registry.replace(key(1), ledger.value(10)));
+            drop(registry.insert(key(1), ledger.value(10)));
         }
         ledger.value(old.get() + 1)
     }));

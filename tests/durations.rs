@@ -31,7 +31,7 @@ fn reapers_may_be_called_as_rarely_as_time_allows() {
         domain.add_reaper(&reaper);
         assert!(soon(|| reaper.0.load(SeqCst) == 1));
         let registry = Registry::builder().domain(domain.clone()).build();
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         drop(registry.remove(&1));
         assert!(soon(|| ledger.live() == 0));
     }
@@ -99,7 +99,7 @@ fn a_removal_may_wait_for_no_time_and_without_end() {
         for patience in [Duration::ZERO, Duration::MAX] {
             let domain = Domain::builder().backlog_objects(2).when_full(WhenFull::Wait(patience)).build();
             let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).shards(1).build();
-            (0..10).for_each(|key| drop(registry.insert(key, key)));
+            (0..10).for_each(|key| drop(registry.try_insert(key, key)));
             let reader = domain.clone();
             let (entered, has_entered) = std::sync::mpsc::channel();
             let reader = thread::spawn(move || {
@@ -108,7 +108,7 @@ fn a_removal_may_wait_for_no_time_and_without_end() {
                 thread::sleep(Duration::from_millis(50));
             });
             has_entered.recv().unwrap();
-            let refused = (0..10).filter(|key| registry.try_remove(key).is_err()).count();
+            let refused = (0..10).filter(|key| registry.fallible().remove(key).is_err()).count();
             reader.join().unwrap();
             assert_eq!(refused > 0, patience.is_zero(), "{refused} refused");
             domain.barrier();
@@ -128,24 +128,24 @@ fn lives_of_no_time_and_without_end() {
                 1 => builder.max_idle(end).build(),
                 _ => builder.lifetime(move |_, _| Some(end)).build(),
             };
-            (0..10).for_each(|key| drop(registry.insert(key, key)));
+            (0..10).for_each(|key| drop(registry.try_insert(key, key)));
             // (The first look at an entry that may be idle begins the time for which it is.)
             for _ in 0..3 {
                 clock.advance(Duration::from_secs(100 * 24 * 3600));
-                registry.reap(100);
+                registry.expire(100);
             }
             assert_eq!(registry.is_empty(), expires, "{end:?}, {kind}");
         }
     }
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_age(Duration::from_secs(1)).max_idle(Duration::from_secs(1)).build();
-    drop(registry.insert(1, 1));
+    drop(registry.try_insert(1, 1));
     registry.set_max_age(Some(Duration::MAX));
     registry.set_max_idle(Some(Duration::MAX));
     clock.advance(Duration::from_secs(3600));
-    registry.reap(100);
+    registry.expire(100);
     assert_eq!(registry.len(), 1);
     registry.set_max_age(Some(Duration::ZERO));
-    registry.reap(100);
+    registry.expire(100);
     assert!(registry.is_empty());
 }

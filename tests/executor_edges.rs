@@ -37,8 +37,8 @@ fn a_handle_dropped_in_spawn_is_not_lost() {
     let domain = Domain::builder().executor(spawn).build();
     let registry: Registry<u64, Counted> = Registry::builder().shards(1).capacity(100).domain(domain.clone()).build();
     let ledger = Ledger::new();
-    let kept = registry.insert(1, ledger.value(1)).unwrap();
-    registry.insert(2, ledger.value(2)).unwrap();
+    let kept = registry.try_insert(1, ledger.value(1)).unwrap();
+    registry.try_insert(2, ledger.value(2)).unwrap();
     registry.remove(&1);
     domain.barrier();
     assert_eq!(ledger.dropped(), 0, "the handle keeps it");
@@ -75,8 +75,8 @@ fn a_barrier_covers_a_handle_that_another_thread_drops_in_spawn() {
     let domain = Domain::builder().executor(spawn).build();
     let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(domain.clone()).build();
     let ledger = Ledger::new();
-    let kept = registry.insert(1, ledger.value(1)).unwrap();
-    drop(registry.insert(2, ledger.value(2)));
+    let kept = registry.try_insert(1, ledger.value(1)).unwrap();
+    drop(registry.try_insert(2, ledger.value(2)));
     drop(registry.remove(&1));
     domain.barrier();
     assert_eq!(ledger.dropped(), 0, "the handle keeps it");
@@ -122,7 +122,7 @@ fn a_caller_runs_executor_does_not_hang() {
         let domain =
             Domain::builder().executor(move |job| if saturated.load(SeqCst) { job.run() } else { drop(job) }).build();
         let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(9).domain(domain.clone()).build();
-        registry.insert(1, 1).unwrap();
+        registry.try_insert(1, 1).unwrap();
         let (out, go) = mpsc::channel::<()>();
         let (ready, is_ready) = mpsc::channel::<()>();
         let reader = {
@@ -172,7 +172,7 @@ fn stop_reclaimer_in_an_eq_is_refused() {
                 while !IN_EQ.load(SeqCst) {
                     thread::yield_now();
                 }
-                let _ = REGISTRY.get().unwrap().insert(Key(77), Slow(false));
+                let _ = REGISTRY.get().unwrap().try_insert(Key(77), Slow(false));
             }
         }
     }
@@ -180,8 +180,8 @@ fn stop_reclaimer_in_an_eq_is_refused() {
     assert!(ends_within(Duration::from_secs(5), || {
         let domain = DOMAIN.get_or_init(|| Domain::builder().reclaimer(true).build());
         let registry = REGISTRY.get_or_init(|| Registry::builder().shards(1).domain(domain.clone()).build());
-        registry.insert(Key(1), Slow(true)).ok().unwrap();
-        registry.insert(Key(2), Slow(false)).ok().unwrap();
+        registry.try_insert(Key(1), Slow(true)).ok().unwrap();
+        registry.try_insert(Key(2), Slow(false)).ok().unwrap();
         registry.remove(&Key(1));
         while !STARTED.load(SeqCst) {
             thread::yield_now();
@@ -209,7 +209,7 @@ fn a_handler_whose_drop_panics_is_contained() {
         })
         .build();
     let registry: Registry<u64, u64> = Registry::builder().domain(domain).build();
-    let handle = registry.insert(1, 1).unwrap();
+    let handle = registry.try_insert(1, 1).unwrap();
     drop(registry);
     assert!(catch_unwind(AssertUnwindSafe(|| drop(handle))).is_ok(), "an unrelated drop of a handle panics");
 }
@@ -283,7 +283,7 @@ fn spawn_may_call_back() {
                     let domain = registry.domain();
                     domain.stats();
                     domain.reclaim(10);
-                    let _ = registry.insert(1000 + n % 50, n);
+                    let _ = registry.try_insert(1000 + n % 50, n);
                     registry.remove(&(1000 + n % 50));
                     domain.call(|| ());
                     registry.clear();
@@ -294,7 +294,7 @@ fn spawn_may_call_back() {
             .build();
         let registry = REGISTRY.get_or_init(|| Registry::builder().shards(2).domain(domain.clone()).build());
         for key in 0..2000 {
-            let _ = registry.insert(key % 100, key);
+            let _ = registry.try_insert(key % 100, key);
             registry.remove(&((key * 7) % 100));
             if key % 3 == 0 {
                 let job = jobs.lock().unwrap().pop();
@@ -318,9 +318,9 @@ fn a_registry_is_dropped_where_jobs_run_within_spawn() {
         let domain = Domain::builder().executor(ReclaimJob::run).build();
         let children: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).build());
         let parents: Registry<u64, OnDrop> = Registry::builder().domain(domain.clone()).build();
-        drop(children.insert(1, 1));
+        drop(children.try_insert(1, 1));
         let theirs = Arc::clone(&children);
-        drop(parents.insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
+        drop(parents.try_insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
         drop(parents);
     }));
 }
@@ -355,7 +355,7 @@ fn writers_share_the_work_that_no_executor_takes() {
         .build();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
     for key in 0..100_000 {
-        drop(registry.insert(key, key));
+        drop(registry.try_insert(key, key));
         registry.remove(&key);
     }
     let backlog = domain.backlog().objects;
@@ -369,9 +369,9 @@ fn what_a_job_within_a_round_could_not_do_is_done_after_the_round() {
     let domain = Domain::builder().executor(ReclaimJob::run).build();
     let children: Arc<Registry<u64, Counted>> = Arc::new(Registry::builder().domain(domain.clone()).build());
     let parents: Registry<u64, OnDrop> = Registry::builder().domain(domain.clone()).build();
-    drop(children.insert(1, ledger.value(1)));
+    drop(children.try_insert(1, ledger.value(1)));
     let theirs = Arc::clone(&children);
-    drop(parents.insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
+    drop(parents.try_insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
     drop(parents);
     assert_eq!(ledger.live(), 0);
 }

@@ -26,7 +26,7 @@ fn queued() -> (Domain, Receiver<ReclaimJob>) {
 
 fn come_and_go(registry: &Registry<u64, Counted>, ledger: &Ledger, count: u64) {
     for key in 0..count {
-        drop(registry.insert(key, ledger.value(key)));
+        drop(registry.try_insert(key, ledger.value(key)));
         drop(registry.remove(&key));
     }
 }
@@ -38,7 +38,7 @@ fn an_executor_destroys_promptly_and_writers_do_not() {
     let registry: Registry<u64, DropsOn> = Registry::builder().domain(domain.clone()).build();
     let log = Arc::new(Mutex::new(Vec::new()));
     for round in 1..=50 {
-        (0..100).for_each(|key| drop(registry.insert(key, DropsOn(Arc::clone(&log)))));
+        (0..100).for_each(|key| drop(registry.try_insert(key, DropsOn(Arc::clone(&log)))));
         (0..100).for_each(|key| drop(registry.remove(&key)));
         assert!(soon(|| log.lock().unwrap().len() == 100 * round), "round {round}: {}", domain.stats());
     }
@@ -118,7 +118,7 @@ fn an_executor_may_use_the_registry() {
     let spawn = move |job: ReclaimJob| {
         let registry = inside.lock().unwrap().clone();
         if let Some(registry) = registry {
-            drop(registry.insert(1000, 1));
+            drop(registry.try_insert(1000, 1));
             drop(registry.remove(&1000));
             assert!(registry.domain().stats().backlog.objects > 0);
         }
@@ -130,7 +130,7 @@ fn an_executor_may_use_the_registry() {
         *slot.lock().unwrap() = Some(Arc::clone(&registry));
         // Resizes retire tables: the executor must not be called under a shard lock for that.
         for key in 0..1000 {
-            drop(registry.insert(key, key));
+            drop(registry.try_insert(key, key));
         }
         (0..1000).for_each(|key| drop(registry.remove(&key)));
         *slot.lock().unwrap() = None;

@@ -33,20 +33,20 @@ fn expiry_costs_in_proportion_to_what_expires() {
     let registry = leased(builder).capacity(live).build();
     for key in 0..live as u64 {
         let seconds = if key % (live as u64 / 10) == 0 { 10 } else { 3600 + key % 1000 };
-        registry.insert(key, lease(seconds)).unwrap();
+        registry.try_insert(key, lease(seconds)).unwrap();
     }
     clock.advance(60 * SECOND);
-    let reaped = registry.reap(usize::MAX);
+    let reaped = registry.expire(usize::MAX);
     println!("{live} live, {} expired: {} examined", reaped.removed, reaped.examined);
     assert_eq!((reaped.removed, registry.len()), (10, live - 10));
     assert!(reaped.examined < 4 * reaped.removed, "{reaped:?}");
     // And when all of them have expired.
     clock.advance(5000 * SECOND);
-    let reaped = registry.reap(usize::MAX);
+    let reaped = registry.expire(usize::MAX);
     println!("{} expired: {} examined", reaped.removed, reaped.examined);
     assert_eq!((reaped.removed, registry.len()), (live - 10, 0));
     assert!(reaped.examined < 2 * reaped.removed);
-    assert_eq!(registry.reap(usize::MAX), Reaped::default());
+    assert_eq!(registry.expire(usize::MAX), Reaped::default());
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn insertions_keep_up_with_what_expires_without_any_call() {
     let inserted = 30_000 + times(100_000) as u64;
     for key in 0..inserted {
         clock.advance(Duration::from_millis(1));
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     // 10,000 are younger than ten seconds.
     println!("{} live", registry.len());
@@ -84,11 +84,11 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
             let (key, seconds) = (rng.below(100), rng.below(50));
             match rng.below(12) {
                 0..3 if !model.contains_key(&key) => {
-                    registry.insert(key, lease(seconds)).unwrap();
+                    registry.try_insert(key, lease(seconds)).unwrap();
                     model.insert(key, Model { inserted: now, seconds });
                 }
                 3 => {
-                    registry.replace(key, lease(seconds));
+                    registry.insert(key, lease(seconds));
                     model.insert(key, Model { inserted: now, seconds });
                 }
                 4 => assert_eq!(registry.remove(&key).is_some(), model.remove(&key).is_some()),
@@ -114,8 +114,8 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
                     now += step;
                 }
             }
-            registry.reap(rng.below(200) as usize);
-            registry.reap(usize::MAX);
+            registry.expire(rng.below(200) as usize);
+            registry.expire(usize::MAX);
             model.retain(|key, entry| {
                 let own = if entry.seconds == 0 { u64::MAX } else { entry.seconds };
                 let (age, limit) = (now - entry.inserted, Duration::from_secs(own.min(max_age)));
@@ -135,7 +135,7 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
 fn what_is_used_is_not_idle() {
     let (builder, clock) = clocked();
     let registry = builder.max_idle(32 * SECOND).build();
-    (0..1000_u64).for_each(|key| drop(registry.insert(key, key)));
+    (0..1000_u64).for_each(|key| drop(registry.try_insert(key, key)));
     let mut last_use: HashMap<u64, u64> = (0..1000).map(|key| (key, 0)).collect();
     let mut rng = Rng::new(7);
     let (mut examined, mut expired, mut reader) = (0, 0, registry.reader());
@@ -148,7 +148,7 @@ fn what_is_used_is_not_idle() {
                 last_use.insert(key, second);
             }
         }
-        let reaped = registry.reap(usize::MAX);
+        let reaped = registry.expire(usize::MAX);
         examined += reaped.examined;
         expired += reaped.removed;
         let there: HashSet<u64> = registry.pin().iter().map(|entry| *entry.key()).collect();
@@ -172,21 +172,21 @@ fn what_is_used_is_not_idle() {
 fn the_limit_of_idleness_can_be_set_changed_and_lifted() {
     let (builder, clock) = clocked();
     let registry = builder.build();
-    (0..100_u64).for_each(|key| drop(registry.insert(key, key)));
+    (0..100_u64).for_each(|key| drop(registry.try_insert(key, key)));
     clock.advance(1000 * SECOND);
-    assert_eq!(registry.reap(1000), Reaped::default());
+    assert_eq!(registry.expire(1000), Reaped::default());
     registry.set_max_idle(Some(10 * SECOND));
-    assert_eq!(registry.reap(1000).removed, 0, "they count as used now");
+    assert_eq!(registry.expire(1000).removed, 0, "they count as used now");
     clock.advance(8 * SECOND);
-    registry.reap(1000);
+    registry.expire(1000);
     (0..10).for_each(|key| assert!(registry.contains_key(&key)));
     clock.advance(4 * SECOND);
-    assert_eq!((registry.reap(1000).removed, registry.len()), (90, 10));
+    assert_eq!((registry.expire(1000).removed, registry.len()), (90, 10));
     registry.set_max_idle(None);
     clock.advance(1000 * SECOND);
-    assert_eq!((registry.reap(1000).removed, registry.len()), (0, 10));
+    assert_eq!((registry.expire(1000).removed, registry.len()), (0, 10));
     registry.set_max_age(Some(SECOND));
-    assert_eq!((registry.reap(1000).removed, registry.len()), (10, 0));
+    assert_eq!((registry.expire(1000).removed, registry.len()), (10, 0));
     assert_eq!(registry.stats().expired, 100);
 }
 
@@ -195,15 +195,15 @@ fn those_with_handles_are_spared_if_that_is_wanted() {
     for spared in [false, true] {
         let (builder, clock) = clocked();
         let registry = builder.max_age(SECOND).spare_held(spared).build();
-        let held = registry.insert(1, 1).unwrap();
-        drop(registry.insert(2, 2));
+        let held = registry.try_insert(1, 1).unwrap();
+        drop(registry.try_insert(2, 2));
         clock.advance(2 * SECOND);
-        let reaped = registry.reap(1000);
+        let reaped = registry.expire(1000);
         assert_eq!((reaped.removed, reaped.skipped), if spared { (1, 1) } else { (2, 0) });
         assert_eq!(held.is_unlinked(), !spared);
         drop(held);
         clock.advance(2 * SECOND);
-        assert_eq!((registry.reap(1000).removed, registry.len()), (usize::from(spared), 0));
+        assert_eq!((registry.expire(1000).removed, registry.len()), (usize::from(spared), 0));
     }
 }
 
@@ -219,23 +219,23 @@ fn a_panic_in_a_lifetime_loses_no_entry_and_no_timer() {
             Some(SECOND)
         })
         .build();
-    (0..100).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     armed.store(0, SeqCst);
-    assert!(panic_of(|| registry.insert(1000, ledger.value(1000))).contains("planned"));
+    assert!(panic_of(|| registry.try_insert(1000, ledger.value(1000))).contains("planned"));
     assert_eq!((registry.len(), ledger.live()), (100, 100));
     clock.advance(2 * SECOND);
     for panics in 1..=3 {
         armed.store(0, SeqCst);
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         assert_eq!((registry.len(), registry.stats().lifetime_panics), (1, panics), "the others went");
         // An insertion has nothing to do with it.
         armed.store(1, SeqCst);
-        drop(registry.insert(2000, ledger.value(2000)));
+        drop(registry.try_insert(2000, ledger.value(2000)));
         drop(registry.remove(&2000));
         clock.advance(2 * SECOND);
     }
     armed.store(usize::MAX, SeqCst);
-    assert_eq!((registry.reap(usize::MAX).removed, registry.len()), (1, 0));
+    assert_eq!((registry.expire(usize::MAX).removed, registry.len()), (1, 0));
     registry.domain().barrier();
     assert_eq!(ledger.live(), 0);
 }
@@ -245,10 +245,10 @@ fn where_the_backlog_is_full_expiry_stops_and_goes_on_later() {
     let domain = Domain::builder().backlog_objects(10).when_full(WhenFull::Refuse).manual().build();
     let (builder, clock) = clocked();
     let registry = builder.domain(domain.clone()).max_age(SECOND).build();
-    (0..100_u64).for_each(|key| drop(registry.insert(key, key)));
+    (0..100_u64).for_each(|key| drop(registry.try_insert(key, key)));
     clock.advance(2 * SECOND);
     let guard = domain.pin();
-    let reaped = registry.reap(usize::MAX);
+    let reaped = registry.expire(usize::MAX);
     assert!(reaped.stopped && (5..=10).contains(&reaped.removed), "{reaped:?}");
     assert!(domain.backlog().objects <= 10);
     drop(guard);
@@ -256,7 +256,7 @@ fn where_the_backlog_is_full_expiry_stops_and_goes_on_later() {
     assert!(soon(|| {
         clock.advance(SECOND);
         domain.barrier();
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         registry.is_empty()
     }));
     removed += registry.stats().expired as usize - removed;
@@ -267,17 +267,17 @@ fn where_the_backlog_is_full_expiry_stops_and_goes_on_later() {
 fn timers_of_replaced_entries_do_not_pile_up() {
     let (builder, clock) = clocked();
     let registry = builder.shards(1).max_age(3600 * SECOND).build();
-    (0..10_u64).for_each(|key| drop(registry.insert(key, 0)));
+    (0..10_u64).for_each(|key| drop(registry.try_insert(key, 0)));
     let rounds = times(200_000) as u64;
     for round in 0..rounds {
-        registry.replace(round % 10, round);
+        registry.insert(round % 10, round);
         clock.advance(4000 * SECOND / rounds as u32);
     }
     // 4000 seconds have passed. Had each left a timer, a tenth of them would be due now.
-    let reaped = registry.reap(usize::MAX);
+    let reaped = registry.expire(usize::MAX);
     assert_eq!((reaped.removed, registry.len()), (0, 10));
     clock.advance(3601 * SECOND);
-    let reaped = registry.reap(usize::MAX);
+    let reaped = registry.expire(usize::MAX);
     println!("{reaped:?}");
     assert_eq!((reaped.removed, registry.len()), (10, 0));
     assert!(reaped.examined <= 20, "{reaped:?}");
@@ -297,8 +297,8 @@ fn expiry_races_with_everything_and_the_accounts_balance() {
                     while !stop.stopped() {
                         let key = rng.below(500);
                         match rng.below(10) {
-                            0..3 => drop(registry.insert(key, ledger.value(key))),
-                            3 => drop(registry.replace(key, ledger.value(key))),
+                            0..3 => drop(registry.try_insert(key, ledger.value(key))),
+                            3 => drop(registry.insert(key, ledger.value(key))),
                             4 => drop(registry.update(&key, |key, old| ledger.value(*key | (old.get() - *key)))),
                             5 => drop(registry.remove(&key)),
                             6 => {
@@ -312,7 +312,7 @@ fn expiry_races_with_everything_and_the_accounts_balance() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !stop.stopped() {
-                        registry.reap(64);
+                        registry.expire(64);
                     }
                 });
             }
@@ -334,7 +334,7 @@ fn expiry_races_with_everything_and_the_accounts_balance() {
         println!("{}", registry.stats());
         // What is left has a timer: all of it goes when its time comes.
         clock.advance(20 * SECOND);
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         assert_eq!(registry.len(), 0);
         registry.domain().barrier();
         assert_eq!((ledger.live(), registry.stats().backlog), (0, 0));
@@ -350,7 +350,7 @@ fn a_reclaimer_reaps_in_the_background_as_long_as_the_registry_is_there() {
         let ledger = Ledger::new();
         domain.add_reaper(&registry);
         for round in 0..3 {
-            (0..5000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+            (0..5000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
             assert_eq!(registry.len(), 5000, "round {round}");
             clock.advance(2 * SECOND);
             assert!(soon(|| registry.is_empty() && ledger.live() == 0), "round {round}: {}", registry.stats());
@@ -407,7 +407,7 @@ fn a_reaper_may_panic_and_end_in_the_background_by_thread_or_executor() {
             assert!(soon(|| dropped.load(SeqCst) == 1));
             // The domain does its other work all the while.
             let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
-            registry.insert(1, 1).unwrap();
+            registry.try_insert(1, 1).unwrap();
             registry.remove(&1);
             assert!(soon(|| registry.stats().freed == 1));
         }

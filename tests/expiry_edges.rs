@@ -39,7 +39,7 @@ fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
     REGISTRY.set(Arc::downgrade(&registry)).unwrap();
     // Prolonged, after it has its token: when that comes, it stays for as long as max_age says.
     for key in 0..20 {
-        registry.insert(key, AtomicU64::new(5)).unwrap();
+        registry.try_insert(key, AtomicU64::new(5)).unwrap();
     }
     clock.advance(SECOND);
     let prolonged: Vec<u64> = (0..20).filter(|k| k % 2 == 0).collect();
@@ -47,13 +47,13 @@ fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
         registry.lookup(key).unwrap().store(100_000_000, SeqCst);
     }
     clock.advance(7 * SECOND);
-    println!("{:?}", registry.reap(1000));
+    println!("{:?}", registry.expire(1000));
     assert_eq!(registry.len(), 10);
     // By now the age is 10 s.
     clock.advance(60 * SECOND);
-    println!("{:?}", registry.reap(1000));
+    println!("{:?}", registry.expire(1000));
     clock.advance(60 * SECOND);
-    println!("{:?}", registry.reap(1000));
+    println!("{:?}", registry.expire(1000));
     assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
 }
 
@@ -82,20 +82,20 @@ fn an_age_that_is_shortened_meanwhile_holds_for_what_another_reaper_has_in_hand(
         })
         .build();
     for key in 0..2 {
-        registry.insert(key, ()).unwrap();
+        registry.try_insert(key, ()).unwrap();
     }
     long.store(true, SeqCst);
     armed.store(true, SeqCst);
     clock.advance(6 * SECOND);
     thread::scope(|s| {
-        s.spawn(|| registry.reap(100));
+        s.spawn(|| registry.expire(100));
         entered.recv().unwrap();
         registry.set_max_age(Some(10 * SECOND));
         go.send(()).unwrap();
     });
     for _ in 0..5 {
         clock.advance(60 * SECOND);
-        registry.reap(1000);
+        registry.expire(1000);
     }
     assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
 }
@@ -117,13 +117,13 @@ fn reaped_beside_a_panic<S: BuildHasher + Send + Sync + 'static>(bad: u64, hashe
         })
         .build();
     for key in 0..50 {
-        registry.insert(key, ()).unwrap();
+        registry.try_insert(key, ()).unwrap();
     }
     armed.store(true, SeqCst);
     clock.advance(60 * SECOND);
     let mut panics = 0;
     for _ in 0..200 {
-        panics += u32::from(catch_unwind(AssertUnwindSafe(|| registry.reap(1000))).is_err());
+        panics += u32::from(catch_unwind(AssertUnwindSafe(|| registry.expire(1000))).is_err());
         clock.advance(10 * SECOND);
     }
     println!("{panics} panics of 200 reaps; {} of 50 left", registry.len());
@@ -136,7 +136,7 @@ fn an_entry_whose_lifetime_panics_does_not_hold_up_the_others() {
     let registry = reaped_beside_a_panic(7, std::hash::RandomState::new());
     let mut hit = 0;
     for key in 1000..1100 {
-        hit += u32::from(catch_unwind(AssertUnwindSafe(|| drop(registry.insert(key, ())))).is_err());
+        hit += u32::from(catch_unwind(AssertUnwindSafe(|| drop(registry.try_insert(key, ())))).is_err());
     }
     let left = (0..50).filter(|k| registry.contains_key(k)).count();
     assert!(left <= 1, "{left} left");
@@ -164,7 +164,7 @@ fn set_max_age_goes_through_all_whatever_a_lifetime_does() {
         })
         .build();
     for key in 0..1000 {
-        registry.insert(key, ()).unwrap();
+        registry.try_insert(key, ()).unwrap();
     }
     bad.store(true, SeqCst);
     registry.set_max_age(Some(SECOND));
@@ -172,7 +172,7 @@ fn set_max_age_goes_through_all_whatever_a_lifetime_does() {
     bad.store(false, SeqCst);
     for _ in 0..10 {
         clock.advance(60 * SECOND);
-        registry.reap(10000);
+        registry.expire(10000);
     }
     assert!(registry.len() <= 1, "{} forgotten", registry.len());
 }
@@ -193,7 +193,7 @@ fn a_lifetime_that_reaps_does_not_recurse_by_the_number_of_entries() {
                 let depth = DEPTH.get() + 1;
                 DEPTH.set(depth);
                 DEEPEST.fetch_max(depth.into(), SeqCst);
-                REGISTRY.get().unwrap().upgrade().unwrap().reap(1);
+                REGISTRY.get().unwrap().upgrade().unwrap().expire(1);
                 DEPTH.set(depth - 1);
             }
             Some(5 * SECOND)
@@ -202,11 +202,11 @@ fn a_lifetime_that_reaps_does_not_recurse_by_the_number_of_entries() {
     let registry = Arc::new(registry);
     REGISTRY.set(Arc::downgrade(&registry)).unwrap();
     for key in 0..500 {
-        registry.insert(key, ()).unwrap();
+        registry.try_insert(key, ()).unwrap();
     }
     live.store(true, SeqCst);
     clock.advance(60 * SECOND);
-    registry.reap(1);
+    registry.expire(1);
     println!("deepest {}", DEEPEST.load(SeqCst));
     assert!(DEEPEST.load(SeqCst) < 20, "{} levels for 500 entries", DEEPEST.load(SeqCst));
 }
@@ -222,7 +222,7 @@ fn reap_beside_a_hot_key(stuck: bool) -> (Duration, u64) {
             let end = Instant::now() + Duration::from_secs(3);
             while Instant::now() < end && !stop.load(SeqCst) {
                 for n in 0..100 {
-                    registry.replace(1, n);
+                    registry.insert(1, n);
                 }
             }
         });
@@ -230,7 +230,7 @@ fn reap_beside_a_hot_key(stuck: bool) -> (Duration, u64) {
         thread::sleep(Duration::from_millis(50));
         while Instant::now() < end {
             let start = Instant::now();
-            registry.reap(1);
+            registry.expire(1);
             longest = longest.max(start.elapsed());
             count += 1;
         }
@@ -275,10 +275,10 @@ impl Eq for Slow {}
 fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
     let (builder, clock) = clocked::<Slow, ()>();
     let registry = builder.shards(1).hasher(ONE_HASH).build();
-    registry.insert(Slow(1), ()).unwrap();
+    registry.try_insert(Slow(1), ()).unwrap();
     thread::scope(|s| {
         SLOW.store(true, SeqCst);
-        s.spawn(|| registry.insert(Slow(2), ()).map(drop).unwrap());
+        s.spawn(|| registry.try_insert(Slow(2), ()).map(drop).unwrap());
         while !IN_EQ.load(SeqCst) {
             thread::yield_now();
         }
@@ -286,7 +286,7 @@ fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
     });
     for _ in 0..1000 {
         clock.advance(3600 * SECOND);
-        registry.reap(1000);
+        registry.expire(1000);
     }
     assert_eq!(registry.len(), 0, "immortal, by max_age of a second");
 }
@@ -310,7 +310,7 @@ fn a_use_beside_a_second_chance_is_not_forgotten() {
         registry.iter_touch(N);
         for _ in 0..12 {
             clock.advance(11 * SECOND);
-            registry.reap(0);
+            registry.expire(0);
         }
         // 132 s idle; now each is used, while another takes the marks.
         let guard = registry.pin();
@@ -331,10 +331,10 @@ fn a_use_beside_a_second_chance_is_not_forgotten() {
         });
         for _ in 0..5 {
             clock.advance(11 * SECOND);
-            registry.reap(0);
+            registry.expire(0);
         }
         // 55 s after they were used.
-        early += registry.reap(usize::MAX).removed;
+        early += registry.expire(usize::MAX).removed;
     }
     println!("{early} went early in {rounds} rounds of {N}");
     assert_eq!(early, 0);
@@ -356,13 +356,13 @@ impl Touch for Registry<u64, u64> {
 fn an_entry_that_was_not_reaped_for_420_days_is_reaped_then() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).max_age(3600 * SECOND).build();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     clock.advance(420 * 24 * 3600 * SECOND);
-    registry.reap(10);
+    registry.expire(10);
     clock.advance(2 * 3600 * SECOND);
-    registry.reap(10);
+    registry.expire(10);
     clock.advance(24 * 3600 * SECOND);
-    registry.reap(10);
+    registry.expire(10);
     assert_eq!(registry.len(), 0, "421 days old, of an hour");
 }
 
@@ -371,16 +371,16 @@ fn an_entry_that_was_not_reaped_for_420_days_is_reaped_then() {
 fn those_there_count_as_used_now_when_idleness_is_limited_again() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).max_idle(160 * SECOND).build();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     for _ in 0..5 {
         clock.advance(20 * SECOND);
-        registry.reap(10);
+        registry.expire(10);
     }
     registry.set_max_idle(None);
     clock.advance(1000 * SECOND);
-    registry.reap(10);
+    registry.expire(10);
     registry.set_max_idle(Some(160 * SECOND));
-    registry.reap(10);
+    registry.expire(10);
     assert_eq!(registry.len(), 1);
 }
 
@@ -406,19 +406,19 @@ fn entries_expire_in_tables_of_more_homes_than_a_token_tells() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).capacity(250_000_000).hasher(Same(0)).max_age(10 * SECOND).build();
     for key in 0..64u64 {
-        registry.insert(key << 23 | 5, key).unwrap();
+        registry.try_insert(key << 23 | 5, key).unwrap();
     }
     clock.advance(5 * SECOND);
     for key in 0..64u64 {
         if key % 2 == 0 {
-            registry.replace(key << 23 | 5, key);
+            registry.insert(key << 23 | 5, key);
         }
     }
     clock.advance(6 * SECOND);
-    registry.reap(1000);
+    registry.expire(1000);
     assert_eq!(registry.len(), 32);
     clock.advance(6 * SECOND);
-    registry.reap(1000);
+    registry.expire(1000);
     assert_eq!(registry.len(), 0);
 }
 
@@ -469,14 +469,14 @@ fn storm() {
                             8 => registry.shrink_to_fit(),
                             9 => drop(registry.evict((v % 50) as usize)),
                             10..20 => {
-                                registry.reap((v % 100) as usize);
+                                registry.expire((v % 100) as usize);
                             }
                             20..40 => clock.advance(Duration::from_millis(v % 3000)),
                             40..60 => {
                                 registry.remove(&key);
                             }
                             60..70 => {
-                                let _ = registry.try_replace(key, v);
+                                let _ = registry.fallible().insert(key, v);
                             }
                             70..80 => {
                                 registry.reap_if(30, |e| *e.value() % 5 == 0);
@@ -485,9 +485,9 @@ fn storm() {
                                 registry.lookup(&key);
                             }
                             120..160 => {
-                                registry.replace(key, v);
+                                registry.insert(key, v);
                             }
-                            _ => drop(registry.insert(key, v)),
+                            _ => drop(registry.try_insert(key, v)),
                         }
                     }
                 });
@@ -498,7 +498,7 @@ fn storm() {
         registry.set_max_age(Some(SECOND));
         for _ in 0..10 {
             clock.advance(200 * SECOND);
-            registry.reap(usize::MAX);
+            registry.expire(usize::MAX);
             registry.domain().barrier();
         }
         assert_eq!(registry.len(), 0, "forgotten");

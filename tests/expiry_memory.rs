@@ -42,7 +42,7 @@ fn growth_by(entries: u64, change: impl FnOnce(&Registry<u64, u64>)) -> usize {
     let (builder, _clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).max_age(3600 * SECOND).build();
     for key in 0..entries {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     let before = HELD.load(SeqCst);
     change(&registry);
@@ -64,7 +64,7 @@ fn timers_do_not_pile_up_by_set_max_age() {
 fn timers_do_not_pile_up_while_the_clock_stands_still() {
     let growth = growth_by(10, |registry| {
         for n in 0..300_000 {
-            registry.replace(1, n);
+            registry.insert(1, n);
         }
         registry.domain().barrier();
     });
@@ -79,7 +79,7 @@ fn the_timers_go_with_the_registry_and_not_with_its_last_handle() {
     let before = HELD.load(SeqCst);
     let registry = builder.shards(1).max_age(36000 * SECOND).build();
     for key in 0..100_000 {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     let handle = registry.lookup(&1).unwrap();
     let domain = registry.domain().clone();

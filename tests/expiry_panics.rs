@@ -50,10 +50,10 @@ fn ends_in_the_end(name: &str, own: bool, act: Act) {
             builder
         };
         let registry = builder.build();
-        (0..300).for_each(|key| drop(registry.insert(key, key)));
+        (0..300).for_each(|key| drop(registry.try_insert(key, key)));
         // Some have reached the end of their own lives, or of limits that come.
         time.fetch_add(1_800_000, SeqCst);
-        (300..600).for_each(|key| drop(registry.insert(key, key)));
+        (300..600).for_each(|key| drop(registry.try_insert(key, key)));
         time.fetch_add(1_800_001, SeqCst);
         fuse.0.store(n, SeqCst);
         let _ = catch_unwind(AssertUnwindSafe(|| act(&registry)));
@@ -61,7 +61,7 @@ fn ends_in_the_end(name: &str, own: bool, act: Act) {
         time.fetch_add(7_200_000, SeqCst);
         // Those that were looked at again later, and those whose own life is asked again.
         for _ in 0..3 {
-            registry.reap(usize::MAX);
+            registry.expire(usize::MAX);
             time.fetch_add(3_600_000, SeqCst);
         }
         assert_eq!(registry.len(), 0, "{name}, own lives {own}: left when call {n} panics");
@@ -87,11 +87,11 @@ fn everything_ends_whichever_call_of_the_users_code_panics() {
         }),
         ("insert", |registry| {
             registry.set_max_age(Some(1800 * SECOND));
-            (600..700).for_each(|key| drop(registry.insert(key, key)));
+            (600..700).for_each(|key| drop(registry.try_insert(key, key)));
         }),
         ("replace", |registry| {
             registry.set_max_age(Some(1800 * SECOND));
-            (0..700).step_by(7).for_each(|key| drop(registry.replace(key, key)));
+            (0..700).step_by(7).for_each(|key| drop(registry.insert(key, key)));
         }),
         ("update", |registry| {
             registry.set_max_age(Some(1800 * SECOND));
@@ -99,7 +99,7 @@ fn everything_ends_whichever_call_of_the_users_code_panics() {
         }),
         ("reap", |registry| {
             registry.set_max_age(Some(1800 * SECOND));
-            (0..100).for_each(|_| _ = registry.reap(10));
+            (0..100).for_each(|_| _ = registry.expire(10));
         }),
         ("sweeps", |registry| {
             registry.set_max_age(Some(1800 * SECOND));
@@ -135,14 +135,14 @@ fn a_clock_that_panics_does_not_keep_set_max_age_from_its_work() {
         let builder = Registry::<u64, u64>::builder().shards(1).domain(Domain::new());
         let builder = builder.clock(Fused(fuse.clone(), Arc::clone(&time)));
         let registry = if let Some(age) = first { builder.max_age(age).build() } else { builder.build() };
-        (0..1000).for_each(|key| drop(registry.insert(key, key)));
+        (0..1000).for_each(|key| drop(registry.try_insert(key, key)));
         for n in 0..20 {
             fuse.0.store(n, SeqCst);
             let _ = catch_unwind(AssertUnwindSafe(|| registry.set_max_age(Some(SECOND))));
         }
         fuse.0.store(usize::MAX, SeqCst);
         time.store(1017, SeqCst);
-        assert_eq!((registry.contains_key(&1), registry.reap(usize::MAX).removed, registry.len()), (false, 1000, 0));
+        assert_eq!((registry.contains_key(&1), registry.expire(usize::MAX).removed, registry.len()), (false, 1000, 0));
     }
 }
 
@@ -163,11 +163,11 @@ fn a_clock_that_panics_twice_in_set_max_idle_changes_nothing_and_once_only_tells
         let (left, time) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         let builder = Registry::<u64, u64>::builder().shards(1).domain(Domain::new());
         let registry = builder.clock(Broken(Arc::clone(&left), Arc::clone(&time))).build();
-        (0..1000).for_each(|key| drop(registry.insert(key, key)));
+        (0..1000).for_each(|key| drop(registry.try_insert(key, key)));
         left.store(panics, SeqCst);
         assert!(catch_unwind(AssertUnwindSafe(|| registry.set_max_idle(Some(SECOND)))).is_err());
         assert_eq!(left.load(SeqCst), 0);
         time.store(2000, SeqCst);
-        assert_eq!(registry.reap(usize::MAX).removed, if panics == 1 { 1000 } else { 0 });
+        assert_eq!(registry.expire(usize::MAX).removed, if panics == 1 { 1000 } else { 0 });
     }
 }

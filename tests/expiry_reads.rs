@@ -35,7 +35,7 @@ fn expiring(way: &str) -> (Registry<u64, u64>, ManualClock, Duration, Told) {
     if way == "set_max_age before" {
         registry.set_max_age(Some(10 * SECOND));
     }
-    (0..50).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    (0..50).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
     if way == "set_max_age" {
         registry.set_max_age(Some(10 * SECOND));
     } else if way == "set_max_idle" {
@@ -58,7 +58,7 @@ fn an_entry_is_found_to_its_last_instant() {
         // (A walk is no use.)
         assert_eq!(registry.pin().iter().filter(|entry| *entry.key() == 1).count(), 1, "{way}");
         assert_eq!(registry.lookup(&1).as_deref(), Some(&1), "{way}");
-        assert!(registry.insert(1, 2).is_err(), "{way}");
+        assert!(registry.try_insert(1, 2).is_err(), "{way}");
     }
 }
 
@@ -99,11 +99,11 @@ fn walks_pass_over_what_has_expired() {
             assert!(!is_one(key), "{way}");
             true
         });
-        assert_eq!(registry.try_retain(&mut Cursor::new(), |key, _| !is_one(key)).unwrap(), 0, "{way}");
+        assert_eq!(registry.fallible().retain(&mut Cursor::new(), |key, _| !is_one(key)).unwrap(), 0, "{way}");
         assert_eq!(registry.reap_if(usize::MAX, |entry| is_one(entry.key())).removed, 0, "{way}");
         assert_eq!(registry.drain().filter(|entry| is_one(entry.key())).count(), 0, "{way}");
         assert!(told.lock().unwrap().iter().all(|(_, value)| *value != 1), "{way}: it was not removed by a walk");
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         assert!(registry.is_empty(), "{way}");
     }
 }
@@ -112,15 +112,15 @@ fn walks_pass_over_what_has_expired() {
 fn a_key_whose_entry_has_expired_can_be_inserted() {
     type Insert = fn(&Registry<u64, u64>);
     let ways: [(&str, Insert); 7] = [
-        ("insert", |registry| assert_eq!(*registry.insert(1, 100).unwrap(), 100)),
+        ("try_insert", |registry| assert_eq!(*registry.try_insert(1, 100).unwrap(), 100)),
         ("add", |registry| registry.add(1, 100).unwrap()),
-        ("replace", |registry| assert!(registry.replace(1, 100).is_none())),
+        ("insert", |registry| assert!(registry.insert(1, 100).is_none())),
         ("set", |registry| assert!(!registry.set(1, 100))),
-        ("try_replace", |registry| assert!(registry.try_replace(1, 100).unwrap().is_none())),
+        ("fallible insert", |registry| assert!(registry.fallible().insert(1, 100).unwrap().is_none())),
         ("get_or_insert_with", |registry| assert_eq!(*registry.get_or_insert_with(1, || 100), 100)),
         ("after a read", |registry| {
             assert!(registry.lookup(&1).is_none());
-            assert_eq!(*registry.insert(1, 100).unwrap(), 100);
+            assert_eq!(*registry.try_insert(1, 100).unwrap(), 100);
         }),
     ];
     for way in WAYS {
@@ -140,7 +140,7 @@ fn a_key_whose_entry_has_expired_can_be_inserted() {
             // The new one has its time, too.
             clock.advance(2 * life);
             assert!(registry.lookup(&1).is_none(), "{way}, {name}");
-            registry.reap(usize::MAX);
+            registry.expire(usize::MAX);
             assert_eq!(registry.lookup(&1).as_deref(), None);
         }
     }
@@ -151,11 +151,13 @@ fn what_has_expired_is_neither_removed_nor_updated() {
     type Remove = fn(&Registry<u64, u64>);
     let ways: [(&str, Remove); 8] = [
         ("remove", |registry| assert!(registry.remove(&1).is_none())),
-        ("try_remove", |registry| assert!(registry.try_remove(&1).unwrap().is_none())),
+        ("fallible remove", |registry| assert!(registry.fallible().remove(&1).unwrap().is_none())),
         ("delete", |registry| assert!(!registry.delete(&1))),
         ("remove_if", |registry| assert!(registry.remove_if(&1, |_, _| panic!("it is absent")).is_none())),
         ("update", |registry| assert!(registry.update(&1, |_, _| panic!("it is absent")).is_none())),
-        ("try_update", |registry| assert!(registry.try_update(&1, |_, _| panic!("it is absent")).unwrap().is_none())),
+        ("fallible update", |registry| {
+            assert!(registry.fallible().update(&1, |_, _| panic!("it is absent")).unwrap().is_none())
+        }),
         ("remove twice", |registry| assert!(registry.remove(&1).is_none() && registry.remove(&1).is_none())),
         ("read, then remove", |registry| assert!(registry.lookup(&1).is_none() && registry.remove(&1).is_none())),
     ];
@@ -164,7 +166,7 @@ fn what_has_expired_is_neither_removed_nor_updated() {
             let (registry, clock, life, told) = expiring(way);
             clock.advance(life);
             remove(&registry);
-            registry.reap(usize::MAX);
+            registry.expire(usize::MAX);
             let told: Vec<_> = told.lock().unwrap().iter().filter(|(_, value)| *value == 1).copied().collect();
             let cause = if way.contains("idle") { Cause::Idle } else { Cause::Expired };
             assert_eq!(told, [(cause, 1)], "{way}, {name}");
@@ -185,7 +187,7 @@ fn an_entry_once_absent_does_not_come_back_when_the_limit_is_raised_or_lifted() 
         for read in [false, true] {
             let (builder, clock) = clocked::<u64, u64>();
             let registry = builder.max_age(10 * SECOND).build();
-            registry.insert(1, 1).unwrap();
+            registry.try_insert(1, 1).unwrap();
             clock.advance(11 * SECOND);
             if read {
                 assert!(registry.lookup(&1).is_none());
@@ -199,7 +201,7 @@ fn an_entry_once_absent_does_not_come_back_when_the_limit_is_raised_or_lifted() 
                 }
             }
             assert_eq!(registry.lookup(&1).is_none(), read, "{set}");
-            registry.reap(100);
+            registry.expire(100);
             assert_eq!(registry.len(), usize::from(!read), "{set}");
         }
     }
@@ -219,12 +221,12 @@ fn a_clock_that_goes_back_a_little_does_not_bring_an_entry_back() {
         let builder = isolated_builder::<u64, u64>().clock(Back(Arc::clone(&now)));
         let builder = if idle { builder.max_idle(SECOND) } else { builder.max_age(SECOND) };
         let registry = builder.build();
-        registry.insert(1, 1).unwrap();
+        registry.try_insert(1, 1).unwrap();
         now.store(2100, SeqCst);
         assert!(registry.lookup(&1).is_none());
         now.store(1990, SeqCst);
         assert!(registry.lookup(&1).is_none() && registry.remove(&1).is_none());
-        registry.insert(1, 2).unwrap();
+        registry.try_insert(1, 2).unwrap();
         now.store(1500, SeqCst);
         assert!(registry.lookup(&1).is_some());
     }
@@ -234,8 +236,8 @@ fn a_clock_that_goes_back_a_little_does_not_bring_an_entry_back() {
 fn a_read_is_a_use_and_prolongs_an_idle_life() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_idle(16 * SECOND).build();
-    registry.insert(1, 1).unwrap();
-    registry.insert(2, 2).unwrap();
+    registry.try_insert(1, 1).unwrap();
+    registry.try_insert(2, 2).unwrap();
     // Without a writer or reaper.
     for _ in 0..100 {
         clock.advance(15 * SECOND);
@@ -259,16 +261,16 @@ fn a_life_that_was_prolonged_by_its_value_is_asked_for_again_by_reads_and_writes
     let (builder, clock) = clocked::<u64, AtomicU64>();
     let registry = builder.lifetime(|_, value: &AtomicU64| Some(Duration::from_secs(value.load(SeqCst)))).build();
     for key in 0..4 {
-        registry.insert(key, AtomicU64::new(10)).unwrap().store(20, SeqCst);
+        registry.try_insert(key, AtomicU64::new(10)).unwrap().store(20, SeqCst);
     }
     clock.advance(11 * SECOND);
     assert!(registry.contains_key(&0));
-    assert!(registry.insert(1, AtomicU64::new(0)).is_err());
+    assert!(registry.try_insert(1, AtomicU64::new(0)).is_err());
     assert!(registry.remove(&2).is_some());
     assert_eq!(registry.pin().iter().count(), 3);
     clock.advance(10 * SECOND);
     assert!(!registry.contains_key(&0));
-    assert!(registry.insert(1, AtomicU64::new(10)).is_ok());
+    assert!(registry.try_insert(1, AtomicU64::new(10)).is_ok());
     assert_eq!((registry.stats().expired >= 1, registry.remove(&3).is_none()), (true, true));
 }
 
@@ -286,16 +288,16 @@ fn a_lifetime_may_read_and_write_its_registry_when_a_read_asks_it() {
                 registry.lookup(&key);
             }
             registry.remove(&(key + 100));
-            registry.reap(10);
+            registry.expire(10);
         }
         Some(SECOND)
     });
     let registry = Arc::new(builder.build());
-    (0..10).for_each(|key| drop(registry.insert(key, key)));
+    (0..10).for_each(|key| drop(registry.try_insert(key, key)));
     cell.set(Arc::downgrade(&registry)).unwrap();
     clock.advance(2 * SECOND);
     assert!(registry.lookup(&3).is_none());
-    assert!(registry.insert(4, 4).is_ok());
+    assert!(registry.try_insert(4, 4).is_ok());
     assert!(calls.load(SeqCst) < 100);
 }
 
@@ -303,25 +305,25 @@ fn a_lifetime_may_read_and_write_its_registry_when_a_read_asks_it() {
 fn what_is_spared_because_of_its_handles_is_found() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_age(SECOND).spare_held(true).build();
-    let held = registry.insert(1, 1).unwrap();
-    registry.insert(2, 2).unwrap();
+    let held = registry.try_insert(1, 1).unwrap();
+    registry.try_insert(2, 2).unwrap();
     clock.advance(2 * SECOND);
     assert!(registry.lookup(&2).is_none());
-    assert!(registry.lookup(&1).is_some() && registry.insert(1, 5).is_err());
+    assert!(registry.lookup(&1).is_some() && registry.try_insert(1, 5).is_err());
     drop(held);
-    assert!(registry.lookup(&1).is_none() && registry.insert(1, 5).is_ok());
+    assert!(registry.lookup(&1).is_none() && registry.try_insert(1, 5).is_ok());
 }
 
 #[test]
 fn stale_reads_find_an_entry_until_it_is_reaped() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_age(SECOND).stale_reads(true).build();
-    (0..2).for_each(|key| drop(registry.insert(key, key)));
+    (0..2).for_each(|key| drop(registry.try_insert(key, key)));
     clock.advance(2 * SECOND);
     assert!(registry.contains_key(&0) && registry.contains_key(&1));
     assert_eq!(registry.pin().iter().count(), 2);
-    assert!(registry.insert(0, 7).is_ok(), "writes mind it");
-    registry.reap(100);
+    assert!(registry.try_insert(0, 7).is_ok(), "writes mind it");
+    registry.expire(100);
     assert!(registry.contains_key(&0) && !registry.contains_key(&1));
 }
 
@@ -329,17 +331,17 @@ fn stale_reads_find_an_entry_until_it_is_reaped() {
 fn with_stale_reads_what_is_used_is_not_idle() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_idle(16 * SECOND).stale_reads(true).build();
-    (0..2).for_each(|key| drop(registry.insert(key, key)));
+    (0..2).for_each(|key| drop(registry.try_insert(key, key)));
     for second in 0..200 {
         clock.advance(SECOND);
         assert!(registry.contains_key(&0), "{second}");
-        registry.reap(100);
+        registry.expire(100);
         assert_eq!(registry.len(), if second <= 16 { 2 } else { 1 }, "{second}");
     }
     // Twice the time, and a sixteenth of that.
     for _ in 0..34 {
         clock.advance(SECOND);
-        registry.reap(100);
+        registry.expire(100);
     }
     assert_eq!(registry.len(), 0);
 }
@@ -349,12 +351,12 @@ fn an_expired_holder_is_replaced_where_the_backlog_is_full() {
     let domain = Domain::builder().backlog_objects(4).when_full(WhenFull::Refuse).manual().build();
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.domain(domain.clone()).shards(1).max_age(SECOND).build();
-    (0..20).for_each(|key| drop(registry.insert(key, key)));
+    (0..20).for_each(|key| drop(registry.try_insert(key, key)));
     clock.advance(2 * SECOND);
     let guard = domain.pin();
     for key in 0..20 {
-        assert!(registry.try_remove(&key).unwrap().is_none(), "{key}: absent, whatever the backlog");
-        assert!(registry.insert(key, 100 + key).is_ok(), "{key}");
+        assert!(registry.fallible().remove(&key).unwrap().is_none(), "{key}: absent, whatever the backlog");
+        assert!(registry.try_insert(key, 100 + key).is_ok(), "{key}");
         assert_eq!(registry.lookup(&key).as_deref(), Some(&(100 + key)));
     }
     drop(guard);
@@ -394,9 +396,9 @@ fn lives_of_one_key_end_once_and_in_order_under_readers_and_writers() {
                         clock.advance(Duration::from_millis(rng.below(400)));
                         let value = next.fetch_add(1, SeqCst);
                         match rng.below(if way == 2 { 5 } else { 3 }) {
-                            0 => drop(registry.insert(1, value)),
-                            1 => drop(registry.replace(1, value)),
-                            2 => _ = registry.reap(10),
+                            0 => drop(registry.try_insert(1, value)),
+                            1 => drop(registry.insert(1, value)),
+                            2 => _ = registry.expire(10),
                             3 => registry.set_max_age(Some(Duration::from_millis(500 + rng.below(1000)))),
                             _ => drop(registry.update(&1, |_, _| value)),
                         }
@@ -420,7 +422,7 @@ fn a_key_that_is_replaced_in_time_is_never_absent() {
             let (builder, clock) = clocked::<u64, u64>();
             let builder = if idle { builder.max_idle(SECOND) } else { builder.max_age(SECOND) };
             let registry = builder.build();
-            registry.insert(1, 0).unwrap();
+            registry.try_insert(1, 0).unwrap();
             let stop = Stop::default();
             thread::scope(|scope| {
                 for _ in 0..3 {
@@ -435,7 +437,7 @@ fn a_key_that_is_replaced_in_time_is_never_absent() {
                 let mut value = 0;
                 while Instant::now() < end {
                     value += 1;
-                    assert!(registry.replace(1, value).is_some());
+                    assert!(registry.insert(1, value).is_some());
                     clock.advance(Duration::from_millis(600));
                 }
             });
@@ -454,7 +456,7 @@ fn the_background_reaps_by_one_setting_and_on_time() {
         let mut best = Duration::MAX;
         for round in 0..20 {
             let start = Instant::now();
-            drop(registry.insert(round, ledger.value(round)));
+            drop(registry.try_insert(round, ledger.value(round)));
             while ledger.live() > 0 {
                 assert!(registry.lookup(&round).is_none() || start.elapsed() < Duration::from_secs(5));
                 thread::sleep(Duration::from_micros(200));
@@ -476,7 +478,7 @@ fn a_read_no_longer_finds_an_entry_soon_after_its_time_by_the_monotonic_clock() 
     let mut best = Duration::MAX;
     for round in 0..10 {
         let start = Instant::now();
-        registry.insert(round, round).unwrap();
+        registry.try_insert(round, round).unwrap();
         while registry.contains_key(&round) {
             thread::sleep(Duration::from_micros(100));
         }
@@ -501,7 +503,7 @@ fn a_registry_may_be_dropped_while_the_background_reaps_it() {
                 .reap_in_background(true)
                 .listener(move |_, _| flag.store(true, SeqCst))
                 .build();
-            (0..200).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+            (0..200).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
             clock.advance(2 * SECOND);
             if round % 2 == 0 {
                 assert!(soon(|| in_listener.load(SeqCst)));
@@ -532,7 +534,7 @@ fn the_last_use_of_a_registry_may_end_in_its_own_listener() {
             .reap_in_background(true)
             .listener(move |_, _| drop(other.lock().unwrap().take()))
             .build();
-        (0..200).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+        (0..200).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
         *slot.lock().unwrap() = Some(registry);
         clock.advance(2 * SECOND);
         assert!(soon(|| slot.lock().unwrap().is_none()));
@@ -553,28 +555,28 @@ fn a_registry_that_is_told_to_expire_later_keeps_its_accounts() {
     fn run<const BYTES: usize>() {
         let (builder, clock) = clocked::<u64, (Counted, [u8; BYTES])>();
         let (registry, ledger) = (builder.build(), Ledger::new());
-        (0..3000).for_each(|key| drop(registry.insert(key, (ledger.value(key), [7; BYTES]))));
+        (0..3000).for_each(|key| drop(registry.try_insert(key, (ledger.value(key), [7; BYTES]))));
         (0..500).for_each(|key| drop(registry.remove(&key)));
         let held = registry.lookup(&2999).unwrap();
         clock.advance(5 * SECOND);
         registry.set_max_age(Some(10 * SECOND));
-        (3000..6000).for_each(|key| drop(registry.insert(key, (ledger.value(key), [8; BYTES]))));
+        (3000..6000).for_each(|key| drop(registry.try_insert(key, (ledger.value(key), [8; BYTES]))));
         registry.domain().barrier();
         clock.advance(5 * SECOND + Duration::from_millis(17));
         assert_eq!(registry.pin().iter().count(), 3000);
         assert!(registry.lookup(&2999).is_none() && registry.lookup(&3000).is_some());
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         assert_eq!(registry.len(), 3000);
         registry.domain().barrier();
         // Slots of the old ones are not used for new ones.
-        (6000..9000).for_each(|key| drop(registry.insert(key, (ledger.value(key), [9; BYTES]))));
+        (6000..9000).for_each(|key| drop(registry.try_insert(key, (ledger.value(key), [9; BYTES]))));
         clock.advance(20 * SECOND);
         assert_eq!(registry.pin().iter().count(), 0);
         registry.set_max_age(None);
-        (0..1000).for_each(|key| drop(registry.insert(key, (ledger.value(key), [9; BYTES]))));
+        (0..1000).for_each(|key| drop(registry.try_insert(key, (ledger.value(key), [9; BYTES]))));
         assert_eq!((held.0.get(), held.1.first().is_none_or(|byte| *byte == 7)), (2999, true));
         drop(held);
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         assert_eq!(registry.len(), 1000);
         let domain = registry.domain().clone();
         drop(registry);

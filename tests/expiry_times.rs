@@ -86,20 +86,20 @@ fn any_age_ends_in_time_at_any_uptime() {
                     }
                 };
                 let case = format!("{way}: {age:?} from {start:?}");
-                registry.insert(1, 1).unwrap();
+                registry.try_insert(1, 1).unwrap();
                 let Some(end) = start.checked_add(age) else {
                     clock.set(Duration::MAX);
                     assert!(registry.contains_key(&1), "{case}: never");
-                    assert_eq!(registry.reap(10).removed, 0, "{case}: never");
+                    assert_eq!(registry.expire(10).removed, 0, "{case}: never");
                     continue;
                 };
                 clock.set(end);
                 assert!(registry.contains_key(&1), "{case}: too early");
-                assert_eq!(registry.reap(10).removed, 0, "{case}: too early");
+                assert_eq!(registry.expire(10).removed, 0, "{case}: too early");
                 let Some(end) = end.checked_add(late(age)) else { continue };
                 clock.set(end);
                 assert!(!registry.contains_key(&1), "{case}: too late");
-                assert_eq!(registry.reap(10).removed, 1, "{case}: too late");
+                assert_eq!(registry.expire(10).removed, 1, "{case}: too late");
             }
         }
     }
@@ -112,8 +112,8 @@ fn any_idleness_ends_in_time_at_any_uptime() {
             let clock = Any::at(start);
             let registry = builder(&clock).max_idle(time).build();
             let case = format!("{time:?} from {start:?}");
-            registry.insert(1, 1).unwrap();
-            registry.insert(2, 2).unwrap();
+            registry.try_insert(1, 1).unwrap();
+            registry.try_insert(2, 2).unwrap();
             let Some(end) = start.checked_add(time) else {
                 clock.set(Duration::MAX);
                 assert!(registry.contains_key(&1), "{case}: never");
@@ -131,7 +131,7 @@ fn any_idleness_ends_in_time_at_any_uptime() {
             };
             clock.set(end);
             assert!(!registry.contains_key(&1) && !registry.contains_key(&2), "{case}: too late");
-            assert_eq!((registry.reap(10).removed, registry.len()), (2, 0), "{case}: too late");
+            assert_eq!((registry.expire(10).removed, registry.len()), (2, 0), "{case}: too late");
         }
     }
 }
@@ -151,7 +151,7 @@ fn policies_and_reap_older_than_know_any_age_at_any_uptime() {
                     registry.build()
                 };
                 let case = format!("{age:?} from {start:?}, {limited}");
-                registry.insert(1, 1).unwrap();
+                registry.try_insert(1, 1).unwrap();
                 let is_idle = policy::idle_for::<u64, u64>(age);
                 let none = |registry: &Registry<u64, u64>| {
                     registry.reap_older_than(age, 100).removed == 0
@@ -192,7 +192,7 @@ fn a_policy_of_idleness_works_at_any_uptime() {
         for time in [Duration::from_secs(50), 417 * DAY, 600 * YEAR] {
             let clock = Any::at(start);
             let registry = builder(&clock).max_idle(4 * time).build();
-            registry.insert(1, 1).unwrap();
+            registry.try_insert(1, 1).unwrap();
             let is_idle = policy::idle_for::<u64, u64>(time);
             clock.set(start + time);
             assert_eq!(registry.reap_by(&is_idle, &mut Scan::new(100)).removed, 0, "{time:?} from {start:?}");
@@ -209,7 +209,7 @@ fn a_clock_that_jumps_by_years_expires_what_has_run_out_and_nothing_else() {
         let clock = Any::at(DAY);
         let registry = builder(&clock).lifetime(|key, _| Some(*key as u32 * YEAR)).max_idle(1500 * YEAR).build();
         let years = [1, 2, 4, 49, 51, 583, 585, 1000, 3000];
-        years.iter().for_each(|&key| drop(registry.insert(key, key).unwrap()));
+        years.iter().for_each(|&key| drop(registry.try_insert(key, key).unwrap()));
         let now = DAY + jump + Duration::from_secs(1);
         clock.set(now);
         for key in years {
@@ -217,8 +217,8 @@ fn a_clock_that_jumps_by_years_expires_what_has_run_out_and_nothing_else() {
             assert_eq!(registry.contains_key(&key), there, "{key} years, {jump:?}");
         }
         // Afterwards everything goes on as before.
-        registry.insert(0, 0).unwrap();
-        registry.insert(10_000, 0).unwrap();
+        registry.try_insert(0, 0).unwrap();
+        registry.try_insert(10_000, 0).unwrap();
         clock.set(now + Duration::from_micros(10));
         assert!(!registry.contains_key(&0) && registry.contains_key(&10_000));
         registry.set_max_age(Some(Duration::from_secs(50)));
@@ -226,7 +226,7 @@ fn a_clock_that_jumps_by_years_expires_what_has_run_out_and_nothing_else() {
         assert!(registry.contains_key(&10_000));
         clock.set(now + Duration::from_secs(51));
         assert!(!registry.contains_key(&10_000));
-        registry.reap(100);
+        registry.expire(100);
         assert!(registry.is_empty());
     }
 }
@@ -236,12 +236,12 @@ fn a_clock_that_is_behind_for_another_thread_expires_nothing_early() {
     for start in uptimes() {
         let clock = Any::at(start);
         let registry = builder(&clock).max_age(Duration::from_secs(50)).max_idle(Duration::from_secs(50)).build();
-        registry.insert(1, 1).unwrap();
+        registry.try_insert(1, 1).unwrap();
         clock.set(start.saturating_sub(Duration::from_secs(1)));
         assert!(registry.contains_key(&1), "{start:?}");
-        registry.insert(2, 2).unwrap();
+        registry.try_insert(2, 2).unwrap();
         registry.reap_older_than(Duration::from_secs(1), 100);
-        registry.reap(100);
+        registry.expire(100);
         assert_eq!(registry.len(), 2, "{start:?}");
     }
 }

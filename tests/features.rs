@@ -73,7 +73,7 @@ impl Recorder for Book {
 #[test]
 fn the_statistics_are_exported_whole() {
     let registry = isolated();
-    (0..10).for_each(|key| drop(registry.insert(key, key)));
+    (0..10).for_each(|key| drop(registry.try_insert(key, key)));
     (0..4).for_each(|key| drop(registry.remove(&key)));
     registry.domain().barrier();
     let stats = registry.stats();
@@ -93,7 +93,7 @@ fn the_statistics_are_exported_whole() {
 #[test]
 fn the_statistics_survive_a_round_trip_through_json() {
     let registry = isolated();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     registry.remove(&1);
     registry.domain().barrier();
     let stats = registry.stats();

@@ -71,7 +71,7 @@ fn cheap(account: &Arc<Account>) -> Costly {
 }
 
 fn replacing<'w>(registry: &'w Registry<u64, Costly>, account: &'w Arc<Account>, keys: u64) -> Work<'w> {
-    Box::new(move |n| drop(registry.replace(n % keys, cheap(account))))
+    Box::new(move |n| drop(registry.insert(n % keys, cheap(account))))
 }
 
 fn calling<'w>(registry: &'w Registry<u64, Costly>, account: &'w Arc<Account>) -> Work<'w> {
@@ -139,7 +139,7 @@ fn writers_of_values_with_long_destructors_do_not_outrun_reclamation() {
     // In objects; as time they are a hundred times as much.
     stays_bounded("four writers, 5 us each", |registry, account| {
         let writer = |_| -> Work<'_> {
-            Box::new(move |_| drop(registry.replace(1, Costly::new(Duration::from_micros(5), account))))
+            Box::new(move |_| drop(registry.insert(1, Costly::new(Duration::from_micros(5), account))))
         };
         (0..4).map(writer).collect()
     });
@@ -154,7 +154,7 @@ fn inserts_and_removes_do_not_outrun_reclamation() {
             Box::new(move |n| {
                 let key = from + n / 2 % KEYS;
                 if n % 2 == 0 {
-                    drop(registry.insert(key, cheap(account)));
+                    drop(registry.try_insert(key, cheap(account)));
                 } else {
                     drop(registry.remove(&key));
                 }
@@ -167,7 +167,7 @@ fn inserts_and_removes_do_not_outrun_reclamation() {
 #[test]
 fn updates_do_not_outrun_reclamation() {
     stays_bounded("two that update", |registry, account| {
-        registry.replace(1, cheap(account));
+        registry.insert(1, cheap(account));
         let updater = || -> Work<'_> { Box::new(move |_| drop(registry.update(&1, |_, _| cheap(account)))) };
         vec![updater(), updater()]
     });
@@ -183,7 +183,7 @@ fn late_drops_of_handles_do_not_outrun_reclamation() {
         let keeper = || -> Work<'_> {
             Box::new(move |_| {
                 HANDLES.with_borrow_mut(|handles| {
-                    handles.extend(registry.replace(1, cheap(account)));
+                    handles.extend(registry.insert(1, cheap(account)));
                     if handles.len() == KEPT {
                         handles.clear();
                     }
@@ -234,7 +234,7 @@ fn a_bounded_registry_stays_bounded(
         |builder| build(builder).build(),
         |registry, account| {
             let writer =
-                || -> Work<'_> { Box::new(move |_| drop(registry.replace(RNG.with_borrow_mut(key), cheap(account)))) };
+                || -> Work<'_> { Box::new(move |_| drop(registry.insert(RNG.with_borrow_mut(key), cheap(account)))) };
             (0..writers).map(|_| writer()).collect()
         },
     );
@@ -266,7 +266,7 @@ fn one_writer_of_a_bounded_registry_leaves_hardly_anything_waiting() {
         let registry: Registry<u64, u64> = isolated_builder().max_entries(1000).build();
         let (mut rng, mut most) = (Rng::new(keys), 0);
         for n in 0..times(200_000) as u64 {
-            registry.replace(rng.below(keys), n);
+            registry.insert(rng.below(keys), n);
             if n % 1000 == 0 {
                 most = most.max(registry.domain().backlog().objects);
             }

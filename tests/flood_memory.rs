@@ -77,7 +77,7 @@ fn replacing<'w>(registry: &'w Small, keys: u64) -> Work<'w> {
     thread_local!(static RNG: RefCell<Option<Rng>> = const { RefCell::new(None) });
     Box::new(move |n| {
         let key = RNG.with_borrow_mut(|rng| rng.get_or_insert_with(|| Rng::new(n + keys)).below(keys));
-        drop(registry.replace(key, [1; 64]));
+        drop(registry.insert(key, [1; 64]));
     })
 }
 
@@ -89,7 +89,7 @@ fn a_server_takes_little_more_than_what_is_live() {
     within_a_minute(|| {
         for (driver, builder) in drivers() {
             let registry: Small = Registry::builder().domain(builder.build()).build();
-            (0..KEYS).for_each(|key| drop(registry.insert(key, [0; 64])));
+            (0..KEYS).for_each(|key| drop(registry.try_insert(key, [0; 64])));
             let works = [replacing(&registry, KEYS), replacing(&registry, KEYS), reading(&registry, KEYS)];
             stays_near(&format!("a server, {driver}"), 0, &works);
         }
@@ -103,7 +103,7 @@ fn a_server_in_the_global_domain_takes_little_more_than_what_is_live() {
     let _alone = alone();
     within_a_minute(|| {
         let registry = Small::new();
-        (0..KEYS).for_each(|key| drop(registry.insert(key, [0; 64])));
+        (0..KEYS).for_each(|key| drop(registry.try_insert(key, [0; 64])));
         let works = [replacing(&registry, KEYS), replacing(&registry, KEYS), reading(&registry, KEYS)];
         stays_near("a server in the global domain", 0, &works);
     });
@@ -129,7 +129,7 @@ fn large_values_take_little_more_than_what_is_live() {
     let _alone = alone();
     within_a_minute(|| {
         let registry: Registry<u64, Box<[u8; 4096]>> = Registry::builder().domain(Domain::new()).build();
-        let writer = || -> Work<'_> { Box::new(|n| drop(registry.replace(n % KEYS, Box::new([1; 4096])))) };
+        let writer = || -> Work<'_> { Box::new(|n| drop(registry.insert(n % KEYS, Box::new([1; 4096])))) };
         stays_near("large values", MIB, &[writer(), writer()]);
     });
 }
@@ -158,7 +158,7 @@ fn rounds_of_refilling_and_clearing_take_the_memory_of_a_few() {
     within_a_minute(|| {
         let registry: Registry<u64, u64> = isolated_builder().build();
         let before = BYTES.load(Relaxed);
-        let fill = || (0..ROUND).for_each(|key| drop(registry.insert(key, key)));
+        let fill = || (0..ROUND).for_each(|key| drop(registry.try_insert(key, key)));
         fill();
         let one = more_than(before);
         PEAK.store(0, Relaxed);

@@ -18,7 +18,7 @@ fn registry(domain: &Domain) -> Values {
 
 /// `writers` threads that replace the value of a key, each by one whose destructor takes so long.
 fn replacing<'w>(registry: &'w Values, account: &'w Arc<Account>, writers: u64, takes: Duration) -> Vec<Work<'w>> {
-    let writer = |key| -> Work<'w> { Box::new(move |_| drop(registry.replace(key, Costly::new(takes, account)))) };
+    let writer = |key| -> Work<'w> { Box::new(move |_| drop(registry.insert(key, Costly::new(takes, account)))) };
     (0..writers).map(writer).collect()
 }
 
@@ -30,7 +30,7 @@ fn mixed<'w>(registry: &'w Values, account: &'w Arc<Account>) -> Vec<Work<'w>> {
             registry.domain().call(move || drop(object));
         })
     };
-    let writer = || -> Work<'w> { Box::new(move |_| drop(registry.replace(1, Costly::new(Duration::ZERO, account)))) };
+    let writer = || -> Work<'w> { Box::new(move |_| drop(registry.insert(1, Costly::new(Duration::ZERO, account)))) };
     vec![caller(), caller(), writer(), writer()]
 }
 
@@ -115,7 +115,7 @@ fn a_barrier_in_a_flood_destroys_in_proportion_to_what_was_there_before() {
 fn a_barrier_in_a_flood_covers_what_its_caller_removed() {
     returns_in_a_mixed_flood("insert, remove, barrier", |domain| {
         let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
-        (0..1000).for_each(|key| drop(own.insert(key, ledger.value(key))));
+        (0..1000).for_each(|key| drop(own.try_insert(key, ledger.value(key))));
         (0..1000).for_each(|key| drop(own.remove(&key)));
         domain.barrier();
         assert_eq!((ledger.created(), ledger.live()), (1000, 0));
@@ -178,7 +178,7 @@ fn figures_are_there_among_eight_writers() {
                 Box::new(|n| {
                     // (Held back where it goes beyond all bounds.)
                     if account.there() < 4_000_000 {
-                        drop(registry.replace(n % 1000, Costly::new(Duration::ZERO, &account)));
+                        drop(registry.insert(n % 1000, Costly::new(Duration::ZERO, &account)));
                     }
                 })
             };
@@ -200,7 +200,7 @@ fn figures_are_there_among_eight_writers() {
 fn the_drop_of_a_registry_returns_in_a_flood_of_others() {
     returns_in_a_mixed_flood("the drop of a registry", |domain| {
         let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
-        (0..2000).for_each(|key| drop(own.insert(key, ledger.value(key))));
+        (0..2000).for_each(|key| drop(own.try_insert(key, ledger.value(key))));
         (0..1000).for_each(|key| drop(own.remove(&key)));
         drop(own);
         // (Another thread may have some of them in hand at this moment.)
@@ -212,7 +212,7 @@ fn the_drop_of_a_registry_returns_in_a_flood_of_others() {
 fn the_drop_of_a_last_handle_on_a_registry_that_is_gone_returns_in_a_flood() {
     returns_in_a_mixed_flood("the drop of a handle", |domain| {
         let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
-        let handle = own.insert(1, ledger.value(1)).ok().unwrap();
+        let handle = own.try_insert(1, ledger.value(1)).ok().unwrap();
         drop(own);
         assert_eq!(ledger.live(), 1);
         drop(handle);
@@ -225,8 +225,8 @@ fn writes_return_in_a_flood() {
     returns_in_a_mixed_flood("a thousand of each write", |domain| {
         let own: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
         for key in 0..1000 {
-            own.insert(key, key).unwrap();
-            own.replace(key, key + 1);
+            own.try_insert(key, key).unwrap();
+            own.insert(key, key + 1);
             own.update(&key, |_, value| value + 1);
             domain.call(|| ());
             own.remove(&key);
@@ -278,8 +278,8 @@ fn a_write_that_waits_for_room_gets_it_in_a_flood() {
             let domain = limited(builder);
             let (registry, account) = (registry(&domain), Account::open());
             let own: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
-            (0..1000).for_each(|key| drop(own.insert(key, key)));
-            let removals = || (0..1000).filter(|key| own.try_remove(key).is_ok()).count();
+            (0..1000).for_each(|key| drop(own.try_insert(key, key)));
+            let removals = || (0..1000).filter(|key| own.fallible().remove(key).is_ok()).count();
             let what = format!("a thousand removals, {driver}");
             let (removed, took) = returns_amid(&what, &mixed(&registry, &account), || SOON, removals);
             println!("{what}: {took:?}");
@@ -330,7 +330,7 @@ struct Again(Weak<Registry<u64, Again>>, Arc<AtomicBool>);
 impl Drop for Again {
     fn drop(&mut self) {
         if let Some(registry) = self.0.upgrade().filter(|_| !self.1.load(SeqCst)) {
-            drop(registry.replace(1, Again(self.0.clone(), Arc::clone(&self.1))));
+            drop(registry.insert(1, Again(self.0.clone(), Arc::clone(&self.1))));
         }
     }
 }
@@ -342,7 +342,7 @@ fn calls_return_where_destructors_write_again() {
         for (driver, builder) in drivers() {
             let registry = Arc::new(Registry::builder().domain(builder.build()).build());
             let (domain, stop) = (registry.domain(), Arc::new(AtomicBool::new(false)));
-            (0..10).for_each(|_| drop(registry.replace(1, Again(Arc::downgrade(&registry), Arc::clone(&stop)))));
+            (0..10).for_each(|_| drop(registry.insert(1, Again(Arc::downgrade(&registry), Arc::clone(&stop)))));
             let calls: [(&str, Call); 3] = [
                 ("barrier", Domain::barrier),
                 ("reclaim", |domain| assert!(domain.reclaim(1000) <= 1000)),
@@ -351,7 +351,7 @@ fn calls_return_where_destructors_write_again() {
             for (call, run) in calls {
                 returns_amid(&format!("{call}, {driver}"), &[], || SOON, || run(domain));
             }
-            let write = || drop(registry.insert(2, Again(Weak::new(), Arc::clone(&stop))));
+            let write = || drop(registry.try_insert(2, Again(Weak::new(), Arc::clone(&stop))));
             returns_amid(&format!("a write, {driver}"), &[], || SOON, write);
             stop.store(true, SeqCst);
             domain.barrier();
@@ -373,7 +373,7 @@ fn returns_among_inserts_and_removes(
         let registry = build(isolated_builder());
         let insert = |seed: u64| -> Work<'_> {
             let registry = &registry;
-            Box::new(move |n| drop(registry.insert((n * 7 + seed * 1000) % KEYS, n)))
+            Box::new(move |n| drop(registry.try_insert((n * 7 + seed * 1000) % KEYS, n)))
         };
         let remove = |seed: u64| -> Work<'_> {
             let registry = &registry;
@@ -449,7 +449,7 @@ fn reapers_return_among_inserts_and_removes() {
         },
     );
     let mortal = |builder: epoch_registry::Builder<u64, u64>| builder.max_age(Duration::from_millis(20)).build();
-    returns_among_inserts_and_removes("reap", mortal, |registry| assert!(!registry.reap(usize::MAX).stopped));
+    returns_among_inserts_and_removes("expire", mortal, |registry| assert!(!registry.expire(usize::MAX).stopped));
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn walks_return_among_inserts_and_removes() {
 fn writes_of_a_registry_with_a_listener_return_among_others() {
     let listening =
         |builder: epoch_registry::Builder<u64, u64>| builder.listener(|_, entry| assert_ne!(*entry, u64::MAX)).build();
-    returns_among_inserts_and_removes("a replacement", listening, |registry| drop(registry.replace(1, 1)));
+    returns_among_inserts_and_removes("a replacement", listening, |registry| drop(registry.insert(1, 1)));
     returns_among_inserts_and_removes("a clear", listening, |registry| registry.clear());
     returns_among_inserts_and_removes("a retain", listening, |registry| registry.retain(|_, _| false));
 }

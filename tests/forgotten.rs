@@ -15,7 +15,7 @@ fn holds_up_its_domain_alone(forget_it: impl Fn(&Registry<u64, Counted>)) {
     within_a_minute(|| {
         let (ledger, others) = (Ledger::new(), Ledger::new());
         let (registry, other): (Registry<u64, Counted>, Registry<u64, Counted>) = (isolated(), isolated());
-        (0..100).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+        (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
         forget_it(&registry);
         (0..50).for_each(|key| drop(registry.remove(&key)));
         let domain = registry.domain();
@@ -26,12 +26,12 @@ fn holds_up_its_domain_alone(forget_it: impl Fn(&Registry<u64, Counted>)) {
             });
         });
         for key in 100..10_000 {
-            drop(registry.insert(key, ledger.value(key)));
+            drop(registry.try_insert(key, ledger.value(key)));
             assert!(registry.remove(&key).is_some());
             assert_eq!(registry.lookup(&(50 + key % 50)).unwrap().get(), 50 + key % 50);
         }
         assert_eq!(ledger.dropped(), 0, "something was destroyed under an open critical section");
-        drop(other.insert(1, others.value(1)));
+        drop(other.try_insert(1, others.value(1)));
         drop(other.remove(&1));
         other.domain().barrier();
         assert_eq!(others.live(), 0, "another domain is held up");
@@ -96,7 +96,7 @@ fn a_forgotten_guard_of_this_thread_makes_a_wait_panic_and_not_hang() {
 fn a_forgotten_handle_keeps_its_entry_and_nothing_else() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
-    (0..100).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     forget(registry.lookup(&7));
     registry.clear();
     registry.domain().barrier();
@@ -111,7 +111,7 @@ fn a_forgotten_handle_keeps_its_entry_and_nothing_else() {
 fn forgotten_iterators_and_drains_leave_the_rest_in_place() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
-    (0..1000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     {
         let guard = registry.pin();
         let mut iter = guard.iter();
@@ -149,7 +149,7 @@ fn a_forgotten_job_of_an_executor_leaves_its_work_to_barriers_and_the_end() {
     let (domain, ledger) = (Domain::builder().executor(std::mem::forget).build(), Ledger::new());
     let registry: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
     let come_and_go =
-        || (0..1000).for_each(|key| drop((registry.insert(key, ledger.value(key)), registry.remove(&key))));
+        || (0..1000).for_each(|key| drop((registry.try_insert(key, ledger.value(key)), registry.remove(&key))));
     come_and_go();
     assert_eq!(ledger.live(), 1000, "no job ever comes again");
     domain.barrier();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 fn grace_periods_end_under_readers_that_hardly_leave_their_sections() {
     within_a_minute(|| {
         let registry: Registry<u64, u64> = isolated();
-        registry.insert(1, 1).unwrap();
+        registry.try_insert(1, 1).unwrap();
         let domain = registry.domain();
         let stop = Stop::default();
         thread::scope(|scope| {
@@ -169,9 +169,9 @@ fn an_entry_removed_while_the_queues_are_emptied_waits_for_the_section_that_foun
     for round in 0..times(10) as u64 {
         let (dropped, begun) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
         let drops = Arc::clone(&dropped);
-        drop(short.insert(0, OnDrop::new(|| ())));
-        drop(short.insert(1, OnDrop::new(move || drops.store(true, SeqCst))));
-        (0..LONG).for_each(|key| drop(long.insert(key, key)));
+        drop(short.try_insert(0, OnDrop::new(|| ())));
+        drop(short.try_insert(1, OnDrop::new(move || drops.store(true, SeqCst))));
+        (0..LONG).for_each(|key| drop(long.try_insert(key, key)));
         // The queue in which there was something last is emptied first.
         short.remove(&0);
         (0..LONG).for_each(|key| drop(long.remove(&key)));

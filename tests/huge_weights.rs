@@ -46,18 +46,18 @@ fn use_in_every_way(registry: &Registry<u64, Counted>, ledger: &Ledger) {
     let value = |key| ledger.value(key);
     let mut handles = Vec::new();
     for key in 0..60 {
+        handles.extend(registry.try_insert(key, value(key)));
+        drop(registry.try_insert(key, value(key)));
         handles.extend(registry.insert(key, value(key)));
-        drop(registry.insert(key, value(key)));
-        handles.extend(registry.replace(key, value(key)));
         handles.extend(registry.update(&key, |key, _| value(*key)));
-        handles.extend(registry.try_replace(key, value(key)).ok().flatten());
-        handles.extend(registry.try_update(&key, |key, _| value(*key)).ok().flatten());
+        handles.extend(registry.fallible().insert(key, value(key)).ok().flatten());
+        handles.extend(registry.fallible().update(&key, |key, _| value(*key)).ok().flatten());
     }
     assert!(registry.weight() >= registry.stats().live);
     let _ = (registry.stats().to_string(), registry.domain().backlog().to_string());
     for key in 0..10 {
         handles.extend(registry.remove(&key));
-        handles.extend(registry.try_remove(&(key + 10)).ok().flatten());
+        handles.extend(registry.fallible().remove(&(key + 10)).ok().flatten());
         handles.extend(registry.remove_if(&(key + 20), |_, _| true));
     }
     let _ = (registry.reap_if(5, |_| true), registry.evict(5));
@@ -68,12 +68,12 @@ fn use_in_every_way(registry: &Registry<u64, Counted>, ledger: &Ledger) {
     registry.set_max_weight(Some(1 << 42));
     registry.set_max_entries(None);
     for key in 0..20 {
-        drop(registry.insert(key, value(key)));
+        drop(registry.try_insert(key, value(key)));
     }
     registry.clear();
     assert_eq!((registry.len(), registry.weight()), (0, 0));
     for key in 0..20 {
-        drop(registry.insert(key, value(key)));
+        drop(registry.try_insert(key, value(key)));
     }
     handles.iter().for_each(|handle| assert_eq!(handle.get(), *handle.key()));
 }
@@ -112,9 +112,9 @@ fn many_registries_within_an_enormous_limit_are_lent_no_more_than_there_is() {
                         .map(|_| {
                             let builder = Registry::builder().shards(1).domain(domain.clone());
                             let registry = builder.weigher(move |_, _| weight).build();
-                            drop(registry.insert(1, ledger.value(1)));
+                            drop(registry.try_insert(1, ledger.value(1)));
                             drop(registry.remove(&1));
-                            drop(registry.insert(1, ledger.value(1)));
+                            drop(registry.try_insert(1, ledger.value(1)));
                             registry
                         })
                         .collect();
@@ -141,8 +141,8 @@ fn an_enormous_limit_is_never_reached() {
         let registry: Registry<u64, u64> = isolated_builder().domain(domain.clone()).weigher(|_, _| usize::MAX).build();
         let guard = domain.pin();
         for key in 0..times(2000) as u64 {
-            registry.insert(key, key).unwrap();
-            assert!(registry.try_remove(&key).is_ok(), "{policy:?}: refused after {key} removals");
+            registry.try_insert(key, key).unwrap();
+            assert!(registry.fallible().remove(&key).is_ok(), "{policy:?}: refused after {key} removals");
             assert!(domain.try_call(|| ()).is_ok(), "{policy:?}: refused after {key} calls");
         }
         drop(guard);
@@ -209,8 +209,8 @@ fn heavy(domain: &Domain, shards: usize, capacity: u64) -> ManuallyDrop<Heavy> {
 fn the_weight_saturates(shards: usize) {
     within_a_minute(|| {
         let registry = heavy(&Domain::new(), shards, TOO_MANY);
-        let kept = registry.insert(TOO_MANY, ()).unwrap();
-        (0..TOO_MANY).for_each(|key| assert!(registry.replace(key, ()).is_none()));
+        let kept = registry.try_insert(TOO_MANY, ()).unwrap();
+        (0..TOO_MANY).for_each(|key| assert!(registry.insert(key, ()).is_none()));
         assert_eq!((registry.weight(), registry.len() as u64), (u64::MAX, TOO_MANY + 1));
         assert_eq!((registry.stats().live, registry.stats().inserted), (TOO_MANY + 1, TOO_MANY + 1));
         registry.clear();
@@ -246,10 +246,10 @@ fn the_bytes_of_a_backlog_saturate() {
     within_a_minute(|| {
         let domain = Domain::builder().manual().build();
         let registry = heavy(&domain, 1, 1);
-        registry.insert(0, ()).unwrap();
+        registry.try_insert(0, ()).unwrap();
         with_reader(&domain, || {
             for _ in 0..if is_quick() { TOO_MANY } else { 1000 } {
-                drop(registry.replace(0, ()));
+                drop(registry.insert(0, ()));
             }
             let waiting = domain.backlog();
             if is_quick() {

@@ -34,7 +34,7 @@ fn churn(domain: &Domain) -> u64 {
                 let mut key = thread;
                 while Instant::now() < end {
                     for _ in 0..64 {
-                        drop(registry.insert(key, vec![1; 1000]));
+                        drop(registry.try_insert(key, vec![1; 1000]));
                         key += 2;
                     }
                 }
@@ -97,7 +97,7 @@ fn a_thread_takes_over_from_an_executor_that_drops_its_job_and_says_so() {
     let (domain, jobs) = queued(Domain::builder().name("dropped"));
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).shards(1).build(), Ledger::new());
     let insert_and_remove = || {
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         drop(registry.remove(&1));
     };
     insert_and_remove();
@@ -122,7 +122,7 @@ fn an_executor_that_runs_its_jobs_gets_no_thread_and_no_warning() {
     let pool = thread::spawn(move || jobs.into_iter().for_each(ReclaimJob::run));
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).build(), Ledger::new());
     for turn in 0..times(50) as u64 {
-        (0..100).for_each(|key| drop(registry.insert(key, ledger.value(turn))));
+        (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(turn))));
         (0..100).for_each(|key| drop(registry.remove(&key)));
         assert!(soon(|| ledger.live() == 0));
     }
@@ -153,7 +153,7 @@ fn a_job_that_sleeps_until_its_reapers_are_due_is_woken_by_a_removal() {
     assert!(soon(|| reaper.0.load(SeqCst) == 1));
     thread::sleep(Duration::from_millis(50));
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).build(), Ledger::new());
-    drop(registry.insert(1, ledger.value(1)));
+    drop(registry.try_insert(1, ledger.value(1)));
     drop(registry.remove(&1));
     assert!(soon(|| ledger.live() == 0), "{} live", ledger.live());
 }
@@ -209,7 +209,7 @@ fn a_job_as_a_future_keeps_up_and_ends() {
     let peak = churn(&domain);
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).build(), Ledger::new());
     for _ in 0..20 {
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         let guard = registry.pin();
         drop(registry.remove(&1));
         thread::sleep(Duration::from_millis(2));
@@ -236,7 +236,7 @@ fn a_future_that_sleeps_is_woken_by_a_removal_and_yields_between_rounds() {
     let mut context = Context::from_waker(&waker);
     assert!(job.as_mut().poll(&mut context).is_pending() && reaper.0.load(SeqCst) == 1 && !woken.take());
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).build(), Ledger::new());
-    drop(registry.insert(1, ledger.value(1)));
+    drop(registry.try_insert(1, ledger.value(1)));
     drop(registry.remove(&1));
     assert!(woken.take(), "the removal wakes the task");
     assert!(job.as_mut().poll(&mut context).is_pending() && ledger.live() == 0);

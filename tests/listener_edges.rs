@@ -30,7 +30,7 @@ fn what_leaves_by_a_listener_is_told_by_its_thread_when_it_has_returned() {
     let registry = Arc::new(registry);
     REGISTRY.set(Arc::downgrade(&registry)).unwrap();
     for key in 1..4 {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     let first = thread::scope(|s| {
         let first = s.spawn(|| {
@@ -67,7 +67,7 @@ fn there_is_no_recursion_where_thread_locals_are_gone() {
             // Counts down, in a full registry.
             if cause == Cause::Capacity && *entry.value() > 0 {
                 let registry = REGISTRY.get().unwrap().upgrade().unwrap();
-                let _ = registry.insert(entry.key() + 1000, entry.value() - 1);
+                let _ = registry.try_insert(entry.key() + 1000, entry.value() - 1);
             }
             DEPTH.set(depth - 1);
         })
@@ -79,7 +79,7 @@ fn there_is_no_recursion_where_thread_locals_are_gone() {
         fn drop(&mut self) {
             let registry = REGISTRY.get().unwrap().upgrade().unwrap();
             for key in 0..30 {
-                let _ = registry.insert(key, 50);
+                let _ = registry.try_insert(key, 50);
             }
         }
     }
@@ -89,7 +89,7 @@ fn there_is_no_recursion_where_thread_locals_are_gone() {
         LOCAL.with(|local| *local.borrow_mut() = Some(AtExit));
         let registry = REGISTRY.get().unwrap().upgrade().unwrap();
         for key in 0..11 {
-            let _ = registry.insert(key + 500_000, 0);
+            let _ = registry.try_insert(key + 500_000, 0);
         }
     })
     .join()
@@ -122,7 +122,7 @@ fn a_listener_that_keeps_handles_does_not_leak_them_with_the_registry() {
         .listener(move |_, entry| log.lock().unwrap().push(entry))
         .build();
     for key in 0..10 {
-        registry.insert(key, Value::new()).unwrap();
+        registry.try_insert(key, Value::new()).unwrap();
         registry.remove(&key);
     }
     drop(registry);

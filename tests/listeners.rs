@@ -33,18 +33,18 @@ fn every_way_to_leave_is_told_with_its_cause() {
     let ((told, listener), clock) = (notes(), ManualClock::new());
     let builder = isolated_builder().shards(1).listener(listener).clock(clock.clone());
     let registry = builder.max_age(Duration::from_secs(60)).max_idle(Duration::from_secs(20)).build();
-    let fill = |keys: std::ops::Range<u64>| keys.for_each(|key| drop(registry.insert(key, key)));
+    let fill = |keys: std::ops::Range<u64>| keys.for_each(|key| drop(registry.try_insert(key, key)));
 
     fill(0..9);
-    assert!(registry.insert(1, 100).is_err() && registry.remove(&100).is_none());
+    assert!(registry.try_insert(1, 100).is_err() && registry.remove(&100).is_none());
     registry.remove(&0);
     registry.remove_if(&1, |_, _| true);
     registry.remove_handle(&registry.lookup(&2).unwrap());
     registry.retain(|key, _| *key != 3);
-    assert_eq!(registry.try_remove(&4).unwrap().map(|entry| *entry), Some(4));
+    assert_eq!(registry.fallible().remove(&4).unwrap().map(|entry| *entry), Some(4));
     assert_eq!(take(&told), [0, 1, 2, 3, 4].map(|key| (Cause::Removed, key, key)));
 
-    registry.replace(5, 50);
+    registry.insert(5, 50);
     registry.update(&5, |_, old| old + 1);
     registry.replace_handle(&registry.lookup(&5).unwrap(), 52).unwrap();
     assert_eq!(take(&told), [5, 50, 51].map(|value| (Cause::Replaced, 5, value)));
@@ -64,7 +64,7 @@ fn every_way_to_leave_is_told_with_its_cause() {
     for _ in 0..70 {
         clock.advance(Duration::from_secs(1));
         registry.lookup(&20);
-        registry.reap(10);
+        registry.expire(10);
     }
     assert_eq!(take(&told), [(Cause::Expired, 20, 20), (Cause::Idle, 21, 21)]);
 
@@ -72,7 +72,7 @@ fn every_way_to_leave_is_told_with_its_cause() {
     registry.set_max_entries(Some(6));
     assert_eq!(take(&told).len(), 4);
     fill(40..42);
-    assert!(registry.replace(42, 42).is_none());
+    assert!(registry.insert(42, 42).is_none());
     assert_eq!(take(&told).iter().filter(|told| told.0 == Cause::Capacity).count(), 3);
 
     // They have no mark of use, and go at once.
@@ -113,17 +113,17 @@ fn what_is_told_adds_up_under_writers_of_many_threads() {
                         };
                         match rng.below(8) {
                             0..3 => {
-                                if registry.insert(key, enter()).is_err() {
+                                if registry.try_insert(key, enter()).is_err() {
                                     inserted.fetch_sub(value, SeqCst);
                                 }
                             }
-                            3..5 => drop(registry.replace(key, enter())),
+                            3..5 => drop(registry.insert(key, enter())),
                             5 => drop(registry.remove(&key)),
                             6 if rng.below(50) == 0 => registry.clear(),
                             6 => drop(registry.reap_if(10, |entry| entry.get() % 3 == 0)),
                             _ => {
                                 clock.advance(Duration::from_millis(rng.below(100)));
-                                registry.reap(8);
+                                registry.expire(8);
                             }
                         }
                     }
@@ -162,7 +162,7 @@ fn a_listener_that_writes_to_the_registry_neither_deadlocks_nor_recurses() {
                 let registry = inner.get().and_then(Weak::upgrade).unwrap();
                 // A hundred thousand in a chain, each of which leads to the next.
                 if cause == Cause::Capacity && counted.fetch_add(1, SeqCst) < 100_000 {
-                    drop(registry.insert(*entry.key() + 1_000_000, *entry));
+                    drop(registry.try_insert(*entry.key() + 1_000_000, *entry));
                 }
                 registry.lookup(entry.key());
                 nested.fetch_sub(1, SeqCst);
@@ -170,7 +170,7 @@ fn a_listener_that_writes_to_the_registry_neither_deadlocks_nor_recurses() {
             .build();
         let bounded = Arc::new(bounded);
         registry.set(Arc::downgrade(&bounded)).unwrap();
-        (0..20).for_each(|key| drop(bounded.insert(key, key)));
+        (0..20).for_each(|key| drop(bounded.try_insert(key, key)));
         assert!(calls.load(SeqCst) >= 100_000 && bounded.len() == 4);
         bounded.clear();
         bounded.domain().barrier();
@@ -204,7 +204,7 @@ fn two_registries_may_listen_to_each_other() {
             .build();
         let second = Arc::new(second);
         other.set(Arc::downgrade(&second)).unwrap();
-        (0..10_000).for_each(|key| drop((first.insert(key, key), second.insert(key, key))));
+        (0..10_000).for_each(|key| drop((first.try_insert(key, key), second.try_insert(key, key))));
         first.remove(&0);
         assert_eq!((first.len(), second.len(), hops.load(SeqCst)), (0, 0, 10_000));
     });
@@ -216,7 +216,7 @@ fn a_listener_that_panics_is_counted_and_called_again() {
     let counted = calls.clone();
     let registry: Registry<u64, u64> =
         isolated_builder().listener(move |_, _| assert!(counted.fetch_add(1, SeqCst) % 2 == 1, "planned")).build();
-    (0..100).for_each(|key| drop(registry.insert(key, key)));
+    (0..100).for_each(|key| drop(registry.try_insert(key, key)));
     (0..50).for_each(|key| assert!(registry.remove(&key).is_some()));
     registry.clear();
     assert_eq!((calls.load(SeqCst), registry.stats().listener_panics), (100, 50));

@@ -15,7 +15,7 @@ fn reap_unless_held(registry: &Registry<u64, u64>) -> (usize, usize) {
 #[test]
 fn a_thread_holds_an_entry_once_and_until_the_last_of_its_handles_is_gone() {
     let registry = isolated();
-    registry.insert(1, 10).unwrap();
+    registry.try_insert(1, 10).unwrap();
     let mut handles = LocalHandles::new(8);
     let guard = registry.pin();
     let first: LocalHandle<u64, u64> = handles.of(guard.get(&1).unwrap());
@@ -38,7 +38,7 @@ fn who_has_left_the_registry_is_kept_until_it_is_shed_displaced_or_cleared() {
     // So many that no two of these keys have the same.
     let mut handles = LocalHandles::new(4096);
     for key in 0..8u64 {
-        registry.insert(key, ledger.value(key)).unwrap();
+        registry.try_insert(key, ledger.value(key)).unwrap();
         drop(handles.of(registry.pin().get(&key).unwrap()));
     }
     let held = handles.of(registry.pin().get(&0).unwrap());
@@ -59,7 +59,7 @@ fn who_has_left_the_registry_is_kept_until_it_is_shed_displaced_or_cleared() {
 #[test]
 fn entries_of_one_place_displace_one_another_and_are_never_taken_for_one_another() {
     let registry: Registry<u64, u64, FewBits> = isolated_builder().hasher(FewBits { mask: 0 }).build();
-    (0..10).for_each(|key| drop(registry.insert(key, 7 * key)));
+    (0..10).for_each(|key| drop(registry.try_insert(key, 7 * key)));
     let mut handles = LocalHandles::new(0);
     for turn in 0..100 {
         let key = turn % 10;
@@ -72,16 +72,16 @@ fn entries_of_one_place_displace_one_another_and_are_never_taken_for_one_another
 #[test]
 fn a_new_entry_is_never_taken_for_the_old_one_of_its_key() {
     let registry = isolated();
-    registry.insert(1, 0).unwrap();
+    registry.try_insert(1, 0).unwrap();
     let mut handles = LocalHandles::new(1);
     for value in 1..1000 {
         let old = handles.of(registry.pin().get(&1).unwrap());
         if value % 2 == 0 {
-            registry.replace(1, value);
+            registry.insert(1, value);
         } else {
             registry.remove(&1);
             registry.domain().reclaim(usize::MAX);
-            registry.insert(1, value).unwrap();
+            registry.try_insert(1, value).unwrap();
         }
         let new = handles.of(registry.pin().get(&1).unwrap());
         assert_eq!((*old, *new), (value - 1, value));
@@ -92,7 +92,7 @@ fn a_new_entry_is_never_taken_for_the_old_one_of_its_key() {
 fn threads_with_handles_of_their_own_race_with_writers_and_the_accounts_balance() {
     let (ledger, registry) = (Ledger::new(), isolated::<u64, Counted>());
     const KEYS: u64 = 8;
-    (0..KEYS).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..KEYS).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     thread::scope(|scope| {
         for seed in 0..4 {
             let (registry, ledger) = (&registry, &ledger);
@@ -102,7 +102,7 @@ fn threads_with_handles_of_their_own_race_with_writers_and_the_accounts_balance(
                 for _ in 0..times(20_000) {
                     let key = random.below(KEYS);
                     match random.below(16) {
-                        0 => drop(registry.replace(key, ledger.value(key))),
+                        0 => drop(registry.insert(key, ledger.value(key))),
                         1 => drop(handles.shed()),
                         2 => kept.clear(),
                         _ => {

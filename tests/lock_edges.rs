@@ -38,11 +38,11 @@ fn the_bound_is_never_exceeded_under_a_guard() {
                         let registry = &registries[rng.below(3) as usize];
                         let key = rng.below(300);
                         match rng.below(6) {
-                            0..3 => drop(registry.insert(key, turn)),
-                            3 => drop(registry.try_remove(&key)),
-                            4 => drop(registry.try_replace(key, turn)),
-                            _ if turn % 100 == 0 => drop(registry.try_retain(&mut Cursor::new(), |_, _| false)),
-                            _ => drop(registry.try_update(&key, |_, v| v + 1)),
+                            0..3 => drop(registry.try_insert(key, turn)),
+                            3 => drop(registry.fallible().remove(&key)),
+                            4 => drop(registry.fallible().insert(key, turn)),
+                            _ if turn % 100 == 0 => drop(registry.fallible().retain(&mut Cursor::new(), |_, _| false)),
+                            _ => drop(registry.fallible().update(&key, |_, v| v + 1)),
                         }
                         if turn % 16 == 0 {
                             let backlog = domain.backlog();
@@ -81,7 +81,7 @@ fn spawn_runs_outside_every_lock() {
     impl Eq for Key {}
     let write = |locked: &AtomicBool| {
         let other = OTHER.get().unwrap();
-        let wrote = catch_unwind(AssertUnwindSafe(|| drop(other.insert(1, 1))));
+        let wrote = catch_unwind(AssertUnwindSafe(|| drop(other.try_insert(1, 1))));
         locked.fetch_or(wrote.is_err(), SeqCst);
     };
     OTHER.get_or_init(|| Registry::builder().domain(Domain::new()).build());
@@ -98,7 +98,7 @@ fn spawn_runs_outside_every_lock() {
     });
     let domain = DOMAIN.get().unwrap();
     let registry: Registry<Key, u64> = Registry::builder().shards(1).domain(Domain::new()).build();
-    registry.insert(Key(1), 1).ok().unwrap();
+    registry.try_insert(Key(1), 1).ok().unwrap();
     let _guard = domain.pin();
     domain.call(|| ());
     domain.reclaim(1);
@@ -150,7 +150,7 @@ fn stats_may_be_asked_anywhere() {
                     for turn in 0..2000u64 {
                         let key = Key((turn + thread) % 7);
                         ARMED.store(turn % 3 == 0, SeqCst);
-                        let _ = registry.insert(key.clone(), OnDrop::new(ask));
+                        let _ = registry.try_insert(key.clone(), OnDrop::new(ask));
                         ARMED.store(turn % 3 == 1, SeqCst);
                         let guard = (turn % 5 == 0).then(|| registry.pin());
                         registry.remove(&key);

@@ -268,7 +268,7 @@ impl<const MASK: u64> Case<MASK> {
         };
         match *op {
             Op::Insert(whose) => {
-                let inserted = self.registry.insert(self.key(whose), self.values.value(self.written + 1));
+                let inserted = self.registry.try_insert(self.key(whose), self.values.value(self.written + 1));
                 self.written += 1;
                 match (whose, inserted) {
                     (Whose::Honest(n), Ok(entry)) => {
@@ -285,8 +285,8 @@ impl<const MASK: u64> Case<MASK> {
                 let (key, value) = (self.key(whose), self.value());
                 let number = value.get();
                 match op {
-                    Op::TryReplace(_) => drop(self.registry.try_replace(key, value)),
-                    _ => drop(self.registry.replace(key, value)),
+                    Op::TryReplace(_) => drop(self.registry.fallible().insert(key, value)),
+                    _ => drop(self.registry.insert(key, value)),
                 }
                 if let Whose::Honest(n) = whose {
                     self.leave();
@@ -359,7 +359,7 @@ impl<const MASK: u64> Case<MASK> {
             }
             Op::Reap(seconds) => {
                 self.clock.advance(Duration::from_secs(seconds));
-                self.registry.reap(usize::MAX);
+                self.registry.expire(usize::MAX);
             }
             Op::ShrinkToFit => self.registry.shrink_to_fit(),
             Op::Reserve(capacity) => self.registry.reserve(capacity),
@@ -542,7 +542,7 @@ fn lies_lose_no_place_in_the_backlog() {
             }
             let mut cursor = Cursor::new();
             while !cursor.is_done() {
-                let _ = case.registry.try_retain(&mut cursor, |_, _| false);
+                let _ = case.registry.fallible().retain(&mut cursor, |_, _| false);
                 domain.barrier();
             }
             case.is_exact();
@@ -556,7 +556,7 @@ fn lies_lose_no_place_in_the_backlog() {
 fn lies_of_several_threads_lose_no_entry() {
     within_a_minute(|| {
         let case = Case::<ALL>::new(2);
-        (0..200).for_each(|n| drop(case.registry.insert(case.key(Whose::Honest(n)), case.values.value(n))));
+        (0..200).for_each(|n| drop(case.registry.try_insert(case.key(Whose::Honest(n)), case.values.value(n))));
         std::thread::scope(|scope| {
             for seed in 0..3 {
                 let case = &case;
@@ -566,8 +566,8 @@ fn lies_of_several_threads_lose_no_entry() {
                     for n in 0..times(20_000) as u64 {
                         let key = case.key(Whose::Lying(rng.below(60), rng.below(LIES.len() as u64) as usize));
                         match rng.below(8) {
-                            0..3 => drop(case.registry.insert(key, case.values.value(n))),
-                            3 => drop(case.registry.replace(key, case.values.value(n))),
+                            0..3 => drop(case.registry.try_insert(key, case.values.value(n))),
+                            3 => drop(case.registry.insert(key, case.values.value(n))),
                             4 => drop(case.registry.get_or_insert_with(key, || case.values.value(n))),
                             5 => drop(case.registry.lookup(&key)),
                             _ => drop(case.registry.remove(&key)),

@@ -25,7 +25,7 @@ fn a_sweep_that_empties_a_registry_gives_its_tables_back() {
             assert_eq!(registry.reap_if(usize::MAX, |_| true).removed, 50_000)
         }];
     for sweep in sweeps {
-        (0..50_000).for_each(|key| drop(registry.insert(key, key)));
+        (0..50_000).for_each(|key| drop(registry.try_insert(key, key)));
         sweep();
         assert!(registry.is_empty());
         assert!(registry.table_bytes() <= 16 * smallest, "{} left, of {smallest}", registry.table_bytes());
@@ -53,10 +53,10 @@ fn a_capacity_beyond_the_address_space_panics() {
 #[test]
 fn a_refused_reserve_leaves_the_registry_as_it_was() {
     let registry: Registry<u64, u64> = isolated();
-    (0..100).for_each(|key| drop(registry.insert(key, key)));
+    (0..100).for_each(|key| drop(registry.try_insert(key, key)));
     panic_of(|| registry.reserve(1 << 61));
     assert!((0..100).all(|key| registry.contains_key(&key)));
     registry.clear();
     assert!(registry.is_empty());
-    assert!((0..1000).all(|key| registry.insert(key, key).is_ok()));
+    assert!((0..1000).all(|key| registry.try_insert(key, key).is_ok()));
 }

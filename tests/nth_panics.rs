@@ -164,7 +164,7 @@ impl Stage {
             .hasher(Colliding)
             .build();
         let mut stage = Stage { registry, clock, keys: Ledger::new(), values: Ledger::new(), weight: 0 };
-        (0..ENTRIES).for_each(|n| drop(stage.registry.insert(stage.key(n), stage.values.value(n))));
+        (0..ENTRIES).for_each(|n| drop(stage.registry.try_insert(stage.key(n), stage.values.value(n))));
         stage.weight = stage.registry.weight() / ENTRIES;
         stage
     }
@@ -198,16 +198,16 @@ impl Stage {
     fn ends(self, what: &str) {
         let Stage { registry, clock, .. } = &self;
         for n in 0..30 {
-            drop(registry.replace(self.key(n), self.value(n)));
+            drop(registry.insert(self.key(n), self.value(n)));
             assert!(registry.update(&self.key(n), |_, value| self.value(value.get())).is_some(), "{what}");
         }
         self.is_exact(what);
         assert_eq!(registry.len() as u64, ENTRIES + 1, "{what}");
         // Each entry has a timer still.
         clock.advance(Duration::from_secs(3600));
-        registry.reap(usize::MAX);
+        registry.expire(usize::MAX);
         assert_eq!(registry.len(), 0, "{what}: some are not reaped whose time has come");
-        (0..ENTRIES).for_each(|n| drop(registry.insert(self.key(n), self.value(n))));
+        (0..ENTRIES).for_each(|n| drop(registry.try_insert(self.key(n), self.value(n))));
         let Stage { registry, keys, values, .. } = self;
         drop(registry);
         assert_eq!((keys.live(), values.live()), (0, 0), "{what}");
@@ -223,16 +223,16 @@ fn closure<T>(result: T) -> T {
 }
 
 const WRITES: [Operation; 16] = [
-    ("insert", |stage| drop(stage.registry.insert(stage.key(50), stage.value(50)))),
-    ("insert of a key that is taken", |stage| drop(stage.registry.insert(stage.key(5), stage.value(5)))),
+    ("try_insert", |stage| drop(stage.registry.try_insert(stage.key(50), stage.value(50)))),
+    ("insert of a key that is taken", |stage| drop(stage.registry.try_insert(stage.key(5), stage.value(5)))),
     ("inserts that evict", |stage| {
-        (50..53).for_each(|n| drop(stage.registry.insert(stage.key(n), stage.value(n))));
+        (50..53).for_each(|n| drop(stage.registry.try_insert(stage.key(n), stage.value(n))));
     }),
-    ("replace", |stage| drop(stage.registry.replace(stage.key(5), stage.value(5)))),
-    ("replace of nothing", |stage| drop(stage.registry.replace(stage.key(50), stage.value(50)))),
-    ("try_replace", |stage| drop(stage.registry.try_replace(stage.key(5), stage.value(5)))),
+    ("insert", |stage| drop(stage.registry.insert(stage.key(5), stage.value(5)))),
+    ("replace of nothing", |stage| drop(stage.registry.insert(stage.key(50), stage.value(50)))),
+    ("fallible insert", |stage| drop(stage.registry.fallible().insert(stage.key(5), stage.value(5)))),
     ("update", |stage| drop(stage.registry.update(&stage.key(5), |_, _| closure(stage.value(5))))),
-    ("try_update", |stage| drop(stage.registry.try_update(&stage.key(5), |_, _| closure(stage.value(5))))),
+    ("fallible update", |stage| drop(stage.registry.fallible().update(&stage.key(5), |_, _| closure(stage.value(5))))),
     ("get_or_insert_with", |stage| {
         drop(stage.registry.get_or_insert_with(stage.key(50), || closure(stage.value(50))));
     }),
@@ -244,9 +244,9 @@ const WRITES: [Operation; 16] = [
         drop(stage.registry.replace_handle(&entry, stage.value(5)));
     }),
     ("remove", |stage| drop(stage.registry.remove(&stage.key(5)))),
-    ("try_remove", |stage| drop(stage.registry.try_remove(&stage.key(5)))),
+    ("fallible remove", |stage| drop(stage.registry.fallible().remove(&stage.key(5)))),
     ("remove_if", |stage| drop(stage.registry.remove_if(&stage.key(5), |_, _| closure(true)))),
-    ("try_remove_if", |stage| drop(stage.registry.try_remove_if(&stage.key(5), |_, _| closure(true)))),
+    ("fallible remove_if", |stage| drop(stage.registry.fallible().remove_if(&stage.key(5), |_, _| closure(true)))),
     ("remove_handle", |stage| {
         let entry = stage.registry.lookup(&stage.key(5)).unwrap();
         stage.registry.remove_handle(&entry);
@@ -255,8 +255,8 @@ const WRITES: [Operation; 16] = [
 
 const SWEEPS: [Operation; 18] = [
     ("retain", |stage| stage.registry.retain(|key, _| closure(key.0 % 2 == 0))),
-    ("try_retain", |stage| {
-        let _ = stage.registry.try_retain(&mut Cursor::new(), |key, _| closure(key.0 % 2 == 0));
+    ("fallible retain", |stage| {
+        let _ = stage.registry.fallible().retain(&mut Cursor::new(), |key, _| closure(key.0 % 2 == 0));
     }),
     ("drain", |stage| stage.registry.drain().for_each(|entry| assert_eq!(closure(entry.get()), entry.key().0))),
     ("reap_if", |stage| {
@@ -271,15 +271,15 @@ const SWEEPS: [Operation; 18] = [
     }),
     ("reap", |stage| {
         stage.clock.advance(Duration::from_secs(15));
-        stage.registry.reap(usize::MAX);
+        stage.registry.expire(usize::MAX);
     }),
     ("reap of everything", |stage| {
         stage.clock.advance(Duration::from_secs(3600));
-        stage.registry.reap(usize::MAX);
+        stage.registry.expire(usize::MAX);
     }),
     ("an insertion where others have expired", |stage| {
         stage.clock.advance(Duration::from_secs(15));
-        drop(stage.registry.insert(stage.key(50), stage.value(50)));
+        drop(stage.registry.try_insert(stage.key(50), stage.value(50)));
     }),
     ("a scan under pressure", |stage| {
         (0..2).for_each(|_| assert!(!Reaper::scan(&stage.registry, &mut Scan::new(usize::MAX)).stopped));
@@ -296,7 +296,7 @@ const SWEEPS: [Operation; 18] = [
     ("set_max_idle", |stage| stage.registry.set_max_idle(Some(Duration::from_secs(5)))),
     ("reserve and shrink_to_fit", |stage| {
         stage.registry.reserve(1000);
-        (0..ENTRIES).for_each(|n| drop(stage.registry.replace(stage.key(n), stage.value(n))));
+        (0..ENTRIES).for_each(|n| drop(stage.registry.insert(stage.key(n), stage.value(n))));
         stage.registry.shrink_to_fit();
     }),
     ("scan", |stage| {

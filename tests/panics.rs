@@ -67,12 +67,12 @@ fn panics_in_hash_eq_and_clone_leave_the_registry_as_it_was() {
     let key = |n| Key(n, Arc::new(keys.value(n)));
     let registry: Registry<Key, Counted> = isolated();
     for n in 0..100 {
-        drop(registry.insert(key(n), values.value(n)));
+        drop(registry.try_insert(key(n), values.value(n)));
     }
     for n in 0..100 {
         for place in [Where::Hash, Where::Eq] {
+            planned(place, || drop(registry.try_insert(key(n), values.value(1000))));
             planned(place, || drop(registry.insert(key(n), values.value(1000))));
-            planned(place, || drop(registry.replace(key(n), values.value(1000))));
             planned(place, || drop(registry.remove(&key(n))));
             planned(place, || drop(registry.remove_if(&key(n), |_, _| true)));
             planned(place, || drop(registry.update(&key(n), |_, _| values.value(1000))));
@@ -96,15 +96,15 @@ fn panics_in_hash_eq_and_clone_leave_the_registry_as_it_was() {
 fn panics_in_closures_leave_the_registry_as_it_was() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
-    (0..200).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..200).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     let planned = |f: &mut dyn FnMut()| assert_eq!(panic_of(f), "planned");
     planned(&mut || drop(registry.update(&1, |_, _| panic!("planned"))));
     planned(&mut || drop(registry.get_or_insert_with(1000, || panic!("planned"))));
     planned(&mut || drop(registry.get_or_try_insert_with(1000, || -> Result<_, ()> { panic!("planned") })));
     planned(&mut || drop(registry.remove_if(&1, |_, _| panic!("planned"))));
-    planned(&mut || drop(registry.try_update(&1, |_, _| panic!("planned"))));
-    planned(&mut || drop(registry.try_remove_if(&1, |_, _| panic!("planned"))));
-    planned(&mut || assert!(registry.try_retain(&mut Cursor::new(), |_, _| panic!("planned")).is_ok()));
+    planned(&mut || drop(registry.fallible().update(&1, |_, _| panic!("planned"))));
+    planned(&mut || drop(registry.fallible().remove_if(&1, |_, _| panic!("planned"))));
+    planned(&mut || assert!(registry.fallible().retain(&mut Cursor::new(), |_, _| panic!("planned")).is_ok()));
     planned(&mut || assert_eq!(registry.scan(&mut Cursor::new(), 10, |_| panic!("planned")), 0));
     planned(&mut || assert_eq!(registry.with(&1, |_| panic!("planned")), None::<()>));
     assert!(!registry.domain().in_critical_section());
@@ -136,7 +136,7 @@ fn panics_in_closures_leave_the_registry_as_it_was() {
 #[test]
 fn a_scan_goes_on_after_a_panic_and_misses_nothing() {
     let registry: Registry<u64, u64> = isolated();
-    (0..200).for_each(|key| drop(registry.insert(key, key)));
+    (0..200).for_each(|key| drop(registry.try_insert(key, key)));
     let (mut cursor, mut met, mut calls) = (Cursor::new(), std::collections::HashSet::new(), 0);
     while !cursor.is_done() {
         let mut one = || {
@@ -163,7 +163,7 @@ fn in_every_destruction<V: Send + Sync + 'static>(per_value: u64, value: impl Fn
         assert_eq!(dropped.load(SeqCst), *expected, "{what}");
     };
     let registry: Registry<u64, V> = isolated();
-    let fill = || (0..50).for_each(|key| drop(registry.insert(key, value())));
+    let fill = || (0..50).for_each(|key| drop(registry.try_insert(key, value())));
     fill();
     (0..50).for_each(|key| drop(registry.remove(&key)));
     registry.domain().barrier();
@@ -177,7 +177,7 @@ fn in_every_destruction<V: Send + Sync + 'static>(per_value: u64, value: impl Fn
     check(&mut expected, 50, "reclaim");
     // Writers: their own calls succeed, whatever the destructors do.
     for _ in 0..500 {
-        drop(registry.replace(1, value()));
+        drop(registry.insert(1, value()));
     }
     drop(registry.remove(&1));
     registry.domain().barrier();
@@ -256,7 +256,7 @@ fn a_key_and_a_value_that_both_panic_in_drop_are_both_dropped_and_counted() {
             values.fetch_add(1, SeqCst);
             panic!("planned");
         });
-        drop(registry.insert(BadKey(key, Arc::clone(&keys)), value));
+        drop(registry.try_insert(BadKey(key, Arc::clone(&keys)), value));
     }
     registry.clear();
     registry.domain().barrier();
@@ -297,10 +297,10 @@ fn a_panicking_clock_loses_nothing() {
     }
     let (broken, ledger) = (Arc::new(AtomicBool::new(false)), Ledger::new());
     let registry: Registry<u64, Counted> = isolated_builder().clock(Broken(Arc::clone(&broken))).build();
-    drop(registry.insert(1, ledger.value(1)));
+    drop(registry.try_insert(1, ledger.value(1)));
     broken.store(true, SeqCst);
-    panic_of(|| drop(registry.insert(2, ledger.value(2))));
-    panic_of(|| drop(registry.replace(1, ledger.value(2))));
+    panic_of(|| drop(registry.try_insert(2, ledger.value(2))));
+    panic_of(|| drop(registry.insert(1, ledger.value(2))));
     panic_of(|| drop(registry.update(&1, |_, _| ledger.value(2))));
     panic_of(|| registry.reap_older_than(Duration::ZERO, 10).removed);
     broken.store(false, SeqCst);
@@ -324,7 +324,7 @@ fn one_destructor_in_a_thousand_that_panics_harms_no_neighbour() {
         let before = DROPPED.load(SeqCst);
         let registry: Registry<u64, OneInAThousand> = Registry::builder().domain(domain.clone()).build();
         for key in 0..count {
-            assert!(registry.insert(key, OneInAThousand(key)).is_ok());
+            assert!(registry.try_insert(key, OneInAThousand(key)).is_ok());
         }
         (0..count).for_each(|key| drop(registry.remove(&key)));
         domain.barrier();
@@ -339,8 +339,8 @@ fn a_panicking_weigher_gives_nothing_to_the_registry() {
     let ledger = Ledger::new();
     let builder = isolated_builder().weigher(|key, _: &Counted| if *key == 7 { panic!("planned") } else { 10 });
     let registry: Registry<u64, Counted> = builder.build();
-    assert_eq!(panic_of(|| drop(registry.insert(7, ledger.value(7)))), "planned");
+    assert_eq!(panic_of(|| drop(registry.try_insert(7, ledger.value(7)))), "planned");
     assert_eq!((ledger.live(), registry.len()), (0, 0));
-    registry.insert(8, ledger.value(8)).unwrap();
+    registry.try_insert(8, ledger.value(8)).unwrap();
     assert_eq!(registry.len(), 1);
 }

@@ -56,7 +56,7 @@ impl Question {
             .weigher(|_, _| 10)
             .domain(domain)
             .build();
-        (0..10).for_each(|key| drop(asked.insert(key, key)));
+        (0..10).for_each(|key| drop(asked.try_insert(key, key)));
         Arc::new(Question { asked, read, answers: Default::default(), asks: AtomicU64::new(0) })
     }
 
@@ -107,16 +107,16 @@ type Operation = fn(&Writes, &Asks);
 
 /// Operations that compare keys, under a lock or not.
 const OPERATIONS: [(&str, Operation); 11] = [
+    ("try_insert", |registry, key| drop(registry.try_insert(key.clone(), 2))),
     ("insert", |registry, key| drop(registry.insert(key.clone(), 2))),
-    ("replace", |registry, key| drop(registry.replace(key.clone(), 2))),
-    ("try_replace", |registry, key| drop(registry.try_replace(key.clone(), 2))),
+    ("fallible insert", |registry, key| drop(registry.fallible().insert(key.clone(), 2))),
     ("get_or_insert_with", |registry, key| drop(registry.get_or_insert_with(key.clone(), || 2))),
     ("update", |registry, key| drop(registry.update(key, |_, value| value + 1))),
     ("lookup", |registry, key| drop(registry.lookup(key))),
     ("lookup by another type", |registry, key| drop(registry.lookup(&Finder(key.0, Arc::clone(&key.1))))),
     ("remove_if", |registry, key| drop(registry.remove_if(key, |_, _| false))),
     ("remove", |registry, key| drop(registry.remove(key))),
-    ("try_remove", |registry, key| drop(registry.try_remove(key))),
+    ("fallible remove", |registry, key| drop(registry.fallible().remove(key))),
     ("remove by another type", |registry, key| drop(registry.remove(&Finder(key.0, Arc::clone(&key.1))))),
 ];
 
@@ -128,7 +128,7 @@ fn reads_work_in_an_eq(same_domain: bool) {
             let registry: Writes = isolated_builder().domain(domain).build();
             let key = Asks(1, Arc::clone(&question));
             for (operation, run) in OPERATIONS {
-                drop(registry.insert(key.clone(), 1));
+                drop(registry.try_insert(key.clone(), 1));
                 let before = question.asks.load(SeqCst);
                 let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&registry, &key))).err();
                 let message = panic.and_then(|payload| payload.downcast_ref::<&str>().map(ToString::to_string));
@@ -193,9 +193,9 @@ fn an_eq_may_read_the_figures_of_its_own_registry() {
             let builder = isolated_builder().shards(1).max_entries(100).max_weight(100_000);
             let registry: Arc<Own> = Arc::new(builder.build());
             let key = || AsksItself(1, Arc::downgrade(&registry), read);
-            assert!(registry.insert(key(), 1).is_ok());
-            assert!(registry.insert(key(), 2).is_err(), "{name}");
-            assert_eq!(registry.replace(key(), 3).map(|old| *old), Some(1), "{name}");
+            assert!(registry.try_insert(key(), 1).is_ok());
+            assert!(registry.try_insert(key(), 2).is_err(), "{name}");
+            assert_eq!(registry.insert(key(), 3).map(|old| *old), Some(1), "{name}");
             assert_eq!(registry.lookup(&key()).map(|entry| *entry), Some(3), "{name}");
             assert_eq!(registry.remove(&key()).map(|old| *old), Some(3), "{name}");
             registry.domain().barrier();
@@ -209,10 +209,10 @@ fn an_eq_may_read_the_figures_of_its_own_registry() {
 fn figures_and_bounds_are_exact_where_nobody_writes() {
     let registry: Asked = isolated_builder().max_entries(101).max_weight(100_003).weigher(|_, _| 10).build();
     assert_eq!((registry.max_entries(), registry.max_weight(), registry.weight()), (Some(100), Some(100_000), 0));
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     let one = registry.weight();
     assert!(one >= 10);
-    (2..6).for_each(|key| drop(registry.insert(key, key)));
+    (2..6).for_each(|key| drop(registry.try_insert(key, key)));
     assert_eq!(registry.weight(), 5 * one);
     registry.set_max_entries(None);
     registry.set_max_weight(None);
@@ -233,7 +233,7 @@ fn bounds_and_weight_can_be_read_while_others_write_and_change_them() {
     std::thread::scope(|scope| {
         let _end = stop.at_end();
         let (registry, stop) = (&registry, &stop);
-        scope.spawn(move || (0..).take_while(|_| !stop.stopped()).for_each(|n| drop(registry.replace(n % 500, n))));
+        scope.spawn(move || (0..).take_while(|_| !stop.stopped()).for_each(|n| drop(registry.insert(n % 500, n))));
         scope.spawn(move || {
             for n in (0..).take_while(|_| !stop.stopped()) {
                 registry.set_max_entries(Some(if n % 2 == 0 { 100 } else { 200 }));

@@ -31,7 +31,7 @@ fn within(time: Duration, f: impl FnOnce() + Send + 'static) -> bool {
 
 fn still_reclaims(domain: &Domain) -> bool {
     let registry = Registry::<u64, u64>::builder().domain(domain.clone()).build();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     registry.remove(&1);
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end {
@@ -87,7 +87,7 @@ fn a_reaper_may_wait_for_a_barrier_and_stop_its_reclaimer() {
         rx.recv().unwrap();
         thread::sleep(Duration::from_millis(200));
         let registry = Registry::<u64, u64>::builder().domain(domain.clone()).build();
-        registry.insert(1, 1).unwrap();
+        registry.try_insert(1, 1).unwrap();
         registry.remove(&1);
         domain.barrier();
         assert_eq!(registry.stats().freed, 1);
@@ -207,7 +207,7 @@ fn everything_may_end_on_the_reclaimers_thread() {
         domain.add_reaper(&registry);
         let token = Arc::new(());
         for key in 0..100 {
-            registry.insert(key, token.clone()).unwrap();
+            registry.try_insert(key, token.clone()).unwrap();
         }
         drop(domain);
         drop(registry);

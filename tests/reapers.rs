@@ -11,7 +11,7 @@ use std::time::Duration;
 
 fn filled(entries: u64) -> Registry<u64, u64> {
     let registry = isolated();
-    (0..entries).for_each(|key| drop(registry.insert(key, key)));
+    (0..entries).for_each(|key| drop(registry.try_insert(key, key)));
     registry
 }
 
@@ -60,12 +60,12 @@ fn a_policy_sees_age_idleness_handles_and_weight() {
     let clock = ManualClock::new();
     let builder = isolated_builder().clock(clock.clone()).max_idle(Duration::from_secs(160));
     let registry = builder.weigher(|_, value| *value as usize).build();
-    let held = registry.insert(1, 5000).unwrap();
+    let held = registry.try_insert(1, 5000).unwrap();
     clock.advance(Duration::from_secs(100));
-    registry.insert(2, 7).unwrap();
+    registry.try_insert(2, 7).unwrap();
     registry.lookup(&1).unwrap();
     clock.advance(Duration::from_secs(11));
-    registry.insert(3, 0).unwrap();
+    registry.try_insert(3, 0).unwrap();
     clock.advance(Duration::from_secs(20));
     let near = |time: Duration, seconds: u64| {
         let exact = Duration::from_secs(seconds);
@@ -127,7 +127,7 @@ fn under_pressure_a_registry_sheds_the_expired_first_and_spares_the_used_and_the
         .clock(clock.clone())
         .lifetime(|key: &u64, _: &u64| (*key < 100).then_some(Duration::from_secs(1)));
     let registry = builder.spare_held(true).seeks(7).build();
-    (0..1000).for_each(|key| drop(registry.insert(key, key)));
+    (0..1000).for_each(|key| drop(registry.try_insert(key, key)));
     let held: Vec<_> = (500..510).map(|key| registry.lookup(&key).unwrap()).collect();
     clock.advance(Duration::from_secs(2));
     let reaper: &dyn Reaper = &registry;
@@ -168,7 +168,7 @@ fn many_reapers_at_once_remove_each_entry_once() {
     within_a_minute(|| {
         let (registry, ledger) = (isolated(), Ledger::new());
         for _ in 0..times(20) {
-            (0..2000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+            (0..2000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
             let removed = AtomicUsize::new(0);
             thread::scope(|scope| {
                 let (registry, removed) = (&registry, &removed);

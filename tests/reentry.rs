@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 
 /// A call of nearly every method, on keys of its own (1,000 to 1,003).
 fn use_everything<V: Send + Sync + Default + 'static>(registry: &Registry<u64, V>) {
-    drop(registry.insert(1000, V::default()));
-    drop(registry.replace(1001, V::default()));
+    drop(registry.try_insert(1000, V::default()));
+    drop(registry.insert(1001, V::default()));
     drop(registry.update(&1001, |_, _| V::default()));
     drop(registry.get_or_insert_with(1002, V::default));
     assert!(registry.lookup(&1000).is_some());
@@ -62,10 +62,10 @@ fn the_drop_of_a_value_may_use_its_registry() {
     within_a_minute(|| {
         let (registry, shared) = reentering();
         let value = || Reenters(Some(Arc::clone(&shared)));
-        (0..300).for_each(|key| drop(registry.insert(key, value())));
-        drop(registry.insert(0, value()));
+        (0..300).for_each(|key| drop(registry.try_insert(key, value())));
+        drop(registry.try_insert(0, value()));
         (0..100).for_each(|key| drop(registry.remove(&key)));
-        (100..150).for_each(|key| drop(registry.replace(key, value())));
+        (100..150).for_each(|key| drop(registry.insert(key, value())));
         registry.retain(|key, _| key % 2 == 0);
         registry.drain().take(20).for_each(drop);
         registry.reap_if(20, |_| true);
@@ -85,7 +85,7 @@ fn the_drop_of_a_value_may_clear_and_drain_its_registry() {
         let drops = Arc::new(AtomicU64::new(0));
         for round in 0..200u64 {
             let (inner, drops) = (Arc::downgrade(&registry), Arc::clone(&drops));
-            drop(registry.replace(
+            drop(registry.insert(
                 round % 50,
                 OnDrop::new(move || {
                     drops.fetch_add(1, SeqCst);
@@ -151,13 +151,13 @@ impl Drop for Key {
 fn hash_and_drop_of_a_key_may_write_and_its_eq_may_read() {
     within_a_minute(|| {
         let other = Arc::new(isolated());
-        other.insert(5, 5).unwrap();
+        other.try_insert(5, 5).unwrap();
         let key = |number| Key { number, other: Arc::clone(&other) };
         let registry: Registry<Key, u64> = isolated();
         for number in 0..50 {
-            registry.insert(key(number), number).unwrap();
-            assert!(registry.insert(key(number), 0).is_err());
-            assert_eq!(registry.replace(key(number), number + 1).map(|old| *old), Some(number));
+            registry.try_insert(key(number), number).unwrap();
+            assert!(registry.try_insert(key(number), 0).is_err());
+            assert_eq!(registry.insert(key(number), number + 1).map(|old| *old), Some(number));
             assert_eq!(*registry.lookup(&key(number)).unwrap(), number + 1);
         }
         (0..50).for_each(|number| assert!(registry.remove(&key(number)).is_some()));
@@ -171,7 +171,7 @@ fn closures_may_use_their_registry() {
     within_a_minute(|| {
         let registry: Registry<u64, u64> = isolated();
         let all = || use_everything(&registry);
-        (0..100).for_each(|key| drop(registry.insert(key, key)));
+        (0..100).for_each(|key| drop(registry.try_insert(key, key)));
         assert_eq!(registry.update(&1, |_, n| (all(), n + 1).1).map(|new| *new), Some(2));
         assert_eq!(*registry.get_or_insert_with(500, || (all(), 7).1), 7);
         assert!(registry.remove_if(&2, |_, _| (all(), true).1).is_some());
@@ -197,7 +197,7 @@ fn closures_may_use_their_registry() {
 fn closures_may_clear_their_registry() {
     within_a_minute(|| {
         let registry: Registry<u64, u64> = isolated();
-        let fill = || (0..200).for_each(|key| drop(registry.insert(key, key)));
+        let fill = || (0..200).for_each(|key| drop(registry.try_insert(key, key)));
         fill();
         assert!(registry.update(&1, |_, n| (registry.clear(), n + 1).1).is_none(), "the entry went meanwhile");
         fill();
@@ -230,10 +230,10 @@ fn registries_domains_and_handles_may_be_dropped_in_destructors() {
             for key in 0..10 {
                 let domain = if same_domain { outer.domain().clone() } else { Domain::new() };
                 let inner = Registry::builder().domain(domain.clone()).build();
-                (0..20).for_each(|key| drop(inner.insert(key, ledger.value(key))));
+                (0..20).for_each(|key| drop(inner.try_insert(key, ledger.value(key))));
                 let handle = inner.remove(&3).unwrap();
                 drop(inner.remove(&4));
-                drop(outer.insert(key, OnDrop::new(move || drop((inner, domain, handle)))));
+                drop(outer.try_insert(key, OnDrop::new(move || drop((inner, domain, handle)))));
             }
             outer.clear();
             outer.domain().barrier();
@@ -250,7 +250,7 @@ fn a_registry_that_holds_the_last_handle_on_its_own_domain_may_go_in_its_callbac
         let ledger = Ledger::new();
         let domain = Domain::builder().reclaimer(true).build();
         let registry = Registry::builder().domain(domain.clone()).build();
-        (0..100).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+        (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
         domain.call(move || drop(registry));
         drop(domain);
         assert!(soon(|| ledger.live() == 0));
@@ -269,7 +269,7 @@ impl Hash for Writes {
 impl PartialEq for Writes {
     fn eq(&self, other: &Self) -> bool {
         if self.2.load(SeqCst) > 0 {
-            drop(self.1.insert(9, 9));
+            drop(self.1.try_insert(9, 9));
         }
         self.0 == other.0
     }
@@ -283,9 +283,9 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
     let (target, writes) = (Arc::new(isolated()), Arc::new(AtomicU64::new(0)));
     let key = || Writes(1, Arc::clone(&target), Arc::clone(&writes));
     let registry: Registry<Writes, u64> = isolated();
-    registry.insert(key(), 1).unwrap();
+    registry.try_insert(key(), 1).unwrap();
     writes.store(1, SeqCst);
-    for write in [&(|| drop(registry.insert(key(), 2))) as &dyn Fn(), &|| drop(registry.replace(key(), 2)), &|| {
+    for write in [&(|| drop(registry.try_insert(key(), 2))) as &dyn Fn(), &|| drop(registry.insert(key(), 2)), &|| {
         drop(registry.remove(&key()))
     }] {
         assert_eq!(panic_of(write), MESSAGE);
@@ -295,9 +295,9 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
     assert!(catch_unwind(AssertUnwindSafe(|| registry.lookup(&key()))).unwrap().is_some());
     assert_eq!(target.remove(&9).map(|nine| *nine), Some(9));
     writes.store(0, SeqCst);
-    assert_eq!(registry.replace(key(), 2).map(|old| *old), Some(1));
+    assert_eq!(registry.insert(key(), 2).map(|old| *old), Some(1));
     assert_eq!(registry.remove(&key()).map(|old| *old), Some(2));
-    assert!(target.insert(1, 1).is_ok());
+    assert!(target.try_insert(1, 1).is_ok());
 }
 
 /// What finds a number, and writes.
@@ -311,7 +311,7 @@ impl Hash for Finder<'_> {
 
 impl Equivalent<u64> for Finder<'_> {
     fn equivalent(&self, key: &u64) -> bool {
-        drop(self.1.insert(*key, 0));
+        drop(self.1.try_insert(*key, 0));
         self.0 == *key
     }
 }
@@ -319,7 +319,7 @@ impl Equivalent<u64> for Finder<'_> {
 #[test]
 fn an_equivalent_may_write_in_a_lookup_and_not_in_a_removal() {
     let (registry, other): (Registry<u64, u64>, Registry<u64, u64>) = (isolated(), isolated());
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     let finder = Finder(1, &other);
     assert!(panic_of(|| drop(registry.remove(&finder))).starts_with("a write to a registry from within the `Eq`"));
     assert!(registry.contains_key(&1) && other.is_empty());
@@ -349,6 +349,6 @@ impl Eq for Reads {}
 fn an_eq_may_read_the_size_of_a_registry() {
     let other = Arc::new(isolated());
     let registry: Registry<Reads, u64> = isolated();
-    registry.insert(Reads(1, Arc::clone(&other)), 1).unwrap();
-    assert!(registry.insert(Reads(1, Arc::clone(&other)), 2).is_err());
+    registry.try_insert(Reads(1, Arc::clone(&other)), 1).unwrap();
+    assert!(registry.try_insert(Reads(1, Arc::clone(&other)), 2).is_err());
 }

@@ -16,7 +16,7 @@ const PASSING: std::ops::Range<u64> = 10_000..12_000;
 fn with_stable_keys(mask: u64, ledger: &Ledger) -> Registry<u64, Counted, FewBits> {
     let registry = Registry::builder().shards(2).hasher(FewBits { mask }).domain(Domain::new()).build();
     for key in 0..STABLE {
-        registry.insert(key, ledger.value(key)).unwrap();
+        registry.try_insert(key, ledger.value(key)).unwrap();
     }
     registry
 }
@@ -41,7 +41,7 @@ fn while_it_resizes(mask: u64, check: impl Fn(&Registry<u64, Counted, FewBits>, 
         let mut cycles = 0;
         while cycles < 3 || Instant::now() < end {
             for key in PASSING {
-                registry.insert(key, ledger.value(key)).unwrap();
+                registry.try_insert(key, ledger.value(key)).unwrap();
             }
             match cycles % 3 {
                 0 => PASSING.for_each(|key| assert_eq!(registry.remove(&key).unwrap().get(), key)),
@@ -165,7 +165,7 @@ fn while_tables_only_grow_every_stable_key_is_met_exactly_once() {
                 });
             }
             for key in PASSING {
-                registry.insert(key, ledger.value(key)).unwrap();
+                registry.try_insert(key, ledger.value(key)).unwrap();
             }
             let before = rounds.load(SeqCst);
             assert!(soon(|| stop.stopped() || rounds.load(SeqCst) > before));
@@ -184,7 +184,7 @@ fn a_guard_opened_before_several_resizes_reads_on() {
     for _ in 0..2 {
         thread::scope(|scope| {
             scope.spawn(|| {
-                PASSING.for_each(|key| drop(registry.insert(key, ledger.value(key))));
+                PASSING.for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
                 PASSING.for_each(|key| drop(registry.remove(&key)));
                 registry.shrink_to_fit();
             });
@@ -209,7 +209,7 @@ fn inserts_and_removes_of_many_threads_during_resizes_all_take_effect() {
                 for cycle in 0..times(4) as u64 {
                     let keys = (0..2000).map(|n| n * 4 + id);
                     for key in keys.clone() {
-                        assert!(registry.insert(key, ledger.value(key + cycle)).is_ok());
+                        assert!(registry.try_insert(key, ledger.value(key + cycle)).is_ok());
                     }
                     for key in keys {
                         assert_eq!(registry.remove(&key).map(|handle| handle.get()), Some(key + cycle));
@@ -227,14 +227,14 @@ fn table_memory_follows_the_number_of_entries_up_and_down() {
     let registry: Registry<u64, u64> = Registry::builder().shards(2).domain(Domain::new()).build();
     let empty = registry.table_bytes();
     for _ in 0..3 {
-        (0..20_000).for_each(|key| drop(registry.insert(key, key)));
+        (0..20_000).for_each(|key| drop(registry.try_insert(key, key)));
         let full = registry.table_bytes();
         assert!(full > 20_000 * 8 && full < 20_000 * 80, "{full} bytes for 20,000 entries");
         assert!(registry.capacity() >= 20_000);
         (0..20_000).for_each(|key| drop(registry.remove(&key)));
         assert!(registry.table_bytes() < full / 8, "{} bytes for none", registry.table_bytes());
     }
-    (0..20_000).for_each(|key| drop(registry.insert(key, key)));
+    (0..20_000).for_each(|key| drop(registry.try_insert(key, key)));
     registry.clear();
     assert_eq!(registry.table_bytes(), empty, "clear starts anew");
 }

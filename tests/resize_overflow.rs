@@ -65,7 +65,7 @@ fn key(ledger: &Ledger, home: u64, n: u64) -> Key {
 fn after_the_removal_of_a_moved_key(ledger: &Ledger) -> Registry<Key, u64, Identity> {
     let builder = Registry::builder().shards(1).capacity(LIMIT as usize).domain(Domain::new());
     let registry = builder.hasher(Identity::default()).build();
-    let insert = |home, n| assert!(registry.insert(key(ledger, home, n), n).is_ok());
+    let insert = |home, n| assert!(registry.try_insert(key(ledger, home, n), n).is_ok());
     (0..9).for_each(|n| insert(FULL, n));
     (0..3).for_each(|n| insert(FULL + 1, n));
     let mut rest = (0..).flat_map(|n| (0..FULL - 4).map(move |home| (home, n)));
@@ -97,7 +97,7 @@ fn an_iteration_meets_no_freed_node_nor_what_has_come_in_its_place() {
     let ledger = Ledger::new();
     let registry = after_the_removal_of_a_moved_key(&ledger);
     let other = Registry::builder().shards(1).domain(Domain::new()).hasher(Identity::default()).build();
-    (1000..1100).for_each(|n| drop(other.insert(key(&ledger, FULL + 1, n), n)));
+    (1000..1100).for_each(|n| drop(other.try_insert(key(&ledger, FULL + 1, n), n)));
     assert!(registry.pin().iter().all(|entry| entry.key().0.get() < 1000 * BUCKETS), "a node of another registry");
     assert_eq!(registry.pin().iter().count() as u64, LIMIT - 1);
 }
@@ -107,7 +107,7 @@ fn a_resize_moves_no_freed_node_nor_what_has_come_in_its_place() {
     let ledger = Ledger::new();
     let registry = after_the_removal_of_a_moved_key(&ledger);
     let other = Registry::builder().shards(1).domain(Domain::new()).hasher(Identity::default()).build();
-    (1000..1100).for_each(|n| drop(other.insert(key(&ledger, FULL + 1, n), n)));
+    (1000..1100).for_each(|n| drop(other.try_insert(key(&ledger, FULL + 1, n), n)));
     // Moves its home.
     assert!(registry.lookup(&key(&ledger, FULL + 1, 0)).is_some_and(|entry| registry.remove_handle(&entry)));
     let foreign = (1000..1100).filter(|&n| registry.lookup(&key(&ledger, FULL + 1, n)).is_some()).count();
@@ -120,7 +120,7 @@ fn a_resize_moves_no_freed_node_nor_what_has_come_in_its_place() {
 fn a_lookup_does_not_follow_the_old_slot_of_a_node_that_was_replaced() {
     let ledger = Ledger::new();
     let registry = after_the_removal_of_a_moved_key(&ledger);
-    assert!(registry.replace(key(&ledger, FULL, 7), 70).is_some());
+    assert!(registry.insert(key(&ledger, FULL, 7), 70).is_some());
     registry.domain().barrier();
     assert!(registry.lookup(&key(&ledger, FULL + 1, 50)).is_none());
     assert!(registry.lookup(&key(&ledger, FULL, 7)).is_some_and(|found| *found == 70));

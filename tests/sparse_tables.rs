@@ -30,7 +30,7 @@ fn sparse(shards: usize, entries: u64) -> Sparse {
 
 fn with_room_for(capacity: usize, shards: usize, entries: u64) -> Sparse {
     let registry = Registry::builder().shards(shards).capacity(capacity).domain(Domain::new()).build();
-    (0..entries).for_each(|key| drop(registry.insert(key, key)));
+    (0..entries).for_each(|key| drop(registry.try_insert(key, key)));
     registry
 }
 
@@ -68,7 +68,7 @@ fn a_scan_of_a_sparse_table_stops_after_a_bounded_number_of_buckets() {
 #[test]
 fn a_scan_without_a_budget_does_nothing() {
     let registry: Sparse = isolated_builder().build();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     let mut cursor = Cursor::new();
     assert_eq!((registry.scan(&mut cursor, 0, |_| panic!("a call")), cursor), (0, Cursor::new()));
 }
@@ -77,7 +77,7 @@ fn a_scan_without_a_budget_does_nothing() {
 #[test]
 fn a_scan_of_a_dense_table_uses_its_budget() {
     let registry: Sparse = isolated_builder().shards(1).build();
-    (0..20_000).for_each(|key| drop(registry.insert(key, key)));
+    (0..20_000).for_each(|key| drop(registry.try_insert(key, key)));
     for budget in [1, 64, 1000] {
         steps(|cursor| {
             let seen = registry.scan(cursor, budget, |_| ());
@@ -97,8 +97,8 @@ fn one_step_of_a_scan_holds_no_grace_period_up_for_long() {
 fn a_retain_over_a_sparse_table_takes_many_sections() {
     sections_end_during("retain", |registry| registry.retain(|_, _| true));
     sections_end_during("retain of nothing", |registry| registry.retain(|_, _| false));
-    sections_end_during("try_retain", |registry| {
-        assert_eq!(registry.try_retain(&mut Cursor::new(), |_, _| true), Ok(0))
+    sections_end_during("fallible retain", |registry| {
+        assert_eq!(registry.fallible().retain(&mut Cursor::new(), |_, _| true), Ok(0))
     });
 }
 
@@ -187,7 +187,7 @@ fn an_eviction_from_a_sparse_table_lets_others_write() {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     while !over.load(SeqCst) {
-                        drop(registry.replace(0, 0));
+                        drop(registry.insert(0, 0));
                         written.fetch_add(u64::from(!over.load(SeqCst)), SeqCst);
                         thread::yield_now();
                     }
@@ -217,7 +217,7 @@ fn sweeps_of_sparse_tables_find_what_there_is() {
                 registry.retain(|_, _| false);
                 before - registry.len()
             }),
-            ("try_retain", |registry| registry.try_retain(&mut Cursor::new(), |_, _| false).unwrap()),
+            ("fallible retain", |registry| registry.fallible().retain(&mut Cursor::new(), |_, _| false).unwrap()),
             ("drain", |registry| registry.drain().count()),
             ("reap_if", |registry| registry.reap_if(usize::MAX, |_| true).removed),
             ("reap_older_than", |registry| registry.reap_older_than(Duration::ZERO, usize::MAX).examined),
@@ -229,7 +229,7 @@ fn sweeps_of_sparse_tables_find_what_there_is() {
         ];
         let registry = with_room_for(CAPACITY / 8, 1, 0);
         for (what, sweep) in sweeps {
-            (0..3).for_each(|key| drop(registry.replace(key, key)));
+            (0..3).for_each(|key| drop(registry.insert(key, key)));
             assert_eq!(sweep(&registry), 3, "{what}");
             registry.clear();
             assert_eq!(sweep(&registry), 0, "{what}, of nothing");

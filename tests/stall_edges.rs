@@ -72,7 +72,7 @@ impl Holder {
 fn reports_after_an_idle_minute(steps: &[Duration]) -> Vec<StallReport> {
     let (domain, clock, reports) = watched();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
-    (0..9).for_each(|key| drop(registry.insert(key, key)));
+    (0..9).for_each(|key| drop(registry.try_insert(key, key)));
     let (brief, innocent) = (hold(&domain, "brief"), ready(&domain, "innocent"));
     registry.remove(&1);
     domain.reclaim(0);
@@ -108,7 +108,7 @@ fn a_reader_that_came_a_second_ago_is_not_reported() {
 fn after_a_stall_the_next_grace_period_names_nobody_who_has_just_come() {
     let (domain, clock, reports) = watched();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
-    (0..9).for_each(|key| drop(registry.insert(key, key)));
+    (0..9).for_each(|key| drop(registry.try_insert(key, key)));
     drop(domain.pin()); // registers this thread
     let (innocent, culprit) = (ready(&domain, "innocent"), hold(&domain, "culprit"));
     for second in 0..25 {
@@ -151,7 +151,7 @@ fn a_loop_of_poll_timeout_does_not_flood() {
 fn those_who_move_on_are_not_named() {
     let (domain, clock, reports) = watched();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
-    (0..9).for_each(|key| drop(registry.insert(key, key)));
+    (0..9).for_each(|key| drop(registry.try_insert(key, key)));
     let culprit = hold(&domain, "culprit");
     let stop = Stop::default();
     thread::scope(|scope| {
@@ -209,7 +209,7 @@ fn the_handler_may_call_back() {
             domain.reclaim(10);
             time.advance(Duration::from_secs(1));
             registry.clear();
-            let _ = registry.insert(5, 5);
+            let _ = registry.try_insert(5, 5);
             registry.remove(&5);
             domain.call(|| ());
             assert!(panic_of(|| domain.barrier()).contains("callback"));
@@ -221,7 +221,7 @@ fn the_handler_may_call_back() {
     let registry: Arc<Registry<u64, u64>> =
         Arc::new(Registry::builder().shards(1).capacity(99).domain(domain.clone()).build());
     *slot.lock().unwrap() = Some(Arc::clone(&registry));
-    (0..9).for_each(|key| drop(registry.insert(key, key)));
+    (0..9).for_each(|key| drop(registry.try_insert(key, key)));
     let culprit = hold(&domain, "culprit");
     registry.remove(&1);
     domain.reclaim(1);
@@ -241,7 +241,7 @@ fn the_handler_may_call_back() {
 fn a_sweep_waits_no_longer_than_told() {
     let domain = Domain::builder().backlog_objects(4).when_full(WhenFull::Wait(Duration::from_millis(50))).build();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(999).domain(domain.clone()).build();
-    (0..100).for_each(|key| drop(registry.insert(key, key)));
+    (0..100).for_each(|key| drop(registry.try_insert(key, key)));
     let reader = hold(&domain, "reader");
     let since = Instant::now();
     registry.clear();
@@ -279,9 +279,9 @@ fn the_deadline_is_honoured_under_contention() {
                 while !stop.load(SeqCst) {
                     n += 1;
                     let key = thread * 1000 + n % 100;
-                    let _ = registry.insert(key, n);
+                    let _ = registry.try_insert(key, n);
                     let since = Instant::now();
-                    let _ = registry.try_remove(&key);
+                    let _ = registry.fallible().remove(&key);
                     let mut worst = worst.lock().unwrap();
                     *worst = (*worst).max(since.elapsed());
                 }

@@ -148,7 +148,7 @@ fn of_many_readers_those_that_stay_are_named() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     let stop = Stop::default();
     let ready = std::sync::Barrier::new(4);
     let wait = || {
@@ -203,8 +203,8 @@ fn a_reader_that_stays_under_a_flood_is_named_and_the_backlog_is_bounded_until_i
     let mut refused = 0;
     while_held(&domain, "sleeper", || {
         for key in 0..5000 {
-            registry.insert(key, key).unwrap();
-            refused += usize::from(registry.try_remove(&key).is_err());
+            registry.try_insert(key, key).unwrap();
+            refused += usize::from(registry.fallible().remove(&key).is_err());
             clock.advance(THRESHOLD / 500);
             if key % 10 == 0 {
                 // What writers do every few milliseconds of real time.
@@ -231,7 +231,7 @@ fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
         .on_stall(move |report| {
             let registry = inside.lock().unwrap().clone().unwrap();
             assert!(registry.domain().stats().backlog.objects >= 1);
-            drop(registry.insert(7, 7));
+            drop(registry.try_insert(7, 7));
             drop(registry.remove(&7));
             registry.domain().call(|| ());
             registry.domain().reclaim(10);
@@ -342,7 +342,7 @@ fn a_session_that_is_held_across_an_await_is_named() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
-    registry.insert(1, 1).unwrap();
+    registry.try_insert(1, 1).unwrap();
     thread::scope(|scope| {
         named(scope, "executor", || {
             let mut polled = false;

@@ -23,8 +23,8 @@ fn write(registry: &Registry<u64, Counted>, ledger: &Ledger, rng: &mut Rng) {
     let key = rng.below(KEYS);
     let value = || ledger.value(number(key, 1));
     match rng.below(8) {
-        0 | 1 => drop(registry.insert(key, value())),
-        2 => drop(registry.replace(key, value())),
+        0 | 1 => drop(registry.try_insert(key, value())),
+        2 => drop(registry.insert(key, value())),
         3 => drop(registry.update(&key, |_, old| ledger.value(number(key, (old.get() >> 16) + 1)))),
         4 => drop(registry.get_or_insert_with(key, value)),
         5 | 6 => drop(registry.remove(&key)),
@@ -165,7 +165,7 @@ fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + S
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(Domain::new()).build();
     for key in 0..FIXED {
-        registry.insert(key, ledger.value(number(key, 0))).unwrap();
+        registry.try_insert(key, ledger.value(number(key, 0))).unwrap();
     }
     let stop = Stop::default();
     let end = Instant::now() + a_while();
@@ -202,7 +202,7 @@ fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + S
         let resizer = scope.spawn(move || {
             while Instant::now() < end {
                 for key in 1000..3000 {
-                    drop(registry.insert(key, ledger.value(number(key, 0))));
+                    drop(registry.try_insert(key, ledger.value(number(key, 0))));
                 }
                 for key in 1000..3000 {
                     drop(registry.remove(&key));
@@ -227,7 +227,7 @@ fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + S
 fn a_key_that_is_replaced_is_never_seen_absent_nor_going_back() {
     within_a_minute(|| {
         never_absent(|registry, ledger, key, version| {
-            let old = registry.replace(key, ledger.value(number(key, version))).expect("never absent to a writer");
+            let old = registry.insert(key, ledger.value(number(key, version))).expect("never absent to a writer");
             assert_eq!(old.get(), number(key, version - 1));
         });
     });
@@ -246,7 +246,7 @@ fn a_key_that_is_updated_is_never_seen_absent_nor_going_back() {
 #[test]
 fn concurrent_updates_of_one_key_lose_no_increment() {
     let registry: Registry<u64, u64> = isolated();
-    registry.insert(1, 0).unwrap();
+    registry.try_insert(1, 0).unwrap();
     let rounds = times(5_000) as u64;
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -268,7 +268,7 @@ fn of_concurrent_inserts_and_removes_of_one_key_exactly_one_wins() {
             scope.spawn(move || {
                 for round in 0..rounds {
                     turn.wait();
-                    match registry.insert(round, id) {
+                    match registry.try_insert(round, id) {
                         Ok(_) => drop(inserted.fetch_add(1, SeqCst)),
                         Err(occupied) => assert!(*occupied.entry < 3 && occupied.value == id),
                     }

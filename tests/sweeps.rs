@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 fn filled(shards: usize, count: u64) -> Registry<u64, u64> {
     let registry = Registry::builder().shards(shards).domain(Domain::new()).build();
-    (0..count).for_each(|key| drop(registry.insert(key, key)));
+    (0..count).for_each(|key| drop(registry.try_insert(key, key)));
     registry
 }
 
@@ -54,7 +54,7 @@ fn reapers_with_a_budget_come_by_every_entry_in_turn() {
 fn what_is_reaped_is_counted_as_reaped_and_leaves_by_the_same_way() {
     let registry: Registry<u64, Counted> = isolated();
     let ledger = Ledger::new();
-    (0..300).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+    (0..300).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     let held = registry.lookup(&2).unwrap();
     assert_eq!(registry.reap_if(usize::MAX, |entry| entry.get() % 2 == 0).removed, 150);
     registry.domain().barrier();
@@ -69,7 +69,7 @@ fn reaping_by_age_spares_what_is_young_and_takes_what_is_two_ticks_too_old() {
     let registry = Registry::builder().clock(clock.clone()).domain(Domain::new()).build();
     let age = Duration::from_millis(500);
     for key in 0..100u64 {
-        registry.insert(key, ()).unwrap();
+        registry.try_insert(key, ()).unwrap();
         clock.advance(Duration::from_millis(13));
     }
     let now = 1300;
@@ -81,7 +81,7 @@ fn reaping_by_age_spares_what_is_young_and_takes_what_is_two_ticks_too_old() {
     }
     registry.update(&99, |_, ()| ()).unwrap();
     clock.advance(Duration::from_millis(490));
-    registry.replace(98, ());
+    registry.insert(98, ());
     registry.reap_older_than(age, usize::MAX);
     assert!(registry.contains_key(&99) && registry.contains_key(&98), "a new value is a new entry");
     assert_eq!(registry.reap_older_than(Duration::MAX, usize::MAX).removed, 0);
@@ -94,7 +94,7 @@ fn concurrent_reapers_and_drains_remove_each_entry_once_between_them() {
     let ledger = Ledger::new();
     for _ in 0..times(10) {
         let registry: Registry<u64, Counted> = isolated();
-        (0..2000).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+        (0..2000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
         let removed: usize = thread::scope(|scope| {
             let ways = [
                 scope.spawn(|| registry.reap_if(usize::MAX, |_| true).removed),
@@ -117,7 +117,7 @@ fn remove_if_removes_the_entry_that_its_condition_held_for() {
     let removed = registry.remove_if(&5, |_, &value| {
         seen.push(value);
         if value == 5 {
-            registry.replace(5, 50);
+            registry.insert(5, 50);
         }
         true
     });

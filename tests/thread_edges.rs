@@ -78,14 +78,14 @@ fn late_guards_are_open_as_long_as_they_are_and_leave_nothing_behind() {
             drop(guard);
             assert!(!domain.in_critical_section());
             assert_eq!((registry.with(&1, |entry| *entry), registry.contains_key(&2)), (Some(1), false));
-            drop(registry.replace(1, 1));
+            drop(registry.insert(1, 1));
             domain.barrier();
             ENDED.fetch_add(1, SeqCst);
         }
     }
     thread_local!(static KEPT: AtExit = const { AtExit });
     let registry = REGISTRY.get_or_init(isolated);
-    drop(registry.insert(1, 1));
+    drop(registry.try_insert(1, 1));
     registry.domain().barrier();
     let readers = registry.domain().stats().readers;
     for _ in 0..20 {

@@ -17,7 +17,7 @@ fn garbage_of_a_thread_that_exits_is_destroyed_by_the_barrier_of_another() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for key in 0..10 {
-                    drop(registry.insert(round * 10 + key, ledger.value(key)));
+                    drop(registry.try_insert(round * 10 + key, ledger.value(key)));
                     drop(registry.remove(&(round * 10 + key)));
                 }
             });
@@ -32,7 +32,7 @@ fn a_thread_that_dies_by_a_panic_in_a_critical_section_holds_nothing_up() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
     for round in 0..20 {
-        drop(registry.insert(round, ledger.value(round)));
+        drop(registry.try_insert(round, ledger.value(round)));
         thread::scope(|scope| {
             let dies = scope.spawn(|| {
                 let guard = registry.pin();
@@ -74,7 +74,7 @@ impl Drop for AtExit {
             assert!(registry.view(&nested).unwrap().get(&1).is_some());
             assert!(panic_of(|| registry.domain().barrier()).contains("critical section"));
         }
-        assert!(registry.insert(key, ledger.value(key)).is_ok());
+        assert!(registry.try_insert(key, ledger.value(key)).is_ok());
         assert_eq!(registry.lookup(&key).unwrap().get(), key);
         assert!(registry.pin().iter().any(|entry| entry.get() == key));
         assert!(registry.reader().get(&key).is_some());
@@ -96,11 +96,11 @@ fn destructors_of_thread_locals_may_use_the_registry() {
     within_a_minute(|| {
         let ledger = Ledger::new();
         let registry: Arc<R> = Arc::new(isolated());
-        drop(registry.insert(1, ledger.value(1)));
+        drop(registry.try_insert(1, ledger.value(1)));
         let ran = Arc::new(AtomicU64::new(0));
         for round in 0..20 {
             let handle = |key| {
-                let handle = registry.insert(key, ledger.value(key)).ok();
+                let handle = registry.try_insert(key, ledger.value(key)).ok();
                 drop(registry.remove(&key));
                 handle
             };
@@ -140,7 +140,7 @@ fn the_last_of_a_registry_may_go_with_a_thread_local() {
                 if !pinned_first {
                     LAST.with(|last| assert!(last.borrow().is_empty()));
                 }
-                (0..100).for_each(|key| drop(registry.insert(key, ledger.value(key))));
+                (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
                 let handle = registry.lookup(&7).unwrap();
                 drop(registry.remove(&8));
                 LAST.with(|last| last.borrow_mut().push((registry, handle)));
@@ -167,7 +167,7 @@ fn guards_and_sessions_kept_in_thread_locals_end_with_their_thread() {
         static REGISTRY: OnceLock<Registry<u64, Counted, FewBits>> = OnceLock::new();
         let registry = REGISTRY.get_or_init(|| isolated_builder().hasher(FewBits { mask: u64::MAX }).build());
         for round in 0..20 {
-            drop(registry.insert(round, ledger.value(round)));
+            drop(registry.try_insert(round, ledger.value(round)));
             let counts = ledger.clone();
             let thread = thread::spawn(move || {
                 // Registered before the registry's own thread-local in every second round.
@@ -203,8 +203,8 @@ fn many_short_threads_with_domains_that_come_and_go_leave_nothing() {
                 scope.spawn(move || {
                     for key in 0..5 {
                         let inner: R = isolated();
-                        drop(inner.insert(key, ledger.value(key)));
-                        drop(outer.insert(round * 100 + id * 10 + key, ledger.value(key)));
+                        drop(inner.try_insert(key, ledger.value(key)));
+                        drop(outer.try_insert(round * 100 + id * 10 + key, ledger.value(key)));
                         assert!(inner.pin().get(&key).is_some() && outer.lookup(&(round * 100 + id * 10)).is_some());
                     }
                 });
@@ -291,7 +291,7 @@ fn after_std(first: impl FnOnce() + Send + 'static, last: impl FnOnce() + Send +
 fn a_destructor_that_comes_after_those_of_std_may_use_the_registry() {
     let ledger = Ledger::new();
     let registry: Arc<R> = Arc::new(isolated());
-    drop(registry.insert(1, ledger.value(1)));
+    drop(registry.try_insert(1, ledger.value(1)));
     let domain = registry.domain();
     domain.barrier();
     let readers = domain.stats().readers;
@@ -311,7 +311,7 @@ fn a_destructor_that_comes_after_those_of_std_may_use_the_registry() {
                 let guard = registry.pin();
                 assert!(panic_of(|| registry.domain().barrier()).contains("critical section"));
                 drop(guard);
-                drop((registry.insert(2, ledger.value(2)), registry.remove(&2)));
+                drop((registry.try_insert(2, ledger.value(2)), registry.remove(&2)));
                 registry.domain().barrier();
                 assert_eq!(ledger.live(), 0);
             },

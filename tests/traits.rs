@@ -126,7 +126,7 @@ fn an_entry_may_be_lent_to_a_scoped_thread() {
         Entry<'static, u8, u8>: Sync = true;
     }
     let registry: Registry<u64, u64> = Registry::builder().domain(Domain::new()).build();
-    registry.insert(1, 10).unwrap();
+    registry.try_insert(1, 10).unwrap();
     let guard = registry.pin();
     let entry = guard.get(&1).unwrap();
     std::thread::scope(|scope| {

@@ -18,8 +18,8 @@ fn keys_and_values_without_a_size_work() {
         }
     }
     let registry: Registry<(), Zero> = isolated();
-    assert!(registry.insert((), Zero).is_ok() && registry.insert((), Zero).is_err());
-    assert!(registry.replace((), Zero).is_some() && registry.update(&(), |_, _| Zero).is_some());
+    assert!(registry.try_insert((), Zero).is_ok() && registry.try_insert((), Zero).is_err());
+    assert!(registry.insert((), Zero).is_some() && registry.update(&(), |_, _| Zero).is_some());
     assert_eq!((registry.len(), registry.pin().iter().count()), (1, 1));
     let handle = registry.remove(&()).unwrap();
     assert!(registry.lookup(&()).is_none());
@@ -29,7 +29,7 @@ fn keys_and_values_without_a_size_work() {
     registry.domain().barrier();
     assert_eq!(DROPS.load(SeqCst), 4);
     let set: Registry<u64, ()> = isolated();
-    (0..1000).for_each(|key| assert!(set.insert(key, ()).is_ok()));
+    (0..1000).for_each(|key| assert!(set.try_insert(key, ()).is_ok()));
     assert!((0..1000).all(|key| set.contains_key(&key)) && !set.contains_key(&1000));
 }
 
@@ -50,9 +50,9 @@ fn over_aligned_keys_and_values_are_aligned() {
     struct Key(u64);
     let (small, large): (Registry<Key, Align128>, Registry<Key, Align4096>) = (isolated(), isolated());
     for n in 0..200u64 {
-        let handle = small.insert(Key(n), Align128(n)).ok().unwrap();
+        let handle = small.try_insert(Key(n), Align128(n)).ok().unwrap();
         assert!(is_aligned(handle.key()) && is_aligned(handle.value()) && handle.0 == n);
-        let handle = large.insert(Key(n), Align4096(n as u8)).ok().unwrap();
+        let handle = large.try_insert(Key(n), Align4096(n as u8)).ok().unwrap();
         assert!(is_aligned(handle.key()) && is_aligned(handle.value()) && handle.0 == n as u8);
     }
     for entry in large.pin().iter() {
@@ -70,9 +70,9 @@ fn a_value_of_a_megabyte_works() {
     let body = || {
         let registry: Registry<u64, Huge> = isolated();
         for key in 0..4 {
-            registry.insert(key, [key; 1 << 17]).unwrap();
+            registry.try_insert(key, [key; 1 << 17]).unwrap();
         }
-        assert_eq!(registry.insert(0, [9; 1 << 17]).unwrap_err().value[5], 9);
+        assert_eq!(registry.try_insert(0, [9; 1 << 17]).unwrap_err().value[5], 9);
         registry.update(&1, |_, old| [old[7] + 10; 1 << 17]).unwrap();
         assert_eq!(registry.lookup(&1).unwrap()[(1 << 17) - 1], 11);
         let handle = registry.remove(&2).unwrap();
@@ -88,8 +88,8 @@ fn two_thousand_keys_of_one_hash_work() {
     for shards in [1, 16] {
         let registry = Registry::builder().shards(shards).hasher(FewBits { mask: 0 }).domain(Domain::new()).build();
         let keys = if cfg!(debug_assertions) { 1000 } else { 2000u64 };
-        (0..keys).for_each(|key| drop(registry.insert(key, key).unwrap()));
-        assert!(registry.insert(7, 0).is_err());
+        (0..keys).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
+        assert!(registry.try_insert(7, 0).is_err());
         (0..keys).step_by(17).for_each(|key| assert_eq!(*registry.lookup(&key).unwrap(), key));
         assert_eq!((registry.pin().iter().count(), registry.contains_key(&keys)), (keys as usize, false));
         (0..keys).filter(|key| key % 3 > 0).for_each(|key| assert_eq!(*registry.remove(&key).unwrap(), key));
@@ -97,7 +97,7 @@ fn two_thousand_keys_of_one_hash_work() {
         (0..keys).for_each(|key| assert_eq!(registry.contains_key(&key), key % 3 == 0));
         registry.retain(|_, _| false);
         assert!(registry.is_empty());
-        (0..100).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (0..100).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         assert_eq!(registry.len(), 100);
     }
 }
@@ -106,7 +106,7 @@ fn two_thousand_keys_of_one_hash_work() {
 fn a_million_keys_are_all_found_and_all_freed() {
     let count = if cfg!(debug_assertions) { 100_000 } else { 1_000_000u64 };
     let registry: Registry<u64, u64> = isolated();
-    (0..count).for_each(|key| drop(registry.insert(key * 3, key).unwrap()));
+    (0..count).for_each(|key| drop(registry.try_insert(key * 3, key).unwrap()));
     let mut reader = registry.reader();
     for key in 0..count {
         assert_eq!(reader.get(&(key * 3)).map(|entry| *entry), Some(key));
@@ -126,9 +126,9 @@ fn keys_are_found_by_their_borrowed_forms() {
     let blobs: Registry<Vec<u8>, u64> = isolated();
     let boxes: Registry<Box<[u64]>, u64> = isolated();
     for n in 0..100u64 {
-        names.insert(n.to_string(), n).unwrap();
-        blobs.insert(vec![n as u8; n as usize], n).unwrap();
-        boxes.insert(Box::from([n, n + 1]), n).unwrap();
+        names.try_insert(n.to_string(), n).unwrap();
+        blobs.try_insert(vec![n as u8; n as usize], n).unwrap();
+        boxes.try_insert(Box::from([n, n + 1]), n).unwrap();
     }
     for n in 0..100u64 {
         let (name, blob) = (&*n.to_string(), &*vec![n as u8; n as usize]);
@@ -154,7 +154,7 @@ fn keys_are_found_by_what_is_equivalent_to_them() {
         }
     }
     let names: Registry<(u64, String), u64> = isolated();
-    (0..100).for_each(|n| drop(names.insert((n, n.to_string()), n).unwrap()));
+    (0..100).for_each(|n| drop(names.try_insert((n, n.to_string()), n).unwrap()));
     for n in 0..100 {
         let text = n.to_string();
         let (parts, other) = (Parts(n, &text), Parts(n + 1, &text));
@@ -178,7 +178,7 @@ fn round_trip<K: Hash + Eq + Clone + Send + Sync + std::fmt::Debug + 'static>(
 ) {
     let keys: Vec<K> = keys.collect();
     for (n, key) in keys.iter().enumerate() {
-        registry.insert(key.clone(), n as u64).unwrap();
+        registry.try_insert(key.clone(), n as u64).unwrap();
     }
     let guard = registry.pin();
     for (n, key) in keys.iter().enumerate() {
@@ -204,7 +204,7 @@ fn a_registry_keeps_room_for_the_capacity_asked_for() {
         let registry: Registry<u64, u64> = isolated_builder().shards(shards).capacity(capacity).build();
         assert!(registry.capacity() >= capacity);
         let bytes = registry.table_bytes();
-        (0..capacity as u64 / 2).for_each(|key| drop(registry.insert(key, key)));
+        (0..capacity as u64 / 2).for_each(|key| drop(registry.try_insert(key, key)));
         (0..capacity as u64 / 2).for_each(|key| drop(registry.remove(&key)));
         assert!(registry.capacity() >= capacity && (shards > 1 || registry.table_bytes() == bytes));
         registry.reserve(capacity * 4);
@@ -215,7 +215,7 @@ fn a_registry_keeps_room_for_the_capacity_asked_for() {
 #[test]
 fn a_default_registry_works_with_any_default_hasher() {
     let registry: Registry<&str, u64, std::hash::RandomState> = Registry::default();
-    registry.insert("a", 1).unwrap();
+    registry.try_insert("a", 1).unwrap();
     assert_eq!(
         (registry.lookup("a").map(|handle| *handle), registry.lookup("b").map(|handle| *handle)),
         (Some(1), None)

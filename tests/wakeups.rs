@@ -37,17 +37,17 @@ fn a_destructor_that_parks_does_not_cost_the_reclaimer_its_wake_up() {
         let blockers: Registry<u64, Blocking> = Registry::builder().domain(domain.clone()).build();
         let others: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
         let (value, entered, go) = blocking();
-        drop(blockers.insert(0, value));
+        drop(blockers.try_insert(0, value));
         drop(blockers.remove(&0));
         entered.recv().unwrap();
         for key in 0..10 {
-            drop(others.insert(key, ledger.value(key)));
+            drop(others.try_insert(key, ledger.value(key)));
             drop(others.remove(&key));
         }
         go.send(()).unwrap();
         assert!(soon(|| ledger.dropped() == 10), "{} of 10", ledger.dropped());
         for key in 10..1000 {
-            drop(others.insert(key, ledger.value(key)));
+            drop(others.try_insert(key, ledger.value(key)));
             drop(others.remove(&key));
         }
         assert!(soon(|| ledger.dropped() == 1000), "{} of 1000", ledger.dropped());
@@ -73,7 +73,7 @@ fn what_a_bounded_reclaim_leaves_is_taken_up_by_the_reclaimer() {
             let domain = Domain::builder().reclaimer(true).build();
             let registry: Registry<u64, Slow> = Registry::builder().shards(1).domain(domain.clone()).build();
             for key in 0..4 {
-                drop(registry.insert(key, Slow(ledger.value(key))));
+                drop(registry.try_insert(key, Slow(ledger.value(key))));
             }
             let guard = domain.pin();
             for key in 0..4 {
@@ -111,7 +111,7 @@ fn a_callback_is_run_by_the_writes_that_follow_it() {
                 idler.join().unwrap();
             });
             assert!(soon(|| {
-                drop(registry.replace(1, 1));
+                drop(registry.insert(1, 1));
                 ran.load(SeqCst)
             }));
         }

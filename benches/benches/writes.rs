@@ -9,7 +9,7 @@ const WRITES: usize = 4096;
 fn filled(entries: u64) -> Registry<u64, u64> {
     let registry = Registry::builder().domain(Domain::new()).capacity(entries as usize).build();
     for key in 0..entries {
-        assert!(registry.insert(key, key).is_ok());
+        assert!(registry.try_insert(key, key).is_ok());
     }
     registry
 }
@@ -24,13 +24,13 @@ fn writes(criterion: &mut Criterion) {
         let id = |name: &str| BenchmarkId::new(name, entries);
 
         group.bench_function(id("replace"), |bencher| {
-            bencher.iter(|| keys.iter().for_each(|&key| drop(registry.replace(key, key))));
+            bencher.iter(|| keys.iter().for_each(|&key| drop(registry.insert(key, key))));
         });
         group.bench_function(id("remove and insert"), |bencher| {
             bencher.iter(|| {
                 for &key in &keys {
                     drop(registry.remove(&key));
-                    drop(registry.insert(key, key));
+                    drop(registry.try_insert(key, key));
                 }
             });
         });
@@ -48,7 +48,7 @@ fn reclamation(criterion: &mut Criterion) {
     group.bench_function("insert, clear and barrier", |bencher| {
         let registry: Registry<u64, u64> =
             Registry::builder().domain(Domain::builder().manual().build()).capacity(WRITES).build();
-        let fill = || (0..WRITES as u64).for_each(|key| drop(registry.insert(key, key)));
+        let fill = || (0..WRITES as u64).for_each(|key| drop(registry.try_insert(key, key)));
         bencher.iter_batched(
             fill,
             |()| {

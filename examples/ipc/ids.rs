@@ -79,7 +79,7 @@ impl<T: Send + Sync + 'static> Ids<T> {
                 if self.slots.contains_key(&slot) {
                     continue;
                 }
-                match self.slots.insert(slot, Numbered { id, value }) {
+                match self.slots.try_insert(slot, Numbered { id, value }) {
                     Ok(held) => return Ok(held),
                     Err(occupied) => value = occupied.value.value,
                 }

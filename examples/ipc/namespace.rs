@@ -89,7 +89,7 @@ impl Namespace {
                 self.keys.remove_handle(&entry);
             }
             let object = self.add(Some(key))?;
-            if let Ok(entry) = self.keys.insert(key, object.clone()) {
+            if let Ok(entry) = self.keys.try_insert(key, object.clone()) {
                 if object.is_unlinked() {
                     // Somebody has removed it by its id already, and found no key.
                     self.keys.remove_handle(&entry);

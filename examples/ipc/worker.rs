@@ -150,7 +150,7 @@ impl<'s> Worker<'s> {
     }
 
     fn post(&mut self, ticket: Ticket) {
-        self.shared.board.replace(self.choose(BOARD), ticket);
+        self.shared.board.insert(self.choose(BOARD), ticket);
     }
 
     /// What is this thread's alone is there.

@@ -132,7 +132,7 @@ fn registry(domain: &Domain, value: impl Fn(u64) -> Value, figures: &Figures, rn
     let registry: Registry<u64, Value> = if bounded { builder.max_entries(50) } else { builder }.build();
     let mut kept = Vec::new();
     for key in 0..rng.below(500) {
-        let entry = registry.insert(key, value(key)).expect("nobody else is here");
+        let entry = registry.try_insert(key, value(key)).expect("nobody else is here");
         if rng.one_in(16) {
             kept.push(entry);
         }
@@ -144,7 +144,7 @@ fn registry(domain: &Domain, value: impl Fn(u64) -> Value, figures: &Figures, rn
         1 => kept.extend(registry.drain().take(rng.index(100))),
         2 => assert_eq!(registry.reap_older_than(Duration::from_secs(3600), 100).removed, 0),
         3 => registry.retain(|key, _| key % 2 == 0),
-        _ => kept.extend((0..rng.below(100)).filter_map(|key| registry.try_remove(&key).ok().flatten())),
+        _ => kept.extend((0..rng.below(100)).filter_map(|key| registry.fallible().remove(&key).ok().flatten())),
     }
     drop(guard);
     if rng.one_in(2) {

@@ -269,7 +269,7 @@ mod tests {
     fn ages_by_removal(broken: Option<Broken>) -> (usize, usize) {
         let pipeline = pipeline(broken);
         let leases = Registry::builder().domain(pipeline.domain.clone()).build();
-        let lease = leases.insert(1, Lease::new(pipeline.pool.take().unwrap(), &pipeline)).unwrap();
+        let lease = leases.try_insert(1, Lease::new(pipeline.pool.take().unwrap(), &pipeline)).unwrap();
         let name = lease.name;
         drop(lease);
         ages_seen(&pipeline, name, || leases.remove(&1).unwrap().unlinked())

@@ -32,7 +32,8 @@ pub fn resize(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
             0 => world.values.retain(|key, _| !keys.contains(key)),
             1 => {
                 let mut cursor = Cursor::new();
-                while world.values.try_retain(&mut cursor, |key, _| !keys.contains(key)).is_err() && playing(&0) {
+                while world.values.fallible().retain(&mut cursor, |key, _| !keys.contains(key)).is_err() && playing(&0)
+                {
                     nap(100);
                 }
             }
@@ -52,8 +53,8 @@ fn insert(world: &World, key: u64, rng: &mut Rng) {
     let value = || Value::new(key, 0, figures);
     let entry = match rng.below(3) {
         0 => Some(world.values.get_or_insert_with(key, value)),
-        1 => world.values.replace(key, value()),
-        _ => world.values.insert(key, value()).ok(),
+        1 => world.values.insert(key, value()),
+        _ => world.values.try_insert(key, value()).ok(),
     };
     if world.is(Broken::Leak) && rng.one_in(1000) {
         std::mem::forget(entry);
@@ -63,7 +64,7 @@ fn insert(world: &World, key: u64, rng: &mut Rng) {
 
 fn remove(world: &World, key: u64, rng: &mut Rng) {
     let removed = match rng.below(4) {
-        0 => world.values.try_remove(&key).ok().flatten(),
+        0 => world.values.fallible().remove(&key).ok().flatten(),
         1 => world.values.remove_if(&key, |_, value| value.version == 0),
         2 => world.values.lookup(&key).filter(|entry| world.values.remove_handle(entry)),
         _ => world.values.remove(&key),

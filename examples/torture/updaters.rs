@@ -98,10 +98,10 @@ fn replace_lease(world: &World, rng: &mut Rng) {
         let old = if rng.one_in(8) {
             let old = world.leases.remove(&key);
             // Another may be faster, in which case it goes as it came, never published.
-            drop(world.leases.insert(key, lease));
+            drop(world.leases.try_insert(key, lease));
             old
         } else {
-            world.leases.replace(key, lease)
+            world.leases.insert(key, lease)
         };
         if let Some(old) = old {
             old.unlinked();
@@ -114,7 +114,7 @@ fn update_value(world: &World, rng: &mut Rng) {
     let key = rng.below(STABLE);
     let updated = match rng.below(2) {
         0 => Ok(world.values.update(&key, |_, value: &Value| value.next())),
-        _ => world.values.try_update(&key, |_, value| value.next()),
+        _ => world.values.fallible().update(&key, |_, value| value.next()),
     };
     // There may be no room for the old one.
     if let Ok(updated) = updated {

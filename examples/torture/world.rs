@@ -69,7 +69,7 @@ impl World {
             staller_named,
         };
         for key in 0..STABLE {
-            world.values.insert(key, Value::new(key, 0, figures)).expect("the first of its key");
+            world.values.try_insert(key, Value::new(key, 0, figures)).expect("the first of its key");
         }
         Arc::new(world)
     }
@@ -88,7 +88,7 @@ impl World {
         let Pipeline { domain, figures, .. } = &*self.pipeline;
         let token = Arc::new(());
         let (key, given) = (Arc::as_ptr(&token).addr() as u64, Arc::clone(&token));
-        drop(self.tokens.insert(key, Arc::clone(&token)));
+        drop(self.tokens.try_insert(key, Arc::clone(&token)));
         drop(self.tokens.remove(&key));
         domain.call(move || drop(given));
         domain.barrier();

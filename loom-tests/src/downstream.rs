@@ -86,7 +86,7 @@ impl Sessions {
 
     fn open(&self, number: u64) {
         let session = Session { state: AtomicUsize::new(0), is_up: AtomicBool::new(true) };
-        assert!(self.table.insert(number, session).is_ok(), "session numbers are not used twice");
+        assert!(self.table.try_insert(number, session).is_ok(), "session numbers are not used twice");
     }
 
     /// A request, which begins by `begin`. Whether the connection was there to its end, or `None` if there is no session.

@@ -136,7 +136,7 @@ impl World {
     }
 
     pub fn insert(&self, key: u64) -> bool {
-        self.registry().insert(key, self.value(key as u32)).is_ok()
+        self.registry().try_insert(key, self.value(key as u32)).is_ok()
     }
 
     /// Everything retired is destroyed, and nothing else: created = dropped + live.

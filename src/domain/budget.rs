@@ -14,6 +14,8 @@
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, AtomicUsize};
 use crossbeam_utils::CachePadded;
+use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 pub use super::backlog::Backlog;
@@ -27,7 +29,7 @@ pub enum WhenFull {
     /// It goes on. The limit says from where on writers assist, and nothing more.
     #[default]
     Grow,
-    /// It waits for so long at the most. Then it is refused, if it can be (`try_remove` and its like); else it goes on,
+    /// It waits for so long at the most. Then it is refused, if it may be (by [`Registry::fallible`](crate::Registry::fallible)); else it goes on,
     /// and is counted as an [overrun](crate::DomainStats::overruns). Within a critical section of the same domain, which
     /// it would wait for, and in destructors and callbacks, it does not wait. A sweep that cannot be refused (`retain`,
     /// `clear`, `drain`) waits once in vain at the most.
@@ -39,20 +41,54 @@ pub enum WhenFull {
 /// There is no room in the backlog, and its policy is to refuse.
 pub(crate) struct Full;
 
-/// Whether an operation can be refused for want of room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refusal {
-    Possible,
-    /// As `Possible`, and it does not wait: it has waited long enough, or what it is about can be done later as well.
-    AtOnce,
-    Impossible,
-    /// As `Impossible`, and it has waited long enough.
-    Hasty,
+/// How an operation may end where the backlog is full: by [`Full`], or, if it is [`Infallible`], not at all.
+pub(crate) trait Failure: Sized {
+    /// `Ok` if the operation goes on beyond the limit.
+    fn full() -> Result<(), Self>;
 }
 
-/// The result of an operation that cannot be refused.
-pub(crate) fn granted<T, E>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|_| unreachable!("what cannot be refused is not"))
+impl Failure for Full {
+    fn full() -> Result<(), Full> {
+        Err(Full)
+    }
+}
+
+impl Failure for Infallible {
+    fn full() -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// What an operation does where the backlog is full: whether it may fail (`E`), and whether it may wait before.
+pub(crate) struct IfFull<E> {
+    /// Cleared when it has waited in vain.
+    pub(crate) may_wait: bool,
+    failure: PhantomData<E>,
+}
+
+impl<E> Clone for IfFull<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for IfFull<E> {}
+
+impl IfFull<Infallible> {
+    pub(crate) const fn go_on() -> Self {
+        IfFull { may_wait: true, failure: PhantomData }
+    }
+}
+
+impl IfFull<Full> {
+    pub(crate) const fn fail() -> Self {
+        IfFull { may_wait: true, failure: PhantomData }
+    }
+
+    /// For what can be done later as well.
+    pub(crate) const fn fail_at_once() -> Self {
+        IfFull { may_wait: false, failure: PhantomData }
+    }
 }
 
 /// Removals of one shard between two calls on the domain, at the most.

@@ -96,7 +96,7 @@ impl DomainBuilder {
     /// let domain = Domain::builder().executor(move |job| send.send(job).unwrap()).build();
     ///
     /// let registry = Registry::builder().domain(domain.clone()).build();
-    /// registry.insert(1, "one").unwrap();
+    /// registry.insert(1, "one");
     /// registry.remove(&1);
     /// while registry.stats().freed == 0 {
     ///     std::thread::yield_now();

@@ -372,7 +372,7 @@ impl ReclaimJob {
     /// let (send, jobs) = mpsc::channel();
     /// let domain = Domain::builder().executor(move |job| send.send(job).unwrap()).build();
     /// let registry = Registry::builder().domain(domain).build();
-    /// registry.insert(1, "one").unwrap();
+    /// registry.insert(1, "one");
     /// registry.remove(&1);
     ///
     /// let job = jobs.recv().unwrap().run_with(|wait| async move { std::thread::sleep(wait) });

@@ -25,7 +25,7 @@ mod thread;
 #[cfg(feature = "pressure")]
 pub(crate) use background::{Calling, may_wait_for_threads};
 pub(crate) use bag::{Bag, Bags};
-pub(crate) use budget::{Allowance, Full, Refusal, granted};
+pub(crate) use budget::{Allowance, Failure, Full, IfFull};
 pub(crate) use header::{Operations, Reclaimed, RegistryHeader, ShardHeader, put_last, shard_of};
 pub(crate) use inner::Inner;
 pub(crate) use thread::Pin;
@@ -89,7 +89,7 @@ use std::time::{Duration, Instant};
 ///
 /// let domain = Domain::builder().name("sessions").build();
 /// let registry: Registry<u64, String> = Registry::builder().domain(domain.clone()).build();
-/// registry.insert(1, "one".to_string()).unwrap();
+/// registry.insert(1, "one".to_string());
 /// registry.remove(&1);
 /// domain.barrier(); // what was removed is destroyed now
 /// assert_eq!(registry.stats().freed, 1);
@@ -144,7 +144,7 @@ impl Domain {
     /// let registry = Arc::new(registry);
     /// domain.add_reaper(&registry);
     ///
-    /// registry.insert(1, "one").unwrap();
+    /// registry.insert(1, "one");
     /// clock.advance(Duration::from_secs(61));
     /// while registry.stats().freed == 0 {
     ///     std::thread::yield_now();
@@ -239,7 +239,7 @@ impl Domain {
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
         if !self.0.budget.take(amount) {
-            granted(self.0.make_room(amount.bytes, &mut Refusal::Impossible));
+            let Ok(()) = self.0.make_room(amount.bytes, &mut IfFull::go_on());
         }
         self.0.push_call(Callback::new(f, amount));
         self.0.slow_down();
@@ -252,7 +252,7 @@ impl Domain {
     /// [`BacklogFull`], with the callback.
     pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
-        if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, &mut Refusal::Possible).is_err() {
+        if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, &mut IfFull::fail()).is_err() {
             return Err(BacklogFull(f));
         }
         self.0.push_call(Callback::new(f, amount));

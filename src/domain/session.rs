@@ -59,7 +59,7 @@ use std::rc::Rc;
 /// }
 ///
 /// let registry = Registry::new();
-/// registry.insert(1, "one".to_string()).unwrap();
+/// registry.insert(1, "one".to_string());
 /// let mut session = registry.domain().session();
 /// assert_eq!(session.offline(|| block_on(length(&registry, 1))), Some(3));
 /// ```

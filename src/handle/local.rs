@@ -13,7 +13,7 @@ use std::rc::Rc;
 ///
 /// ```compile_fail,E0277
 /// let registry = epoch_registry::Registry::<u64, u64>::new();
-/// registry.insert(1, 1).unwrap();
+/// registry.insert(1, 1);
 /// let local = epoch_registry::LocalHandles::new(16).of(registry.pin().get(&1).unwrap());
 /// std::thread::spawn(move || *local);
 /// ```
@@ -77,7 +77,7 @@ impl<K, V: fmt::Debug> fmt::Debug for LocalHandle<K, V> {
 /// use epoch_registry::{LocalHandles, Registry};
 ///
 /// let registry = Registry::new();
-/// registry.insert("config", 1).unwrap();
+/// registry.insert("config", 1);
 /// let (mut reader, mut handles) = (registry.reader(), LocalHandles::new(64));
 /// for _ in 0..1000 {
 ///     let config = handles.of(reader.get("config").unwrap());

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod listener;
 pub(crate) mod local;
 
@@ -33,7 +33,7 @@ use std::ptr::NonNull;
 /// use epoch_registry::Registry;
 ///
 /// let registry = Registry::new();
-/// let handle = registry.insert("a".to_string(), 1).unwrap();
+/// let handle = registry.insert_and_get("a".to_string(), 1);
 /// registry.remove("a");
 /// drop(registry);
 /// assert_eq!((handle.key().as_str(), *handle), ("a", 1));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// use std::sync::Arc;
 ///
 /// let cache = Arc::new(Registry::new());
-/// (0..10_000).for_each(|key: u64| drop(cache.insert(key, key).unwrap()));
+/// (0..10_000).for_each(|key: u64| drop(cache.insert(key, key)));
 ///
 /// let (source, pressure) = Manual::new("operator");
 /// let driver = Driver::builder().source(source).start().unwrap();

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Cause {
     /// By `remove` and its like, `retain`, `drain` or `clear`.
     Removed,
-    /// By another entry of the same key, in `replace` or `update`.
+    /// By another entry of the same key, in `insert`, `set` or `update`.
     Replaced,
     /// It was older than [`max_age`](crate::Builder::max_age) or its own [lifetime](crate::Builder::lifetime) allows.
     Expired,

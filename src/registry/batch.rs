@@ -28,8 +28,8 @@ where
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
-    /// registry.insert(1, "one").unwrap();
-    /// registry.insert(3, "three").unwrap();
+    /// registry.insert(1, "one");
+    /// registry.insert(3, "three");
     /// let guard = registry.pin();
     /// let found = guard.get_many([&1, &2, &3]).map(|entry| entry.map(|entry| *entry));
     /// assert_eq!(found, [Some("one"), None, Some("three")]);

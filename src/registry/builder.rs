@@ -115,7 +115,7 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// let cache = Registry::builder().max_entries(1000).build();
     /// for key in 0..10_000 {
-    ///     cache.insert(key, key).unwrap();
+    ///     cache.insert(key, key);
     ///     assert!(cache.len() <= 1000);
     /// }
     /// assert!(cache.stats().evicted >= 9000);
@@ -139,7 +139,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// let pages: Registry<u64, Vec<u8>> =
     ///     Registry::builder().shards(4).max_weight(1 << 20).weigher(|_, page: &Vec<u8>| page.capacity()).build();
     /// for key in 0..1000 {
-    ///     pages.insert(key, vec![0; 10_000]).unwrap();
+    ///     pages.insert(key, vec![0; 10_000]);
     ///     assert!(pages.weight() <= 1 << 20);
     /// }
     /// assert!(pages.len() > 50);
@@ -156,7 +156,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// an entry reads the clock; [`stale_reads`](Self::stale_reads) spares that. Once a call has found that an entry's time has come,
     /// no later call finds the entry, whatever becomes of limits and clocks.
     ///
-    /// The entry is destroyed after it is reaped: by [`Registry::reap`]; in the background, if that is
+    /// The entry is destroyed after it is reaped: by [`Registry::expire`]; in the background, if that is
     /// [asked for](Self::reap_in_background); and by insertions, each of which reaps a few of its own shard, and whatever has the key.
     /// That costs in proportion to what expires: others are not looked at. An entry takes some 36 bytes more, and up to 48.
     ///
@@ -166,12 +166,12 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// let clock = ManualClock::new();
     /// let registry = Registry::builder().max_age(Duration::from_secs(60)).clock(clock.clone()).build();
-    /// registry.insert("old", ()).unwrap();
+    /// registry.insert("old", ());
     /// clock.advance(Duration::from_secs(40));
-    /// registry.insert("new", ()).unwrap();
+    /// registry.insert("new", ());
     /// clock.advance(Duration::from_secs(40));
     /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
-    /// let reaped = registry.reap(1000);
+    /// let reaped = registry.expire(1000);
     /// assert_eq!((reaped.examined, reaped.removed), (1, 1));
     /// ```
     pub fn max_age(mut self, age: Duration) -> Self {
@@ -191,11 +191,11 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// let clock = ManualClock::new();
     /// let registry = Registry::builder().max_idle(Duration::from_secs(60)).clock(clock.clone()).build();
-    /// (0..10).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    /// (0..10).for_each(|key| drop(registry.insert(key, key)));
     /// for _ in 0..100 {
     ///     clock.advance(Duration::from_secs(1));
     ///     registry.lookup(&7).unwrap();
-    ///     registry.reap(1000);
+    ///     registry.expire(1000);
     /// }
     /// assert_eq!(registry.len(), 1);
     /// ```
@@ -228,10 +228,10 @@ impl<K, V, S> Builder<K, V, S> {
     ///     .lifetime(|_: &&str, lease: &Lease| Some(Duration::from_secs(lease.seconds)))
     ///     .clock(clock.clone())
     ///     .build();
-    /// leases.insert("short", Lease { seconds: 10 }).unwrap();
-    /// leases.insert("long", Lease { seconds: 3600 }).unwrap();
+    /// leases.insert("short", Lease { seconds: 10 });
+    /// leases.insert("long", Lease { seconds: 3600 });
     /// clock.advance(Duration::from_secs(60));
-    /// assert_eq!((leases.reap(1000).removed, leases.contains_key("long")), (1, true));
+    /// assert_eq!((leases.expire(1000).removed, leases.contains_key("long")), (1, true));
     /// ```
     pub fn lifetime(mut self, lifetime: impl Fn(&K, &V) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.lifetime = Some(Box::new(lifetime));
@@ -275,9 +275,9 @@ impl<K, V, S> Builder<K, V, S> {
     ///     .max_entries(1)
     ///     .listener(move |cause, entry| log.lock().unwrap().push((cause, *entry.key(), *entry)))
     ///     .build();
-    /// registry.insert("a", 1).unwrap();
-    /// registry.replace("a", 2);
-    /// registry.insert("b", 3).unwrap();
+    /// registry.insert("a", 1);
+    /// registry.insert("a", 2);
+    /// registry.insert("b", 3);
     /// registry.remove("b");
     /// let expected = [(Cause::Replaced, "a", 1), (Cause::Capacity, "a", 2), (Cause::Removed, "b", 3)];
     /// assert_eq!(*told.lock().unwrap(), expected);
@@ -315,10 +315,10 @@ impl<K, V, S> Builder<K, V, S> {
     /// let clock = ManualClock::new();
     /// let builder = Registry::builder().max_age(Duration::from_secs(60)).clock(clock.clone());
     /// let registry = builder.stale_reads(true).build();
-    /// registry.insert("old", ()).unwrap();
+    /// registry.insert("old", ());
     /// clock.advance(Duration::from_secs(61));
     /// assert!(registry.contains_key("old"));
-    /// registry.reap(1000);
+    /// registry.expire(1000);
     /// assert!(!registry.contains_key("old"));
     /// ```
     pub fn stale_reads(mut self, stale: bool) -> Self {
@@ -339,7 +339,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// let domain = Domain::builder().reclaimer(true).build();
     /// let builder = Registry::builder().domain(domain).max_age(Duration::from_millis(50));
     /// let registry = builder.reap_in_background(true).build();
-    /// registry.insert(1, "one").unwrap();
+    /// registry.insert(1, "one");
     /// while registry.stats().freed == 0 {
     ///     std::thread::yield_now();
     /// }

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Domain, Full, Operations, Reclaimed, Refusal, RegistryHeader};
+use crate::domain::{Domain, Failure, Full, IfFull, Operations, Reclaimed, RegistryHeader};
 use crate::handle::Handle;
 use crate::node::life::Life;
 use crate::node::usage::Minds;
@@ -273,44 +273,48 @@ where
 
     /// Publishes a draft, in the place of the entry that has its key, if there is one.
     #[inline(always)]
-    pub(crate) fn replace(
+    pub(crate) fn replace<E: Failure>(
         &self,
         draft: Draft<K, V>,
         wanted: Wanted,
-        refusal: Refusal,
-    ) -> Result<Published<K, V>, NotReplaced<K, V>>
+        if_full: IfFull<E>,
+    ) -> Result<Published<K, V>, (Draft<K, V>, E)>
     where
         K: Eq,
     {
         let locate = |table: Table<K, V>, draft: &Draft<K, V>| {
             table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key))
         };
-        self.replace_located(draft, locate, true, wanted, refusal)
+        match self.replace_located(draft, locate, true, wanted, if_full) {
+            Ok(published) => Ok(published),
+            Err(NotReplaced::Full(draft, full)) => Err((draft, full)),
+            Err(NotReplaced::Absent(_)) => unreachable!("there is a place for every key"),
+        }
     }
 
     /// Publishes a draft with the key of `old` in its place, unless that is unlinked.
-    pub(crate) fn replace_exact(
+    pub(crate) fn replace_exact<E: Failure>(
         &self,
         old: &Handle<K, V>,
         draft: Draft<K, V>,
-        refusal: Refusal,
-    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        if_full: IfFull<E>,
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let node = old.node();
-        self.replace_located(draft, |table, _| table.locate_exact(node), false, Wanted::NEW, refusal)
+        self.replace_located(draft, |table, _| table.locate_exact(node), false, Wanted::NEW, if_full)
     }
 
     #[inline(always)]
-    fn replace_located(
+    fn replace_located<E: Failure>(
         &self,
         draft: Draft<K, V>,
         locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
         or_insert: bool,
         mut wanted: Wanted,
-        refusal: Refusal,
-    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+        if_full: IfFull<E>,
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         wanted.old |= self.settings.listeners.is_some();
         let (shard, time) = (self.shard_to_write(draft.hash), draft.time);
-        let published = shard.replace(draft, locate, or_insert, wanted, refusal, &self.settings)?;
+        let published = shard.replace(draft, locate, or_insert, wanted, if_full, &self.settings)?;
         if let Some(old) = published.old.handle() {
             self.settings.listeners.tell(Cause::Replaced, old);
         }
@@ -322,38 +326,43 @@ where
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle on it if one is wanted.
     #[inline(always)]
-    pub(crate) fn remove(
+    pub(crate) fn remove<E: Failure>(
         &self,
         hash: u64,
         mut eq: impl FnMut(&K) -> bool,
         wants_handle: bool,
-        mut refusal: Refusal,
-    ) -> Result<Left<K, V>, Full> {
+        mut if_full: IfFull<E>,
+    ) -> Result<Left<K, V>, E> {
         let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| eq(found.key())));
-        self.remove_located(hash, locate, Cause::Removed, wants_handle, &mut refusal)
+        self.remove_located(hash, locate, Cause::Removed, wants_handle, &mut if_full)
     }
 
     /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
-    pub(crate) fn remove_exact(&self, entry: &Handle<K, V>, cause: Cause, refusal: &mut Refusal) -> Result<bool, Full> {
+    pub(crate) fn remove_exact<E: Failure>(
+        &self,
+        entry: &Handle<K, V>,
+        cause: Cause,
+        if_full: &mut IfFull<E>,
+    ) -> Result<bool, E> {
         if entry.is_unlinked() {
             return Ok(false);
         }
         let locate = |table: Table<K, V>| table.locate_exact(entry.node());
-        Ok(self.remove_located(entry.hash().into(), locate, cause, false, refusal)?.is_some())
+        Ok(self.remove_located(entry.hash().into(), locate, cause, false, if_full)?.is_some())
     }
 
     #[inline(always)]
-    fn remove_located(
+    fn remove_located<E: Failure>(
         &self,
         hash: u64,
         locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
-        refusal: &mut Refusal,
-    ) -> Result<Left<K, V>, Full> {
+        if_full: &mut IfFull<E>,
+    ) -> Result<Left<K, V>, E> {
         let wants_handle = wants_handle || self.settings.listeners.is_some();
         let now = self.time_to_write();
-        let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, refusal, now, &self.settings)?;
+        let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, if_full, now, &self.settings)?;
         if let Some(entry) = left.handle() {
             self.settings.listeners.tell(cause, entry);
         }
@@ -370,11 +379,11 @@ where
         &self,
         shard: ShardRef<'_, K, V>,
         most: usize,
-        refusal: &mut Refusal,
+        if_full: &mut IfFull<Full>,
         excess: impl Fn(&Locked<'_, K, V>) -> bool,
     ) -> Shed {
         self.minds.watch();
-        shard.evict(most, refusal, &mut self.evicted(Cause::Capacity), excess)
+        shard.evict(most, if_full, &mut self.evicted(Cause::Capacity), excess)
     }
 
     /// What an insertion does for the entries of its shard whose time has come. Calls no code of the user's that may panic.
@@ -383,7 +392,7 @@ where
         let due = shard.counts.due.get();
         if due <= now {
             // (An insertion waits for no room that it does not need.)
-            self.expire_in(shard, now, WRITERS_SHARE, Refusal::AtOnce);
+            self.expire_in(shard, now, WRITERS_SHARE, IfFull::fail_at_once());
         }
         // ORDERING: Relaxed, all: a hint. The greatest time shows that nothing is done in the background.
         let planned = self.background_at.load(Ordering::Relaxed);
@@ -410,7 +419,7 @@ where
         for index in first..first + self.shards.len() {
             let Some(shard) = self.shards().nth(index % self.shards.len()) else { break };
             while shard.counts.due.get() <= now && spent < budget {
-                let (done, tokens) = self.expire_in(shard, now, CHUNK.min(budget - spent), Refusal::Possible);
+                let (done, tokens) = self.expire_in(shard, now, CHUNK.min(budget - spent), IfFull::fail());
                 reaped += done;
                 // Tokens that lead to no entry cost little, but not nothing.
                 spent += done.examined.max(tokens / TOKENS_FOR_ONE).max(1);
@@ -428,7 +437,7 @@ where
     }
 
     /// The same, in one shard and under a few locks. Returns how many tokens were looked at, too.
-    fn expire_in(&self, shard: ShardRef<'_, K, V>, now: Time, most: usize, refusal: Refusal) -> (Reaped, usize) {
+    fn expire_in(&self, shard: ShardRef<'_, K, V>, now: Time, most: usize, if_full: IfFull<Full>) -> (Reaped, usize) {
         let this = ptr::from_ref(&self.settings.lifetimes).cast();
         // A lifetime, or a listener, that would have more expire: this call goes on with that when it returns.
         // SAFETY: wherever it is entered, it is with that type.
@@ -440,10 +449,16 @@ where
         if unsafe { reentrancy::find::<()>(this, |()| ()) } {
             return (Reaped { stopped: true, ..Reaped::default() }, 0);
         }
-        reentrancy::enter(this, &(), || self.expire_from(shard, now, most, refusal))
+        reentrancy::enter(this, &(), || self.expire_from(shard, now, most, if_full))
     }
 
-    fn expire_from(&self, shard: ShardRef<'_, K, V>, now: Time, most: usize, mut refusal: Refusal) -> (Reaped, usize) {
+    fn expire_from(
+        &self,
+        shard: ShardRef<'_, K, V>,
+        now: Time,
+        most: usize,
+        mut if_full: IfFull<Full>,
+    ) -> (Reaped, usize) {
         let mut reaped = Reaped::default();
         let mut taken = Taken::new(shard, &self.settings.lifetimes, now, most);
         reaped.examined = taken.len();
@@ -460,7 +475,7 @@ where
                     reaped.skipped += 1;
                     Some(retry(now))
                 }
-                Look::Ended(cause) => match self.remove_exact(entry, cause, &mut refusal) {
+                Look::Ended(cause) => match self.remove_exact(entry, cause, &mut if_full) {
                     Ok(removed) => {
                         reaped.removed += usize::from(removed);
                         reaped.bytes += if removed { entry.weight() } else { 0 };

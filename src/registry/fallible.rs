@@ -1,92 +1,144 @@
-//! Writes that can be refused for want of room in the domain's backlog, and what they share with those that cannot.
+//! Writes that fail where the domain's backlog is full.
 
-use crate::domain::BacklogFull;
-use crate::domain::{Full, Refusal};
-use crate::handle::Entry;
+use crate::domain::{BacklogFull, Full, IfFull};
 use crate::handle::Handle;
-use crate::reap::Cause;
+use crate::reap::{Cause, Cursor};
 use crate::registry::Registry;
-use crate::registry::view::hash_of;
-use crate::shard::write::{NotReplaced, Wanted};
-use crate::util::check;
+use crate::shard::write::Wanted;
 use equivalent::Equivalent;
+use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-/// Writes that can be refused: in a domain with a [limit](crate::DomainBuilder::backlog_objects) on what may wait to be
-/// destroyed, whose [policy](crate::WhenFull) is to wait or to refuse. Nothing is done if they are.
+/// The writes of a registry that fail where the domain's backlog is full: from [`Registry::fallible`].
 ///
-/// They are for programs that must not exceed the limit whatever their readers do. The others (`remove`, `replace`, ...)
-/// follow the policy as far as they can, but go on in the end.
+/// They matter in a domain with a [limit](crate::DomainBuilder::backlog_objects) on what may wait to be destroyed, whose
+/// [policy](crate::WhenFull) is to wait or to refuse. Each does what the method of the same name of [`Registry`] does, or
+/// returns [`BacklogFull`] and has done nothing. The methods of [`Registry`] follow the policy as far as they can, but go on
+/// beyond the limit in the end.
+pub struct Fallible<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+    registry: &'r Registry<K, V, S>,
+}
+
 impl<K, V, S> Registry<K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// As [`replace`](Self::replace), unless it is refused.
-    ///
-    /// # Errors
-    ///
-    /// [`BacklogFull`], with key and value, if there is an entry to replace, or to evict, and no room for it in the backlog.
+    /// Returns the writes that fail where the domain's backlog is full, for programs that must not exceed its limit whatever
+    /// their readers do.
     ///
     /// ```
     /// use epoch_registry::{BacklogFull, Domain, Registry, WhenFull};
     ///
     /// let domain = Domain::builder().backlog_objects(1).when_full(WhenFull::Refuse).build();
     /// let registry = Registry::builder().domain(domain.clone()).build();
-    /// let reading = domain.pin(); // as long as somebody reads, nothing can be destroyed
-    /// registry.insert("a", 1).unwrap();
-    /// assert_eq!(registry.try_replace("a", 2).map(|old| *old.unwrap()), Ok(1));
-    /// assert_eq!(registry.try_replace("a", 3).unwrap_err(), BacklogFull(("a", 3)));
-    /// assert_eq!(registry.try_remove("a").unwrap_err(), BacklogFull(()));
+    /// let reading = domain.pin(); // while a reader is in a critical section, nothing can be destroyed
+    /// registry.set("a", 1);
+    /// assert_eq!(registry.fallible().insert("a", 2).map(|old| *old.unwrap()), Ok(1));
+    /// assert_eq!(registry.fallible().insert("a", 3).unwrap_err(), BacklogFull(("a", 3)));
+    /// assert_eq!(registry.fallible().remove("a").unwrap_err(), BacklogFull(()));
     ///
     /// drop(reading);
-    /// assert_eq!(registry.try_remove("a").map(|old| *old.unwrap()), Ok(2));
+    /// assert_eq!(registry.fallible().remove("a").map(|old| *old.unwrap()), Ok(2));
     /// ```
+    pub fn fallible(&self) -> Fallible<'_, K, V, S> {
+        Fallible { registry: self }
+    }
+}
+
+fn full<T>(rejected: T) -> BacklogFull<T> {
+    BacklogFull(rejected)
+}
+
+impl<K, V, S> Fallible<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// As [`Registry::insert`].
+    ///
+    /// # Errors
+    ///
+    /// [`BacklogFull`], with key and value, if there is an entry to replace, or to evict, and no room for it in the backlog.
     #[allow(clippy::type_complexity)]
-    pub fn try_replace(&self, key: K, value: V) -> Result<Option<Handle<K, V>>, BacklogFull<(K, V)>> {
-        let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        match self.core.replace(draft, Wanted::OLD, Refusal::Possible) {
+    pub fn insert(&self, key: K, value: V) -> Result<Option<Handle<K, V>>, BacklogFull<(K, V)>> {
+        match self.registry.replace_or(key, value, Wanted::OLD, IfFull::fail()) {
             Ok(published) => Ok(published.old.into_handle()),
-            Err(refused) => {
-                let draft = refused.into_draft();
-                Err(BacklogFull((draft.key, draft.value)))
-            }
+            Err((key, value, Full)) => Err(full((key, value))),
         }
     }
 
-    /// As [`update`](Self::update), unless it is refused.
+    /// As [`Registry::insert_and_get`].
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn insert_and_get(&self, key: K, value: V) -> Result<Handle<K, V>, BacklogFull<(K, V)>> {
+        match self.registry.replace_or(key, value, Wanted::NEW, IfFull::fail()) {
+            Ok(published) => Ok(published.new.expect("the handle that was wanted")),
+            Err((key, value, Full)) => Err(full((key, value))),
+        }
+    }
+
+    /// As [`Registry::set`].
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn set(&self, key: K, value: V) -> Result<bool, BacklogFull<(K, V)>> {
+        match self.registry.replace_or(key, value, Wanted::NONE, IfFull::fail()) {
+            Ok(published) => Ok(published.old.is_some()),
+            Err((key, value, Full)) => Err(full((key, value))),
+        }
+    }
+
+    /// As [`Registry::update`].
     ///
     /// # Errors
     ///
     /// [`BacklogFull`], with the value that `f` made, if there is no room for the old entry in the backlog.
-    pub fn try_update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
+    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
     where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.update_or(key, &mut f, Refusal::Possible)
+        self.registry.update_or(key, &mut f, IfFull::fail()).map_err(|(value, Full)| full(value))
     }
 
-    /// As [`remove`](Self::remove), unless it is refused.
+    /// As [`Registry::remove`].
     ///
     /// # Errors
     ///
     /// [`BacklogFull`] if there is such an entry, and no room for it in the backlog. It stays.
-    pub fn try_remove<Q>(&self, key: &Q) -> Result<Option<Handle<K, V>>, BacklogFull>
+    pub fn remove<Q>(&self, key: &Q) -> Result<Option<Handle<K, V>>, BacklogFull>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.remove_or(key, Refusal::Possible).map_err(|Full| BacklogFull(()))
+        let left = self.registry.remove_or(key, true, IfFull::fail()).map_err(|Full| full(()))?;
+        Ok(left.into_handle())
     }
 
-    /// As [`remove_if`](Self::remove_if), unless it is refused.
+    /// As [`Registry::delete`].
     ///
     /// # Errors
     ///
-    /// As [`try_remove`](Self::try_remove).
-    pub fn try_remove_if<Q>(
+    /// As [`remove`](Self::remove).
+    pub fn delete<Q>(&self, key: &Q) -> Result<bool, BacklogFull>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let left = self.registry.remove_or(key, false, IfFull::fail()).map_err(|Full| full(()))?;
+        Ok(left.is_some())
+    }
+
+    /// As [`Registry::remove_if`].
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub fn remove_if<Q>(
         &self,
         key: &Q,
         mut condition: impl FnMut(&K, &V) -> bool,
@@ -94,78 +146,52 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.remove_if_or(key, &mut condition, Refusal::Possible).map_err(|Full| BacklogFull(()))
+        self.registry.remove_if_or(key, &mut condition, IfFull::fail()).map_err(|Full| full(()))
     }
 
-    /// As [`remove_handle`](Self::remove_handle), unless it is refused.
+    /// As [`Registry::remove_handle`].
     ///
     /// # Errors
     ///
-    /// As [`try_remove`](Self::try_remove).
-    pub fn try_remove_handle(&self, entry: &Handle<K, V>) -> Result<bool, BacklogFull> {
-        self.core.remove_exact(entry, Cause::Removed, &mut Refusal::Possible).map_err(|Full| BacklogFull(()))
+    /// As [`remove`](Self::remove).
+    pub fn remove_handle(&self, entry: &Handle<K, V>) -> Result<bool, BacklogFull> {
+        self.registry.core.remove_exact(entry, Cause::Removed, &mut IfFull::fail()).map_err(|Full| full(()))
     }
 
-    pub(crate) fn update_or<Q>(
+    /// As [`Registry::retain`], from `cursor` on, until the cursor is done or a removal fails. Returns how many entries were
+    /// removed.
+    ///
+    /// # Errors
+    ///
+    /// [`BacklogFull`], with how many entries were removed before. The next call with the cursor resumes there; some entries
+    /// may be judged again.
+    ///
+    /// ```
+    /// use epoch_registry::{Cursor, Domain, Registry, WhenFull};
+    ///
+    /// let domain = Domain::builder().backlog_objects(100).when_full(WhenFull::Refuse).build();
+    /// let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
+    /// registry.set_many((0..1000).map(|key| (key, key)));
+    /// let mut cursor = Cursor::new();
+    /// let guard = domain.pin(); // while a reader is in a critical section, nothing can be destroyed
+    /// assert!(registry.fallible().retain(&mut cursor, |_, _| false).is_err());
+    /// assert!(domain.backlog().objects <= 100);
+    /// drop(guard);
+    /// while registry.fallible().retain(&mut cursor, |_, _| false).is_err() {}
+    /// assert!(registry.is_empty());
+    /// ```
+    pub fn retain(
         &self,
-        key: &Q,
-        f: &mut dyn FnMut(&K, &V) -> V,
-        refusal: Refusal,
-    ) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
-    where
-        K: Clone,
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        loop {
-            let Some(old) = self.lookup_same(key) else { return Ok(None) };
-            check::user_code();
-            let value = f(old.key(), old.value());
-            let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
-            match self.core.replace_exact(&old, draft, refusal) {
-                Ok(published) => return Ok(published.new),
-                Err(NotReplaced::Absent(_)) => {}
-                Err(NotReplaced::Full(draft)) => return Err(BacklogFull(draft.value)),
-            }
-        }
+        cursor: &mut Cursor,
+        mut keep: impl FnMut(&K, &V) -> bool,
+    ) -> Result<usize, BacklogFull<usize>> {
+        let reaped = self.registry.retain_from(cursor, &mut keep, IfFull::fail());
+        if reaped.stopped { Err(full(reaped.removed)) } else { Ok(reaped.removed) }
     }
+}
 
-    /// A handle on the entry of `key`, for a write to that entry: as writes by key do, it compares the hash before the key, which
-    /// may claim to equal one that has another.
-    fn lookup_same<Q>(&self, key: &Q) -> Option<Handle<K, V>>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        let hash = hash_of(&self.hasher, key);
-        let found = self.pin().get_hashed(hash, key).map(Entry::into_handle)?;
-        (found.hash() == hash as u32).then_some(found)
-    }
-
-    pub(crate) fn remove_or<Q>(&self, key: &Q, refusal: Refusal) -> Result<Option<Handle<K, V>>, Full>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        let hash = hash_of(&self.hasher, key);
-        Ok(self.core.remove(hash, |found| key.equivalent(found), true, refusal)?.into_handle())
-    }
-
-    pub(crate) fn remove_if_or<Q>(
-        &self,
-        key: &Q,
-        condition: &mut dyn FnMut(&K, &V) -> bool,
-        mut refusal: Refusal,
-    ) -> Result<Option<Handle<K, V>>, Full>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        loop {
-            let Some(entry) = self.lookup_same(key) else { return Ok(None) };
-            check::user_code();
-            if !condition(entry.key(), entry.value()) {
-                return Ok(None);
-            }
-            if self.core.remove_exact(&entry, Cause::Removed, &mut refusal)? {
-                return Ok(Some(entry));
-            }
-        }
+impl<K: Send + Sync, V: Send + Sync, S> fmt::Debug for Fallible<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fallible").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! What a registry may hold, and for how long: set when it is built, changed while it runs.
 
-use crate::domain::Refusal;
+use crate::domain::IfFull;
 use crate::reap::Cursor;
 use crate::reap::Reaped;
 use crate::registry::Registry;
@@ -78,9 +78,9 @@ where
             unmarked |= locked.bounds.are_set();
         }
         self.core.minds.set_unmarked(unmarked);
-        let mut refusal = Refusal::Possible;
+        let mut if_full = IfFull::fail();
         for shard in self.core.shards() {
-            self.core.evict(shard, usize::MAX, &mut refusal, |state| {
+            self.core.evict(shard, usize::MAX, &mut if_full, |state| {
                 let weight = state.shard.counts().weight.get();
                 state.live() > state.bounds.entries || weight > state.bounds.weight && state.live() > 1
             });
@@ -100,7 +100,7 @@ where
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
-    /// (0..1000).for_each(|key| drop(registry.insert(key, key).unwrap()));
+    /// (0..1000).for_each(|key| drop(registry.insert(key, key)));
     /// assert_eq!((registry.evict(100), registry.len()), (100, 900));
     /// registry.shrink_to(10);
     /// assert_eq!((registry.len(), registry.stats().evicted), (10, 990));
@@ -119,7 +119,7 @@ where
             let turn = self.core.evicted_to.fetch_add(1, Relaxed) % shards;
             let Some(shard) = self.core.shards().nth(turn) else { break };
             let most = CHUNK.min(count - evicted);
-            let shed = self.core.evict(shard, most, &mut Refusal::Possible, |state| state.live() > 0);
+            let shed = self.core.evict(shard, most, &mut IfFull::fail(), |state| state.live() > 0);
             evicted += shed.entries;
             empty = if shed.entries == 0 { empty + 1 } else { 0 };
             if shed.full {
@@ -149,7 +149,7 @@ where
     /// # Progress
     ///
     /// Takes the lock of a shard where there is something to do, for a few entries at a time.
-    pub fn reap(&self, budget: usize) -> Reaped {
+    pub fn expire(&self, budget: usize) -> Reaped {
         let reaped = self.core.expire(budget);
         if reaped.removed > 0 {
             self.settle();

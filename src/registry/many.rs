@@ -4,7 +4,7 @@
 //! of all their buckets, then for the nodes, and only then write, one key after the other. They are no transaction: others
 //! see each write by itself.
 
-use crate::domain::{Refusal, granted};
+use crate::domain::IfFull;
 use crate::handle::Handle;
 use crate::registry::Registry;
 use crate::registry::view::hash_of;
@@ -47,7 +47,7 @@ where
             self.core.prefetch_nodes(chunk.iter().map(|(hash, ..)| *hash));
             for (hash, key, value) in chunk.drain(..) {
                 let draft = self.core.draft(hash, key, value);
-                let published = granted(self.core.replace(draft, Wanted::NONE, Refusal::Impossible));
+                let Ok(published) = self.core.replace(draft, Wanted::NONE, IfFull::go_on());
                 replaced += usize::from(published.old.is_some());
             }
         }
@@ -72,7 +72,7 @@ where
     {
         let mut deleted = 0;
         self.for_each_to_remove(keys, |hash, key| {
-            let left = granted(self.core.remove(hash, |found| key.equivalent(found), false, Refusal::Impossible));
+            let Ok(left) = self.core.remove(hash, |found| key.equivalent(found), false, IfFull::go_on());
             deleted += usize::from(left.is_some());
         });
         deleted
@@ -92,7 +92,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized + 'k,
     {
         self.for_each_to_remove(keys, |hash, key| {
-            let left = granted(self.core.remove(hash, |found| key.equivalent(found), true, Refusal::Impossible));
+            let Ok(left) = self.core.remove(hash, |found| key.equivalent(found), true, IfFull::go_on());
             each(key, left.into_handle());
         });
     }

@@ -1,4 +1,4 @@
-//! The registry itself: writes, and the ways in for reads.
+//! The registry itself: the ways in for reads, and what concerns all of it.
 
 mod batch;
 pub(crate) mod builder;
@@ -6,7 +6,7 @@ pub(crate) mod core;
 pub(crate) mod error;
 #[cfg(feature = "metrics")]
 mod export;
-mod fallible;
+pub(crate) mod fallible;
 pub(crate) mod iter;
 mod limits;
 mod many;
@@ -18,19 +18,17 @@ pub(crate) mod reader;
 pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod view;
+mod write;
 
-use crate::domain::{Domain, DomainGuard, Refusal, granted};
+use crate::domain::{Domain, DomainGuard};
 use crate::handle::Entry;
 use crate::handle::Handle;
-use crate::reap::Cause;
 use crate::registry::builder::Builder;
 use crate::registry::core::CoreOwner;
-use crate::registry::error::{ForeignGuard, Occupied};
+use crate::registry::error::ForeignGuard;
 use crate::registry::reader::Reader;
 use crate::registry::stats::Stats;
 use crate::registry::view::{Guard, View, hash_of};
-use crate::shard::write::{Rejected, Wanted};
-use crate::util::check;
 use ahash::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
@@ -69,7 +67,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 /// }
 ///
 /// let names = Registry::new();
-/// names.insert(Name { directory: 1, text: "etc".to_string() }, "a directory").unwrap();
+/// names.insert(Name { directory: 1, text: "etc".to_string() }, "a directory");
 /// assert_eq!(names.lookup(&Parts(1, "etc")).as_deref(), Some(&"a directory"));
 /// assert!(names.lookup(&Parts(2, "etc")).is_none());
 /// ```
@@ -85,8 +83,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 /// use epoch_registry::Registry;
 ///
 /// let sessions = Registry::new();
-/// let ada = sessions.insert("ada", 36).unwrap();
-/// assert!(sessions.insert("ada", 37).is_err());
+/// let ada = sessions.insert_and_get("ada", 36);
+/// assert!(sessions.try_insert("ada", 37).is_err());
 /// assert_eq!(*sessions.lookup("ada").unwrap(), 36);
 /// sessions.remove("ada");
 /// assert_eq!(*ada, 36); // the handle keeps it
@@ -123,8 +121,6 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    // The ways in for reads.
-
     /// Opens a critical section in the registry's domain, to read in.
     ///
     /// # Progress
@@ -154,8 +150,8 @@ where
     /// let domain = Domain::new();
     /// let users = Registry::builder().domain(domain.clone()).build();
     /// let groups = Registry::builder().domain(domain.clone()).build();
-    /// users.insert(1, 10).unwrap();
-    /// groups.insert(10, "staff").unwrap();
+    /// users.insert(1, 10);
+    /// groups.insert(10, "staff");
     ///
     /// let guard = domain.pin();
     /// let (users, groups) = (users.view(&guard).unwrap(), groups.view(&guard).unwrap());
@@ -178,7 +174,7 @@ where
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
-    /// registry.insert("a", "alpha".to_string()).unwrap();
+    /// registry.insert("a", "alpha".to_string());
     /// assert_eq!(registry.with("a", |entry| entry.len()), Some(5));
     /// assert_eq!(registry.with("b", |entry| entry.len()), None);
     /// ```
@@ -209,232 +205,6 @@ where
     {
         self.with(key, |_| ()).is_some()
     }
-
-    // Writes.
-
-    /// Inserts an entry, unless the key is taken. An entry whose time has come takes no key: the new one replaces it.
-    ///
-    /// # Errors
-    ///
-    /// [`Occupied`] if the key is taken, with the rejected key and value and the entry that holds the key.
-    ///
-    /// # Progress
-    ///
-    /// Takes the lock of one shard. As with every write, the caller may then do a bounded share of the domain's
-    /// reclamation, if there is no reclaimer thread.
-    pub fn insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
-        let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        match self.core.insert(draft, Wanted::NEW) {
-            Ok(new) => Ok(new.expect("the handle that was wanted")),
-            Err(rejected) => Err(rejected.into()),
-        }
-    }
-
-    /// Inserts an entry, in the place of the one that has the key. Returns the one replaced. Readers see the old entry
-    /// or the new one, and never neither.
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    pub fn replace(&self, key: K, value: V) -> Option<Handle<K, V>> {
-        let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        granted(self.core.replace(draft, Wanted::OLD, Refusal::Impossible)).old.into_handle()
-    }
-
-    /// Inserts an entry, or replaces the one that has the key. Returns whether there was one.
-    ///
-    /// As [`replace`](Self::replace), without a handle on the entry that leaves: two locked instructions less.
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    ///
-    /// ```
-    /// let registry = epoch_registry::Registry::new();
-    /// assert!(!registry.set("a", 1));
-    /// assert!(registry.set("a", 2));
-    /// assert_eq!(*registry.lookup("a").unwrap(), 2);
-    /// ```
-    pub fn set(&self, key: K, value: V) -> bool {
-        let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        granted(self.core.replace(draft, Wanted::NONE, Refusal::Impossible)).old.is_some()
-    }
-
-    /// Inserts an entry, unless the key is taken.
-    ///
-    /// As [`insert`](Self::insert), without a handle on the new entry: a locked instruction less.
-    ///
-    /// # Errors
-    ///
-    /// As [`insert`](Self::insert).
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    ///
-    /// ```
-    /// let registry = epoch_registry::Registry::new();
-    /// assert!(registry.add("a", 1).is_ok());
-    /// assert_eq!(registry.add("a", 2).unwrap_err().value, 2);
-    /// ```
-    pub fn add(&self, key: K, value: V) -> Result<(), Occupied<K, V>> {
-        let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        self.core.insert(draft, Wanted::NONE)?;
-        Ok(())
-    }
-
-    /// Removes the entry of `key`. Returns whether there was one.
-    ///
-    /// As [`remove`](Self::remove), without a handle on the entry: a locked instruction less.
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    ///
-    /// ```
-    /// let registry = epoch_registry::Registry::new();
-    /// registry.set("a", 1);
-    /// assert!(registry.delete("a"));
-    /// assert!(!registry.delete("a"));
-    /// ```
-    pub fn delete<Q>(&self, key: &Q) -> bool
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        let hash = hash_of(&self.hasher, key);
-        granted(self.core.remove(hash, |found| key.equivalent(found), false, Refusal::Impossible)).is_some()
-    }
-
-    /// Reads the entry of `key`, and replaces it by one with the value that `f` makes of it. Returns the new entry, or
-    /// `None` if there is no such key.
-    ///
-    /// `f` runs outside every lock and critical section, and again if the entry was replaced meanwhile.
-    ///
-    /// # Progress
-    ///
-    /// Lock-free but for the lock of one shard: a call that is retried was overtaken by another that succeeded.
-    ///
-    /// ```
-    /// let registry = epoch_registry::Registry::new();
-    /// registry.insert("hits", 1).unwrap();
-    /// assert_eq!(*registry.update("hits", |_, hits| hits + 1).unwrap(), 2);
-    /// ```
-    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Option<Handle<K, V>>
-    where
-        K: Clone,
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        granted(self.update_or(key, &mut f, Refusal::Impossible))
-    }
-
-    /// The entry of `key`, which is inserted with the value that `f` makes if it is not there. `f` runs outside every
-    /// lock and critical section. If another thread inserts the key meanwhile, its entry is returned and the value
-    /// that `f` made is dropped.
-    ///
-    /// # Progress
-    ///
-    /// As [`lookup`](Self::lookup) if the key is there, else as [`insert`](Self::insert).
-    pub fn get_or_insert_with(&self, key: K, f: impl FnOnce() -> V) -> Handle<K, V> {
-        match self.get_or_try_insert_with(key, || Ok::<V, std::convert::Infallible>(f())) {
-            Ok(entry) => entry,
-            Err(never) => match never {},
-        }
-    }
-
-    /// As [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail.
-    ///
-    /// # Errors
-    ///
-    /// Those of `f`.
-    pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
-        if let Some(entry) = self.lookup(&key) {
-            return Ok(entry);
-        }
-        check::user_code();
-        let value = f()?;
-        Ok(self.insert(key, value).unwrap_or_else(|occupied| occupied.entry))
-    }
-
-    /// Removes the entry of `key` and returns it.
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    pub fn remove<Q>(&self, key: &Q) -> Option<Handle<K, V>>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        granted(self.remove_or(key, Refusal::Impossible))
-    }
-
-    /// Removes the entry of `key` if `condition` holds for it. The condition is asked outside every lock and critical
-    /// section, and again if the entry is replaced meanwhile: the entry removed is the one that it held for.
-    ///
-    /// # Progress
-    ///
-    /// As [`update`](Self::update).
-    pub fn remove_if<Q>(&self, key: &Q, mut condition: impl FnMut(&K, &V) -> bool) -> Option<Handle<K, V>>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        granted(self.remove_if_or(key, &mut condition, Refusal::Impossible))
-    }
-
-    /// Removes this very entry, if it is still in the registry. False if it has left it, or is of another registry.
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    pub fn remove_handle(&self, entry: &Handle<K, V>) -> bool {
-        granted(self.core.remove_exact(entry, Cause::Removed, &mut Refusal::Impossible))
-    }
-
-    /// Replaces this very entry by one with another value, if it is still in the registry.
-    ///
-    /// # Errors
-    ///
-    /// The value, if the entry has left the registry, or is of another.
-    ///
-    /// ```
-    /// let registry = epoch_registry::Registry::new();
-    /// let first = registry.insert("a", 1).unwrap();
-    /// let second = registry.replace_handle(&first, 2).unwrap();
-    /// assert_eq!(registry.replace_handle(&first, 3).unwrap_err(), 3);
-    /// assert_eq!(*second, 2);
-    /// ```
-    ///
-    /// # Progress
-    ///
-    /// As [`insert`](Self::insert).
-    pub fn replace_handle(&self, entry: &Handle<K, V>, value: V) -> Result<Handle<K, V>, V>
-    where
-        K: Clone,
-    {
-        let draft = self.core.draft(entry.hash().into(), entry.key().clone(), value);
-        match self.core.replace_exact(entry, draft, Refusal::Impossible) {
-            Ok(published) => Ok(published.new.expect("the handle that was wanted")),
-            Err(rejected) => Err(rejected.into_draft().value),
-        }
-    }
-
-    /// Removes all entries, a shard at a time: each shard is emptied at one instant. (Or, if the domain's backlog has a
-    /// limit and too little room for all of a shard, entry by entry, as by [`retain`](Self::retain).)
-    ///
-    /// # Progress
-    ///
-    /// Takes the lock of every shard, one after another, for a few instructions each.
-    pub fn clear(&self) {
-        let emptied = self.core.shards().filter(|&shard| self.core.clear(shard)).count();
-        if emptied < self.core.shards().len() {
-            self.retain(|_, _| false);
-        }
-    }
-
-    // The registry as a whole.
 
     /// The number of entries. Exact while no thread writes. Entries whose time has come count until they are reaped.
     pub fn len(&self) -> usize {
@@ -498,13 +268,6 @@ where
     /// The hasher.
     pub fn hasher(&self) -> &S {
         &self.hasher
-    }
-}
-
-impl<K, V> From<Rejected<K, V>> for Occupied<K, V> {
-    fn from(rejected: Rejected<K, V>) -> Self {
-        let Rejected { draft, holder } = rejected;
-        Occupied { key: draft.key, value: draft.value, entry: holder }
     }
 }
 

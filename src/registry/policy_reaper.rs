@@ -41,7 +41,7 @@ where
     }
 
     fn expire(&self, budget: usize) -> Reaped {
-        self.reap(budget)
+        Registry::expire(self, budget)
     }
 
     fn seeks(&self) -> u32 {
@@ -63,7 +63,7 @@ where
 /// use std::sync::Arc;
 ///
 /// let registry = Arc::new(Registry::new());
-/// (0..100).for_each(|key: u64| drop(registry.insert(key, key).unwrap()));
+/// (0..100).for_each(|key: u64| drop(registry.insert(key, key)));
 /// let reaper = PolicyReaper::new(&registry, policy::when::<u64, u64>(|entry| entry.key() % 4 == 0));
 /// assert_eq!((reaper.count(), reaper.scan(&mut Scan::new(1000)).removed, reaper.count()), (100, 25, 75));
 /// ```

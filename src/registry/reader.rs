@@ -21,7 +21,7 @@ use std::hash::{BuildHasher, Hash};
 /// use epoch_registry::Registry;
 ///
 /// let registry = Registry::new();
-/// registry.insert(1, "one").unwrap();
+/// registry.insert(1, "one");
 /// let mut reader = registry.reader();
 /// assert_eq!(reader.get(&1).map(|entry| *entry), Some("one"));
 /// let kept = reader.lookup(&1);

@@ -2,8 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::BacklogFull;
-use crate::domain::{Full, Refusal, granted};
+use crate::domain::{Failure, IfFull};
 use crate::handle::Entry;
 use crate::handle::Handle;
 use crate::reap::Cause;
@@ -13,6 +12,7 @@ use crate::registry::Registry;
 use crate::registry::policy::{self, Candidate, Policy, Verdict};
 use crate::util::check;
 use crate::util::clock::Time;
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
@@ -31,15 +31,15 @@ fn keeps(keep: bool) -> Verdict {
 }
 
 /// How a sweep removes, and what it has done.
-struct Sweep {
+struct Sweep<E> {
     cause: Cause,
-    refusal: Refusal,
+    if_full: IfFull<E>,
     reaped: Reaped,
 }
 
-impl Sweep {
-    fn new(cause: Cause, refusal: Refusal) -> Self {
-        Sweep { cause, refusal, reaped: Reaped::default() }
+impl<E> Sweep<E> {
+    fn new(cause: Cause, if_full: IfFull<E>) -> Self {
+        Sweep { cause, if_full, reaped: Reaped::default() }
     }
 }
 
@@ -65,7 +65,7 @@ where
     ///
     /// let registry = Registry::new();
     /// for key in 0..1000 {
-    ///     registry.insert(key, key).unwrap();
+    ///     registry.insert(key, key);
     /// }
     /// let (mut cursor, mut sum) = (Cursor::new(), 0);
     /// while !cursor.is_done() {
@@ -117,57 +117,30 @@ where
     ///
     /// Works in chunks: critical sections and locks are short, however large the registry is.
     pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) {
-        let (mut cursor, mut sweep) = (Cursor::new(), Sweep::new(Cause::Removed, Refusal::Impossible));
-        while !cursor.is_done() {
-            self.sweep(None, &mut cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
-        }
-        self.settle();
+        self.retain_from(&mut Cursor::new(), &mut keep, IfFull::go_on());
     }
 
-    /// As [`retain`](Self::retain), from `cursor` on, until it is done or a removal is refused for want of room in the
-    /// domain's backlog. Returns how many entries were removed.
-    ///
-    /// # Errors
-    ///
-    /// [`BacklogFull`], with how many entries were removed before. The cursor is where to go on: some entries may be
-    /// judged again.
-    ///
-    /// ```
-    /// use epoch_registry::{Cursor, Domain, Registry, WhenFull};
-    ///
-    /// let domain = Domain::builder().backlog_objects(100).when_full(WhenFull::Refuse).build();
-    /// let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
-    /// for key in 0..1000 {
-    ///     registry.insert(key, key).unwrap();
-    /// }
-    /// let mut cursor = Cursor::new();
-    /// let guard = domain.pin(); // as long as somebody reads, nothing can be destroyed
-    /// assert!(registry.try_retain(&mut cursor, |_, _| false).is_err());
-    /// assert!(domain.backlog().objects <= 100);
-    /// drop(guard);
-    /// while registry.try_retain(&mut cursor, |_, _| false).is_err() {}
-    /// assert!(registry.is_empty());
-    /// ```
-    pub fn try_retain(
+    /// Retains from `cursor` on, until it is done or a removal fails.
+    pub(super) fn retain_from<E: Failure>(
         &self,
         cursor: &mut Cursor,
-        mut keep: impl FnMut(&K, &V) -> bool,
-    ) -> Result<usize, BacklogFull<usize>> {
-        let mut sweep = Sweep::new(Cause::Removed, Refusal::Possible);
+        keep: &mut dyn FnMut(&K, &V) -> bool,
+        if_full: IfFull<E>,
+    ) -> Reaped {
+        let mut sweep = Sweep::new(Cause::Removed, if_full);
         while !cursor.is_done() && !sweep.reaped.stopped {
             self.sweep(None, cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
         }
-        if sweep.reaped.stopped {
-            return Err(BacklogFull(sweep.reaped.removed));
+        if !sweep.reaped.stopped {
+            self.settle();
         }
-        self.settle();
-        Ok(sweep.reaped.removed)
+        sweep.reaped
     }
 
     /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
     /// that are inserted meanwhile may be. Dropping the iterator leaves the rest in place.
     pub fn drain(&self) -> Drain<'_, K, V, S> {
-        Drain { registry: self, cursor: Cursor::new(), victims: Vec::new(), refusal: Refusal::Impossible }
+        Drain { registry: self, cursor: Cursor::new(), victims: Vec::new(), if_full: IfFull::go_on() }
     }
 
     /// Examines up to about `budget` entries, from where the last call of this method (or of
@@ -196,9 +169,9 @@ where
     ///
     /// let clock = ManualClock::new();
     /// let registry = Registry::builder().clock(clock.clone()).build();
-    /// registry.insert("old", ()).unwrap();
+    /// registry.insert("old", ());
     /// clock.advance(Duration::from_secs(60));
-    /// registry.insert("new", ()).unwrap();
+    /// registry.insert("new", ());
     /// assert_eq!(registry.reap_older_than(Duration::from_secs(30), usize::MAX).removed, 1);
     /// assert!(registry.contains_key("new") && !registry.contains_key("old"));
     /// ```
@@ -214,8 +187,8 @@ where
     /// use epoch_registry::{Registry, Scan, policy};
     ///
     /// let registry = Registry::new();
-    /// let held = registry.insert(0, "held").unwrap();
-    /// (1..1000).for_each(|key| drop(registry.insert(key, "not held").unwrap()));
+    /// let held = registry.insert_and_get(0, "held");
+    /// (1..1000).for_each(|key| drop(registry.insert(key, "not held")));
     ///
     /// let policy = policy::unless_held(policy::when::<i32, &str>(|entry| entry.key() % 2 == 0));
     /// let reaped = registry.reap_by(&policy, &mut Scan::new(usize::MAX));
@@ -246,7 +219,7 @@ where
         if cursor.is_done() {
             *cursor = Cursor::new();
         }
-        let mut sweep = Sweep::new(cause, Refusal::Possible);
+        let mut sweep = Sweep::new(cause, IfFull::fail());
         let mut spent = 0;
         while !cursor.is_done() && spent < budget && !sweep.reaped.stopped {
             spent += self.sweep(None, cursor, CHUNK.min(budget - spent), &mut sweep, judge);
@@ -262,7 +235,7 @@ where
         // nothing worse.
         let start = *self.core.reaped_to.lock();
         let mut cursor = start;
-        let mut sweep = Sweep::new(Cause::Reaped, Refusal::Possible);
+        let mut sweep = Sweep::new(Cause::Reaped, IfFull::fail());
         // Once around, to where it started.
         let (mut end, mut spent) = (None, 0);
         while spent < budget && !sweep.reaped.stopped {
@@ -285,12 +258,12 @@ where
     /// a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it was.
     ///
     /// Returns what of a budget it has used up: as much as entries judged, or one for a section in which there were none.
-    fn sweep(
+    fn sweep<E: Failure>(
         &self,
         end: Option<Cursor>,
         cursor: &mut Cursor,
         budget: usize,
-        sweep: &mut Sweep,
+        sweep: &mut Sweep<E>,
         judge: &mut Judge<'_, K, V>,
     ) -> usize {
         let (mut victims, mut rotated, mut skipped) = (Vec::new(), 0, 0);
@@ -313,13 +286,13 @@ where
         sweep.reaped.rotated += rotated;
         sweep.reaped.skipped += skipped;
         for victim in &victims {
-            match self.core.remove_exact(victim, sweep.cause, &mut sweep.refusal) {
+            match self.core.remove_exact(victim, sweep.cause, &mut sweep.if_full) {
                 Ok(true) => {
                     sweep.reaped.removed += 1;
                     sweep.reaped.bytes += victim.weight();
                 }
                 Ok(false) => {}
-                Err(Full) => {
+                Err(_) => {
                     sweep.reaped.stopped = true;
                     return examined;
                 }
@@ -341,7 +314,7 @@ pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     cursor: Cursor,
     /// Entries met that are still to be removed.
     victims: Vec<Handle<K, V>>,
-    refusal: Refusal,
+    if_full: IfFull<Infallible>,
 }
 
 impl<K, V, S> Iterator for Drain<'_, K, V, S>
@@ -355,7 +328,8 @@ where
     fn next(&mut self) -> Option<Handle<K, V>> {
         loop {
             while let Some(victim) = self.victims.pop() {
-                if granted(self.registry.core.remove_exact(&victim, Cause::Removed, &mut self.refusal)) {
+                let Ok(was_there) = self.registry.core.remove_exact(&victim, Cause::Removed, &mut self.if_full);
+                if was_there {
                     return Some(victim);
                 }
             }

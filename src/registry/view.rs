@@ -72,7 +72,7 @@ where
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
-    /// registry.insert("a".to_string(), 1).unwrap();
+    /// registry.insert("a".to_string(), 1);
     /// let guard = registry.pin();
     /// assert_eq!(guard.get("a").map(|entry| *entry), Some(1));
     /// assert!(guard.get("b").is_none());

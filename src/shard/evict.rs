@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Full, Refusal};
+use crate::domain::{Failure, Full, IfFull};
 use crate::handle::Handle;
 use crate::handle::listener::Listeners;
 use crate::node::Node;
@@ -236,14 +236,14 @@ where
     ///
     /// It may be refused for want of room in the backlog, or wait for that, once.
     #[cold]
-    pub(crate) fn evict_to_fit(
+    pub(crate) fn evict_to_fit<E: Failure>(
         self,
         mut locked: Locked<'s, K, V>,
         weight: u64,
         old: Option<NonNull<Node<K, V>>>,
-        refusal: &mut Refusal,
+        if_full: &mut IfFull<E>,
         evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<Locked<'s, K, V>, Full> {
+    ) -> Result<Locked<'s, K, V>, E> {
         let mut retired = 0;
         while !locked.fits_bounds(weight, old) {
             retired += 1;
@@ -252,7 +252,7 @@ where
                 Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
                 // There is room for a lone node.
                 Ok(Attempt::Empty) => break,
-                Err(NoRoom(bytes)) => return self.lock_with_room(locked, bytes, refusal),
+                Err(NoRoom(bytes)) => return self.lock_with_room(locked, bytes, if_full),
             }
         }
         Ok(locked)
@@ -272,7 +272,7 @@ where
     pub(crate) fn evict(
         self,
         most: usize,
-        refusal: &mut Refusal,
+        if_full: &mut IfFull<Full>,
         evicted: &mut Evicted<'_, K, V>,
         excess: impl Fn(&Locked<'_, K, V>) -> bool,
     ) -> Shed {
@@ -284,7 +284,7 @@ where
                 Ok(Attempt::Evicted) => (shed.entries, retired) = (shed.entries + 1, retired + 1),
                 Ok(Attempt::GoOn) => locked = self.pass_on(locked),
                 Ok(Attempt::Empty) => break,
-                Err(NoRoom(bytes)) => match self.lock_with_room(locked, bytes, refusal) {
+                Err(NoRoom(bytes)) => match self.lock_with_room(locked, bytes, if_full) {
                     Ok(again) => locked = again,
                     Err(Full) => return Shed { full: true, ..shed },
                 },

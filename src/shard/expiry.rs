@@ -448,7 +448,7 @@ mod tests {
         let timers = || registry.core.shards().map(|shard| shard.lock().timers.len()).sum::<usize>();
         let mut most = 0;
         for round in 0..100_000 {
-            registry.replace(round % 1000, round);
+            registry.insert(round % 1000, round);
             clock.advance(Duration::from_millis(3));
             most = most.max(timers());
         }
@@ -458,7 +458,7 @@ mod tests {
         registry.retain(|key, _| *key < 10);
         clock.advance(Duration::from_secs(3000));
         for round in 0..1000 {
-            registry.replace(round % 10, round);
+            registry.insert(round % 10, round);
             clock.advance(Duration::from_millis(17));
         }
         println!("{} timers for 10", timers());

@@ -28,7 +28,7 @@ pub(crate) mod teardown;
 pub(crate) mod timers;
 pub(crate) mod write;
 
-use crate::domain::{Backlog, Bag, Domain, Full, Refusal, RegistryHeader, ShardHeader};
+use crate::domain::{Backlog, Bag, Domain, Failure, IfFull, RegistryHeader, ShardHeader};
 use crate::node::Node;
 use crate::node::life::Life;
 use crate::shard::counts::Counts;
@@ -247,14 +247,14 @@ where
 
     /// Lets go of the lock, makes room in the backlog for a node of so many bytes, and takes the lock again: everything may
     /// have changed.
-    pub(crate) fn lock_with_room(
+    pub(crate) fn lock_with_room<E: Failure>(
         self,
         locked: Locked<'_, K, V>,
         bytes: u64,
-        refusal: &mut Refusal,
-    ) -> Result<Locked<'s, K, V>, Full> {
+        if_full: &mut IfFull<E>,
+    ) -> Result<Locked<'s, K, V>, E> {
         drop(locked);
-        self.domain().inner().make_room(bytes, refusal)?;
+        self.domain().inner().make_room(bytes, if_full)?;
         let mut locked = self.lock();
         locked.place = Some(bytes);
         Ok(locked)

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Full, Refusal};
+use crate::domain::{Failure, IfFull};
 use crate::handle::Handle;
 use crate::node::life::Life;
 use crate::node::{Draft, Node};
@@ -25,17 +25,17 @@ pub(crate) struct Rejected<K: 'static, V: 'static> {
 }
 
 /// Why a draft was not published.
-pub(crate) enum NotReplaced<K: 'static, V: 'static> {
+pub(crate) enum NotReplaced<K: 'static, V: 'static, E> {
     /// There is no entry to replace.
     Absent(Draft<K, V>),
     /// There is no room in the backlog.
-    Full(Draft<K, V>),
+    Full(Draft<K, V>, E),
 }
 
-impl<K, V> NotReplaced<K, V> {
+impl<K, V, E> NotReplaced<K, V, E> {
     pub(crate) fn into_draft(self) -> Draft<K, V> {
         match self {
-            NotReplaced::Absent(draft) | NotReplaced::Full(draft) => draft,
+            NotReplaced::Absent(draft) | NotReplaced::Full(draft, _) => draft,
         }
     }
 }
@@ -51,9 +51,9 @@ enum Put {
 }
 
 /// Why a draft was not published.
-enum NotPut<K: 'static, V: 'static> {
+enum NotPut<K: 'static, V: 'static, E> {
     Taken(Rejected<K, V>),
-    Not(NotReplaced<K, V>),
+    Not(NotReplaced<K, V, E>),
 }
 
 /// Which references a write takes for its caller.
@@ -188,27 +188,27 @@ where
         let locate = |table: Table<K, V>, draft: &Draft<K, V>| {
             table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key))
         };
-        match self.put_special(locked, draft, locate, Put::New, wanted, Refusal::Impossible, settings) {
+        match self.put_special(locked, draft, locate, Put::New, wanted, IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
             Err(NotPut::Taken(rejected)) => Err(rejected),
-            Err(NotPut::Not(_)) => unreachable!("an insertion replaces nothing, and waits or goes on"),
+            Err(NotPut::Not(_)) => unreachable!("an insertion replaces nothing"),
         }
     }
 
     /// Publishes a draft in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
     #[inline(always)]
-    pub(crate) fn replace(
+    pub(crate) fn replace<E: Failure>(
         self,
         draft: Draft<K, V>,
         mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
-        refusal: Refusal,
+        if_full: IfFull<E>,
         settings: &Settings<K, V>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let mut locked = self.lock();
         if locked.special != Special::NONE {
-            return self.replace_special(locked, draft, locate, or_insert, wanted, refusal, settings);
+            return self.replace_special(locked, draft, locate, or_insert, wanted, if_full, settings);
         }
         let table = locked.table;
         let found = locate(table, &draft);
@@ -235,18 +235,18 @@ where
 
     #[inline(never)]
     #[allow(clippy::too_many_arguments)]
-    fn replace_special(
+    fn replace_special<E: Failure>(
         self,
         locked: Locked<'s, K, V>,
         draft: Draft<K, V>,
         locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
-        refusal: Refusal,
+        if_full: IfFull<E>,
         settings: &Settings<K, V>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V>> {
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let put = if or_insert { Put::Any } else { Put::Old };
-        match self.put_special(locked, draft, locate, put, wanted, refusal, settings) {
+        match self.put_special(locked, draft, locate, put, wanted, if_full, settings) {
             Ok(published) => Ok(published),
             Err(NotPut::Not(reason)) => Err(reason),
             Err(NotPut::Taken(_)) => unreachable!("a replacement takes the place of what has the key"),
@@ -257,16 +257,16 @@ where
     ///
     /// What was evicted to make room, or had expired, is told to listeners when this returns.
     #[allow(clippy::too_many_arguments)]
-    fn put_special(
+    fn put_special<E: Failure>(
         self,
         mut locked: Locked<'s, K, V>,
         draft: Draft<K, V>,
         mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
         put: Put,
         wanted: Wanted,
-        mut refusal: Refusal,
+        mut if_full: IfFull<E>,
         settings: &Settings<K, V>,
-    ) -> Result<Published<K, V>, NotPut<K, V>> {
+    ) -> Result<Published<K, V>, NotPut<K, V, E>> {
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
         let (hash, weight, time) = (draft.hash, draft.weight.bytes(), draft.time);
         loop {
@@ -294,7 +294,7 @@ where
                 return Err(NotPut::Not(NotReplaced::Absent(draft)));
             }
             let retry = if !locked.fits_bounds(weight, old) {
-                self.evict_to_fit(locked, weight, old, &mut refusal, &mut evicted)
+                self.evict_to_fit(locked, weight, old, &mut if_full, &mut evicted)
             } else if let Some((position, old)) = found {
                 // SAFETY: S1.
                 match unsafe { locked.admit(old) } {
@@ -320,7 +320,7 @@ where
                         }
                         return Ok(self.end_put(locked, node, wanted, left, settings));
                     }
-                    Err(NoRoom(bytes)) => self.lock_with_room(locked, bytes, &mut refusal),
+                    Err(NoRoom(bytes)) => self.lock_with_room(locked, bytes, &mut if_full),
                 }
             } else {
                 let node = locked.allocate_to_live(draft, 1 + u32::from(wanted.new), &settings.lifetimes);
@@ -329,7 +329,7 @@ where
             };
             match retry {
                 Ok(again) => locked = again,
-                Err(Full) => return Err(NotPut::Not(NotReplaced::Full(draft))),
+                Err(full) => return Err(NotPut::Not(NotReplaced::Full(draft, full))),
             }
         }
     }
@@ -378,19 +378,19 @@ where
     /// absent, and is unlinked too, unless the caller removes it for that reason.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    pub(crate) fn remove(
+    pub(crate) fn remove<E: Failure>(
         self,
         hash: u64,
         mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
-        refusal: &mut Refusal,
+        if_full: &mut IfFull<E>,
         now: Time,
         settings: &Settings<K, V>,
-    ) -> Result<Left<K, V>, Full> {
+    ) -> Result<Left<K, V>, E> {
         let locked = self.lock();
         if locked.special != Special::NONE {
-            return self.remove_special(locked, hash, locate, cause, wants_handle, refusal, now, settings);
+            return self.remove_special(locked, hash, locate, cause, wants_handle, if_full, now, settings);
         }
         let table = locked.table;
         let Some((position, node)) = locate(table) else { return Ok(Left::None) };
@@ -400,17 +400,17 @@ where
 
     #[inline(never)]
     #[allow(clippy::too_many_arguments)]
-    fn remove_special(
+    fn remove_special<E: Failure>(
         self,
         mut locked: Locked<'s, K, V>,
         hash: u64,
         mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
-        refusal: &mut Refusal,
+        if_full: &mut IfFull<E>,
         now: Time,
         settings: &Settings<K, V>,
-    ) -> Result<Left<K, V>, Full> {
+    ) -> Result<Left<K, V>, E> {
         let mut expired = Evicted::new(&settings.listeners, cause);
         let by_time = matches!(cause, Cause::Expired | Cause::Idle);
         loop {
@@ -433,7 +433,7 @@ where
                 }
                 // It stays for a reaper: nobody waits for room for what is absent.
                 (Look::Ended(_), Err(_)) => return Ok(Left::None),
-                (_, Err(NoRoom(bytes))) => locked = self.lock_with_room(locked, bytes, refusal)?,
+                (_, Err(NoRoom(bytes))) => locked = self.lock_with_room(locked, bytes, if_full)?,
                 // SAFETY: found under this lock, and admitted.
                 (_, Ok(())) => return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) }),
             }

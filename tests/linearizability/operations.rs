@@ -41,7 +41,7 @@ impl<'r> Worker<'r> {
 
     pub fn insert(&mut self, key: usize) {
         let value = self.value();
-        self.call(key, "insert", |_, map, key| match map.insert(key, value) {
+        self.call(key, "insert", |_, map, key| match map.try_insert(key, value) {
             Ok(_) => Effect::Changed(None, Some(value)),
             Err(occupied) => Effect::Saw(Some(*occupied.entry)),
         });
@@ -50,14 +50,14 @@ impl<'r> Worker<'r> {
     fn replace(&mut self, key: usize) {
         let value = self.value();
         if self.rng.below(2) == 0 {
-            return self.call(key, "try_replace", |worker, map, key| match map.try_replace(key, value) {
+            return self.call(key, "try_replace", |worker, map, key| match map.fallible().insert(key, value) {
                 Ok(old) => Effect::Changed(value_of(old), Some(value)),
                 // It may be for want of room for what is evicted, and so says nothing of the key.
                 Err(_) if worker.round.bounded => Effect::MayHaveCleared,
                 Err(_) => Effect::SawSome,
             });
         }
-        self.call(key, "replace", |_, map, key| Effect::Changed(value_of(map.replace(key, value)), Some(value)));
+        self.call(key, "replace", |_, map, key| Effect::Changed(value_of(map.insert(key, value)), Some(value)));
     }
 
     fn get_or_insert(&mut self, key: usize) {
@@ -81,7 +81,7 @@ impl<'r> Worker<'r> {
                 (old, new) = (Some(*found), Some(worker.value()));
                 worker.values
             };
-            let updated = if fallible { map.try_update(&key, make) } else { Ok(map.update(&key, make)) };
+            let updated = if fallible { map.fallible().update(&key, make) } else { Ok(map.update(&key, make)) };
             let Ok(updated) = updated else { return Effect::SawSome };
             match value_of(updated) {
                 None => Effect::Saw(None),
@@ -95,7 +95,7 @@ impl<'r> Worker<'r> {
 
     fn remove(&mut self, key: usize) {
         if self.rng.below(2) == 0 {
-            return self.call(key, "try_remove", |_, map, key| match map.try_remove(&key) {
+            return self.call(key, "try_remove", |_, map, key| match map.fallible().remove(&key) {
                 Ok(old) => removed(value_of(old)),
                 Err(_) => Effect::SawSome,
             });
@@ -198,7 +198,7 @@ impl<'r> Worker<'r> {
             2..5 if self.fillers < 24 => {
                 for _ in 0..2 + self.rng.below(14) {
                     let begun = self.round.watch.now();
-                    drop(map.insert(filler(self.fillers), 0));
+                    drop(map.try_insert(filler(self.fillers), 0));
                     let ended = self.round.watch.now();
                     if self.round.bounded {
                         self.record_eviction(None, "insert of another key", begun, ended);

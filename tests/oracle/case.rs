@@ -165,7 +165,7 @@ impl Case {
         match op {
             Op::Insert(key) => {
                 let number = model.fresh();
-                match registry.insert(key, ledger.value(number)) {
+                match registry.try_insert(key, ledger.value(number)) {
                     Ok(handle) => {
                         assert_eq!((*handle.key(), handle.get()), (key, number));
                         assert_eq!(model.put(key, number), None);
@@ -178,7 +178,7 @@ impl Case {
             }
             Op::Replace(key) => {
                 let number = model.fresh();
-                let old = number_of(registry.replace(key, ledger.value(number)));
+                let old = number_of(registry.insert(key, ledger.value(number)));
                 assert_eq!(old, model.put(key, number));
             }
             Op::Update(key) => {
@@ -320,12 +320,12 @@ impl Case {
             }
             Op::Barrier => registry.domain().barrier(),
             Op::Reap(Some(budget)) => {
-                let reaped = registry.reap(budget);
+                let reaped = registry.expire(budget);
                 // Those of one hash are not told apart before they are looked at.
                 assert!(reaped.removed <= reaped.examined && reaped.examined < budget.max(1) + 300);
             }
             Op::Reap(None) => {
-                let reaped = registry.reap(usize::MAX);
+                let reaped = registry.expire(usize::MAX);
                 let told: Vec<_> = told.lock().unwrap().drain(..).collect();
                 assert_eq!(reaped.removed, told.len());
                 told.into_iter().for_each(|event| model.hear(event));

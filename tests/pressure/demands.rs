@@ -65,7 +65,7 @@ fn reapers_that_free_no_bytes_are_asked_down_to_the_last_priority() {
 fn registries_share_by_their_size_and_cost() {
     let registry = |entries: u64, seeks: u32| {
         let registry = Arc::new(isolated_builder::<u64, u64>().seeks(seeks).max_entries(1 << 20).build());
-        (0..entries).for_each(|key| drop(registry.insert(key, key).unwrap()));
+        (0..entries).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         registry
     };
     let (large, small, dear) = (registry(40_000, 2), registry(20_000, 2), registry(40_000, 4));

@@ -103,7 +103,7 @@ fn what_a_hook_waits_for_may_call_its_driver() {
                 thread::sleep(Duration::from_millis(50));
                 what(&found.get().unwrap().upgrade().unwrap());
             });
-            drop(registry.insert(1, value));
+            drop(registry.try_insert(1, value));
             drop(registry.remove(&1));
             domain.barrier();
             relieving.join().unwrap();
@@ -153,7 +153,7 @@ fn a_driver_may_be_dropped_in_a_destructor_that_its_hook_waits_for() {
             thread::sleep(Duration::from_millis(50));
             drop(driver);
         });
-        drop(registry.insert(1, value));
+        drop(registry.try_insert(1, value));
         drop(registry.remove(&1));
         pressure.raise();
         domain.barrier();
@@ -182,7 +182,7 @@ fn a_driver_that_is_called_in_an_eq_does_nothing() {
     impl Eq for Key {}
     within_a_minute(|| {
         let registry: Arc<Registry<Key, u64>> = Arc::new(isolated());
-        registry.insert(Key(1), 1).ok().unwrap();
+        registry.try_insert(Key(1), 1).ok().unwrap();
         let driver = Driver::builder().build();
         driver.add(&registry);
         DRIVER.set(driver).unwrap();

@@ -45,7 +45,7 @@ fn a_level_is_not_shed_for_again_while_usage_stays_whatever_is_looked_at() {
     let next: Next = Arc::new(Mutex::new(level(950_000)));
     let registry = isolated_builder::<u64, Vec<u8>>().weigher(|_, value: &Vec<u8>| value.len()).build();
     let registry = Arc::new(registry);
-    (0..9000).for_each(|key| drop(registry.insert(key, vec![0; 100]).unwrap()));
+    (0..9000).for_each(|key| drop(registry.try_insert(key, vec![0; 100]).unwrap()));
     let driver = Driver::builder().source(Script(next)).build();
     driver.add(&registry);
     assert!(driver.check().unwrap().met);

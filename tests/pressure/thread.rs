@@ -14,7 +14,7 @@ use std::time::Duration;
 fn a_manual_source_drives_the_thread_and_the_registry_shrinks() {
     let registry = isolated_builder::<u64, Vec<u8>>().weigher(|_, value: &Vec<u8>| value.len()).build();
     let registry = Arc::new(registry);
-    (0..10_000).for_each(|key| drop(registry.insert(key, vec![0; 100]).unwrap()));
+    (0..10_000).for_each(|key| drop(registry.try_insert(key, vec![0; 100]).unwrap()));
     let (source, pressure) = Manual::new("test");
     let driver = Driver::builder().name("drives").source(source).start().unwrap();
     driver.add_named("values", &registry);
@@ -97,7 +97,7 @@ fn a_driver_and_many_writers_end() {
             scope.spawn(move || {
                 for key in 0..times(20_000) {
                     let registry = &registries[key % 3];
-                    drop(registry.replace(key * 4 + thread, key));
+                    drop(registry.insert(key * 4 + thread, key));
                     match key % 512 {
                         0 => pressure.raise(),
                         128 => pressure.demand(1000),

@@ -65,7 +65,7 @@ fn flood(map: &Map, size: Size, writer: u64) {
     let mut random = Xorshift::new(writer);
     for _ in 0..size.writes {
         let key = random.below(size.live);
-        drop(map.replace(key, value(key)));
+        drop(map.insert(key, value(key)));
     }
 }
 
@@ -75,7 +75,7 @@ fn calls(map: &Map, size: Size, writer: u64) {
     for number in 0..size.writes {
         let owned = Box::new(value(number ^ writer));
         if number % 64 == 63 {
-            drop(map.replace(number % size.live, *owned));
+            drop(map.insert(number % size.live, *owned));
         } else {
             map.domain().call(move || drop(black_box(owned)));
         }
@@ -90,7 +90,7 @@ fn refill(map: &Map, size: Size, writer: u64) {
     for _ in 0..size.writes * size.writers / size.live {
         map.clear();
         for key in 0..size.live {
-            drop(map.insert(key, value(key)));
+            drop(map.try_insert(key, value(key)));
         }
     }
 }
@@ -101,7 +101,7 @@ fn cache(map: &Map, size: Size, writer: u64) {
     for _ in 0..size.writes {
         let key = zipf.draw(&mut random);
         if map.pin().get(&key).is_none() {
-            drop(map.insert(key, value(key)));
+            drop(map.try_insert(key, value(key)));
         }
     }
 }
@@ -111,12 +111,12 @@ fn serve(map: &Map, size: Size, writer: u64) {
     let own = |number: u64| number * size.writers + writer;
     let live = (0..size.live).filter(|key| key % size.writers == writer).count() as u64;
     for number in 0..size.writes {
-        drop(map.insert(own(number + live), value(number)));
+        drop(map.try_insert(own(number + live), value(number)));
         drop(map.remove(&own(number)));
     }
     // The keys that the next turn finds are those below `live` again.
     for number in 0..live {
-        drop(map.insert(own(number), value(number)));
+        drop(map.try_insert(own(number), value(number)));
         drop(map.remove(&own(number + size.writes)));
     }
 }
@@ -187,7 +187,7 @@ fn run(case: &Case, reclaims: Reclaims, size: Size) -> Outcome {
     let (domain, pool) = reclaims.domain();
     let builder = Registry::builder().domain(domain.clone()).capacity(size.live as usize);
     let map: Map = if case.bounded { builder.max_entries(size.live as usize).build() } else { builder.build() };
-    (0..size.live).for_each(|key| drop(map.insert(key, value(key))));
+    (0..size.live).for_each(|key| drop(map.try_insert(key, value(key))));
     domain.barrier();
     let live = (heap::bytes().in_use - before) as f64;
     heap::restart_peak();

@@ -53,7 +53,7 @@ fn ours(capacity: usize, keys: &[u64]) -> f64 {
     share(keys, |key| {
         let hit = registry.pin().get(&key).is_some();
         if !hit {
-            drop(registry.insert(key, key));
+            drop(registry.try_insert(key, key));
         }
         hit
     })

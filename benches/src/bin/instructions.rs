@@ -63,7 +63,7 @@ fn main() {
     let (path, n) = (arguments.next().unwrap_or_default(), arguments.next());
     let n: u64 = n.and_then(|n| n.parse().ok()).expect("usage: instructions PATH N");
     let removes = path == "delete" || path == "remove";
-    let grows = path == "add" || path == "insert" || removes;
+    let grows = path == "add" || path == "try_insert" || removes;
     assert!(!grows || n <= FRESH, "N is at most {FRESH}");
     let capacity = if grows { 2 * FRESH } else { 2 * KEYS };
     let domain = Domain::builder().name("instructions").manual().build();
@@ -74,7 +74,7 @@ fn main() {
         .hasher(RandomState::with_seeds(1, 2, 3, 4))
         .build();
     for key in 0..KEYS {
-        registry.insert(key, key).unwrap();
+        registry.try_insert(key, key).unwrap();
     }
     if removes {
         (ABSENT..ABSENT + FRESH).for_each(|key| registry.add(key, key).unwrap());
@@ -110,14 +110,14 @@ fn main() {
             }
             sum
         }
-        "insert_and_remove" => {
+        "try_insert_and_remove" => {
             let each = |key| {
-                drop(black_box(registry.insert(key + ABSENT, key)));
+                drop(black_box(registry.try_insert(key + ABSENT, key)));
                 *registry.remove(&(key + ABSENT)).unwrap()
             };
             keys.map(each).sum()
         }
-        "insert" => fresh.map(|key| u64::from(registry.insert(key, key).is_ok())).sum(),
+        "try_insert" => fresh.map(|key| u64::from(registry.try_insert(key, key).is_ok())).sum(),
         "remove" => fresh.map(|key| *registry.remove(&key).unwrap()).sum(),
         "add" => fresh.map(|key| u64::from(registry.add(key, key).is_ok())).sum(),
         "delete" => fresh.map(|key| u64::from(registry.delete(&key))).sum(),
@@ -134,11 +134,11 @@ fn main() {
             (0..n / KEYS).map(|_| guard.iter().map(|entry| *entry).sum::<u64>()).sum()
         }
         "set" => keys.map(|key| u64::from(registry.set(key, key))).sum(),
-        "replace" => keys.map(|key| *registry.replace(key, key).unwrap()).sum(),
+        "insert" => keys.map(|key| *registry.insert(key, key).unwrap()).sum(),
         "remove_and_destroy" => {
             let mut sum = 0;
             for key in keys {
-                drop(black_box(registry.insert(key + ABSENT, key)));
+                drop(black_box(registry.try_insert(key + ABSENT, key)));
                 sum += *registry.remove(&(key + ABSENT)).unwrap();
                 if key % 64 == 0 {
                     domain.reclaim(usize::MAX);

@@ -63,7 +63,7 @@ fn local_handle(
 fn main() {
     let registry = Registry::<u64, u64>::builder().hasher(Multiply(0)).build();
     for key in 1..=1000 {
-        assert!(registry.insert(key, key).is_ok());
+        assert!(registry.try_insert(key, key).is_ok());
     }
     let mut reader = registry.reader();
     let sum: u64 = (1..=1000).map(|key| session_get(&mut reader, &key) + session_lookup(&mut reader, &key)).sum();

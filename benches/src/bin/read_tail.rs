@@ -180,7 +180,7 @@ fn empty(trial: &Trial) -> Outcome {
 fn registry(domain: Domain) -> Registry<u64, Slow> {
     let registry = Registry::builder().domain(domain).capacity(KEYS as usize).build();
     for key in 0..KEYS {
-        assert!(registry.insert(key, Slow(key)).is_ok());
+        assert!(registry.try_insert(key, Slow(key)).is_ok());
     }
     registry
 }
@@ -188,7 +188,7 @@ fn registry(domain: Domain) -> Registry<u64, Slow> {
 fn churn_registry(registry: &Registry<u64, Slow>) -> impl FnMut(u64) {
     |key| {
         drop(registry.remove(&key));
-        assert!(registry.insert(key, Slow(key)).is_ok());
+        assert!(registry.try_insert(key, Slow(key)).is_ok());
     }
 }
 

@@ -28,7 +28,7 @@ fn churn(cache: &Registry<u64, Vec<u8>>, threads: u64, time: Duration) {
                 let mut key = thread;
                 while Instant::now() < end {
                     for _ in 0..64 {
-                        drop(cache.insert(key, vec![1; 1000]));
+                        drop(cache.try_insert(key, vec![1; 1000]));
                         key += threads;
                     }
                 }
@@ -82,7 +82,7 @@ mod tests {
 
     fn disconnects(registry: &Registry<u64, Sender<()>>) -> Duration {
         let (sender, receiver) = channel();
-        drop(registry.replace(1, sender));
+        drop(registry.insert(1, sender));
         drop(registry.remove(&1));
         let begun = Instant::now();
         assert_eq!(receiver.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
@@ -131,7 +131,7 @@ mod tests {
         disconnects(&registry);
         // The job waits for a reader when the runtime ends.
         let (sender, receiver) = channel();
-        drop(registry.replace(1, sender));
+        drop(registry.insert(1, sender));
         let guard = registry.pin();
         drop(registry.remove(&1));
         std::thread::sleep(Duration::from_millis(20));

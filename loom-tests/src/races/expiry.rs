@@ -14,7 +14,7 @@ pub fn lookup_expire() {
         }
     });
     clock.advance(Duration::from_secs(2));
-    assert_eq!(world.registry().reap(10).removed, 1);
+    assert_eq!(world.registry().expire(10).removed, 1);
     world.domain.reclaim(2);
     reading.join().unwrap();
     world.account(1);
@@ -51,7 +51,7 @@ pub fn lookup_replace_in_time() {
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || assert!(reader.registry().contains_key(&1), "it was there all the time"));
     clock.advance(Duration::from_millis(600));
-    assert!(world.registry().replace(1, world.value(100)).is_some());
+    assert!(world.registry().insert(1, world.value(100)).is_some());
     clock.advance(Duration::from_millis(600));
     reading.join().unwrap();
     world.account(2);
@@ -65,7 +65,7 @@ pub fn put_expire() {
         assert_eq!(handle.read(), 1);
         drop(handle);
     });
-    assert_eq!(world.registry().reap(10).removed, 1);
+    assert_eq!(world.registry().expire(10).removed, 1);
     world.domain.reclaim(2);
     putting.join().unwrap();
     world.account(1);
@@ -76,23 +76,23 @@ pub fn replace_expire() {
     let (world, clock) = World::expired(1..2);
     let other = Arc::clone(&world);
     let replacing = part(&world.domain, move || {
-        assert!(other.registry().replace(1, other.value(100)).is_none(), "what has expired counts as absent");
+        assert!(other.registry().insert(1, other.value(100)).is_none(), "what has expired counts as absent");
     });
     // It may have been replaced before, and the new one is young.
-    assert!(world.registry().reap(10).removed <= 1);
+    assert!(world.registry().expire(10).removed <= 1);
     replacing.join().unwrap();
     assert_eq!(world.registry().lookup(&1).expect("a young entry stays").read(), 100);
     world.account(2);
     // It has a timer: its time comes.
     clock.advance(Duration::from_secs(2));
-    assert_eq!(world.registry().reap(10).removed, 1);
+    assert_eq!(world.registry().expire(10).removed, 1);
 }
 
 pub fn expire_expire() {
     let (world, _) = World::expired(1..3);
     let other = Arc::clone(&world);
-    let reaping = part(&world.domain, move || other.registry().reap(10).removed);
-    let mine = world.registry().reap(10).removed;
+    let reaping = part(&world.domain, move || other.registry().expire(10).removed);
+    let mine = world.registry().expire(10).removed;
     let theirs = reaping.join().unwrap();
     assert_eq!((mine + theirs, world.registry().len()), (2, 0), "each by one of them");
     world.account(2);
@@ -110,10 +110,10 @@ pub fn rearm_expire() {
         drop(other.registry().remove(&1));
         assert!(other.insert(1));
     });
-    assert_eq!(world.registry().reap(10).removed, 0);
+    assert_eq!(world.registry().expire(10).removed, 0);
     removing.join().unwrap();
     assert_eq!(world.registry().lookup(&1).expect("inserted again").read(), 1);
     world.account(2);
     clock.advance(Duration::from_secs(2));
-    assert_eq!((world.registry().reap(10).removed, world.registry().len()), (1, 0));
+    assert_eq!((world.registry().expire(10).removed, world.registry().len()), (1, 0));
 }

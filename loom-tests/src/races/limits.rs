@@ -18,22 +18,23 @@ pub fn limit_remove_remove() {
     let guard = domain.pin();
     let (other, count) = (Arc::clone(&one), Arc::clone(&removed));
     let removing = part(&domain, move || {
-        count.fetch_add(usize::from(other.registry().try_remove(&1).is_ok()), Ordering::SeqCst);
+        count.fetch_add(usize::from(other.registry().fallible().remove(&1).is_ok()), Ordering::SeqCst);
     });
-    removed.fetch_add(usize::from(two.registry().try_remove(&2).is_ok()), Ordering::SeqCst);
+    removed.fetch_add(usize::from(two.registry().fallible().remove(&2).is_ok()), Ordering::SeqCst);
     removing.join().unwrap();
     assert_eq!(removed.load(Ordering::SeqCst), 1, "there is room for one, and one gets it");
     drop(guard);
     domain.barrier();
     // Its place is free again.
-    let left = one.registry().try_remove(&1).unwrap().is_some() || two.registry().try_remove(&2).unwrap().is_some();
+    let left = one.registry().fallible().remove(&1).unwrap().is_some()
+        || two.registry().fallible().remove(&2).unwrap().is_some();
     assert!(left);
 }
 
 pub fn limit_put() {
     let world = World::in_domain(limited(), 0, 1..3);
     let kept = world.registry().lookup(&1);
-    assert!(world.registry().try_remove(&1).is_ok());
+    assert!(world.registry().fallible().remove(&1).is_ok());
     world.domain.barrier();
     // What the handle kept comes back to the backlog while another takes its place there.
     let other = Arc::clone(&world);
@@ -41,12 +42,12 @@ pub fn limit_put() {
         drop(kept);
         other.domain.reclaim(2);
     });
-    let removed = world.registry().try_remove(&2).is_ok();
+    let removed = world.registry().fallible().remove(&2).is_ok();
     putting.join().unwrap();
     world.domain.barrier();
     assert_eq!(world.drops.load(Ordering::SeqCst), 1 + usize::from(removed));
     world.insert(3);
-    assert!(world.registry().try_remove(&3).is_ok(), "every place was given back");
+    assert!(world.registry().fallible().remove(&3).is_ok(), "every place was given back");
 }
 
 pub fn executor_remove() {

@@ -66,7 +66,7 @@ fn beside_insert(read: fn(&World, May)) {
 }
 
 fn beside_replace(keys: &[u64], read: fn(&World, May)) {
-    let replace = |world: &World| drop(world.registry().replace(1, world.value(100)).expect("it was there"));
+    let replace = |world: &World| drop(world.registry().insert(1, world.value(100)).expect("it was there"));
     race(keys, keys.len() + 1, move |world| read(world, CHANGED), replace);
 }
 

@@ -81,7 +81,7 @@ pub fn lookup_replace() {
         let handle = reader.registry().lookup(&1).expect("the key is there all the time");
         assert!(matches!(handle.read(), 1 | 100));
     });
-    let old = world.registry().replace(1, world.value(100)).expect("it was there");
+    let old = world.registry().insert(1, world.value(100)).expect("it was there");
     assert_eq!(old.read(), 1);
     drop(old);
     reading.join().unwrap();

@@ -67,7 +67,7 @@ impl Way for Handles {
 
     #[inline]
     fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool {
-        registry.insert(key, value).is_ok()
+        registry.try_insert(key, value).is_ok()
     }
 
     #[inline]
@@ -77,7 +77,7 @@ impl Way for Handles {
 
     #[inline]
     fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) {
-        registry.replace(key, value);
+        registry.insert(key, value);
     }
 }
 

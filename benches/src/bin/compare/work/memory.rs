@@ -37,7 +37,7 @@ fn full(size: usize) -> Registry<u64, u64> {
     let day = Duration::from_secs(86_400);
     let builder = Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(size);
     let registry = builder.max_entries(2 * size).max_age(day).max_idle(day).listener(|_, _| ()).build();
-    (0..size as u64).for_each(|number| drop(registry.insert(number, number)));
+    (0..size as u64).for_each(|number| drop(registry.try_insert(number, number)));
     assert_eq!(registry.len(), size);
     registry
 }

@@ -1,0 +1,369 @@
+//! Writes of one entry, and the paths that they share with their [fallible](crate::registry::fallible) forms.
+
+use crate::domain::{Failure, IfFull};
+use crate::handle::{Entry, Handle};
+use crate::reap::Cause;
+use crate::registry::Registry;
+use crate::registry::error::Occupied;
+use crate::registry::view::hash_of;
+use crate::shard::write::{Left, NotReplaced, Published, Rejected, Wanted};
+use crate::util::check;
+use equivalent::Equivalent;
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash};
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Inserts an entry, in the place of the one that has the key. Returns the replaced entry, if there was one.
+    ///
+    /// Readers see the old entry or the new one, and never neither. [`set`](Self::set) does the same without a handle;
+    /// [`insert_and_get`](Self::insert_and_get) returns the new entry; [`try_insert`](Self::try_insert) replaces nothing.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of one shard. As after every write, the caller may then do a bounded share of the domain's
+    /// reclamation.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// assert!(registry.insert("a", 1).is_none());
+    /// let old = registry.insert("a", 2).unwrap();
+    /// assert_eq!((*old, *registry.lookup("a").unwrap()), (1, 2));
+    /// ```
+    pub fn insert(&self, key: K, value: V) -> Option<Handle<K, V>> {
+        let Ok(published) = self.replace_or(key, value, Wanted::OLD, IfFull::go_on());
+        published.old.into_handle()
+    }
+
+    /// Inserts an entry, in the place of the one that has the key. Returns the new entry.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// let a = registry.insert_and_get("a", 1);
+    /// registry.delete("a");
+    /// assert_eq!(*a, 1);
+    /// ```
+    pub fn insert_and_get(&self, key: K, value: V) -> Handle<K, V> {
+        let Ok(published) = self.replace_or(key, value, Wanted::NEW, IfFull::go_on());
+        published.new.expect("the handle that was wanted")
+    }
+
+    /// Inserts an entry, unless the key is taken. Returns the new entry. An expired entry takes no key: it is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] if the key is taken, with the rejected key and value and the entry that holds the key.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// let first = registry.try_insert("a", 1).unwrap();
+    /// let occupied = registry.try_insert("a", 2).unwrap_err();
+    /// assert!(occupied.value == 2 && occupied.entry.ptr_eq(&first));
+    /// ```
+    pub fn try_insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
+        let hash = hash_of(&self.hasher, &key);
+        let draft = self.core.draft(hash, key, value);
+        match self.core.insert(draft, Wanted::NEW) {
+            Ok(new) => Ok(new.expect("the handle that was wanted")),
+            Err(rejected) => Err(rejected.into()),
+        }
+    }
+
+    /// Inserts an entry, or replaces the one that has the key. Returns whether there was one.
+    ///
+    /// As [`insert`](Self::insert), without a handle to the entry that leaves: two locked instructions fewer.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// assert!(!registry.set("a", 1));
+    /// assert!(registry.set("a", 2));
+    /// assert_eq!(*registry.lookup("a").unwrap(), 2);
+    /// ```
+    pub fn set(&self, key: K, value: V) -> bool {
+        let Ok(published) = self.replace_or(key, value, Wanted::NONE, IfFull::go_on());
+        published.old.is_some()
+    }
+
+    /// Inserts an entry, unless the key is taken.
+    ///
+    /// As [`try_insert`](Self::try_insert), without a handle to the new entry: one locked instruction fewer.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_insert`](Self::try_insert).
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// assert!(registry.add("a", 1).is_ok());
+    /// assert_eq!(registry.add("a", 2).unwrap_err().value, 2);
+    /// ```
+    pub fn add(&self, key: K, value: V) -> Result<(), Occupied<K, V>> {
+        let hash = hash_of(&self.hasher, &key);
+        let draft = self.core.draft(hash, key, value);
+        self.core.insert(draft, Wanted::NONE)?;
+        Ok(())
+    }
+
+    /// Returns the entry of `key`. If there is none, inserts one with the value that `f` makes.
+    ///
+    /// `f` runs outside every lock and critical section. If another thread inserts the key meanwhile, its entry is
+    /// returned and the value that `f` made is dropped.
+    ///
+    /// # Progress
+    ///
+    /// As [`lookup`](Self::lookup) if the key is there, else as [`insert`](Self::insert).
+    pub fn get_or_insert_with(&self, key: K, f: impl FnOnce() -> V) -> Handle<K, V> {
+        let Ok(entry) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(f()));
+        entry
+    }
+
+    /// As [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail.
+    ///
+    /// # Errors
+    ///
+    /// The error of `f`.
+    pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
+        if let Some(entry) = self.lookup(&key) {
+            return Ok(entry);
+        }
+        check::user_code();
+        let value = f()?;
+        Ok(self.try_insert(key, value).unwrap_or_else(|occupied| occupied.entry))
+    }
+
+    /// Reads the entry of `key`, and replaces it by one with the value that `f` makes of it. Returns the new entry, or
+    /// `None` if there is no such key.
+    ///
+    /// `f` runs outside every lock and critical section. It runs again if the entry was replaced meanwhile.
+    ///
+    /// # Progress
+    ///
+    /// Lock-free but for the lock of one shard: a call that is retried was overtaken by another that succeeded.
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.set("hits", 1);
+    /// assert_eq!(*registry.update("hits", |_, hits| hits + 1).unwrap(), 2);
+    /// ```
+    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Option<Handle<K, V>>
+    where
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let Ok(new) = self.update_or(key, &mut f, IfFull::go_on());
+        new
+    }
+
+    /// Replaces this very entry by one with another value, if it is still in the registry. Returns the new entry.
+    ///
+    /// # Errors
+    ///
+    /// The value, if the entry has left the registry, or is of another registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// let first = registry.insert_and_get("a", 1);
+    /// let second = registry.replace_handle(&first, 2).unwrap();
+    /// assert_eq!(registry.replace_handle(&first, 3).unwrap_err(), 3);
+    /// assert_eq!(*second, 2);
+    /// ```
+    pub fn replace_handle(&self, entry: &Handle<K, V>, value: V) -> Result<Handle<K, V>, V>
+    where
+        K: Clone,
+    {
+        let draft = self.core.draft(entry.hash().into(), entry.key().clone(), value);
+        match self.core.replace_exact(entry, draft, IfFull::go_on()) {
+            Ok(published) => Ok(published.new.expect("the handle that was wanted")),
+            Err(rejected) => Err(rejected.into_draft().value),
+        }
+    }
+
+    /// Removes the entry of `key`. Returns it, if there was one.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn remove<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let Ok(left) = self.remove_or(key, true, IfFull::go_on());
+        left.into_handle()
+    }
+
+    /// Removes the entry of `key`. Returns whether there was one.
+    ///
+    /// As [`remove`](Self::remove), without a handle to the entry: one locked instruction fewer.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// registry.set("a", 1);
+    /// assert!(registry.delete("a"));
+    /// assert!(!registry.delete("a"));
+    /// ```
+    pub fn delete<Q>(&self, key: &Q) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let Ok(left) = self.remove_or(key, false, IfFull::go_on());
+        left.is_some()
+    }
+
+    /// Removes the entry of `key` if `condition` holds for it. Returns the entry, if it was removed.
+    ///
+    /// The condition is asked outside every lock and critical section. It is asked again if the entry is replaced
+    /// meanwhile: the removed entry is one for which it held.
+    ///
+    /// # Progress
+    ///
+    /// As [`update`](Self::update).
+    pub fn remove_if<Q>(&self, key: &Q, mut condition: impl FnMut(&K, &V) -> bool) -> Option<Handle<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let Ok(removed) = self.remove_if_or(key, &mut condition, IfFull::go_on());
+        removed
+    }
+
+    /// Removes this very entry. Returns whether it was still in the registry: not if it has left, or is of another registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn remove_handle(&self, entry: &Handle<K, V>) -> bool {
+        let Ok(removed) = self.core.remove_exact(entry, Cause::Removed, &mut IfFull::go_on());
+        removed
+    }
+
+    /// Removes all entries, one shard at a time: each shard is emptied at one instant. (If the domain's backlog has a
+    /// limit and too little room for all of a shard, entries are removed one by one, as by [`retain`](Self::retain).)
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of every shard, one after another, for a few instructions each.
+    pub fn clear(&self) {
+        let emptied = self.core.shards().filter(|&shard| self.core.clear(shard)).count();
+        if emptied < self.core.shards().len() {
+            self.retain(|_, _| false);
+        }
+    }
+
+    /// Inserts or replaces. Returns key and value if that fails.
+    #[inline(always)]
+    pub(super) fn replace_or<E: Failure>(
+        &self,
+        key: K,
+        value: V,
+        wanted: Wanted,
+        if_full: IfFull<E>,
+    ) -> Result<Published<K, V>, (K, V, E)> {
+        let hash = hash_of(&self.hasher, &key);
+        let draft = self.core.draft(hash, key, value);
+        self.core.replace(draft, wanted, if_full).map_err(|(draft, full)| (draft.key, draft.value, full))
+    }
+
+    /// Updates. Returns the value that `f` made if that fails.
+    pub(super) fn update_or<Q, E: Failure>(
+        &self,
+        key: &Q,
+        f: &mut dyn FnMut(&K, &V) -> V,
+        if_full: IfFull<E>,
+    ) -> Result<Option<Handle<K, V>>, (V, E)>
+    where
+        K: Clone,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        loop {
+            let Some(old) = self.lookup_same(key) else { return Ok(None) };
+            check::user_code();
+            let value = f(old.key(), old.value());
+            let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
+            match self.core.replace_exact(&old, draft, if_full) {
+                Ok(published) => return Ok(published.new),
+                Err(NotReplaced::Absent(_)) => {}
+                Err(NotReplaced::Full(draft, full)) => return Err((draft.value, full)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn remove_or<Q, E: Failure>(
+        &self,
+        key: &Q,
+        wants_handle: bool,
+        if_full: IfFull<E>,
+    ) -> Result<Left<K, V>, E>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = hash_of(&self.hasher, key);
+        self.core.remove(hash, |found| key.equivalent(found), wants_handle, if_full)
+    }
+
+    pub(super) fn remove_if_or<Q, E: Failure>(
+        &self,
+        key: &Q,
+        condition: &mut dyn FnMut(&K, &V) -> bool,
+        mut if_full: IfFull<E>,
+    ) -> Result<Option<Handle<K, V>>, E>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        loop {
+            let Some(entry) = self.lookup_same(key) else { return Ok(None) };
+            check::user_code();
+            if !condition(entry.key(), entry.value()) {
+                return Ok(None);
+            }
+            if self.core.remove_exact(&entry, Cause::Removed, &mut if_full)? {
+                return Ok(Some(entry));
+            }
+        }
+    }
+
+    /// Looks up the entry of `key` for a write to that entry. As writes by key do, it compares the hash before the key, since a
+    /// key may claim to equal one with another hash.
+    fn lookup_same<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = hash_of(&self.hasher, key);
+        let found = self.pin().get_hashed(hash, key).map(Entry::into_handle)?;
+        (found.hash() == hash as u32).then_some(found)
+    }
+}
+
+impl<K, V> From<Rejected<K, V>> for Occupied<K, V> {
+    fn from(rejected: Rejected<K, V>) -> Self {
+        let Rejected { draft, holder } = rejected;
+        Occupied { key: draft.key, value: draft.value, entry: holder }
+    }
+}

@@ -22,7 +22,7 @@ impl Inner {
         let since = Instant::now();
         let mut pause = Pause::new();
         loop {
-            self.drive_expedited(ROUND);
+            self.try_reclaim_expedited(ROUND);
             if self.budget.take(one) {
                 return Ok(());
             }
@@ -35,7 +35,7 @@ impl Inner {
         E::full()?;
         // ORDERING: Relaxed, a statistic.
         self.overruns.fetch_add(1, Ordering::Relaxed);
-        self.budget.overrun(one);
+        self.budget.charge_unchecked(one);
         Ok(())
     }
 }

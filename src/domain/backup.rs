@@ -16,7 +16,7 @@
 use super::Inner;
 use super::background;
 use super::reclaimer::Reclaimer;
-use super::state::Left;
+use super::state::Pending;
 use super::thread::{set_works_for, works_for};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, AtomicUsize, Mutex, fence, park_for, thread};
@@ -236,7 +236,7 @@ fn work(domain: &Weak<Inner>, state: &AtomicUsize) {
         drop(held);
         quiet = if left.is_none() { quiet + 1 } else { 0 };
         nap = match reap {
-            _ if left == Some(Left::Ready) => Duration::ZERO,
+            _ if left == Some(Pending::Ready) => Duration::ZERO,
             Some(Duration::ZERO) => Duration::ZERO,
             reap if quiet < QUIET => reap.map_or(TICK, |reap| reap.min(TICK)),
             reap => match park(domain, state, reap) {
@@ -254,7 +254,7 @@ fn work(domain: &Weak<Inner>, state: &AtomicUsize) {
 /// What a look has come to.
 struct Look {
     /// What is left, if anything waited.
-    left: Option<Left>,
+    left: Option<Pending>,
     /// The time to the next call of reapers, if there are any.
     reap: Option<Duration>,
 }
@@ -273,7 +273,7 @@ impl Inner {
         if waits || self.has_reapers() {
             reclaimer.tell_of_backup(&self.name);
         }
-        let left = waits.then(|| if self.is_left_to_writers() { Left::Waiting } else { self.drive(ROUND).0 });
+        let left = waits.then(|| if self.is_left_to_writers() { Pending::Waiting } else { self.try_reclaim(ROUND).0 });
         Look { left, reap: self.reap() }
     }
 
@@ -281,8 +281,8 @@ impl Inner {
     /// thread that allocates the next ones.
     fn is_left_to_writers(&self) -> bool {
         // ORDERING: Relaxed, a hint: what is left to writers in vain waits for a tick more.
-        let since = coarse_ticks().saturating_sub(self.driven.load(Ordering::Relaxed));
-        !cfg!(loom) && since <= RECENT && self.state.try_lock().is_none_or(|state| state.left() != Left::Ready)
+        let since = coarse_ticks().saturating_sub(self.last_round.load(Ordering::Relaxed));
+        !cfg!(loom) && since <= RECENT && self.state.try_lock().is_none_or(|state| state.left() != Pending::Ready)
     }
 }
 

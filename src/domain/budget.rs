@@ -1,14 +1,14 @@
-//! How much may wait: limits of the backlog, and what is lent of them in advance.
+//! How much may wait: limits of the backlog, and what is prefetched of them in advance.
 //!
 //! Every node that is unlinked takes its place in the backlog before: one object, and its bytes. It gives it back when
 //! the reclaim side is done with it. So that not every removal writes the domain's one counter, a shard takes places
-//! in advance, an [`Allowance`] of up to [`DUE`] at a time, and spends them under its own lock.
+//! in advance, an [`Credits`] of up to [`DUE`] at a time, and spends them under its own lock.
 //!
 //! # Invariants
 //!
 //! - **L1** A meter shows no less than what waits: retired nodes and callbacks that are not reclaimed, and allowances.
-//! - **L2** What is taken is at most the limit, but for what cannot be refused: see [`Budget::overrun`].
-//! - **L3** What is lent, that is in allowances beyond the place that was needed, is at most a fourth of the limit. (Where the
+//! - **L2** What is taken is at most the limit, but for what cannot be refused: see [`Budget::charge_unchecked`].
+//! - **L3** What is prefetched, that is in credits beyond the place that was needed, is at most a fourth of the limit. (Where the
 //!   policy is to grow it may be more.)
 
 use crate::sync::atomic::Ordering;
@@ -30,11 +30,11 @@ pub enum WhenFull {
     #[default]
     Grow,
     /// It waits for so long at the most. Then it is refused, if it may be (by [`Registry::fallible`](crate::Registry::fallible)); else it goes on,
-    /// and is counted as an [overrun](crate::DomainStats::overruns). Within a critical section of the same domain, which
+    /// and is counted as an [charge_unchecked](crate::DomainStats::overruns). Within a critical section of the same domain, which
     /// it would wait for, and in destructors and callbacks, it does not wait. A sweep that cannot be refused (`retain`,
     /// `clear`, `drain`) waits once in vain at the most.
     Wait(Duration),
-    /// It is refused at once, if it can be; else it goes on, and is counted as an overrun.
+    /// It is refused at once, if it can be; else it goes on, and is counted as an charge_unchecked.
     Refuse,
 }
 
@@ -94,28 +94,28 @@ impl IfFull<Full> {
 /// Removals of one shard between two calls on the domain, at the most.
 pub(crate) const DUE: u64 = 128;
 
-/// The part of a limit that is lent in advance, at the most, to all shards together: a fourth (L3).
+/// The part of a limit that is prefetched in advance, at the most, to all shards together: a fourth (L3).
 const LENT: u64 = 4;
 
 /// The most bytes that one object counts for: as many as a [weight](crate::node::weight::Weight) can tell.
 const HEAVIEST: u64 = 2047 << 31;
 
-/// The highest limit there is: what is taken of it, and overrun by, stays far below what a counter holds.
+/// The highest limit there is: what is taken of it, and charge_unchecked by, stays far below what a counter holds.
 const HIGHEST: u64 = 1 << 60;
 
-/// The bytes of an allowance where they are not limited.
+/// The bytes of an credits where they are not limited.
 const UNLIMITED: u64 = u64::MAX;
 
 /// Places in the backlog that a shard has taken and not used.
 #[derive(Default)]
-pub(crate) struct Allowance {
+pub(crate) struct Credits {
     objects: u64,
     bytes: u64,
-    /// What of it was lent, when it was last filled up.
-    lent: Backlog,
+    /// What of it was prefetched, when it was last filled up.
+    prefetched: Backlog,
 }
 
-impl Allowance {
+impl Credits {
     /// Takes the place of one object from it. False if it has none.
     #[inline]
     pub(crate) fn spend(&mut self, bytes: u64) -> bool {
@@ -130,23 +130,23 @@ impl Allowance {
 
 /// The limits of a domain, and what is taken of them.
 pub(crate) struct Budget {
-    objects: Option<Meter>,
-    bytes: Option<Meter>,
+    objects: Option<Limit>,
+    bytes: Option<Limit>,
     pub(crate) when_full: WhenFull,
     /// Shards of the domain's registries.
     shards: AtomicUsize,
 }
 
-struct Meter {
+struct Limit {
     limit: u64,
     taken: CachePadded<AtomicU64>,
     /// L3. (Of std's type: it bounds what lies idle, and no model is about that.)
-    lent: std::sync::atomic::AtomicU64,
+    prefetched: std::sync::atomic::AtomicU64,
 }
 
-impl Meter {
+impl Limit {
     fn new(limit: u64) -> Self {
-        Meter { limit, taken: CachePadded::new(AtomicU64::new(0)), lent: Default::default() }
+        Limit { limit, taken: CachePadded::new(AtomicU64::new(0)), prefetched: Default::default() }
     }
 
     /// Takes `wanted`, or else `needed`. Returns which.
@@ -167,38 +167,43 @@ impl Meter {
         }
     }
 
-    /// Takes what is `needed`, and lends up to `extra` with it. Returns how much was lent.
+    /// Takes what is `needed`, and lends up to `extra` with it. Returns how much was prefetched.
     fn lend(&self, needed: u64, extra: u64, when_full: WhenFull) -> Option<u64> {
         if when_full == WhenFull::Grow {
-            self.overrun(needed + extra);
+            self.charge_unchecked(needed + extra);
             // ORDERING: Relaxed, a count.
-            self.lent.fetch_add(extra, Ordering::Relaxed);
+            self.prefetched.fetch_add(extra, Ordering::Relaxed);
             return Some(extra);
         }
         // ORDERING: Relaxed, as in `take`.
-        let mut lent = self.lent.load(Ordering::Relaxed);
+        let mut prefetched = self.prefetched.load(Ordering::Relaxed);
         let extra = loop {
-            let extra = extra.min((self.limit / LENT).saturating_sub(lent));
+            let extra = extra.min((self.limit / LENT).saturating_sub(prefetched));
             // ORDERING: Relaxed, as in `take`: one step keeps it below a part of the limit (L3).
-            match self.lent.compare_exchange_weak(lent, lent + extra, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.prefetched.compare_exchange_weak(
+                prefetched,
+                prefetched + extra,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break extra,
-                Err(now) => lent = now,
+                Err(now) => prefetched = now,
             }
         };
         let granted = self.take(needed + extra, needed);
         let used = granted.map(|granted| granted - needed);
         // ORDERING: Relaxed, a count.
-        self.lent.fetch_sub(extra - used.unwrap_or(0), Ordering::Relaxed);
+        self.prefetched.fetch_sub(extra - used.unwrap_or(0), Ordering::Relaxed);
         used
     }
 
-    /// What was lent is used up, or given back.
-    fn settle(&self, lent: u64) {
-        // ORDERING: Relaxed, a count: the shard's lock orders what it has been lent.
-        self.lent.fetch_sub(lent, Ordering::Relaxed);
+    /// What was prefetched is used up, or given back.
+    fn return_credits(&self, prefetched: u64) {
+        // ORDERING: Relaxed, a count: the shard's lock orders what it has been prefetched.
+        self.prefetched.fetch_sub(prefetched, Ordering::Relaxed);
     }
 
-    fn overrun(&self, by: u64) {
+    fn charge_unchecked(&self, by: u64) {
         // ORDERING: Relaxed, a count.
         self.taken.fetch_add(by, Ordering::Relaxed);
     }
@@ -216,13 +221,13 @@ impl Meter {
     fn is_pressed(&self) -> bool {
         // ORDERING: Relaxed, a hint: two counts of different moments, of which the difference is not taken below zero.
         let taken = self.taken.load(Ordering::Relaxed);
-        taken.saturating_sub(self.lent.load(Ordering::Relaxed)) > self.limit / 2
+        taken.saturating_sub(self.prefetched.load(Ordering::Relaxed)) > self.limit / 2
     }
 }
 
 impl Budget {
     pub(crate) fn new(objects: Option<u64>, bytes: Option<u64>, when_full: WhenFull) -> Self {
-        let meter = |limit: Option<u64>| limit.map(|limit| Meter::new(limit.min(HIGHEST)));
+        let meter = |limit: Option<u64>| limit.map(|limit| Limit::new(limit.min(HIGHEST)));
         Budget { objects: meter(objects), bytes: meter(bytes), when_full, shards: AtomicUsize::new(0) }
     }
 
@@ -251,61 +256,61 @@ impl Budget {
     }
 
     /// What a shard has to begin with: nothing of a limit.
-    pub(crate) fn first_allowance(&self) -> Allowance {
-        let unlimited = Allowance { objects: DUE, bytes: UNLIMITED, lent: Backlog::default() };
-        if self.is_limited() { Allowance::default() } else { unlimited }
+    pub(crate) fn first_credits(&self) -> Credits {
+        let unlimited = Credits { objects: DUE, bytes: UNLIMITED, prefetched: Backlog::default() };
+        if self.is_limited() { Credits::default() } else { unlimited }
     }
 
-    /// Takes the place of one object of so many bytes, and fills the allowance up, which has not enough for it. False if
+    /// Takes the place of one object of so many bytes, and fills the credits up, which has not enough for it. False if
     /// there is no room. Lock-free.
-    pub(crate) fn refill(&self, allowance: &mut Allowance, bytes: u64) -> bool {
+    pub(crate) fn refill(&self, credits: &mut Credits, bytes: u64) -> bool {
         if !self.is_limited() {
-            allowance.objects = DUE - 1;
+            credits.objects = DUE - 1;
             return true;
         }
         // What is left of the old one goes back: heavy entries use up bytes before objects, and light ones the reverse.
-        self.give_back_allowance(std::mem::take(allowance));
+        self.give_back_credits(std::mem::take(credits));
         // ORDERING: Relaxed, as in `add_shards`.
         let shards = LENT * self.shards.load(Ordering::Relaxed).max(1) as u64;
-        let lend = |meter: &Option<Meter>, needed, most: u64| match meter {
+        let lend = |meter: &Option<Limit>, needed, most: u64| match meter {
             Some(meter) => meter.lend(needed, (meter.limit / shards).min(most), self.when_full),
             None => Some(0),
         };
         let Some(objects) = lend(&self.objects, 1, DUE - 1) else { return false };
-        let Some(lent) = lend(&self.bytes, bytes, u64::MAX) else {
+        let Some(prefetched) = lend(&self.bytes, bytes, u64::MAX) else {
             self.give_back(Backlog { objects: 1 + objects, bytes: 0 });
-            self.settle(Backlog { objects, bytes: 0 });
+            self.return_credits(Backlog { objects, bytes: 0 });
             return false;
         };
-        allowance.objects = if self.objects.is_some() { objects } else { DUE - 1 };
-        allowance.bytes = if self.bytes.is_some() { lent } else { UNLIMITED };
-        allowance.lent = Backlog { objects, bytes: lent };
+        credits.objects = if self.objects.is_some() { objects } else { DUE - 1 };
+        credits.bytes = if self.bytes.is_some() { prefetched } else { UNLIMITED };
+        credits.prefetched = Backlog { objects, bytes: prefetched };
         true
     }
 
-    fn settle(&self, lent: Backlog) {
+    fn return_credits(&self, prefetched: Backlog) {
         if let Some(meter) = &self.objects {
-            meter.settle(lent.objects);
+            meter.return_credits(prefetched.objects);
         }
         if let Some(meter) = &self.bytes {
-            meter.settle(lent.bytes);
+            meter.return_credits(prefetched.bytes);
         }
     }
 
     /// Takes room for what cannot be refused, whether there is any or not.
-    pub(crate) fn overrun(&self, amount: Backlog) {
+    pub(crate) fn charge_unchecked(&self, amount: Backlog) {
         if let Some(meter) = &self.objects {
-            meter.overrun(amount.objects);
+            meter.charge_unchecked(amount.objects);
         }
         if let Some(meter) = &self.bytes {
-            meter.overrun(amount.bytes);
+            meter.charge_unchecked(amount.bytes);
         }
     }
 
     /// Takes room for exactly this, if there is, or if the policy is to grow.
     pub(crate) fn take(&self, amount: Backlog) -> bool {
         let fits =
-            |meter: &Option<Meter>, wanted| meter.as_ref().is_none_or(|meter| meter.take(wanted, wanted).is_some());
+            |meter: &Option<Limit>, wanted| meter.as_ref().is_none_or(|meter| meter.take(wanted, wanted).is_some());
         let objects = fits(&self.objects, amount.objects);
         if objects && fits(&self.bytes, amount.bytes) {
             return true;
@@ -314,7 +319,7 @@ impl Budget {
             self.give_back(Backlog { objects: amount.objects, bytes: 0 });
         }
         if self.when_full == WhenFull::Grow {
-            self.overrun(amount);
+            self.charge_unchecked(amount);
         }
         self.when_full == WhenFull::Grow
     }
@@ -328,15 +333,15 @@ impl Budget {
         }
     }
 
-    pub(crate) fn give_back_allowance(&self, allowance: Allowance) {
+    pub(crate) fn give_back_credits(&self, credits: Credits) {
         // (Where something is not limited, there is no meter to give it to.)
-        self.give_back(Backlog { objects: allowance.objects, bytes: allowance.bytes });
-        self.settle(allowance.lent);
+        self.give_back(Backlog { objects: credits.objects, bytes: credits.bytes });
+        self.return_credits(credits.prefetched);
     }
 
     /// Whether the backlog is beyond the soft mark.
     pub(crate) fn is_pressed(&self) -> bool {
-        let pressed = |meter: &Option<Meter>| meter.as_ref().is_some_and(Meter::is_pressed);
+        let pressed = |meter: &Option<Limit>| meter.as_ref().is_some_and(Limit::is_pressed);
         pressed(&self.objects) || pressed(&self.bytes)
     }
 }
@@ -349,7 +354,7 @@ mod tests {
     fn loans_never_exceed_the_limit_and_the_last_places_go_one_by_one() {
         let budget = Budget::new(Some(100), Some(10_000), WhenFull::Refuse);
         budget.add_shards(4);
-        let mut shards: [Allowance; 4] = Default::default();
+        let mut shards: [Credits; 4] = Default::default();
         let mut spent = 0;
         for turn in 0.. {
             let shard = &mut shards[turn % 4];
@@ -360,10 +365,10 @@ mod tests {
         }
         let idle: u64 = shards.iter().map(|shard| shard.objects).sum();
         assert_eq!(spent + idle, 100, "of the objects, which run out first");
-        assert!(idle <= 25, "{idle} lent and unused");
+        assert!(idle <= 25, "{idle} prefetched and unused");
         assert!(!budget.take(Backlog::one(50)));
         for shard in shards {
-            budget.give_back_allowance(shard);
+            budget.give_back_credits(shard);
         }
         budget.give_back(Backlog { objects: spent, bytes: spent * 50 });
         assert!(budget.take(Backlog { objects: 100, bytes: 10_000 }), "all of it is back");
@@ -372,31 +377,31 @@ mod tests {
     #[test]
     fn no_more_than_a_fourth_is_lent_to_shards_that_come_one_by_one() {
         let budget = Budget::new(Some(1000), None, WhenFull::Refuse);
-        let mut shards: Vec<Allowance> = Vec::new();
+        let mut shards: Vec<Credits> = Vec::new();
         for _ in 0..200 {
             budget.add_shards(1);
-            let mut shard = Allowance::default();
+            let mut shard = Credits::default();
             assert!(budget.refill(&mut shard, 10));
             budget.give_back(Backlog::one(10));
             shards.push(shard);
         }
         let idle: u64 = shards.iter().map(|shard| shard.objects).sum();
-        assert!(idle <= 250, "{idle} lent and unused");
+        assert!(idle <= 250, "{idle} prefetched and unused");
         assert!(budget.take(Backlog { objects: 750, bytes: 0 }));
     }
 
     #[test]
     fn an_amount_is_taken_whole_or_not_at_all() {
         let budget = Budget::new(Some(10), Some(1000), WhenFull::Refuse);
-        budget.overrun(Backlog { objects: 0, bytes: 990 });
-        assert!(!budget.take(Backlog { objects: 10, bytes: 11 }) && !budget.refill(&mut Allowance::default(), 11));
+        budget.charge_unchecked(Backlog { objects: 0, bytes: 990 });
+        assert!(!budget.take(Backlog { objects: 10, bytes: 11 }) && !budget.refill(&mut Credits::default(), 11));
         assert!(budget.take(Backlog { objects: 10, bytes: 10 }));
     }
 
     #[test]
     fn what_grows_presses_by_what_waits_and_not_by_what_is_lent() {
         let budget = Budget::new(Some(100), None, WhenFull::Grow);
-        let mut shards: [Allowance; 8] = Default::default();
+        let mut shards: [Credits; 8] = Default::default();
         shards.iter_mut().for_each(|shard| assert!(budget.refill(shard, 10)));
         assert!(!budget.is_pressed());
         (0..50).for_each(|_| assert!(budget.take(Backlog::one(10))));
@@ -406,10 +411,10 @@ mod tests {
     #[test]
     fn a_loan_that_is_refused_is_not_lent() {
         let budget = Budget::new(Some(100), None, WhenFull::Refuse);
-        budget.overrun(Backlog { objects: 100, bytes: 0 });
-        (0..10).for_each(|_| assert!(!budget.refill(&mut Allowance::default(), 10)));
+        budget.charge_unchecked(Backlog { objects: 100, bytes: 0 });
+        (0..10).for_each(|_| assert!(!budget.refill(&mut Credits::default(), 10)));
         budget.give_back(Backlog { objects: 40, bytes: 0 });
-        assert!(budget.is_pressed(), "60 wait, and none is lent");
+        assert!(budget.is_pressed(), "60 wait, and none is prefetched");
     }
 
     #[test]

@@ -354,7 +354,7 @@ pub(crate) unsafe fn put_last(node: NonNull<Header>) {
     // It waits for nothing but its turn, and cannot be refused.
     // SAFETY: R2.
     let amount = unsafe { amount_of(node) };
-    domain.budget.overrun(amount);
+    domain.budget.charge_unchecked(amount);
     domain.waiting.add(amount);
     // SAFETY: R2; and the visit keeps the registry.
     unsafe { domain.orphans.push(node) };

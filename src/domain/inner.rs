@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     /// A hint that something could be destroyed now.
     pub(super) ready: AtomicBool,
     /// The coarse tick in which a writer last drove reclamation.
-    pub(super) driven: CachePadded<AtomicU64>,
+    pub(super) last_round: CachePadded<AtomicU64>,
     /// The [tag](thread_tag) of the writer that last made a round beyond the soft mark. (Not modelled by loom: only a hint.)
     last_payer: std::sync::atomic::AtomicUsize,
     pub(crate) budget: Budget,
@@ -109,7 +109,7 @@ impl Inner {
             finished: Condvar::new(),
             unfinished: CachePadded::new(AtomicBool::new(false)),
             ready: AtomicBool::new(false),
-            driven: CachePadded::new(AtomicU64::new(0)),
+            last_round: CachePadded::new(AtomicU64::new(0)),
             last_payer: std::sync::atomic::AtomicUsize::new(0),
             budget,
             readers: Readers::default(),
@@ -177,14 +177,14 @@ impl Inner {
         }
         let now = coarse_ticks();
         // ORDERING: Relaxed. Two writers may both think it is their turn; one of them gets the lock.
-        let is_new_tick = self.driven.load(Ordering::Relaxed) != now;
+        let is_new_tick = self.last_round.load(Ordering::Relaxed) != now;
         // Of a shard that is dirty already, writes do not come by here until its bag is full.
         let is_alone = reclaimer.is_some_and(|reclaimer| !reclaimer.comes_later());
         if is_new_tick || is_alone && retired == 0 {
-            self.driven.store(now, Ordering::Relaxed);
-            self.drive(WRITERS_SHARE.max(2 * retired));
+            self.last_round.store(now, Ordering::Relaxed);
+            self.try_reclaim(WRITERS_SHARE.max(2 * retired));
         } else if retired > 0 {
-            self.drive_closed(WRITERS_SHARE.max(2 * retired), false);
+            self.try_reclaim_closed(WRITERS_SHARE.max(2 * retired), false);
         }
     }
 
@@ -193,13 +193,13 @@ impl Inner {
     #[cold]
     fn assist_pressed(&self, retired: usize) {
         // ORDERING: Relaxed, both: hints, see `may_expect_writer`.
-        self.driven.store(coarse_ticks(), Ordering::Relaxed);
+        self.last_round.store(coarse_ticks(), Ordering::Relaxed);
         self.last_payer.store(thread_tag(), Ordering::Relaxed);
         // What callers of `Domain::call` add, who destroy nothing, is destroyed by writers too.
         let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
         let mut share = PRESSED_SHARE.max(2 * retired).max(excess as usize);
         for _ in 0..PRESSED_ROUNDS {
-            let (_, done) = self.drive_closed(share, true);
+            let (_, done) = self.try_reclaim_closed(share, true);
             share = share.saturating_sub(done);
             if share == 0 || !self.is_pressed() || self.in_critical_section() {
                 return;
@@ -255,14 +255,14 @@ impl Inner {
     fn may_expect_writer(&self) -> bool {
         // ORDERING: Relaxed, both: hints. A wrong answer costs one pause, or saves one.
         self.last_payer.load(Ordering::Relaxed) != thread_tag()
-            && coarse_ticks().saturating_sub(self.driven.load(Ordering::Relaxed)) <= WRITER_RETURNS
+            && coarse_ticks().saturating_sub(self.last_round.load(Ordering::Relaxed)) <= WRITER_RETURNS
     }
 
     /// Calls `run` after a grace period, to free so many bytes of the registry's own. Not to be refused. Not under a lock,
     /// since it may wake an executor of the user's.
     pub(crate) fn defer(&self, bytes: usize, run: impl FnOnce() + Send + 'static) {
         let amount = Backlog::of(0, bytes as u64);
-        self.budget.overrun(amount);
+        self.budget.charge_unchecked(amount);
         self.push_call(Callback::new(run, amount));
     }
 

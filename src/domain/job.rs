@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::backup::Backup;
-use super::state::Left;
+use super::state::Pending;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, park_for, thread};
 use crate::util::clock::coarse_ticks;
@@ -38,14 +38,14 @@ impl Naps {
     }
 
     /// The time to the next round, after one that destroyed so much. `None` if nothing is left.
-    pub(super) fn after(&mut self, domain: &Inner, left: Left, done: usize) -> Option<Duration> {
+    pub(super) fn after(&mut self, domain: &Inner, left: Pending, done: usize) -> Option<Duration> {
         if done > 0 || domain.budget.is_pressed() {
             self.0 = SHORT_NAP;
         }
         match left {
-            Left::Nothing => None,
-            Left::Ready => Some(Duration::ZERO),
-            Left::Waiting => {
+            Pending::Nothing => None,
+            Pending::Ready => Some(Duration::ZERO),
+            Pending::Waiting => {
                 let nap = self.0;
                 self.0 = (nap * 2).min(LONG_NAP);
                 Some(nap)
@@ -305,15 +305,15 @@ impl ReclaimJob {
         let drive = || {
             // ORDERING: Relaxed, a hint.
             self.state.owed.store(0, Relaxed);
-            domain.drive(STRIDE)
+            domain.try_reclaim(STRIDE)
         };
         let (mut left, mut done) = drive();
         // (Models are deterministic.)
-        while !cfg!(loom) && left == Left::Ready && done > 0 && begun.elapsed() < slice {
+        while !cfg!(loom) && left == Pending::Ready && done > 0 && begun.elapsed() < slice {
             (left, done) = drive();
         }
         // ORDERING: Relaxed, a hint.
-        self.state.is_behind.store(left == Left::Ready, Relaxed);
+        self.state.is_behind.store(left == Pending::Ready, Relaxed);
         let (nap, reap) = (self.naps.after(&domain, left, done), domain.reap());
         // Within `spawn` there is no background to wait in for the next time that reapers are called.
         let nap = if in_spawn() { nap } else { sooner(nap, reap) };
@@ -325,7 +325,7 @@ impl ReclaimJob {
             return None;
         }
         // A round that leaves something has woken its own job. That is no reason to end a wait, and it is a short one.
-        Some(Wait { time: nap.unwrap_or(Duration::ZERO), until_woken: left == Left::Nothing })
+        Some(Wait { time: nap.unwrap_or(Duration::ZERO), until_woken: left == Pending::Nothing })
     }
 
     /// Makes rounds until nothing is left to do, asleep in between for as long as readers are in the way.

@@ -25,7 +25,7 @@ mod thread;
 #[cfg(feature = "pressure")]
 pub(crate) use background::{Calling, may_wait_for_threads};
 pub(crate) use bag::{Bag, Bags};
-pub(crate) use budget::{Allowance, Failure, Full, IfFull};
+pub(crate) use budget::{Credits, Failure, Full, IfFull};
 pub(crate) use header::{Operations, Reclaimed, RegistryHeader, ShardHeader, put_last, shard_of};
 pub(crate) use inner::Inner;
 pub(crate) use thread::Pin;

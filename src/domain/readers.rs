@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Thread, ThreadId};
 
 /// One thread's pins, or one session, as other threads see it.
-pub(crate) struct Watch {
+pub(crate) struct ReaderState {
     /// On a line of their own, which only their reader writes.
     sections: CachePadded<Sections>,
     thread: ReaderThread,
@@ -38,23 +38,23 @@ struct Sections {
 }
 
 /// All but [`section`](Self::section) is for the reader alone. Nothing is lost, as there is one writer.
-impl Watch {
+impl ReaderState {
     /// The pins of a thread in the domain of that number. The thread is told in `departed` when the domain is gone.
     pub(crate) fn of_thread(thread: Thread, domain: u64, departed: Arc<Departed>) -> Self {
-        Watch::new(ReaderThread::Handle(thread), Some((domain, departed)))
+        ReaderState::new(ReaderThread::Handle(thread), Some((domain, departed)))
     }
 
     pub(crate) fn of_session(thread: ReaderThread) -> Self {
-        Watch::new(thread, None)
+        ReaderState::new(thread, None)
     }
 
     /// A reader that is in no domain's list.
     pub(crate) fn unlisted() -> Self {
-        Watch::new(ReaderThread::Unknown, None)
+        ReaderState::new(ReaderThread::Unknown, None)
     }
 
     fn new(thread: ReaderThread, departed: Option<(u64, Arc<Departed>)>) -> Self {
-        Watch { sections: CachePadded::default(), thread, departed }
+        ReaderState { sections: CachePadded::default(), thread, departed }
     }
 
     /// Says that it enters a critical section.
@@ -123,7 +123,7 @@ pub(crate) struct Readers(Mutex<List>);
 
 #[derive(Default)]
 struct List {
-    all: Vec<Weak<Watch>>,
+    all: Vec<Weak<ReaderState>>,
     /// The length at which the list is next searched for readers that are gone: twice that after the last search. So the cost
     /// of a registration is constant on average.
     full: usize,
@@ -150,21 +150,21 @@ impl Departed {
 
 /// A critical section that was open when it was looked for.
 pub(crate) struct Section {
-    watch: Weak<Watch>,
+    reader_state: Weak<ReaderState>,
     number: usize,
 }
 
 impl Readers {
     /// Adds a reader: a thread with the sections that it opens by pins, or a session.
-    pub(crate) fn register(&self, watch: Watch) -> Arc<Watch> {
-        let watch = Arc::new(watch);
+    pub(crate) fn register(&self, reader_state: ReaderState) -> Arc<ReaderState> {
+        let reader_state = Arc::new(reader_state);
         let mut list = self.lock();
         if list.all.len() >= list.full {
             list.all.retain(|known| known.strong_count() > 0);
             list.full = (2 * list.all.len()).max(4);
         }
-        list.all.push(Arc::downgrade(&watch));
-        watch
+        list.all.push(Arc::downgrade(&reader_state));
+        reader_state
     }
 
     /// The number of readers, threads and sessions, that are registered.
@@ -175,9 +175,9 @@ impl Readers {
     /// All critical sections that are open.
     pub(crate) fn open(&self) -> Vec<Section> {
         let list = self.lock();
-        let section = |known: &Weak<Watch>| {
+        let section = |known: &Weak<ReaderState>| {
             let number = known.upgrade()?.section()?;
-            Some(Section { watch: Weak::clone(known), number })
+            Some(Section { reader_state: Weak::clone(known), number })
         };
         list.all.iter().filter_map(section).collect()
     }
@@ -190,8 +190,8 @@ impl Readers {
 /// The domain ends: its threads are told, so that they forget it.
 impl Drop for Readers {
     fn drop(&mut self) {
-        for watch in self.lock().all.iter().filter_map(Weak::upgrade) {
-            if let Some((domain, departed)) = &watch.departed {
+        for reader_state in self.lock().all.iter().filter_map(Weak::upgrade) {
+            if let Some((domain, departed)) = &reader_state.departed {
                 departed.add(*domain);
             }
         }
@@ -201,14 +201,14 @@ impl Drop for Readers {
 impl Section {
     /// The reader that is in it, if it is still open and the reader is known.
     pub(crate) fn reader(&self) -> Option<StalledReader> {
-        let watch = self.watch.upgrade()?;
-        let (thread_name, thread_id) = match &watch.thread {
+        let reader_state = self.reader_state.upgrade()?;
+        let (thread_name, thread_id) = match &reader_state.thread {
             ReaderThread::Handle(thread) => (thread.name().map(str::to_string), thread.id()),
             ReaderThread::Exiting(id) => (None, *id),
             ReaderThread::Unknown => return None,
         };
-        let is_session = watch.departed.is_none();
-        (watch.section() == Some(self.number)).then_some(StalledReader { thread_name, thread_id, is_session })
+        let is_session = reader_state.departed.is_none();
+        (reader_state.section() == Some(self.number)).then_some(StalledReader { thread_name, thread_id, is_session })
     }
 }
 
@@ -228,12 +228,12 @@ pub struct StalledReader {
 
 #[cfg(test)]
 mod tests {
-    use super::{ReaderThread, Readers, Watch};
+    use super::{ReaderState, ReaderThread, Readers};
 
     /// Whatever their number: also where it is the most that fit into the list's memory.
     #[test]
     fn readers_that_come_and_go_beside_others_rarely_have_the_list_searched() {
-        let (readers, session) = (Readers::default(), || Watch::of_session(ReaderThread::Unknown));
+        let (readers, session) = (Readers::default(), || ReaderState::of_session(ReaderThread::Unknown));
         let length = || readers.lock().all.len();
         for others in [1, 3, 127, 128, 1023] {
             let _others: Vec<_> = (0..others).map(|_| readers.register(session())).collect();

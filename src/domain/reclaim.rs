@@ -37,7 +37,7 @@ use super::grace::Grace;
 use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
-use super::state::{Batch, Left, State};
+use super::state::{Batch, Pending, State};
 use super::thread::Running;
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
@@ -130,7 +130,7 @@ impl Inner {
             // ORDERING: Relaxed. That pin has all the fences it needs; this only asks for it.
             self.quiesce.fetch_add(1, Ordering::Relaxed);
         }
-        state.ripen(self.grace.completed(), || self.settings.clock.now());
+        state.promote_ready(self.grace.completed(), || self.settings.clock.now());
     }
 
     /// Looks at the grace period that everything waits for.
@@ -143,19 +143,19 @@ impl Inner {
         Some(stall)
     }
 
-    fn unlock(&self, state: MutexGuard<'_, State>) -> Left {
+    fn unlock(&self, state: MutexGuard<'_, State>) -> Pending {
         let left = state.left();
         // Under the lock of the callbacks too, as in `push_call`: what was given meanwhile is not forgotten.
         let calls = self.calls.lock();
         // ORDERING: Relaxed, both: hints, that end up right by the locks.
-        self.ready.store(left == Left::Ready, Ordering::Relaxed);
-        self.unfinished.store(left != Left::Nothing || !calls.is_empty(), Ordering::Relaxed);
+        self.ready.store(left == Pending::Ready, Ordering::Relaxed);
+        self.unfinished.store(left != Pending::Nothing || !calls.is_empty(), Ordering::Relaxed);
         drop(calls);
         if state.sleepers > 0 {
             self.finished.notify_all();
         }
         drop(state);
-        if left != Left::Nothing {
+        if left != Pending::Nothing {
             // The reclaimer may have found nothing while this thread had it.
             self.wake();
         }
@@ -219,7 +219,7 @@ impl Inner {
                 if done.objects >= budget {
                     // SAFETY: it was left to this run, which owns it.
                     let amount = unsafe { amount_of(orphan) };
-                    self.budget.overrun(amount);
+                    self.budget.charge_unchecked(amount);
                     self.waiting.add(amount);
                     batch.orphans.push(orphan);
                 } else {
@@ -274,8 +274,8 @@ impl Inner {
         }
     }
 
-    /// One round of reclamation by a writer: of what was handed over. See [`drive`](Self::drive).
-    pub(super) fn drive_closed(&self, budget: usize, expedited: bool) -> (Left, usize) {
+    /// One round of reclamation by a writer: of what was handed over. See [`try_reclaim`](Self::try_reclaim).
+    pub(super) fn try_reclaim_closed(&self, budget: usize, expedited: bool) -> (Pending, usize) {
         self.round(budget, Collect::Closed, expedited)
     }
 
@@ -283,12 +283,12 @@ impl Inner {
     /// objects that are ready. Returns without waiting if another thread is at it. Does not destroy anything within a
     /// destructor or callback of the same domain, nor within an `Eq` under a shard lock. Returns what is left, and how
     /// many were destroyed.
-    pub(crate) fn drive(&self, budget: usize) -> (Left, usize) {
+    pub(crate) fn try_reclaim(&self, budget: usize) -> (Pending, usize) {
         self.round(budget, Collect::Free, false)
     }
 
     /// The same, for a caller that will be back at once if grace periods are not over: it collects all open bags.
-    pub(super) fn drive_expedited(&self, budget: usize) -> (Left, usize) {
+    pub(super) fn try_reclaim_expedited(&self, budget: usize) -> (Pending, usize) {
         self.round(budget, Collect::All, true)
     }
 
@@ -297,15 +297,15 @@ impl Inner {
         self.round(budget, Collect::All, false).1
     }
 
-    fn round(&self, budget: usize, collect: Collect, expedited: bool) -> (Left, usize) {
+    fn round(&self, budget: usize, collect: Collect, expedited: bool) -> (Pending, usize) {
         if shard_locked() {
-            return (Left::Waiting, 0);
+            return (Pending::Waiting, 0);
         }
         let mut stall = None;
         let round = Running::enter(self, |frame| {
             self.collect_dirty(collect);
             let state = if expedited { Some(self.state.lock()) } else { self.state.try_lock() };
-            let Some(mut state) = state else { return (Left::Waiting, 0) };
+            let Some(mut state) = state else { return (Pending::Waiting, 0) };
             self.collect(&mut state);
             if expedited {
                 state.expedite = state.begun;
@@ -322,13 +322,13 @@ impl Inner {
                 left = state.left();
             }
             // A shard whose lock was taken has a bag that is still to be collected.
-            (if self.dirty.is_empty() { left } else { left.max(Left::Waiting) }, done)
+            (if self.dirty.is_empty() { left } else { left.max(Pending::Waiting) }, done)
         });
         self.report(stall);
         if round.is_ok() {
             self.after_round();
         }
-        round.unwrap_or((Left::Waiting, 0))
+        round.unwrap_or((Pending::Waiting, 0))
     }
 
     /// Destroys all that a closed registry has retired, and the nodes in `live`, which it still held, without a grace
@@ -353,7 +353,7 @@ impl Inner {
             let mut bags = kept.unwrap_or_default();
             while let Some(mut bag) = bags.pop() {
                 if !std::mem::replace(&mut bag.is_counted, true) {
-                    self.budget.overrun(bag.amount());
+                    self.budget.charge_unchecked(bag.amount());
                     self.waiting.add(bag.amount());
                 }
                 self.closed.push(bag);
@@ -493,7 +493,7 @@ impl Inner {
     }
 
     /// All that waits to be destroyed, after a look at what was retired since the last. (It looks only where it may: see
-    /// [`drive`](Self::drive).)
+    /// [`try_reclaim`](Self::try_reclaim).)
     pub(super) fn backlog(&self) -> Backlog {
         if !shard_locked() {
             self.collect_dirty(Collect::All);

@@ -170,7 +170,7 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
             return;
         }
         let Some(domain) = domain.upgrade() else { return };
-        let (left, done) = domain.drive(ROUND);
+        let (left, done) = domain.try_reclaim(ROUND);
         let nap = sooner(naps.after(&domain, left, done), domain.reap());
         // Not held while asleep. If this was the last one, the domain ends here, on this thread.
         drop(domain);

@@ -1,6 +1,6 @@
 //! Sessions: readers whose reads cost no fence, in the manner of QSBR.
 
-use super::readers::Watch;
+use super::readers::ReaderState;
 #[cfg(debug_assertions)]
 use super::thread::thread_number;
 use super::thread::{LateMark, Pin, Record, reader_thread};
@@ -81,7 +81,7 @@ pub struct Session {
     /// Where it counts that this thread has a session online.
     record: Option<Rc<Record>>,
     /// What others see of it.
-    watch: std::sync::Arc<Watch>,
+    reader_state: std::sync::Arc<ReaderState>,
     /// The same as `record`, for a session that is made while the thread exits, when there is no record any more.
     late: Option<LateMark>,
     domain: Domain,
@@ -94,13 +94,13 @@ impl Session {
     pub(super) fn new(domain: Domain) -> Session {
         let local = domain.inner().collector.register();
         let record = domain.inner().record();
-        let watch = domain.inner().readers.register(Watch::of_session(reader_thread()));
+        let reader_state = domain.inner().readers.register(ReaderState::of_session(reader_thread()));
         let mut session = Session {
             guard: None,
             local,
             seen: 0,
             record,
-            watch,
+            reader_state,
             late: None,
             domain,
             #[cfg(debug_assertions)]
@@ -144,7 +144,7 @@ impl Session {
             // keeps the session in the section in which that guard was opened.
             let stays = guard.repin_after(|| self.local.is_pinned());
             if !stays {
-                self.watch.renew();
+                self.reader_state.renew();
             }
         }
     }
@@ -176,7 +176,7 @@ impl Session {
         if stayed {
             return;
         }
-        self.watch.enter();
+        self.reader_state.enter();
         match &self.record {
             Some(record) if !record.is_late() => record.session_online(),
             _ => self.late = Some(LateMark::new()),
@@ -185,10 +185,10 @@ impl Session {
 
     fn go_offline(&mut self) {
         self.guard = None;
-        if self.local.is_pinned() || !self.watch.is_open() {
+        if self.local.is_pinned() || !self.reader_state.is_open() {
             return;
         }
-        self.watch.leave();
+        self.reader_state.leave();
         match (&self.record, self.late.take()) {
             (Some(record), None) => record.session_offline(),
             (_, late) => drop(late),
@@ -199,10 +199,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.go_offline();
-        if self.watch.is_open() {
+        if self.reader_state.is_open() {
             // A guard was forgotten, and nothing will end its critical section: reports go on naming the session, and waits of
             // this thread are refused.
-            std::mem::forget((std::sync::Arc::clone(&self.watch), self.late.take()));
+            std::mem::forget((std::sync::Arc::clone(&self.reader_state), self.late.take()));
         }
     }
 }

@@ -142,7 +142,7 @@ struct Period {
 
 /// What is left to do after a round of reclamation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Left {
+pub(crate) enum Pending {
     Nothing,
     /// Batches whose grace period is not over.
     Waiting,
@@ -207,11 +207,11 @@ impl State {
         tickets.all(|ticket| ticket > newest)
     }
 
-    pub(super) fn left(&self) -> Left {
+    pub(super) fn left(&self) -> Pending {
         match (self.ready.is_empty(), self.waiting.is_empty()) {
-            (false, _) => Left::Ready,
-            (true, false) => Left::Waiting,
-            (true, true) => Left::Nothing,
+            (false, _) => Pending::Ready,
+            (true, false) => Pending::Waiting,
+            (true, true) => Pending::Nothing,
         }
     }
 
@@ -223,7 +223,7 @@ impl State {
     }
 
     /// Enters the grace periods that are over into the figures, and makes every batch ready that waited for them.
-    pub(super) fn ripen(&mut self, completed: u64, now: impl FnOnce() -> Duration) {
+    pub(super) fn promote_ready(&mut self, completed: u64, now: impl FnOnce() -> Duration) {
         while self.waiting.front().is_some_and(|batch| batch.ticket <= completed) {
             let Some(batch) = self.waiting.pop_front() else { break };
             let place = self.ready.partition_point(|ready| ready.ticket <= batch.ticket);
@@ -360,7 +360,7 @@ mod tests {
         let part = state.take(1, 10).unwrap();
         assert_eq!((part.ticket, part.calls.len()), (1, 2));
         assert!(state.take(1, 10).is_none());
-        assert_eq!(state.left(), Left::Ready);
+        assert_eq!(state.left(), Pending::Ready);
     }
 
     #[test]
@@ -368,7 +368,7 @@ mod tests {
         let mut state = state(&[(2, 1)]);
         let calls = vec![Callback::new(|| (), Backlog::one(0))];
         state.waiting.push_back(Batch { ticket: 1, calls, ..Batch::default() });
-        state.ripen(1, Duration::default);
+        state.promote_ready(1, Duration::default);
         assert_eq!(state.ready.iter().map(|batch| batch.ticket).collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -11,7 +11,7 @@
 use super::Inner;
 use super::grace::Grace;
 use super::header::put_last;
-use super::readers::{Departed, ReaderThread, Watch};
+use super::readers::{Departed, ReaderState, ReaderThread};
 use crate::node::Header;
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
@@ -30,22 +30,22 @@ pub(crate) struct Record {
     /// Sessions of this thread that are online.
     sessions: Cell<usize>,
     /// Its pins, as it and others count them.
-    watch: std::sync::Arc<Watch>,
-    /// The thread's table of records is gone, and the sections of this one, if any are open, count as late.
-    late: Cell<bool>,
+    reader_state: std::sync::Arc<ReaderState>,
+    /// The thread's table of records is gone, and the sections of this one, if any are open, count as after thread-locals.
+    is_after_tls: Cell<bool>,
     /// Itself, if it is freed with its last pin (P1): from `Rc::into_raw`.
     owns_itself: Cell<*const Record>,
 }
 
 impl Record {
-    fn new(domain: &Inner, watch: std::sync::Arc<Watch>) -> Rc<Self> {
+    fn new(domain: &Inner, reader_state: std::sync::Arc<ReaderState>) -> Rc<Self> {
         Rc::new(Record {
             domain: domain.id,
             grace: Arc::clone(&domain.grace),
             local: domain.collector.register(),
             sessions: Cell::new(0),
-            watch,
-            late: Cell::new(false),
+            reader_state,
+            is_after_tls: Cell::new(false),
             owns_itself: Cell::new(ptr::null()),
         })
     }
@@ -61,13 +61,13 @@ impl Record {
 
     /// Whether its thread has no table of records any more, so that sections are no longer to be counted in it.
     pub(crate) fn is_late(&self) -> bool {
-        self.late.get()
+        self.is_after_tls.get()
     }
 
     /// After the end of a section: if it was the last of those that counted as late, they do no more.
     fn left(&self) {
-        if self.late.get() && !self.is_in_section() {
-            LATE.with(|late| late.set(late.get() - 1));
+        if self.is_after_tls.get() && !self.is_in_section() {
+            SECTIONS_AFTER_TLS.with(|sections| sections.set(sections.get() - 1));
         }
     }
 
@@ -81,8 +81,8 @@ impl Record {
     }
 
     fn count_as_late(&self) {
-        LATE.with(|late| late.set(late.get() + 1));
-        self.late.set(true);
+        SECTIONS_AFTER_TLS.with(|sections| sections.set(sections.get() + 1));
+        self.is_after_tls.set(true);
     }
 
     /// After the last pin of a late one.
@@ -103,14 +103,14 @@ impl Record {
     }
 
     fn is_in_section(&self) -> bool {
-        self.watch.is_open() || self.sessions.get() > 0
+        self.reader_state.is_open() || self.sessions.get() > 0
     }
 
     // Always, as `View`'s reads are.
     #[inline(always)]
     fn pin(&self) -> Pin {
         let guard = self.local.pin();
-        self.watch.enter();
+        self.reader_state.enter();
         Pin { guard, record: Some(NonNull::from(self)) }
     }
 }
@@ -181,7 +181,7 @@ pub(crate) fn reader_thread() -> ReaderThread {
 const_thread_local! {
     /// Critical sections opened after `RECORDS` was destroyed, by the destructors of other thread-locals, and one more
     /// for each domain of which there were any before.
-    static LATE: Cell<usize> = Cell::new(0);
+    static SECTIONS_AFTER_TLS: Cell<usize> = Cell::new(0);
 }
 
 const_thread_local! {
@@ -208,13 +208,13 @@ impl Inner {
 
     #[cold]
     fn pin_by_another(&self) -> Pin {
-        with_records(|records| records.of(self).pin()).unwrap_or_else(|| self.pin_late())
+        with_records(|records| records.of(self).pin()).unwrap_or_else(|| self.pin_after_tls())
     }
 
     /// A pin by a destructor of another thread-local, after ours: by a record of its own, which ends with it.
     #[cold]
-    fn pin_late(&self) -> Pin {
-        let record = Record::new(self, std::sync::Arc::new(Watch::unlisted()));
+    fn pin_after_tls(&self) -> Pin {
+        let record = Record::new(self, std::sync::Arc::new(ReaderState::unlisted()));
         let pin = record.pin();
         record.own_itself();
         pin
@@ -227,7 +227,7 @@ impl Inner {
             all.get(&self.id).is_some_and(|record| record.is_in_section())
         });
         // Late sections are not told apart by domain; a wait in one is refused for all.
-        recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
+        recorded.unwrap_or(false) || SECTIONS_AFTER_TLS.with(|sections| sections.get() > 0)
     }
 }
 
@@ -249,7 +249,7 @@ pub(super) fn works_for<T>(what: *const T) -> bool {
 /// Whether this thread is in a critical section of any domain.
 pub(crate) fn in_any_section() -> bool {
     let recorded = with_records(|records| records.all.borrow().values().any(|record| record.is_in_section()));
-    recorded.unwrap_or(false) || LATE.with(|late| late.get() > 0)
+    recorded.unwrap_or(false) || SECTIONS_AFTER_TLS.with(|sections| sections.get() > 0)
 }
 
 impl Drop for Records {
@@ -258,7 +258,7 @@ impl Drop for Records {
         set_recent(ptr::null());
         for (_, record) in std::mem::take(self.all.get_mut()) {
             // A section or session in some other thread-local outlives this table.
-            if record.watch.is_open() {
+            if record.reader_state.is_open() {
                 record.own_itself();
             } else if record.is_in_section() {
                 record.count_as_late();
@@ -290,8 +290,9 @@ impl Records {
     #[cold]
     fn register(&self, domain: &Inner) -> Rc<Record> {
         self.forget_departed();
-        let watch = Watch::of_thread(self.thread.clone(), domain.id, std::sync::Arc::clone(&self.departed));
-        let record = Record::new(domain, domain.readers.register(watch));
+        let reader_state =
+            ReaderState::of_thread(self.thread.clone(), domain.id, std::sync::Arc::clone(&self.departed));
+        let record = Record::new(domain, domain.readers.register(reader_state));
         self.all.borrow_mut().insert(domain.id, Rc::clone(&record));
         record
     }
@@ -306,7 +307,7 @@ impl Records {
         let mut all = self.all.borrow_mut();
         for domain in departed {
             // One with a pin stays (P1): its guard was forgotten.
-            if all.get(&domain).is_some_and(|record| !record.watch.is_open()) {
+            if all.get(&domain).is_some_and(|record| !record.reader_state.is_open()) {
                 let record = all.remove(&domain);
                 debug_assert!(record.is_some_and(|record| record.grace.is_abandoned()), "the domain is not gone");
             }
@@ -337,7 +338,7 @@ impl Pin {
         self.guard.repin_after(|| ());
         if let Some(record) = &self.record {
             // SAFETY: P1.
-            unsafe { record.as_ref() }.watch.renew();
+            unsafe { record.as_ref() }.reader_state.renew();
         }
     }
 }
@@ -348,7 +349,7 @@ impl Drop for Pin {
         let Some(record) = self.record else { return };
         // SAFETY: P1.
         let this = unsafe { record.as_ref() };
-        if this.watch.leave() && this.late.get() {
+        if this.reader_state.leave() && this.is_after_tls.get() {
             // SAFETY: P1.
             unsafe { Record::unpinned_late(record) };
         }
@@ -385,14 +386,14 @@ pub(crate) struct LateMark(());
 
 impl LateMark {
     pub(crate) fn new() -> Self {
-        LATE.with(|late| late.set(late.get() + 1));
+        SECTIONS_AFTER_TLS.with(|sections| sections.set(sections.get() + 1));
         LateMark(())
     }
 }
 
 impl Drop for LateMark {
     fn drop(&mut self) {
-        LATE.with(|late| late.set(late.get() - 1));
+        SECTIONS_AFTER_TLS.with(|sections| sections.set(sections.get() - 1));
     }
 }
 
@@ -434,7 +435,7 @@ impl Running {
         RUNNING.with(|running| running.set(&frame));
         let result = f(&frame);
         drop(restore);
-        // Left by a run that does not look at them: that of a domain's end.
+        // Pending by a run that does not look at them: that of a domain's end.
         for orphan in frame.orphans.take() {
             // SAFETY: it has no reference left, and was left to this frame alone.
             unsafe { put_last(orphan) };

@@ -19,7 +19,7 @@ pub(crate) type Listener<K, V> = Box<dyn Fn(Cause, Handle<K, V>) + Send + Sync>;
 type Event<K, V> = (Cause, Handle<K, V>);
 
 /// Entries that left by what the listener did, for the call that it runs in to go on with.
-type Pending<K, V> = RefCell<VecDeque<Event<K, V>>>;
+type Queued<K, V> = RefCell<VecDeque<Event<K, V>>>;
 
 /// A registry's listener, if it has one.
 pub(crate) struct Listeners<K: 'static, V: 'static> {
@@ -52,12 +52,12 @@ impl<K, V> Listeners<K, V> {
         let Some(listener) = &self.listener else { return };
         let this = ptr::from_ref(self).cast();
         let mut events = Some(events);
-        let later = |pending: &Pending<K, V>| pending.borrow_mut().extend(events.take().into_iter().flatten());
+        let later = |pending: &Queued<K, V>| pending.borrow_mut().extend(events.take().into_iter().flatten());
         // SAFETY: below, it is with that type.
         if unsafe { reentrancy::find(this, later) } {
             return;
         }
-        let pending = Pending::default();
+        let pending = Queued::default();
         reentrancy::enter(this, &pending, || {
             let mut events = events.into_iter().flatten();
             while let Some((cause, entry)) = events.next().or_else(|| pending.borrow_mut().pop_front()) {

@@ -20,7 +20,7 @@ pub(crate) mod weight;
 
 use crate::node::life::Life;
 use crate::node::refs::Refs;
-use crate::node::usage::Used;
+use crate::node::usage::UseMarks;
 use crate::node::weight::Weight;
 use crate::util::clock::{Stamp, Time};
 use crate::util::panics::contain;
@@ -36,7 +36,7 @@ pub(crate) struct Header {
     pub(crate) refs: Refs,
     /// The bytes that it counts for.
     pub(crate) weight: Weight,
-    pub(crate) used: Used,
+    pub(crate) used: UseMarks,
     pub(crate) kind: Kind,
     words: UnsafeCell<Words>,
 }
@@ -226,7 +226,7 @@ impl<K, V> Node<K, V> {
 }
 
 /// An entry that is to be published: key, value, and what its node will say of them.
-pub(crate) struct Draft<K, V> {
+pub(crate) struct UnpublishedNode<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
     pub(crate) hash: u64,
@@ -238,7 +238,7 @@ pub(crate) struct Draft<K, V> {
     pub(crate) own_end: Time,
 }
 
-impl<K, V> Draft<K, V> {
+impl<K, V> UnpublishedNode<K, V> {
     /// Makes a node of it, in a free slot of this kind, with so many references. Does not panic.
     ///
     /// # Safety
@@ -252,7 +252,7 @@ impl<K, V> Draft<K, V> {
         let header = Header {
             refs: Refs::new(references),
             weight: self.weight,
-            used: Used::new(self.is_marked),
+            used: UseMarks::new(self.is_marked),
             kind: kind.with_stamp(stamp),
             words: UnsafeCell::new(words),
         };

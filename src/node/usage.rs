@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, fence};
 
 /// What reads have to mind. Bits 0 and 1 are the marks that they leave.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Minded(u32);
+pub(crate) struct Duties(u32);
 
-impl Minded {
+impl Duties {
     /// An entry that is found is marked as used, for second chance.
     const USED: u32 = 1;
     /// An entry that is found is marked as not idle.
@@ -38,8 +38,8 @@ impl Minded {
     }
 }
 
-const USED: u8 = Minded::USED as u8;
-const BUSY: u8 = Minded::BUSY as u8;
+const USED: u8 = Duties::USED as u8;
+const BUSY: u8 = Duties::BUSY as u8;
 
 /// The marks of an entry.
 ///
@@ -49,12 +49,12 @@ const BUSY: u8 = Minded::BUSY as u8;
 ///  │   0    │ busy │ used │
 ///  └────────┴──────┴──────┘
 /// ```
-pub(crate) struct Used(AtomicU8);
+pub(crate) struct UseMarks(AtomicU8);
 
-impl Used {
+impl UseMarks {
     #[inline]
     pub(crate) fn new(is_marked: bool) -> Self {
-        Used(AtomicU8::new(u8::from(is_marked)))
+        UseMarks(AtomicU8::new(u8::from(is_marked)))
     }
 
     /// Whether it was used since the last look that took the mark away.
@@ -63,7 +63,7 @@ impl Used {
         self.0.load(Relaxed) & USED != 0
     }
 
-    /// Takes the mark away. True if there was one. For callers that have the registry [watched](Minds::watch).
+    /// Takes the mark away. True if there was one. For callers that have the registry [watched](ReadDuties::enable_marks).
     pub(crate) fn clear(&self) -> bool {
         self.take(USED)
     }
@@ -87,9 +87,9 @@ impl Used {
 
     /// Leaves the marks that are wanted.
     #[inline]
-    pub(crate) fn mark(&self, minded: Minded) {
+    pub(crate) fn mark(&self, duties: Duties) {
         // ORDERING: Relaxed, both: hints. (A mark that is taken away at this moment may stay.)
-        let (marks, wanted) = (self.0.load(Relaxed), minded.marks());
+        let (marks, wanted) = (self.0.load(Relaxed), duties.marks());
         if marks & wanted != wanted {
             self.0.store(marks | wanted, Relaxed);
         }
@@ -97,30 +97,30 @@ impl Used {
 }
 
 /// What the reads of a registry have to mind.
-pub(crate) struct Minds {
-    minded: AtomicU32,
+pub(crate) struct ReadDuties {
+    duties: AtomicU32,
     /// Whether entries begin without the mark that their first use leaves: so they do where there is a bound.
     unmarked: AtomicBool,
     /// Whether reads find what has expired and was not reaped.
     stale_reads: bool,
 }
 
-impl Minds {
+impl ReadDuties {
     pub(crate) fn new(stale_reads: bool) -> Self {
-        Minds { minded: AtomicU32::new(0), unmarked: AtomicBool::new(false), stale_reads }
+        ReadDuties { duties: AtomicU32::new(0), unmarked: AtomicBool::new(false), stale_reads }
     }
 
     #[inline]
-    pub(crate) fn get(&self) -> Minded {
+    pub(crate) fn get(&self) -> Duties {
         // ORDERING: Relaxed, a hint for marks; a read that sees that entries may expire goes on with an Acquire fence.
-        Minded(self.minded.load(Relaxed))
+        Duties(self.duties.load(Relaxed))
     }
 
     fn set(&self, bit: u32) {
         // ORDERING: Relaxed, a look before a write that all reads would wait for.
-        if self.minded.load(Relaxed) & bit == 0 {
+        if self.duties.load(Relaxed) & bit == 0 {
             // ORDERING: Release, pairs with the fence in `acquire`.
-            self.minded.fetch_or(bit, Release);
+            self.duties.fetch_or(bit, Release);
         }
     }
 
@@ -131,24 +131,24 @@ impl Minds {
     }
 
     /// Has readers mark what they use from now on.
-    pub(crate) fn watch(&self) {
-        self.set(Minded::USED);
+    pub(crate) fn enable_marks(&self) {
+        self.set(Duties::USED);
     }
 
     /// Has readers look at the time of what they find, for good: what was found to have expired must not come back. With
     /// [stale reads](crate::Builder::stale_reads), they do not.
-    pub(crate) fn mind_expiry(&self, idleness: bool) {
+    pub(crate) fn check_expiry(&self, idleness: bool) {
         if !self.stale_reads {
-            self.set(Minded::EXPIRY);
+            self.set(Duties::EXPIRY);
         } else if idleness {
-            self.set(Minded::BUSY);
+            self.set(Duties::BUSY);
         }
     }
 
     /// Sets whether entries begin without the mark, from now on.
     pub(crate) fn set_unmarked(&self, unmarked: bool) {
         if unmarked {
-            self.watch();
+            self.enable_marks();
         }
         // ORDERING: Relaxed, a setting: an entry that is inserted meanwhile begins in either way.
         self.unmarked.store(unmarked, Relaxed);
@@ -168,15 +168,15 @@ mod tests {
 
     #[test]
     fn a_mark_lasts_until_it_is_taken_and_leaves_the_other() {
-        let minds = Minds::new(true);
-        let used = Used::new(false);
-        assert!(minds.get().is_nothing());
-        used.mark(minds.get());
+        let read_duties = ReadDuties::new(true);
+        let used = UseMarks::new(false);
+        assert!(read_duties.get().is_nothing());
+        used.mark(read_duties.get());
         assert!(!used.is_marked() && !used.is_busy(), "nothing is wanted");
-        minds.watch();
-        minds.mind_expiry(true);
-        assert!(!minds.get().expiry(), "reads are stale");
-        used.mark(minds.get());
+        read_duties.enable_marks();
+        read_duties.check_expiry(true);
+        assert!(!read_duties.get().expiry(), "reads are stale");
+        used.mark(read_duties.get());
         assert!(used.is_marked() && used.clear() && !used.is_marked() && !used.clear());
         assert!(used.is_busy() && used.take_busy() && !used.is_busy() && !used.take_busy());
     }

@@ -5,18 +5,18 @@
 use crate::domain::{Domain, Failure, Full, IfFull, Operations, Reclaimed, RegistryHeader};
 use crate::handle::Handle;
 use crate::node::life::Life;
-use crate::node::usage::Minds;
+use crate::node::usage::ReadDuties;
 use crate::node::weight::Weight;
-use crate::node::{Draft, Node};
+use crate::node::{Node, UnpublishedNode};
 use crate::reap::Cause;
 use crate::reap::Cursor;
 use crate::reap::{Reaped, Reaper, Scan};
 use crate::shard::evict::{Bounds, Evicted, Shed};
-use crate::shard::expiry::{Look, Looker, Taken, retry};
+use crate::shard::expiry::{DueEntries, Look, Looker, retry};
 use crate::shard::locked::Locked;
 use crate::shard::operations;
 use crate::shard::settings::Settings;
-use crate::shard::write::{Left, NotReplaced, Published, Rejected, Wanted};
+use crate::shard::write::{Departed, NotReplaced, Published, Rejected, Wanted};
 use crate::shard::{Shard, ShardRef};
 use crate::sync::{self, Mutex};
 use crate::table::{Located, Root, Roots, Table};
@@ -39,7 +39,7 @@ use std::time::Duration;
 pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) header: RegistryHeader,
     /// Every read looks at it. Apart from the header, which is written whenever nodes are freed.
-    pub(crate) minds: CachePadded<Minds>,
+    pub(crate) read_duties: CachePadded<ReadDuties>,
     /// As in [`Roots`].
     shift: u32,
     /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
@@ -94,7 +94,7 @@ where
         ShardRef::new(unsafe { self.shards.get_unchecked(index) }, root)
     }
 
-    /// The same for a write, whose lines the processor is asked for, before the lock is taken: under it, they would be waited
+    /// The same for a write, whose lines the processor is asked for, before the lock is due: under it, they would be waited
     /// for one after the other, by this writer and by those behind it.
     #[inline(always)]
     fn shard_to_write(&self, hash: u64) -> ShardRef<'_, K, V> {
@@ -139,19 +139,19 @@ where
 
     /// The time by which entries are passed over that have expired, if any may have.
     pub(crate) fn time_to_read(&self) -> Option<Time> {
-        if !self.minds.get().expiry() {
+        if !self.read_duties.get().expiry() {
             return None;
         }
-        Minds::acquire();
+        ReadDuties::acquire();
         Some(self.now())
     }
 
     /// The same, of a call that has read the clock anyway.
     pub(crate) fn time_to_sweep(&self, now: Time) -> Option<Time> {
-        if !self.minds.get().expiry() {
+        if !self.read_duties.get().expiry() {
             return None;
         }
-        Minds::acquire();
+        ReadDuties::acquire();
         Some(now)
     }
 
@@ -172,28 +172,28 @@ where
     }
 
     /// For a read that has found a node, where there is something to mind: leaves the marks that are wanted, and returns the node
-    /// unless it has expired. (It looks again at what is minded, and has the node returned: registers that live across a call
+    /// unless it has expired. (It looks again at what is duties, and has the node returned: registers that live across a call
     /// would cost those that mind nothing.)
     ///
     /// # Safety
     ///
     /// The node was found within a critical section that is still open.
     #[inline(always)]
-    pub(crate) unsafe fn admit(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
-        let minded = self.minds.get();
+    pub(crate) unsafe fn use_at_read(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        let duties = self.read_duties.get();
         // SAFETY: B2.
-        unsafe { node.as_ref() }.header.used.mark(minded);
+        unsafe { node.as_ref() }.header.used.mark(duties);
         // SAFETY: the caller's promise.
-        if minded.expiry() { unsafe { self.admit_in_time(node) } } else { Some(node) }
+        if duties.expiry() { unsafe { self.use_if_in_time(node) } } else { Some(node) }
     }
 
     /// # Safety
     ///
-    /// As for [`admit`](Self::admit).
+    /// As for [`use_at_read`](Self::use_at_read).
     #[cold]
     #[inline(never)]
-    unsafe fn admit_in_time(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
-        Minds::acquire();
+    unsafe fn use_if_in_time(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        ReadDuties::acquire();
         let now = self.now();
         // SAFETY: the caller's promise.
         let Some(life) = (unsafe { self.life_of(node) }) else { return Some(node) };
@@ -210,7 +210,7 @@ where
     ///
     /// # Safety
     ///
-    /// As for [`admit`](Self::admit).
+    /// As for [`use_at_read`](Self::use_at_read).
     pub(crate) unsafe fn is_there(&self, node: NonNull<Node<K, V>>, now: Option<Time>) -> bool {
         let Some(now) = now else { return true };
         // SAFETY: the caller's promise.
@@ -238,7 +238,7 @@ where
 
     /// An entry to be published here.
     #[inline(always)]
-    pub(crate) fn draft(&self, hash: u64, key: K, value: V) -> Draft<K, V> {
+    pub(crate) fn prepare(&self, hash: u64, key: K, value: V) -> UnpublishedNode<K, V> {
         let weight = match &self.settings.weigher {
             None => self.node,
             Some(weigher) => {
@@ -247,74 +247,78 @@ where
             }
         };
         let lifetimes = &self.settings.lifetimes;
-        let is_marked = self.minds.begins_marked();
+        let is_marked = self.read_duties.begins_marked();
         if !lifetimes.expires() {
             let time = self.now();
-            return Draft { key, value, hash, time, weight, is_marked, own_end: Time::NEVER };
+            return UnpublishedNode { key, value, hash, time, weight, is_marked, own_end: Time::NEVER };
         }
         let time = self.settings.clock.beginning();
         let own_end = lifetimes.own_end((&key, &value), time);
-        Draft { key, value, hash, time, weight, is_marked, own_end }
+        UnpublishedNode { key, value, hash, time, weight, is_marked, own_end }
     }
 
-    /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
+    /// Publishes a unpublished, unless its key is due. Returns a handle if one is wanted.
     #[inline(always)]
-    pub(crate) fn insert(&self, draft: Draft<K, V>, wanted: Wanted) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
+    pub(crate) fn insert(
+        &self,
+        unpublished: UnpublishedNode<K, V>,
+        wanted: Wanted,
+    ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
     {
-        let (shard, time) = (self.shard_to_write(draft.hash), draft.time);
-        let inserted = shard.insert(draft, wanted, &self.settings);
+        let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);
+        let inserted = shard.insert(unpublished, wanted, &self.settings);
         if self.settings.lifetimes.expires() {
             self.assist(shard, time);
         }
         inserted
     }
 
-    /// Publishes a draft, in the place of the entry that has its key, if there is one.
+    /// Publishes a unpublished, in the place of the entry that has its key, if there is one.
     #[inline(always)]
     pub(crate) fn replace<E: Failure>(
         &self,
-        draft: Draft<K, V>,
+        unpublished: UnpublishedNode<K, V>,
         wanted: Wanted,
         if_full: IfFull<E>,
-    ) -> Result<Published<K, V>, (Draft<K, V>, E)>
+    ) -> Result<Published<K, V>, (UnpublishedNode<K, V>, E)>
     where
         K: Eq,
     {
-        let locate = |table: Table<K, V>, draft: &Draft<K, V>| {
-            table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key))
+        let locate = |table: Table<K, V>, unpublished: &UnpublishedNode<K, V>| {
+            table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
         };
-        match self.replace_located(draft, locate, true, wanted, if_full) {
+        match self.replace_located(unpublished, locate, true, wanted, if_full) {
             Ok(published) => Ok(published),
-            Err(NotReplaced::Full(draft, full)) => Err((draft, full)),
+            Err(NotReplaced::Full(unpublished, full)) => Err((unpublished, full)),
             Err(NotReplaced::Absent(_)) => unreachable!("there is a place for every key"),
         }
     }
 
-    /// Publishes a draft with the key of `old` in its place, unless that is unlinked.
+    /// Publishes a unpublished with the key of `old` in its place, unless that is unlinked.
     pub(crate) fn replace_exact<E: Failure>(
         &self,
         old: &Handle<K, V>,
-        draft: Draft<K, V>,
+        unpublished: UnpublishedNode<K, V>,
         if_full: IfFull<E>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let node = old.node();
-        self.replace_located(draft, |table, _| table.locate_exact(node), false, Wanted::NEW, if_full)
+        self.replace_located(unpublished, |table, _| table.locate_exact(node), false, Wanted::NEW, if_full)
     }
 
     #[inline(always)]
     fn replace_located<E: Failure>(
         &self,
-        draft: Draft<K, V>,
-        locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        unpublished: UnpublishedNode<K, V>,
+        locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         or_insert: bool,
         mut wanted: Wanted,
         if_full: IfFull<E>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         wanted.old |= self.settings.listeners.is_some();
-        let (shard, time) = (self.shard_to_write(draft.hash), draft.time);
-        let published = shard.replace(draft, locate, or_insert, wanted, if_full, &self.settings)?;
+        let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);
+        let published = shard.replace(unpublished, locate, or_insert, wanted, if_full, &self.settings)?;
         if let Some(old) = published.old.handle() {
             self.settings.listeners.tell(Cause::Replaced, old);
         }
@@ -332,7 +336,7 @@ where
         mut eq: impl FnMut(&K) -> bool,
         wants_handle: bool,
         mut if_full: IfFull<E>,
-    ) -> Result<Left<K, V>, E> {
+    ) -> Result<Departed<K, V>, E> {
         let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| eq(found.key())));
         self.remove_located(hash, locate, Cause::Removed, wants_handle, &mut if_full)
     }
@@ -359,7 +363,7 @@ where
         cause: Cause,
         wants_handle: bool,
         if_full: &mut IfFull<E>,
-    ) -> Result<Left<K, V>, E> {
+    ) -> Result<Departed<K, V>, E> {
         let wants_handle = wants_handle || self.settings.listeners.is_some();
         let now = self.time_to_write();
         let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, if_full, now, &self.settings)?;
@@ -382,7 +386,7 @@ where
         if_full: &mut IfFull<Full>,
         excess: impl Fn(&Locked<'_, K, V>) -> bool,
     ) -> Shed {
-        self.minds.watch();
+        self.read_duties.enable_marks();
         shard.evict(most, if_full, &mut self.evicted(Cause::Capacity), excess)
     }
 
@@ -460,12 +464,12 @@ where
         mut if_full: IfFull<Full>,
     ) -> (Reaped, usize) {
         let mut reaped = Reaped::default();
-        let mut taken = Taken::new(shard, &self.settings.lifetimes, now, most);
-        reaped.examined = taken.len();
-        let tokens = taken.tokens();
-        taken.judge(|entry| {
+        let mut due = DueEntries::new(shard, &self.settings.lifetimes, now, most);
+        reaped.examined = due.len();
+        let tokens = due.tokens();
+        due.retain(|entry| {
             if reaped.stopped {
-                return Some(now.end_of(Time::spanning(FULL_RETRY)));
+                return Some(now.end_of(Time::ceil_from(FULL_RETRY)));
             }
             // SAFETY: the handle holds the node.
             let life = unsafe { self.life_of(entry.node()) }?;
@@ -483,7 +487,7 @@ where
                     }
                     Err(Full) => {
                         reaped.stopped = true;
-                        Some(now.end_of(Time::spanning(FULL_RETRY)))
+                        Some(now.end_of(Time::ceil_from(FULL_RETRY)))
                     }
                 },
             }
@@ -503,7 +507,7 @@ where
     /// mind it.
     pub(crate) fn fence_writers(&self) {
         self.shards().for_each(|shard| drop(shard.lock()));
-        self.minds.mind_expiry(self.settings.lifetimes.limits_idleness());
+        self.read_duties.check_expiry(self.settings.lifetimes.limits_idleness());
     }
 
     /// Gives entries the deadlines and timers that they need by the limits of now. Reads no clock, and does not panic.
@@ -522,10 +526,10 @@ where
     }
 
     /// Lets table memory follow the number of entries at once, and not write by write.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn finish_resize(&self) {
         for shard in self.shards() {
             if shard.counts.is_resizing() {
-                while shard.settle(false) {}
+                while shard.finish_resize(false) {}
             }
         }
     }
@@ -566,7 +570,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
         core.background_at.store(0, Ordering::Relaxed);
         let reaped = core.expire(budget);
         if reaped.removed > 0 {
-            core.settle();
+            core.finish_resize();
         }
         reaped
     }
@@ -623,7 +627,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             shift: 32 - shards.trailing_zeros(),
             roots: Box::default(),
             shards: Box::default(),
-            minds: CachePadded::new(Minds::new(stale_reads)),
+            read_duties: CachePadded::new(ReadDuties::new(stale_reads)),
             settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
@@ -631,11 +635,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             evicted_to: AtomicUsize::new(0),
             background_at: AtomicU64::new(IN_FOREGROUND),
         }));
-        core.minds.set_unmarked(bounds.are_set());
+        core.read_duties.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
         let expires = core.settings.lifetimes.expires();
         if expires {
-            core.minds.mind_expiry(core.settings.lifetimes.limits_idleness());
+            core.read_duties.check_expiry(core.settings.lifetimes.limits_idleness());
         }
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();

@@ -77,7 +77,7 @@ where
             locked.special.set(Special::BOUNDED, is_bounded);
             unmarked |= locked.bounds.are_set();
         }
-        self.core.minds.set_unmarked(unmarked);
+        self.core.read_duties.set_unmarked(unmarked);
         let mut if_full = IfFull::fail();
         for shard in self.core.shards() {
             self.core.evict(shard, usize::MAX, &mut if_full, |state| {
@@ -85,7 +85,7 @@ where
                 state.live() > state.bounds.entries || weight > state.bounds.weight && state.live() > 1
             });
         }
-        self.settle();
+        self.finish_resize();
     }
 
     /// The bytes that the entries count for: their own, and what the [weigher](crate::Builder::weigher) says.
@@ -126,7 +126,7 @@ where
                 break;
             }
         }
-        self.settle();
+        self.finish_resize();
         evicted
     }
 
@@ -152,7 +152,7 @@ where
     pub fn expire(&self, budget: usize) -> Reaped {
         let reaped = self.core.expire(budget);
         if reaped.removed > 0 {
-            self.settle();
+            self.finish_resize();
         }
         reaped
     }

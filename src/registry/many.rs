@@ -46,8 +46,8 @@ where
             }
             self.core.prefetch_nodes(chunk.iter().map(|(hash, ..)| *hash));
             for (hash, key, value) in chunk.drain(..) {
-                let draft = self.core.draft(hash, key, value);
-                let Ok(published) = self.core.replace(draft, Wanted::NONE, IfFull::go_on());
+                let unpublished = self.core.prepare(hash, key, value);
+                let Ok(published) = self.core.replace(unpublished, Wanted::NONE, IfFull::go_on());
                 replaced += usize::from(published.old.is_some());
             }
         }

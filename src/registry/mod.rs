@@ -234,7 +234,7 @@ where
     pub fn shrink_to_fit(&self) {
         for shard in self.core.shards() {
             shard.set_floor(0);
-            while shard.settle(true) {}
+            while shard.finish_resize(true) {}
         }
     }
 

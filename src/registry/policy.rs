@@ -133,7 +133,7 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Candidate<'_, K, V> {
 /// Entries that were inserted longer ago than `age` go. See [`reap_older_than`](crate::Registry::reap_older_than) on how
 /// exactly.
 pub fn older_than<K, V>(age: Duration) -> impl Policy<K, V> {
-    let limit = Time::spanning(age);
+    let limit = Time::ceil_from(age);
     move |candidate: &Candidate<'_, K, V>| {
         let end = candidate.inserted().end_of(limit);
         if candidate.now >= end { Verdict::Remove } else { Verdict::Keep }

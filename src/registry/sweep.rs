@@ -132,7 +132,7 @@ where
             self.sweep(None, cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
         }
         if !sweep.reaped.stopped {
-            self.settle();
+            self.finish_resize();
         }
         sweep.reaped
     }
@@ -225,7 +225,7 @@ where
             spent += self.sweep(None, cursor, CHUNK.min(budget - spent), &mut sweep, judge);
         }
         if sweep.reaped.removed > 0 {
-            self.settle();
+            self.finish_resize();
         }
         sweep.reaped
     }
@@ -249,7 +249,7 @@ where
         }
         *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
         if sweep.reaped.removed > 0 {
-            self.settle();
+            self.finish_resize();
         }
         sweep.reaped
     }
@@ -275,7 +275,7 @@ where
                 Verdict::Remove => victims.extend(entry.handle()),
                 Verdict::Keep => {}
                 Verdict::Rotate => {
-                    self.core.minds.watch();
+                    self.core.read_duties.enable_marks();
                     entry.header().used.clear();
                     rotated += 1;
                 }
@@ -303,8 +303,8 @@ where
     }
 
     /// As that of the core.
-    pub(crate) fn settle(&self) {
-        self.core.settle();
+    pub(crate) fn finish_resize(&self) {
+        self.core.finish_resize();
     }
 }
 

@@ -109,9 +109,9 @@ where
     {
         self.check();
         let mut node = table.find(hash, move |node| key.equivalent(node.key()))?;
-        if !self.core.minds.get().is_nothing() {
+        if !self.core.read_duties.get().is_nothing() {
             // SAFETY: found within a critical section, in which the view is used.
-            node = unsafe { self.core.admit(node) }?;
+            node = unsafe { self.core.use_at_read(node) }?;
         }
         // SAFETY: the view is used within a critical section, and outlasts the entry.
         Some(unsafe { Entry::new(node) })

@@ -6,7 +6,7 @@ use crate::reap::Cause;
 use crate::registry::Registry;
 use crate::registry::error::Occupied;
 use crate::registry::view::hash_of;
-use crate::shard::write::{Left, NotReplaced, Published, Rejected, Wanted};
+use crate::shard::write::{Departed, NotReplaced, Published, Rejected, Wanted};
 use crate::util::check;
 use equivalent::Equivalent;
 use std::convert::Infallible;
@@ -74,8 +74,8 @@ where
     /// ```
     pub fn try_insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
         let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        match self.core.insert(draft, Wanted::NEW) {
+        let unpublished = self.core.prepare(hash, key, value);
+        match self.core.insert(unpublished, Wanted::NEW) {
             Ok(new) => Ok(new.expect("the handle that was wanted")),
             Err(rejected) => Err(rejected.into()),
         }
@@ -119,8 +119,8 @@ where
     /// ```
     pub fn add(&self, key: K, value: V) -> Result<(), Occupied<K, V>> {
         let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        self.core.insert(draft, Wanted::NONE)?;
+        let unpublished = self.core.prepare(hash, key, value);
+        self.core.insert(unpublished, Wanted::NONE)?;
         Ok(())
     }
 
@@ -195,10 +195,10 @@ where
     where
         K: Clone,
     {
-        let draft = self.core.draft(entry.hash().into(), entry.key().clone(), value);
-        match self.core.replace_exact(entry, draft, IfFull::go_on()) {
+        let unpublished = self.core.prepare(entry.hash().into(), entry.key().clone(), value);
+        match self.core.replace_exact(entry, unpublished, IfFull::go_on()) {
             Ok(published) => Ok(published.new.expect("the handle that was wanted")),
-            Err(rejected) => Err(rejected.into_draft().value),
+            Err(rejected) => Err(rejected.into_unpublished().value),
         }
     }
 
@@ -286,8 +286,10 @@ where
         if_full: IfFull<E>,
     ) -> Result<Published<K, V>, (K, V, E)> {
         let hash = hash_of(&self.hasher, &key);
-        let draft = self.core.draft(hash, key, value);
-        self.core.replace(draft, wanted, if_full).map_err(|(draft, full)| (draft.key, draft.value, full))
+        let unpublished = self.core.prepare(hash, key, value);
+        self.core
+            .replace(unpublished, wanted, if_full)
+            .map_err(|(unpublished, full)| (unpublished.key, unpublished.value, full))
     }
 
     /// Updates. Returns the value that `f` made if that fails.
@@ -305,11 +307,11 @@ where
             let Some(old) = self.lookup_same(key) else { return Ok(None) };
             check::user_code();
             let value = f(old.key(), old.value());
-            let draft = self.core.draft(old.hash().into(), old.key().clone(), value);
-            match self.core.replace_exact(&old, draft, if_full) {
+            let unpublished = self.core.prepare(old.hash().into(), old.key().clone(), value);
+            match self.core.replace_exact(&old, unpublished, if_full) {
                 Ok(published) => return Ok(published.new),
                 Err(NotReplaced::Absent(_)) => {}
-                Err(NotReplaced::Full(draft, full)) => return Err((draft.value, full)),
+                Err(NotReplaced::Full(unpublished, full)) => return Err((unpublished.value, full)),
             }
         }
     }
@@ -320,7 +322,7 @@ where
         key: &Q,
         wants_handle: bool,
         if_full: IfFull<E>,
-    ) -> Result<Left<K, V>, E>
+    ) -> Result<Departed<K, V>, E>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
@@ -363,7 +365,7 @@ where
 
 impl<K, V> From<Rejected<K, V>> for Occupied<K, V> {
     fn from(rejected: Rejected<K, V>) -> Self {
-        let Rejected { draft, holder } = rejected;
-        Occupied { key: draft.key, value: draft.value, entry: holder }
+        let Rejected { unpublished, holder } = rejected;
+        Occupied { key: unpublished.key, value: unpublished.value, entry: holder }
     }
 }

@@ -12,7 +12,7 @@ use crate::handle::listener::Listeners;
 use crate::node::Node;
 use crate::reap::Cause;
 use crate::shard::ShardRef;
-use crate::shard::locked::{Locked, NoRoom};
+use crate::shard::locked::{BacklogExhausted, Locked};
 use crate::shard::write::handle_on;
 use std::ptr::NonNull;
 
@@ -209,14 +209,14 @@ where
         locked: &mut Locked<'_, K, V>,
         spared: Option<NonNull<Node<K, V>>>,
         evicted: &mut Evicted<'_, K, V>,
-    ) -> Result<Attempt, NoRoom> {
+    ) -> Result<Attempt, BacklogExhausted> {
         let victim = match locked.victim(spared) {
             Search::Found(victim) => victim,
             Search::GoOn => return Ok(Attempt::GoOn),
             Search::Empty => return Ok(Attempt::Empty),
         };
         // SAFETY: in the table, S1.
-        unsafe { locked.admit(victim) }?;
+        unsafe { locked.reserve_backlog(victim) }?;
         // SAFETY: as before.
         let hash = unsafe { victim.as_ref() }.header.hash();
         let table = locked.table_for(hash.into(), self);
@@ -252,7 +252,7 @@ where
                 Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
                 // There is room for a lone node.
                 Ok(Attempt::Empty) => break,
-                Err(NoRoom(bytes)) => return self.lock_with_room(locked, bytes, if_full),
+                Err(BacklogExhausted(bytes)) => return self.relock_with_reservation(locked, bytes, if_full),
             }
         }
         Ok(locked)
@@ -263,7 +263,7 @@ where
         locked.shrink_if_sparse(self);
         locked.finish();
         if self.counts.is_resizing() {
-            self.settle(false);
+            self.finish_resize(false);
         }
         self.lock()
     }
@@ -284,7 +284,7 @@ where
                 Ok(Attempt::Evicted) => (shed.entries, retired) = (shed.entries + 1, retired + 1),
                 Ok(Attempt::GoOn) => locked = self.pass_on(locked),
                 Ok(Attempt::Empty) => break,
-                Err(NoRoom(bytes)) => match self.lock_with_room(locked, bytes, if_full) {
+                Err(BacklogExhausted(bytes)) => match self.relock_with_reservation(locked, bytes, if_full) {
                     Ok(again) => locked = again,
                     Err(Full) => return Shed { full: true, ..shed },
                 },

@@ -63,15 +63,15 @@ impl Limit {
 }
 
 fn length(limit: Option<Duration>) -> Time {
-    limit.map_or(Time::NEVER, Time::spanning)
+    limit.map_or(Time::NEVER, Time::ceil_from)
 }
 
 fn length_of_idleness(limit: Option<Duration>) -> Time {
-    limit.map_or(Time::NEVER, |limit| Time::spanning(limit).and_a_sixteenth())
+    limit.map_or(Time::NEVER, |limit| Time::ceil_from(limit).and_a_sixteenth())
 }
 
 fn note_of_idleness(limit: Option<Duration>) -> Time {
-    limit.map_or(Time::NEVER, |limit| Time::spanning(limit / 16))
+    limit.map_or(Time::NEVER, |limit| Time::ceil_from(limit / 16))
 }
 
 /// After which an entry is looked at again whose lifetime panicked, or that was spared: a second.
@@ -276,7 +276,7 @@ where
         let counts: &Counts = shard.counts();
         self.timers.push(due, hash);
         if self.timers.is_crowded(counts.live.get() as usize) {
-            self.timers.doubt_all();
+            self.timers.begin_purge();
         }
         for _ in 0..DOUBTS {
             if !self.doubt_one(shard) {
@@ -288,11 +288,11 @@ where
 
     /// Looks at a token that is in doubt. False if there is none.
     fn doubt_one(&mut self, shard: ShardRef<'_, K, V>) -> bool {
-        let Some(token) = self.timers.doubtful() else { return false };
+        let Some(token) = self.timers.next_candidate() else { return false };
         let mut valid = false;
         self.armed_by(token, shard, |_, _| valid = true);
         if valid {
-            self.timers.trust(token);
+            self.timers.keep(token);
         }
         true
     }
@@ -370,7 +370,7 @@ where
 
 /// Entries that were taken because they are due, all of one shard. Those that are left in it get a timer again, when it is
 /// dropped, whatever becomes of the others.
-pub(crate) struct Taken<'s, K, V>
+pub(crate) struct DueEntries<'s, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
@@ -382,13 +382,13 @@ where
     tokens: usize,
 }
 
-impl<'s, K, V> Taken<'s, K, V>
+impl<'s, K, V> DueEntries<'s, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     pub(crate) fn new(shard: ShardRef<'s, K, V>, lifetimes: &'s Lifetimes<K, V>, now: Time, most: usize) -> Self {
-        let mut taken = Taken { shard, entries: Vec::new(), lifetimes, tokens: 0 };
+        let mut taken = DueEntries { shard, entries: Vec::new(), lifetimes, tokens: 0 };
         taken.tokens = shard.take_due(now, most, &mut taken.entries);
         taken
     }
@@ -403,7 +403,7 @@ where
     }
 
     /// Asks `judge` about each: it stays, and is not to be looked at before the given time; or it is taken out.
-    pub(crate) fn judge(&mut self, mut judge: impl FnMut(&Handle<K, V>) -> Option<Time>) {
+    pub(crate) fn retain(&mut self, mut judge: impl FnMut(&Handle<K, V>) -> Option<Time>) {
         let mut index = 0;
         while let Some((entry, not_before)) = self.entries.get_mut(index) {
             match judge(entry) {
@@ -417,7 +417,7 @@ where
     }
 }
 
-impl<K, V> Drop for Taken<'_, K, V>
+impl<K, V> Drop for DueEntries<'_, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
@@ -431,7 +431,7 @@ where
 
 /// When an entry is to be looked at again that was spared.
 pub(crate) fn retry(now: Time) -> Time {
-    now.end_of(Time::spanning(RETRY))
+    now.end_of(Time::ceil_from(RETRY))
 }
 
 #[cfg(all(test, not(loom)))]

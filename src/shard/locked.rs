@@ -5,7 +5,7 @@
 use crate::domain::{Backlog, Inner};
 use crate::handle::Handle;
 use crate::node::life::Life;
-use crate::node::{Draft, Header, Node};
+use crate::node::{Header, Node, UnpublishedNode};
 use crate::shard::ShardRef;
 use crate::shard::expiry::Lifetimes;
 use crate::shard::resize::retire_table;
@@ -28,7 +28,7 @@ where
 }
 
 /// There is no room in the domain's backlog for an object of so many bytes.
-pub(crate) struct NoRoom(pub(crate) u64);
+pub(crate) struct BacklogExhausted(pub(crate) u64);
 
 impl<'s, K, V> Locked<'s, K, V>
 where
@@ -51,46 +51,46 @@ where
     ///
     /// The node is in the table (S1).
     #[inline]
-    pub(crate) unsafe fn admit(&mut self, node: NonNull<Node<K, V>>) -> Result<(), NoRoom> {
+    pub(crate) unsafe fn reserve_backlog(&mut self, node: NonNull<Node<K, V>>) -> Result<(), BacklogExhausted> {
         if !self.special.has(Special::LIMITED) {
             return Ok(());
         }
         // SAFETY: S1.
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
-        self.admit_bytes(bytes)
+        self.reserve_backlog_bytes(bytes)
     }
 
     #[cold]
-    fn admit_bytes(&mut self, bytes: u64) -> Result<(), NoRoom> {
+    fn reserve_backlog_bytes(&mut self, bytes: u64) -> Result<(), BacklogExhausted> {
         let budget = &self.domain().budget;
         if let Some(place) = self.state.place.take_if(|place| *place >= bytes) {
             budget.give_back(Backlog::of(0, place - bytes));
             return Ok(());
         }
-        let allowance = &mut self.state.allowance;
-        if allowance.spend(bytes) || budget.refill(allowance, bytes) { Ok(()) } else { Err(NoRoom(bytes)) }
+        let credits = &mut self.state.credits;
+        if credits.spend(bytes) || budget.refill(credits, bytes) { Ok(()) } else { Err(BacklogExhausted(bytes)) }
     }
 
-    /// Makes a node of a draft, with so many references. Not published yet. Does not panic.
+    /// Makes a node of a unpublished, with so many references. Not published yet. Does not panic.
     #[inline(always)]
-    pub(crate) fn allocate(&mut self, draft: Draft<K, V>, references: u32) -> NonNull<Node<K, V>> {
+    pub(crate) fn allocate(&mut self, unpublished: UnpublishedNode<K, V>, references: u32) -> NonNull<Node<K, V>> {
         let header = NonNull::from(self.shard.header());
         let state = &mut **self.state;
         let slot = state.slabs.alloc(header, &mut state.spare);
         let kind = state.slabs.shape().kind();
         // SAFETY: the slot is free, and the slabs are of the shape of these nodes.
-        unsafe { draft.write(slot, kind, references) }
+        unsafe { unpublished.write(slot, kind, references) }
     }
 
     /// The same, with a life if nodes have one here.
     pub(crate) fn allocate_to_live(
         &mut self,
-        draft: Draft<K, V>,
+        unpublished: UnpublishedNode<K, V>,
         references: u32,
         lifetimes: &Lifetimes<K, V>,
     ) -> NonNull<Node<K, V>> {
-        let (time, own_end) = (draft.time, draft.own_end);
-        let node = self.allocate(draft, references);
+        let (time, own_end) = (unpublished.time, unpublished.own_end);
+        let node = self.allocate(unpublished, references);
         if self.state.slabs.shape().kind().has_life() {
             let life = Life::new(time, lifetimes.deadline(time, own_end), time);
             // SAFETY: it is of that kind, and not published yet.

@@ -193,7 +193,7 @@ where
             bounds,
             is_dirty: false,
             spare: None,
-            allowance: budget.first_allowance(),
+            credits: budget.first_credits(),
             old_table: None,
             floor: table.buckets(),
             hand: Box::default(),
@@ -247,7 +247,7 @@ where
 
     /// Lets go of the lock, makes room in the backlog for a node of so many bytes, and takes the lock again: everything may
     /// have changed.
-    pub(crate) fn lock_with_room<E: Failure>(
+    pub(crate) fn relock_with_reservation<E: Failure>(
         self,
         locked: Locked<'_, K, V>,
         bytes: u64,
@@ -330,7 +330,7 @@ where
 
     /// Lets the table follow the number of nodes, a bounded number of homes at a time: ends a resize that is under way,
     /// and then shrinks a sparse table, or a `tight` one as far as it goes. False when there is nothing more to do.
-    pub(crate) fn settle(self, tight: bool) -> bool {
+    pub(crate) fn finish_resize(self, tight: bool) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
         state.step(self, 1024);

@@ -530,7 +530,7 @@ mod tests {
     use super::*;
     use crate::domain::shard_of;
     use crate::node::weight::Weight;
-    use crate::node::{Draft, Node};
+    use crate::node::{Node, UnpublishedNode};
     use crate::util::clock::Time;
     use std::collections::HashSet;
 
@@ -542,9 +542,9 @@ mod tests {
         let mut one = || {
             let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
             let (time, own_end) = (Time::ZERO, Time::NEVER);
-            let draft = Draft { key, value, hash: 1, time, weight, is_marked: false, own_end };
+            let unpublished = UnpublishedNode { key, value, hash: 1, time, weight, is_marked: false, own_end };
             // SAFETY: a slot for such a node.
-            unsafe { draft.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()
+            unsafe { unpublished.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()
         };
         (0..nodes).map(|_| one()).collect()
     }

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Allowance, Bag, Inner};
+use crate::domain::{Bag, Credits, Inner};
 use crate::node::Header;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Hand};
@@ -37,7 +37,7 @@ pub(crate) struct State<K, V> {
     /// An empty bag.
     pub(crate) spare: Option<Box<Bag>>,
     /// Room in the domain's backlog for what leaves the shard.
-    pub(crate) allowance: Allowance,
+    pub(crate) credits: Credits,
     /// A table that the root has left, to be retired without the lock.
     pub(crate) old_table: Option<Table<K, V>>,
     /// The size below which the table does not shrink, in buckets.

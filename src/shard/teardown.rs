@@ -92,7 +92,7 @@ where
             // SAFETY: the caller's promise: no reader, no writer.
             unsafe { table.free() };
         }
-        self.domain().inner().budget.give_back_allowance(std::mem::take(&mut state.allowance));
+        self.domain().inner().budget.give_back_credits(std::mem::take(&mut state.credits));
         (state.timers, state.hand, state.spare) = (Box::default(), Box::default(), None);
     }
 }

@@ -44,7 +44,7 @@ impl Token {
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<Token>>,
     /// Tokens of which it is not known whether they are stale, and that are on their way back into the heap if not.
-    doubtful: Vec<Reverse<Token>>,
+    next_candidate: Vec<Reverse<Token>>,
     /// Those that are back, for as long as there are others: one of a kind is enough.
     trusted: HashSet<Token, RandomState>,
 }
@@ -57,7 +57,7 @@ impl Timers {
     /// When there is something to do: when the first token is due, or now if any are in doubt.
     pub(crate) fn next_due(&self) -> Time {
         match self.heap.peek() {
-            _ if !self.doubtful.is_empty() => Time::ZERO,
+            _ if !self.next_candidate.is_empty() => Time::ZERO,
             Some(Reverse(token)) => token.due(),
             None => Time::NEVER,
         }
@@ -78,20 +78,20 @@ impl Timers {
 
     /// Whether there are too many tokens for so many entries.
     pub(crate) fn is_crowded(&self, live: usize) -> bool {
-        self.doubtful.is_empty() && self.heap.len() > 2 * live + SPARE
+        self.next_candidate.is_empty() && self.heap.len() > 2 * live + SPARE
     }
 
     /// Puts all tokens in doubt.
-    pub(crate) fn doubt_all(&mut self) {
-        debug_assert!(self.doubtful.is_empty());
-        self.doubtful = std::mem::take(&mut self.heap).into_vec();
+    pub(crate) fn begin_purge(&mut self) {
+        debug_assert!(self.next_candidate.is_empty());
+        self.next_candidate = std::mem::take(&mut self.heap).into_vec();
     }
 
-    /// A token that is in doubt, which is to be put back with [`trust`](Self::trust) unless it is stale.
-    pub(crate) fn doubtful(&mut self) -> Option<Token> {
-        let Some(Reverse(token)) = self.doubtful.pop() else {
+    /// A token that is in doubt, which is to be put back with [`keep`](Self::keep) unless it is stale.
+    pub(crate) fn next_candidate(&mut self) -> Option<Token> {
+        let Some(Reverse(token)) = self.next_candidate.pop() else {
             if self.trusted.capacity() > 0 {
-                self.doubtful = Vec::new();
+                self.next_candidate = Vec::new();
                 self.trusted = HashSet::default();
             }
             return None;
@@ -99,7 +99,7 @@ impl Timers {
         Some(token)
     }
 
-    pub(crate) fn trust(&mut self, token: Token) {
+    pub(crate) fn keep(&mut self, token: Token) {
         if self.trusted.insert(token) {
             self.heap.push(Reverse(token));
         }
@@ -107,7 +107,7 @@ impl Timers {
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.heap.len() + self.doubtful.len()
+        self.heap.len() + self.next_candidate.len()
     }
 }
 
@@ -141,16 +141,16 @@ mod tests {
         let mut timers = Timers::default();
         (0..1000).for_each(|due| timers.push(at(100 + due), 0));
         assert!(timers.is_crowded(400) && !timers.is_crowded(500));
-        timers.doubt_all();
+        timers.begin_purge();
         assert!(!timers.is_crowded(400) && timers.pop(Time::NEVER).is_none());
         for left in (0..1000).rev() {
             assert_eq!(timers.next_due(), Time::ZERO);
-            let token = timers.doubtful().unwrap();
+            let token = timers.next_candidate().unwrap();
             if left % 2 == 0 {
-                timers.trust(token);
+                timers.keep(token);
             }
         }
-        assert!(timers.doubtful().is_none());
+        assert!(timers.next_candidate().is_none());
         assert_eq!((timers.len(), timers.next_due() >= at(100)), (500, true));
         while timers.pop(Time::NEVER).is_some() {}
         assert!(timers.heap.capacity() <= 4 * SPARE, "memory follows");

@@ -5,12 +5,12 @@
 use crate::domain::{Failure, IfFull};
 use crate::handle::Handle;
 use crate::node::life::Life;
-use crate::node::{Draft, Node};
+use crate::node::{Node, UnpublishedNode};
 use crate::reap::Cause;
 use crate::shard::ShardRef;
 use crate::shard::evict::Evicted;
 use crate::shard::expiry::{Look, Looker};
-use crate::shard::locked::{Locked, NoRoom};
+use crate::shard::locked::{BacklogExhausted, Locked};
 use crate::shard::settings::Settings;
 use crate::shard::state::Special;
 use crate::table::{Located, Position, Table};
@@ -18,24 +18,24 @@ use crate::util::check;
 use crate::util::clock::Time;
 use std::ptr::NonNull;
 
-/// A draft whose key is taken, and the entry that has it.
+/// A unpublished whose key is taken, and the entry that has it.
 pub(crate) struct Rejected<K: 'static, V: 'static> {
-    pub(crate) draft: Draft<K, V>,
+    pub(crate) unpublished: UnpublishedNode<K, V>,
     pub(crate) holder: Handle<K, V>,
 }
 
-/// Why a draft was not published.
+/// Why a unpublished was not published.
 pub(crate) enum NotReplaced<K: 'static, V: 'static, E> {
     /// There is no entry to replace.
-    Absent(Draft<K, V>),
+    Absent(UnpublishedNode<K, V>),
     /// There is no room in the backlog.
-    Full(Draft<K, V>, E),
+    Full(UnpublishedNode<K, V>, E),
 }
 
 impl<K, V, E> NotReplaced<K, V, E> {
-    pub(crate) fn into_draft(self) -> Draft<K, V> {
+    pub(crate) fn into_unpublished(self) -> UnpublishedNode<K, V> {
         match self {
-            NotReplaced::Absent(draft) | NotReplaced::Full(draft, _) => draft,
+            NotReplaced::Absent(unpublished) | NotReplaced::Full(unpublished, _) => unpublished,
         }
     }
 }
@@ -50,7 +50,7 @@ enum Put {
     Any,
 }
 
-/// Why a draft was not published.
+/// Why a unpublished was not published.
 enum NotPut<K: 'static, V: 'static, E> {
     Taken(Rejected<K, V>),
     Not(NotReplaced<K, V, E>),
@@ -74,28 +74,28 @@ impl Wanted {
 /// What a write has done, with the references that were wanted.
 pub(crate) struct Published<K: 'static, V: 'static> {
     pub(crate) new: Option<Handle<K, V>>,
-    pub(crate) old: Left<K, V>,
+    pub(crate) old: Departed<K, V>,
 }
 
 /// Whether an entry has left the table.
-pub(crate) enum Left<K: 'static, V: 'static> {
+pub(crate) enum Departed<K: 'static, V: 'static> {
     None,
     /// Without a reference to it.
     Quietly,
     With(Handle<K, V>),
 }
 
-impl<K, V> Left<K, V> {
+impl<K, V> Departed<K, V> {
     pub(crate) fn is_some(&self) -> bool {
-        !matches!(self, Left::None)
+        !matches!(self, Departed::None)
     }
 
     pub(crate) fn handle(&self) -> Option<&Handle<K, V>> {
-        if let Left::With(handle) = self { Some(handle) } else { None }
+        if let Departed::With(handle) = self { Some(handle) } else { None }
     }
 
     pub(crate) fn into_handle(self) -> Option<Handle<K, V>> {
-        if let Left::With(handle) = self { Some(handle) } else { None }
+        if let Departed::With(handle) = self { Some(handle) } else { None }
     }
 }
 
@@ -144,11 +144,11 @@ where
         self.lock()
     }
 
-    /// Publishes a draft, unless its key is taken. Returns a handle if one is wanted.
+    /// Publishes a unpublished, unless its key is taken. Returns a handle if one is wanted.
     #[inline(always)]
     pub(crate) fn insert(
         self,
-        draft: Draft<K, V>,
+        unpublished: UnpublishedNode<K, V>,
         wanted: Wanted,
         settings: &Settings<K, V>,
     ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
@@ -157,17 +157,18 @@ where
     {
         let mut locked = self.lock();
         if locked.special != Special::NONE {
-            return self.insert_special(locked, draft, wanted, settings);
+            return self.insert_special(locked, unpublished, wanted, settings);
         }
         let table = locked.table;
-        if let Some((_, holder)) = table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key)) {
+        if let Some((_, holder)) = table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
+        {
             // SAFETY: S1.
             let holder = unsafe { handle_on(holder) };
             locked.finish();
-            return Err(Rejected { draft, holder });
+            return Err(Rejected { unpublished, holder });
         }
-        let hash = draft.hash;
-        let node = locked.allocate(draft, 1 + u32::from(wanted.new));
+        let hash = unpublished.hash;
+        let node = locked.allocate(unpublished, 1 + u32::from(wanted.new));
         locked.publish(table, hash, node, self);
         locked.finish();
         // SAFETY: it was made with a reference for this handle.
@@ -178,29 +179,29 @@ where
     fn insert_special(
         self,
         locked: Locked<'s, K, V>,
-        draft: Draft<K, V>,
+        unpublished: UnpublishedNode<K, V>,
         wanted: Wanted,
         settings: &Settings<K, V>,
     ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
     {
-        let locate = |table: Table<K, V>, draft: &Draft<K, V>| {
-            table.locate(draft.hash, |found| check::eq(|| found.key() == &draft.key))
+        let locate = |table: Table<K, V>, unpublished: &UnpublishedNode<K, V>| {
+            table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
         };
-        match self.put_special(locked, draft, locate, Put::New, wanted, IfFull::go_on(), settings) {
+        match self.put_special(locked, unpublished, locate, Put::New, wanted, IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
             Err(NotPut::Taken(rejected)) => Err(rejected),
             Err(NotPut::Not(_)) => unreachable!("an insertion replaces nothing"),
         }
     }
 
-    /// Publishes a draft in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
+    /// Publishes a unpublished in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
     #[inline(always)]
     pub(crate) fn replace<E: Failure>(
         self,
-        draft: Draft<K, V>,
-        mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        unpublished: UnpublishedNode<K, V>,
+        mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
         if_full: IfFull<E>,
@@ -208,15 +209,15 @@ where
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let mut locked = self.lock();
         if locked.special != Special::NONE {
-            return self.replace_special(locked, draft, locate, or_insert, wanted, if_full, settings);
+            return self.replace_special(locked, unpublished, locate, or_insert, wanted, if_full, settings);
         }
         let table = locked.table;
-        let found = locate(table, &draft);
+        let found = locate(table, &unpublished);
         if found.is_none() && !or_insert {
-            return Err(NotReplaced::Absent(draft));
+            return Err(NotReplaced::Absent(unpublished));
         }
-        let (hash, weight) = (draft.hash, draft.weight.bytes());
-        let node = locked.allocate(draft, 1 + u32::from(wanted.new));
+        let (hash, weight) = (unpublished.hash, unpublished.weight.bytes());
+        let node = locked.allocate(unpublished, 1 + u32::from(wanted.new));
         let old = match found {
             // SAFETY: found under this lock; nothing is limited.
             Some((position, old)) => unsafe {
@@ -224,7 +225,7 @@ where
             },
             None => {
                 locked.publish(table, hash, node, self);
-                Left::None
+                Departed::None
             }
         };
         locked.finish();
@@ -238,40 +239,40 @@ where
     fn replace_special<E: Failure>(
         self,
         locked: Locked<'s, K, V>,
-        draft: Draft<K, V>,
-        locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        unpublished: UnpublishedNode<K, V>,
+        locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
         if_full: IfFull<E>,
         settings: &Settings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let put = if or_insert { Put::Any } else { Put::Old };
-        match self.put_special(locked, draft, locate, put, wanted, if_full, settings) {
+        match self.put_special(locked, unpublished, locate, put, wanted, if_full, settings) {
             Ok(published) => Ok(published),
             Err(NotPut::Not(reason)) => Err(reason),
             Err(NotPut::Taken(_)) => unreachable!("a replacement takes the place of what has the key"),
         }
     }
 
-    /// Publishes a draft where there is something to mind. An entry that has expired is replaced, and counts as absent.
+    /// Publishes a unpublished where there is something to mind. An entry that has expired is replaced, and counts as absent.
     ///
     /// What was evicted to make room, or had expired, is told to listeners when this returns.
     #[allow(clippy::too_many_arguments)]
     fn put_special<E: Failure>(
         self,
         mut locked: Locked<'s, K, V>,
-        draft: Draft<K, V>,
-        mut locate: impl FnMut(Table<K, V>, &Draft<K, V>) -> Located<K, V>,
+        unpublished: UnpublishedNode<K, V>,
+        mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         put: Put,
         wanted: Wanted,
         mut if_full: IfFull<E>,
         settings: &Settings<K, V>,
     ) -> Result<Published<K, V>, NotPut<K, V, E>> {
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
-        let (hash, weight, time) = (draft.hash, draft.weight.bytes(), draft.time);
+        let (hash, weight, time) = (unpublished.hash, unpublished.weight.bytes(), unpublished.time);
         loop {
             let table = locked.table_for(hash, self);
-            let found = locate(table, &draft);
+            let found = locate(table, &unpublished);
             let old = found.map(|(_, node)| node);
             let mut cause = Cause::Replaced;
             if let Some(old) = old {
@@ -285,19 +286,19 @@ where
                         // SAFETY: S1.
                         let holder = unsafe { handle_on(old) };
                         locked.finish();
-                        return Err(NotPut::Taken(Rejected { draft, holder }));
+                        return Err(NotPut::Taken(Rejected { unpublished, holder }));
                     }
                     Look::Lives | Look::Spared => {}
                 }
             }
             if put == Put::Old && (old.is_none() || cause != Cause::Replaced) {
-                return Err(NotPut::Not(NotReplaced::Absent(draft)));
+                return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
             }
             let retry = if !locked.fits_bounds(weight, old) {
                 self.evict_to_fit(locked, weight, old, &mut if_full, &mut evicted)
             } else if let Some((position, old)) = found {
                 // SAFETY: S1.
-                match unsafe { locked.admit(old) } {
+                match unsafe { locked.reserve_backlog(old) } {
                     Ok(()) => {
                         // L2. If it has expired since the look, it is absent after all.
                         // SAFETY: S1.
@@ -308,28 +309,28 @@ where
                             // SAFETY: found under this lock, and admitted.
                             unsafe { self.unlink_expired(&mut locked, table, position, old, cause, &mut evicted) };
                             locked.finish();
-                            return Err(NotPut::Not(NotReplaced::Absent(draft)));
+                            return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
                         }
-                        let node = locked.allocate_to_live(draft, 1 + u32::from(wanted.new), &settings.lifetimes);
+                        let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
                         let wants_old =
                             if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
                         // SAFETY: found under this lock, and admitted.
                         let mut left = unsafe { locked.swap(table, position, old, node, weight, cause, wants_old) };
                         if cause != Cause::Replaced {
-                            evicted.add(cause, std::mem::replace(&mut left, Left::None).into_handle());
+                            evicted.add(cause, std::mem::replace(&mut left, Departed::None).into_handle());
                         }
                         return Ok(self.end_put(locked, node, wanted, left, settings));
                     }
-                    Err(NoRoom(bytes)) => self.lock_with_room(locked, bytes, &mut if_full),
+                    Err(BacklogExhausted(bytes)) => self.relock_with_reservation(locked, bytes, &mut if_full),
                 }
             } else {
-                let node = locked.allocate_to_live(draft, 1 + u32::from(wanted.new), &settings.lifetimes);
+                let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
                 locked.publish(table, hash, node, self);
-                return Ok(self.end_put(locked, node, wanted, Left::None, settings));
+                return Ok(self.end_put(locked, node, wanted, Departed::None, settings));
             };
             match retry {
                 Ok(again) => locked = again,
-                Err(full) => return Err(NotPut::Not(NotReplaced::Full(draft, full))),
+                Err(full) => return Err(NotPut::Not(NotReplaced::Full(unpublished, full))),
             }
         }
     }
@@ -340,7 +341,7 @@ where
         mut locked: Locked<'s, K, V>,
         node: NonNull<Node<K, V>>,
         wanted: Wanted,
-        old: Left<K, V>,
+        old: Departed<K, V>,
         settings: &Settings<K, V>,
     ) -> Published<K, V> {
         if locked.special.has(Special::EXPIRING) {
@@ -387,13 +388,13 @@ where
         if_full: &mut IfFull<E>,
         now: Time,
         settings: &Settings<K, V>,
-    ) -> Result<Left<K, V>, E> {
+    ) -> Result<Departed<K, V>, E> {
         let locked = self.lock();
         if locked.special != Special::NONE {
             return self.remove_special(locked, hash, locate, cause, wants_handle, if_full, now, settings);
         }
         let table = locked.table;
-        let Some((position, node)) = locate(table) else { return Ok(Left::None) };
+        let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
         // SAFETY: found under this lock; nothing is limited.
         Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) })
     }
@@ -410,30 +411,30 @@ where
         if_full: &mut IfFull<E>,
         now: Time,
         settings: &Settings<K, V>,
-    ) -> Result<Left<K, V>, E> {
+    ) -> Result<Departed<K, V>, E> {
         let mut expired = Evicted::new(&settings.listeners, cause);
         let by_time = matches!(cause, Cause::Expired | Cause::Idle);
         loop {
             let table = locked.table_for(hash, self);
-            let Some((position, node)) = locate(table) else { return Ok(Left::None) };
+            let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
             let look = if by_time { Look::Lives } else { self.look(node, now, settings) };
             if let Look::Unknown = look {
                 locked = self.ask(locked, node, now, settings);
                 continue;
             }
             // SAFETY: S1.
-            let admitted = unsafe { locked.admit(node) };
+            let admitted = unsafe { locked.reserve_backlog(node) };
             match (look, admitted) {
                 (Look::Ended(cause), Ok(())) => {
                     // SAFETY: found under this lock, and admitted.
                     unsafe { self.unlink_expired(&mut locked, table, position, node, cause, &mut expired) };
                     locked.shrink_if_sparse(self);
                     locked.finish();
-                    return Ok(Left::None);
+                    return Ok(Departed::None);
                 }
                 // It stays for a reaper: nobody waits for room for what is absent.
-                (Look::Ended(_), Err(_)) => return Ok(Left::None),
-                (_, Err(NoRoom(bytes))) => locked = self.lock_with_room(locked, bytes, if_full)?,
+                (Look::Ended(_), Err(_)) => return Ok(Departed::None),
+                (_, Err(BacklogExhausted(bytes))) => locked = self.relock_with_reservation(locked, bytes, if_full)?,
                 // SAFETY: found under this lock, and admitted.
                 (_, Ok(())) => return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) }),
             }
@@ -454,7 +455,7 @@ where
         node: NonNull<Node<K, V>>,
         cause: Cause,
         wants_handle: bool,
-    ) -> Left<K, V> {
+    ) -> Departed<K, V> {
         table.unlink(position);
         // SAFETY: the table's reference is still in it.
         self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
@@ -488,7 +489,7 @@ where
         weight: u64,
         cause: Cause,
         wants_old: bool,
-    ) -> Left<K, V> {
+    ) -> Departed<K, V> {
         let shard = self.shard;
         let counts = shard.counts();
         counts.inserted.add(1);
@@ -508,13 +509,13 @@ where
     ///
     /// As for [`discard`](Self::discard).
     #[inline(always)]
-    unsafe fn discard_as(&mut self, node: NonNull<Node<K, V>>, wants_handle: bool) -> Left<K, V> {
+    unsafe fn discard_as(&mut self, node: NonNull<Node<K, V>>, wants_handle: bool) -> Departed<K, V> {
         if wants_handle {
             // SAFETY: the caller's promise.
-            return Left::With(unsafe { self.discard_to_handle(node) });
+            return Departed::With(unsafe { self.discard_to_handle(node) });
         }
         // SAFETY: the caller's promise.
         unsafe { self.discard(node) };
-        Left::Quietly
+        Departed::Quietly
     }
 }

@@ -143,7 +143,7 @@ impl Time {
     }
 
     /// A length of time, rounded up.
-    pub(crate) fn spanning(length: Duration) -> Time {
+    pub(crate) fn ceil_from(length: Duration) -> Time {
         let nanos = length.as_nanos();
         let time = Time::of(nanos);
         if time.nanos() == nanos { time } else { Time(time.0 + 1) }
@@ -380,14 +380,14 @@ mod tests {
             for length in times()
                 .filter_map(|n| Some(Duration::new(u64::try_from(n / 1_000_000_000).ok()?, (n % 1_000_000_000) as u32)))
             {
-                let end = Time::of(start).end_of(Time::spanning(length));
+                let end = Time::of(start).end_of(Time::ceil_from(length));
                 let really = start + length.as_nanos();
                 assert!(end.nanos() > really, "{start} + {length:?}");
                 assert!(end.nanos() - really <= 1 + (really >> 54), "{start} + {length:?}");
             }
         }
-        assert_eq!(Time::ZERO.end_of(Time::spanning(Duration::from_millis(50))), Time(50_000_001));
-        assert!(Time::of(Duration::MAX.as_nanos()) < Time::ZERO.end_of(Time::spanning(Duration::MAX)));
+        assert_eq!(Time::ZERO.end_of(Time::ceil_from(Duration::from_millis(50))), Time(50_000_001));
+        assert!(Time::of(Duration::MAX.as_nanos()) < Time::ZERO.end_of(Time::ceil_from(Duration::MAX)));
         assert_eq!(Time::ZERO.end_of(Time::NEVER), Time::NEVER);
     }
 

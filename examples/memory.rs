@@ -1,9 +1,11 @@
-//! The memory of a registry of a million entries, when it is full and when nearly all of them are gone.
+//! Measures the memory of a registry of a million entries, when it is full and after 99% of the entries were removed.
 //!
-//! `cargo run --release --example memory`. Each step shows the bytes allocated and the resident size of the process, which
-//! the kernel counts in pages. The program exits with an error if a tenth or more of the allocated bytes is left when 99%
-//! of the entries are gone. For the resident size there is no limit: what the allocator keeps of freed memory depends on
-//! where the entries lie that are left.
+//! `cargo run --release --example memory`. Each step shows the allocated bytes and the resident size of the
+//! process, which the kernel counts in pages.
+//!
+//! The program fails if too much of the allocated memory is left after the removals: 10% or more after removals
+//! in insertion order, 30% or more after removals at random. There is no limit for the resident size: how much
+//! freed memory the allocator keeps depends on where the remaining entries lie.
 
 #![allow(unsafe_code)]
 
@@ -13,29 +15,29 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The system's allocator, with a count of the bytes in use.
+/// The system's allocator with a counter of the bytes in use.
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: hands every call on to the system's allocator, as it came.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // ORDERING: Relaxed (all of this file), a count.
+        // ORDERING: Relaxed (in all of this file). The counter orders nothing.
         IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `alloc_zeroed`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `dealloc`, and `memory` comes from `System`.
         unsafe { System.dealloc(memory, layout) };
     }
 }
@@ -45,14 +47,14 @@ static ALLOCATOR: Counting = Counting;
 
 const ENTRIES: u64 = 1_000_000;
 
-/// After the removals, the process does nothing for this long.
+/// How long the process idles after the removals.
 const IDLE: Duration = Duration::from_secs(1);
 
 fn in_use() -> usize {
     IN_USE.load(Ordering::Relaxed)
 }
 
-/// The resident size of this process, where the system says it (Linux).
+/// Returns the resident size of this process in bytes, if the system reports it (Linux).
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -64,7 +66,7 @@ fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
-/// What there is now, above what there was.
+/// Measures the memory in use, relative to the start.
 struct Meter {
     allocated: usize,
     resident: Option<usize>,
@@ -88,14 +90,14 @@ impl Meter {
     }
 }
 
-/// How 99% of the entries leave.
+/// The order in which 99% of the entries are removed.
 #[derive(Clone, Copy, PartialEq)]
 enum Removal {
     AtRandom,
     InInsertionOrder,
 }
 
-/// Fills a registry and removes 99% of its entries. Returns whether no more memory is left than there should be.
+/// Fills a registry and removes 99% of its entries. Returns whether the memory left is below the bound.
 fn run(removal: Removal) -> bool {
     match removal {
         Removal::AtRandom => println!("99% removed at random:"),
@@ -108,7 +110,7 @@ fn run(removal: Removal) -> bool {
         if key == ENTRIES / 100 * 99 {
             clock.advance(Duration::from_secs(60));
         }
-        assert!(registry.try_insert(key, key).is_ok(), "keys differ");
+        assert!(registry.try_insert(key, key).is_ok(), "every key is inserted once");
     }
     domain.barrier();
     let full = meter.allocated();
@@ -124,7 +126,7 @@ fn run(removal: Removal) -> bool {
     domain.barrier();
     let left = meter.allocated();
     meter.print(&format!("{reaped} removed"));
-    // Nothing asks the allocator to return memory (`malloc_trim`).
+    // No code asks the allocator to return memory (`malloc_trim`).
     std::thread::sleep(IDLE);
     meter.print(&format!("after {} s without work", IDLE.as_secs()));
     registry.shrink_to_fit();
@@ -139,7 +141,8 @@ fn run(removal: Removal) -> bool {
     drop(registry);
     drop(domain);
     meter.print("registry dropped");
-    // A slab of nodes stays for as long as one of its 30 entries does: of those removed at random, every fourth slab has one left.
+    // A slab of nodes is freed when the last of its 30 entries is. After removals at random, every fourth slab
+    // still holds an entry.
     let percent = match removal {
         Removal::AtRandom => 30,
         Removal::InInsertionOrder => 10,
@@ -147,19 +150,20 @@ fn run(removal: Removal) -> bool {
     left * 100 < full * percent
 }
 
-/// Each case is a process of its own: what the allocator keeps of one would hide what another needs.
+/// Runs each case in a process of its own: memory that the allocator keeps from one case would hide what the next
+/// one needs.
 fn main() -> ExitCode {
     let case = match std::env::args().nth(1).as_deref() {
         Some("random") => Removal::AtRandom,
         Some("order") => Removal::InInsertionOrder,
         Some(other) => {
-            eprintln!("memory: there is no case `{other}`: random, order");
+            eprintln!("memory: unknown case `{other}`; the cases are random, order");
             return ExitCode::from(2);
         }
         None => {
             let run = |case| {
-                let program = std::env::current_exe().expect("a running program has a file");
-                Command::new(program).arg(case).status().expect("it has just been started").success()
+                let program = std::env::current_exe().expect("the path of the running program is known");
+                Command::new(program).arg(case).status().expect("the program can start itself").success()
             };
             let fit = ["random", "order"].map(run);
             return if fit == [true; 2] { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -1,5 +1,5 @@
-//! An unbounded stream of inserts into a registry, within limited memory: with the driver of the feature `pressure` it
-//! runs to the end, without it it does not.
+//! Inserts an endless stream of entries into a registry, within limited memory. With the driver of the feature
+//! `pressure` the program runs to its end; without it, it exceeds the limit.
 //!
 //! `cargo run --release --features pressure --example pressure -- --help`
 
@@ -15,28 +15,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
-Inserts values of 1 to 8 KiB, without end in sight, within limited memory.
+Inserts a stream of values of 1 to 8 KiB, within limited memory.
 
 usage: pressure [--inserts N] [--limit SIZE] [--threads N] [--no-reaper] [--background]
                 [--rate MIB] [--trim]
 
 options:
-    --inserts N     how many (default: eleven times what fits)
-    --limit SIZE    of the process's own memory, such as 256M. Without it, that of its control group; if there is none, 256M.
-    --threads N     threads that insert (default: 2)
-    --no-reaper     nothing is shed: see what becomes of it
-    --background    the driver's thread does it alone: the threads that insert do not check
-    --rate MIB      a second, at the most, of each thread (default: as fast as it goes)
-    --trim          return memory to the system when something was shed (glibc only)
-    -h, --help      this
+    --inserts N     number of values (default: eleven times what fits)
+    --limit SIZE    limit on the process's own memory, such as 256M (default: the limit of its control group, or 256M)
+    --threads N     number of inserting threads (default: 2)
+    --no-reaper     sheds nothing, to show what happens then
+    --background    leaves shedding to the driver's thread: the inserting threads do not check
+    --rate MIB      most MiB per second that each thread inserts (default: no limit)
+    --trim          returns memory to the system after shedding (glibc only)
+    -h, --help      prints this text
 
-It exits with an error if the limit is exceeded. (A control group kills it then.)";
+It exits with an error if the limit is exceeded. (In a control group, the kernel kills it then.)";
 
-/// Rows of the chart, and how wide the whole limit is in it.
+/// The number of rows of the chart, and the width of the limit in it.
 const ROWS: u64 = 22;
 const WIDTH: u64 = 50;
 
-/// The mean of a value's size, with what the registry and the allocator add.
+/// The mean size of a value, including the overhead of the registry and the allocator.
 const MEAN: u64 = 4608 + 100;
 
 struct Args {
@@ -85,7 +85,7 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "less than 16M, or far too much".into())
 }
 
-/// The limit that is to hold, and what measures against it.
+/// The limit to observe, and the source that measures the usage.
 enum Limit {
     Group(Cgroup),
     Own(Box<Own>, u64),
@@ -102,7 +102,7 @@ impl Limit {
                 Err(why) => println!("{why}"),
             }
         }
-        println!("no control group limits this process: a limit of 256 MiB is set by hand");
+        println!("no control group limits this process; the program sets a limit of 256 MiB");
         Self::own(256 << 20)
     }
 
@@ -110,7 +110,7 @@ impl Limit {
         Own::new(limit).map(|own| Limit::Own(Box::new(own), limit)).map_err(|why| why.to_string())
     }
 
-    /// Bytes used, and how many there may be.
+    /// Returns the bytes in use, and the limit.
     fn read(&mut self) -> Result<(u64, u64), String> {
         match self {
             Limit::Group(group) => {
@@ -129,7 +129,7 @@ impl Limit {
         };
         let domain = domain.clone();
         let hook = move |_: &Relieved| {
-            // Until it is freed: whoever checks meanwhile waits.
+            // Waits until the shed entries are freed. Threads that call `check` wait too.
             domain.barrier();
             if trim {
                 give_back();
@@ -139,10 +139,10 @@ impl Limit {
     }
 }
 
-/// Has the allocator return what it keeps.
+/// Makes the allocator return unused memory to the system.
 fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it may be called at any time.
+    // SAFETY: `malloc_trim` has no preconditions.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -151,7 +151,7 @@ fn give_back() {
 type Page = Box<[u8]>;
 type Pages = Registry<u64, Page>;
 
-/// What the inserting threads have done.
+/// The counters of the inserting threads.
 #[derive(Default)]
 struct Progress {
     next: AtomicU64,
@@ -162,43 +162,43 @@ struct Progress {
     stop: AtomicBool,
 }
 
-/// A good hash of a number, for sizes and choices.
+/// Returns a hash of a number, for sizes and choices.
 fn mix(number: u64) -> u64 {
     let number = (number ^ number >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (number ^ number >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 16
 }
 
-/// Bytes that a thread inserts between two checks of its own. (It can fill memory faster than the driver's thread gets
-/// a core. The kernel calls it direct reclaim.)
+/// How many bytes a thread inserts between two of its own checks. (It can fill memory faster than the driver's
+/// thread gets a core. The kernel calls this direct reclaim.)
 const CHECK: u64 = 1 << 20;
 
-/// What an inserting thread is to do.
+/// The work of an inserting thread.
 #[derive(Clone, Copy)]
 struct Work<'w> {
     pages: &'w Pages,
-    /// To be checked, if the driver's thread is not to be alone.
+    /// The driver to check, unless the driver's thread works alone.
     driver: Option<&'w Driver>,
     progress: &'w Progress,
     inserts: u64,
-    /// The last so many keys are looked up.
+    /// How many of the newest keys are looked up.
     recent: u64,
-    /// For a MiB.
+    /// The least time for inserting one MiB.
     least: Duration,
 }
 
-/// Inserts, and after each insertion looks up one of the recent keys.
+/// Inserts values, and looks up one of the newest keys after each insertion.
 fn insert(work: Work<'_>) {
     let Work { pages, driver, progress, inserts, recent, least } = work;
     let (mut unchecked, mut next) = (0, Instant::now() + least);
     loop {
-        // ORDERING: Relaxed (all of this file), numbers.
+        // ORDERING: Relaxed (in all of this file). The counters and the flag order nothing.
         let key = progress.next.fetch_add(1, Relaxed);
         if key >= inserts || progress.stop.load(Relaxed) {
             return;
         }
         let length = 1024 + mix(key) % (7 * 1024 + 1);
         let value = vec![key as u8; length as usize].into_boxed_slice();
-        assert!(pages.try_insert(key, value).is_ok(), "keys differ");
+        assert!(pages.try_insert(key, value).is_ok(), "every key is inserted once");
         progress.inserted.fetch_add(1, Relaxed);
         progress.bytes.fetch_add(length, Relaxed);
         unchecked += length;
@@ -210,9 +210,10 @@ fn insert(work: Work<'_>) {
         }
         if key > recent {
             let old = key - 1 - mix(!key) % recent;
-            // A guard and not a session: a grace period need not wait for a thread that waits for memory or a core.
+            // A guard and not a session, so that a grace period need not wait for a thread that waits for memory
+            // or a core.
             if let Some(value) = pages.pin().get(&old) {
-                assert_eq!(value[0], old as u8, "a value is another's");
+                assert_eq!(value[0], old as u8, "the value belongs to another key");
                 progress.hits.fetch_add(1, Relaxed);
             }
             progress.looked_up.fetch_add(1, Relaxed);
@@ -224,7 +225,7 @@ fn mib(bytes: u64) -> u64 {
     bytes >> 20
 }
 
-/// A line of the chart: `#` what is used, `|` the limit.
+/// Prints a row of the chart: `#` marks the usage, `|` the limit.
 fn row(begun: Instant, inserted: u64, pages: &Pages, shed: u64, peak: u64, limit: u64) {
     let bar = (peak * WIDTH / limit).min(WIDTH + 8) as usize;
     let line: String = (0..=WIDTH as usize + 8)
@@ -242,7 +243,7 @@ fn row(begun: Instant, inserted: u64, pages: &Pages, shed: u64, peak: u64, limit
     println!("{seconds:7.2} {inserted:9} {:9} {:9} {:8} {}", pages.len(), mib(shed), mib(peak), line.trim_end());
 }
 
-/// Whether it went to the end, within the limit.
+/// Runs to the end. Fails if the usage exceeds the limit, or if not all values were inserted.
 fn run(args: &Args) -> Result<(), String> {
     let mut limit = Limit::find(args.limit)?;
     let (at_start, most) = limit.read()?;

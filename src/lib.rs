@@ -1,10 +1,14 @@
-//! A registry of shared, reference-counted objects with lock-free reads, for programs that look things up far more often
-//! than they change them: connection tracking, path and name caches, tables of sessions, actors and devices, namespaces
-//! of ids.
+//! A registry of shared, reference-counted objects with lock-free reads.
 //!
-//! It is the pattern of the Linux kernel's nf_conntrack, dcache and IPC ids, as a library: readers walk an RCU-protected
-//! hash table without locks, and borrow what they find or pin it with a reference count; writers take the lock of one
-//! shard, unlink, and put; what nobody refers to any more is destroyed after a grace period, off the readers' time.
+//! It is for programs that look objects up far more often than they change them: connection tracking, path and
+//! name caches, tables of sessions, actors and devices, namespaces of ids.
+//!
+//! It is the pattern of the Linux kernel's nf_conntrack, dcache and IPC ids, as a library:
+//!
+//! - A reader walks an RCU-protected hash table without locks. It borrows the entry that it finds, or keeps it
+//!   with a reference count.
+//! - A writer takes the lock of one shard, unlinks an entry, and retires it.
+//! - An entry that nothing refers to any more is destroyed after a grace period, and never by a reader.
 //!
 //! ```
 //! use epoch_registry::Registry;
@@ -30,12 +34,12 @@
 //!
 //! # Which way to read
 //!
-//! | | borrows ([`Entry`]) | owns ([`Handle`]) | costs | mind |
+//! | | borrows ([`Entry`]) | owns ([`Handle`]) | costs | note |
 //! |---|---|---|---|---|
-//! | [`Registry::reader`] | `reader.get` | `reader.lookup` | no fence | take it [`offline`](Reader::offline) when it blocks |
+//! | [`Registry::reader`] | `reader.get` | `reader.lookup` | no fence | take it [`offline`](Reader::offline) to block |
 //! | [`Registry::pin`] | `guard.get` | `guard.lookup` | a fence for the pin, none for its reads | drop it soon |
-//! | [`Registry::with`], [`Registry::lookup`] | for the time of a closure | once | a fence | |
-//! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | overlaps their cache misses | |
+//! | [`Registry::with`], [`Registry::lookup`] | within a closure | one handle | a fence | |
+//! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | cache misses overlap | |
 //!
 //! # A lookup
 //!
@@ -46,7 +50,7 @@
 //!              │             └──────┘         ▼
 //!              │ bits 0..        ┌─────────┬──────┬──────┬── ─ ─ ─ ──┬──────┐  a bucket:
 //!              ├────────────────▶│ control │ slot │ slot │           │ slot │  one cache line
-//!              │ bits 40..46     └────┬────┴──────┴──┬───┴── ─ ─ ─ ──┴──────┘
+//!              │ bits 57..63     └────┬────┴──────┴──┬───┴── ─ ─ ─ ──┴──────┘
 //!              └── compared with all ─┘              │ the one that matched
 //!                  seven tags at once                ▼
 //!                                     ┌──────┬──────┬──────┬─────┬───────┐
@@ -54,16 +58,18 @@
 //!                                     └──────┴──────┴──────┴─────┴───────┘
 //! ```
 //!
-//! Reads neither lock nor wait, and write nothing that others read, unless they count a reference.
+//! A read takes no lock and does not wait. It writes no memory that other threads read, with two exceptions: a
+//! read that takes a handle counts a reference, and where entries are evicted or expire, a read may leave a mark
+//! of its use, or end an expired entry.
 //!
 //! # A teardown
 //!
 //! ```text
 //!  remove ── lock shard ── unlink ──▶ open bag of the shard ── unlock
-//!                                        │ when it is full, or a collector comes by:
+//!                                        │ when it is full, or a collector closes it:
 //!                                        ▼ a write, reclaim, barrier, the domain's thread
 //!                                    closed bags of the domain
-//!                                        │ a batch, which waits for a grace period: all
+//!                                        │ in a batch, after its grace period: all
 //!                                        ▼ critical sections that were open have closed
 //!  last handle dropped later ────────▶ ready
 //!                                        │ at most a budget at a time; never on a reader
@@ -73,36 +79,45 @@
 //!
 //! # Reclamation
 //!
-//! A [`Domain`] is a set of readers and what waits for them. By default registries share a process-wide one; give a
-//! registry [its own](Builder::domain) to keep the slow readers of others away from it. Values are dropped
+//! A [`Domain`] is a set of readers, with the backlog of objects that wait for these readers. By default all
+//! registries share one process-wide domain. Give a registry [its own](Builder::domain) to keep it apart from the
+//! slow readers of other registries.
 //!
-//! - by writers, a bounded share with each write: after 128 removals in a shard, or with the first write of a new tick of the
-//!   coarse clock (about 4 ms);
-//! - by a thread that the domain starts when something waits, within 50 ms of the last write, with no further call;
-//! - or, instead of both, by a [thread](DomainBuilder::reclaimer) that takes all of that work from writers, or an
+//! Values are dropped
+//!
+//! - by writers, a bounded share with each write: after 128 removals in a shard, or with the first write of a new
+//!   tick of the coarse clock (about 4 ms);
+//! - by a thread that the domain starts when something waits: within 50 ms of the last write, with no further
+//!   call;
+//! - instead of both, by a [thread](DomainBuilder::reclaimer) that takes all of that work from writers, or by an
 //!   [executor](DomainBuilder::executor) of the program's;
-//! - at once, as far as no reader is in the way, by [`Domain::reclaim`]; and by [`Domain::barrier`], which waits.
+//! - by [`Domain::reclaim`], which drops at once what no reader is in the way of, and by [`Domain::barrier`],
+//!   which waits.
 //!
-//! [`Domain`] has a table of who reclaims, and how to choose.
+//! [`Domain`] has a table of the ways to reclaim, and how to choose.
 //!
-//! How much may wait for a reader that stays can be [limited](DomainBuilder::backlog_objects), in objects and bytes, and
-//! such a reader is [reported](DomainBuilder::on_stall) by name.
+//! The backlog can be [limited](DomainBuilder::backlog_objects), in objects and bytes. A reader that holds up a
+//! grace period for too long is [reported](DomainBuilder::on_stall) by name.
 //!
 //! # Features
 //!
-//! None is on by default. `serde`: the statistics can be serialised. `metrics`: `Stats::export` hands them to the `metrics`
-//! crate. `pressure`: the module of that name, which has registries shed when memory runs out. `rayon`:
-//! [`Registry::par_scan`](Registry::scan_parallel), on rayon's threads.
+//! None is on by default.
+//!
+//! - `serde`: the statistics can be serialised.
+//! - `metrics`: `Stats::export` records the statistics with the `metrics` crate.
+//! - `pressure`: the module `pressure`, which has registries remove entries when memory runs out.
+//! - `rayon`: [`Registry::par_scan`](Registry::scan_parallel), a walk on rayon's threads.
 //!
 //! # Guarantees
 //!
-//! In `docs/guarantees.md` of the repository, lettered, each with the tests that hold it; and what proves them, in
-//! `docs/verification.md`. How to test your own code that uses this crate under loom stands there too, in "Testing your own code
-//! under loom".
+//! `docs/guarantees.md` of the repository lists the guarantees, each with the tests that check it.
+//! `docs/verification.md` lists the methods of verification. Its section "Testing your own code under loom" says
+//! how to test code that uses this crate under loom.
 
 #![deny(unsafe_code)]
 
-// The architecture, from the top to the bottom. Each module imports from those below it alone (`tests/layers.rs`).
+// The architecture, from top to bottom. Each module imports only from the modules below it (`tests/layers.rs`
+// checks this).
 
 #[cfg(feature = "pressure")]
 pub mod pressure;
@@ -110,22 +125,22 @@ pub mod pressure;
 // What users call.
 mod registry;
 
-// Writing, under the lock of a shard.
+// Writes, under the lock of a shard.
 mod shard;
 
-// Owning and borrowing an entry.
+// Handles and borrowed entries.
 mod handle;
 
-// Readers, grace periods, and what waits to be destroyed.
+// Readers, grace periods, and the backlog.
 mod domain;
 
 // The hash table that readers walk.
 mod table;
 
-// An entry's memory.
+// The memory of an entry.
 mod node;
 
-// What reapers are asked and answer.
+// The interface of reapers.
 mod reap;
 
 mod util;
@@ -155,7 +170,7 @@ pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};
 pub use util::clock::{Clock, ManualClock, MonotonicClock};
 
-/// The README's example compiles and runs.
+/// Checks that the README's example compiles and runs.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Pins of one thread, by the number of domains that it reads in, in random order.
+//! Measures pins by one thread, as a function of the number of domains. The thread pins them in random order.
 
 use benches::Xorshift;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_main};
@@ -12,7 +12,7 @@ fn pins(criterion: &mut Criterion) {
         let domains: Vec<_> = (0..count).map(|_| Domain::builder().manual().build()).collect();
         let mut random = Xorshift::new(1);
         let order: Vec<_> = (0..PINS).map(|_| &domains[random.below(count) as usize]).collect();
-        // The first pin in each registers this thread there.
+        // The first pin in each domain registers this thread there.
         domains.iter().for_each(|domain| drop(domain.pin()));
 
         group.throughput(Throughput::Elements(PINS as u64));

@@ -1,11 +1,11 @@
-//! Reads of a registry of 1,000 and of 1,000,000 entries, in every way there is.
+//! Measures all kinds of reads, in a registry of 1,000 and in one of 1,000,000 entries.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use epoch_registry::{Domain, Registry};
 
 const READS: usize = 4096;
 
-/// Keys in an order that no prefetcher guesses (xorshift64).
+/// Returns keys in an order that no prefetcher can predict (xorshift64).
 fn keys(entries: u64) -> Vec<u64> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = || {

@@ -1,4 +1,4 @@
-//! Writes to a registry of 1,000 and of 1,000,000 entries, and what becomes of what they remove.
+//! Measures writes to a registry of 1,000 and to one of 1,000,000 entries, and the reclamation of removed entries.
 
 use benches::Xorshift;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_main};
@@ -41,7 +41,7 @@ fn writes(criterion: &mut Criterion) {
     }
 }
 
-/// What waits for a grace period when its writer comes to collect it.
+/// Measures the reclamation of a whole registry by its writer, with a barrier.
 fn reclamation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reclamation");
     group.throughput(Throughput::Elements(WRITES as u64));

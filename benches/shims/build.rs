@@ -1,4 +1,4 @@
-//! Tells the programs what compiles them, and compiles the shims over C libraries, if features ask for them.
+//! Passes the compiler's version to the programs, and compiles the shims over C libraries whose features are enabled.
 
 use std::process::Command;
 
@@ -18,8 +18,7 @@ fn liburcu() {
     println!("cargo:rerun-if-changed=shims/liburcu");
     installed("liburcu", "LIBURCU_VERSION", "liburcu-dev");
     let mut shim = cc::Build::new();
-    // As a C program would have it: the reader's state at a fixed distance from the thread pointer, and no call to find
-    // it.
+    // As in a C program: the reader's state is at a fixed offset from the thread pointer, and is found without a call.
     shim.files(["shims/liburcu/shim.c", "shims/liburcu/lfht_memb.c", "shims/liburcu/lfht_qsbr.c"]);
     shim.opt_level(3).flag("-ftls-model=initial-exec").warnings_into_errors(true);
     link(&shim, "urcu_shim", &["urcu-cds", "urcu-memb", "urcu-qsbr", "urcu-common"]);
@@ -31,13 +30,13 @@ fn dpdk() {
     let library = installed("libdpdk", "DPDK_VERSION", "libdpdk-dev");
     let mut shim = cc::Build::new();
     shim.file("shims/dpdk/hash.c").includes(library.include_paths).flag("-include").flag("rte_config.h");
-    // As DPDK has its users compile, on x86-64 at the least.
+    // The flags that DPDK gives its users, at their x86-64 baseline.
     shim.opt_level(3).flag_if_supported("-march=corei7").warnings(false);
-    // Its own libraries are very many; these are those that the shim uses.
+    // DPDK has very many libraries. The shim uses only these.
     link(&shim, "dpdk_shim", &["rte_hash", "rte_rcu", "rte_eal"]);
 }
 
-/// A library, by its pkg-config name. Tells the programs its version.
+/// Finds a library by its pkg-config name, and passes its version to the programs.
 #[cfg(any(feature = "liburcu", feature = "dpdk"))]
 fn installed(name: &str, version: &str, package: &str) -> pkg_config::Library {
     let library = pkg_config::Config::new().cargo_metadata(false).probe(name);
@@ -46,7 +45,7 @@ fn installed(name: &str, version: &str, package: &str) -> pkg_config::Library {
     library
 }
 
-/// Compiles a shim, and links the libraries after it, as it uses them.
+/// Compiles a shim, and links the libraries that it uses after it.
 #[cfg(any(feature = "liburcu", feature = "dpdk"))]
 fn link(shim: &cc::Build, name: &str, libraries: &[&str]) {
     if let Err(error) = shim.try_compile(name) {

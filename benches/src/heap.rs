@@ -1,7 +1,7 @@
-//! The system's allocator, with a count of the bytes in use and of their peak.
+//! The system's allocator, extended by counts of the bytes in use and of their peak.
 //!
-//! A program that counts declares `#[global_allocator] static ALLOCATOR: heap::Counting = heap::Counting;`. Nothing is
-//! counted before [`start`]: until then an allocation costs one load more.
+//! To use it, a program declares `#[global_allocator] static ALLOCATOR: heap::Counting = heap::Counting;`. Counting
+//! begins at [`start`]. Before that, each allocation costs one extra load.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
@@ -10,24 +10,24 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
 #[derive(Debug)]
 pub struct Counting;
 
-// ORDERING: Relaxed for all of these: figures that order nothing.
+// ORDERING: Relaxed for all accesses to these statics: they are statistics, and order nothing.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static IN_USE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 static TAKEN: AtomicIsize = AtomicIsize::new(0);
 
-/// Bytes since [`start`]. They are negative where more was freed than allocated.
+/// Byte counts since [`start`]. A count is negative if the program freed more than it allocated.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes {
-    /// Allocated and not freed, as requested.
+    /// Bytes allocated and not freed, by their requested sizes.
     pub in_use: isize,
-    /// The largest `in_use` so far.
+    /// The largest value of `in_use` so far.
     pub peak: isize,
-    /// As `in_use`, with what glibc's malloc adds.
+    /// `in_use` with the overhead of glibc's malloc.
     pub taken: isize,
 }
 
-/// Begins to count, from zero.
+/// Starts counting from zero.
 pub fn start() {
     for figure in [&IN_USE, &PEAK, &TAKEN] {
         figure.store(0, Relaxed);
@@ -35,23 +35,23 @@ pub fn start() {
     COUNTING.store(true, Relaxed);
 }
 
-/// The count so far.
+/// Returns the counts so far.
 pub fn bytes() -> Bytes {
     Bytes { in_use: IN_USE.load(Relaxed), peak: PEAK.load(Relaxed), taken: TAKEN.load(Relaxed) }
 }
 
-/// Begins a new peak, at what is in use now.
+/// Resets the peak to the bytes now in use.
 pub fn restart_peak() {
     PEAK.store(IN_USE.load(Relaxed), Relaxed);
 }
 
-/// Stops counting. Returns the count.
+/// Stops counting, and returns the counts.
 pub fn stop() -> Bytes {
     COUNTING.store(false, Relaxed);
     bytes()
 }
 
-/// What glibc's malloc takes for a request: a word more, in steps of 16 bytes, 32 at least.
+/// Returns the bytes that glibc's malloc takes for a request: one word more, rounded up to 16 bytes, and at least 32.
 fn taken(bytes: usize) -> isize {
     (bytes + 8).next_multiple_of(16).max(32) as isize
 }
@@ -71,30 +71,30 @@ fn freed(bytes: usize) {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         allocated(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         allocated(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::alloc_zeroed`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         freed(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the pointer comes from `System`, and the caller upholds the contract of `GlobalAlloc::dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         freed(layout.size());
         allocated(size);
-        // SAFETY: the caller's promise.
+        // SAFETY: the pointer comes from `System`, and the caller upholds the contract of `GlobalAlloc::realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

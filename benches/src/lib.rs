@@ -1,4 +1,4 @@
-//! What the benchmark programs share: a clock, random keys, order statistics, tables, and the command line.
+//! Shared parts of the benchmark programs: a clock, random keys, order statistics, tables, and the command line.
 
 pub mod heap;
 #[cfg(feature = "liburcu")]
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 /// The command line of a benchmark: `--NAME N` and `--test`.
 #[derive(Debug)]
 pub struct CommandLine {
-    /// The value of the one option.
+    /// The value of the option `--NAME`.
     pub amount: u64,
-    /// One quick round of everything, to see that it runs.
+    /// Whether to run one quick round of everything, to check that it runs.
     pub test: bool,
 }
 
 impl CommandLine {
-    /// Reads the command line of this process, in which `--name` stands for `default` if it is absent. Ends the process
-    /// if there is anything else in it.
+    /// Reads the command line of this process. If `--name` is absent, its value is `default`. Exits if the command line
+    /// has any other argument.
     pub fn read(name: &str, default: u64) -> CommandLine {
         CommandLine::parse(lexopt::Parser::from_env(), name, default).unwrap_or_else(|error| {
             eprintln!("{error}\nusage: [--{name} N] [--test]    (N is {default} by default)");
@@ -42,15 +42,17 @@ impl CommandLine {
     }
 }
 
-/// A clock for single operations of a few nanoseconds: the time stamp counter on x86-64, where it counts at one rate on
-/// all cores (as it does on every machine of the last decade); `Instant` elsewhere.
+/// A clock for single operations of a few nanoseconds.
+///
+/// On x86-64 it is the time stamp counter, which must count at the same rate on all cores. It does so on all machines
+/// of the last decade. Elsewhere the clock is `Instant`.
 #[derive(Debug)]
 pub struct Clock {
     nanoseconds_per_tick: f64,
 }
 
 impl Clock {
-    /// Measures the counter's rate against `Instant`, for 50 ms.
+    /// Returns a clock whose rate was measured against `Instant`, for 50 ms.
     pub fn calibrate() -> Clock {
         let mut clock = Clock { nanoseconds_per_tick: 1.0 };
         let (ticks, time) = (clock.now(), Instant::now());
@@ -60,21 +62,21 @@ impl Clock {
         clock
     }
 
-    /// The time now, in ticks. What comes before it in the program is done by then, and what comes after has not begun.
+    /// Returns the current time in ticks. Earlier instructions have completed by then, and later ones have not begun.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub fn now(&self) -> u64 {
         use std::arch::x86_64::{_mm_lfence, _rdtsc};
-        // SAFETY: every x86-64 has SSE2.
+        // SAFETY: every x86-64 processor has SSE2, and so `lfence`.
         unsafe { _mm_lfence() };
-        // SAFETY: the counter may be read wherever the kernel does not forbid it, and Linux does not.
+        // SAFETY: user code may read the counter unless the kernel forbids it, and Linux does not.
         let ticks = unsafe { _rdtsc() };
-        // SAFETY: as before.
+        // SAFETY: every x86-64 processor has SSE2, and so `lfence`.
         unsafe { _mm_lfence() };
         ticks
     }
 
-    /// The time now, in ticks.
+    /// Returns the current time in ticks.
     #[cfg(not(target_arch = "x86_64"))]
     #[inline(always)]
     pub fn now(&self) -> u64 {
@@ -82,21 +84,23 @@ impl Clock {
         ORIGIN.elapsed().as_nanos() as u64
     }
 
-    /// So many ticks, in nanoseconds.
+    /// Converts ticks to nanoseconds.
     pub fn nanoseconds(&self, ticks: u64) -> f64 {
         ticks as f64 * self.nanoseconds_per_tick
     }
 
-    /// The ticks that a duration takes.
+    /// Converts a duration to ticks.
     pub fn ticks(&self, duration: Duration) -> u64 {
         (duration.as_nanos() as f64 / self.nanoseconds_per_tick) as u64
     }
 }
 
-/// Keeps this thread, and those that it starts, on one core from now on: the place of that number among the cores that
-/// the process may use, counted round and round. On a system that cannot, threads go where they like.
+/// Pins this thread, and the threads that it spawns, to one core.
+///
+/// The core is the one at index `place`, modulo their number, among the cores that the process may use. Does nothing on
+/// systems without this facility.
 pub fn stay_on_core(place: usize) {
-    // Asked for once: a thread that keeps to one core knows of no other.
+    // Queried once, because a thread pinned to one core sees no other core.
     static CORES: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
     let cores = &*CORES;
     if let Some(core) = cores.get(place % cores.len().max(1)) {
@@ -104,18 +108,18 @@ pub fn stay_on_core(place: usize) {
     }
 }
 
-/// Random numbers (xorshift64), fast and in an order that no prefetcher guesses.
+/// A fast generator of random numbers (xorshift64), in an order that no prefetcher can predict.
 #[derive(Debug)]
 pub struct Xorshift(u64);
 
 impl Xorshift {
-    /// A sequence of its own for each seed.
+    /// Returns a generator whose sequence depends on `seed`.
     pub fn new(seed: u64) -> Xorshift {
-        // Never zero, where it would stay.
+        // The state must not be zero: xorshift would stay at zero.
         Xorshift(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// The next number below `limit`.
+    /// Returns the next number, which is below `limit`.
     #[inline]
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
@@ -125,15 +129,15 @@ impl Xorshift {
     }
 }
 
-/// Ranks, drawn with a probability in proportion to 1 / (1 + rank)^skew.
+/// A distribution of ranks, each with a probability proportional to 1 / (1 + rank)^skew.
 #[derive(Debug)]
 pub struct Zipf {
-    /// The share of all ranks up to each.
+    /// For each rank, the probability of all ranks up to it.
     below: Vec<f64>,
 }
 
 impl Zipf {
-    /// Of the ranks below `ranks`, of which there is at least one.
+    /// Returns the distribution of the ranks below `ranks`, which is at least one.
     pub fn new(ranks: usize, skew: f64) -> Zipf {
         let mut sum = 0.0;
         let mut below: Vec<f64> = (1..=ranks)
@@ -146,24 +150,28 @@ impl Zipf {
         Zipf { below }
     }
 
-    /// The next rank.
+    /// Draws a rank.
     pub fn draw(&self, random: &mut Xorshift) -> u64 {
         let point = random.below(1 << 53) as f64 / (1_u64 << 53) as f64;
         self.below.partition_point(|&share| share < point).min(self.below.len() - 1) as u64
     }
 
-    /// The probability of the first `count` ranks together, for one or more.
+    /// Returns the total probability of the first `count` ranks, for a `count` of at least one.
     pub fn share(&self, count: usize) -> f64 {
         self.below[count - 1]
     }
 }
 
-/// Values in order, to be asked for percentiles.
+/// Sorted values, which give percentiles.
 #[derive(Debug)]
 pub struct Sorted(Vec<f64>);
 
 impl Sorted {
-    /// Sorts the values, of which there is at least one.
+    /// Sorts the values.
+    ///
+    /// # Panics
+    ///
+    /// If there is no value.
     pub fn new(values: impl IntoIterator<Item = f64>) -> Sorted {
         let mut values: Vec<_> = values.into_iter().collect();
         assert!(!values.is_empty(), "order statistics of nothing");
@@ -171,24 +179,25 @@ impl Sorted {
         Sorted(values)
     }
 
-    /// How many there are.
+    /// Returns the number of values.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The smallest value that at least so many percent of all values do not exceed; of 0 percent, the smallest of all.
+    /// Returns the smallest value that at least `percent` percent of all values do not exceed. For 0, returns the
+    /// smallest value.
     pub fn percentile(&self, percent: f64) -> f64 {
         let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
         self.0[rank.saturating_sub(1)]
     }
 
-    /// The median.
+    /// Returns the median.
     pub fn median(&self) -> f64 {
         self.percentile(50.0)
     }
 }
 
-/// The median and the quartiles: `1.02 [0.99, 1.10]`.
+/// Prints the median and the quartiles: `1.02 [0.99, 1.10]`.
 impl fmt::Display for Sorted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [low, middle, high] = [25.0, 50.0, 75.0].map(|percent| figure(self.percentile(percent)));
@@ -196,7 +205,7 @@ impl fmt::Display for Sorted {
     }
 }
 
-/// A number with at most two decimals, or with more where it is so small that two would say nothing.
+/// Formats a number with at most two decimals, or with four if it is below 0.01.
 pub fn figure(value: f64) -> String {
     let decimals = match value {
         0.0..0.01 => 4,
@@ -206,7 +215,7 @@ pub fn figure(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// A table of text, for the terminal: the first columns flush left, the others flush right.
+/// A text table for the terminal. The first columns are left-aligned, the others right-aligned.
 #[derive(Debug)]
 pub struct Table {
     left: usize,
@@ -214,7 +223,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with this header, whose first `left` columns are words.
+    /// Returns a table with this header. Its first `left` columns are left-aligned.
     pub fn new<'h>(left: usize, header: impl IntoIterator<Item = &'h str>) -> Table {
         Table { left, rows: vec![header.into_iter().map(str::to_owned).collect()] }
     }

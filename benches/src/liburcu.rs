@@ -1,4 +1,4 @@
-//! liburcu in its memb flavour: readers without fences, writers that call `membarrier`.
+//! Bindings to liburcu's memb flavour, in which readers execute no fences and writers call `membarrier`.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -8,7 +8,7 @@ unsafe extern "C" {
     fn urcu_memb_register_thread();
     fn urcu_memb_unregister_thread();
     fn urcu_memb_synchronize_rcu();
-    /// Of `shims/liburcu/shim.c`.
+    // These come from `shims/liburcu/shim.c`.
     fn urcu_memb_shim_read(cell: *const u64) -> u64;
     fn urcu_memb_shim_call();
     fn urcu_memb_shim_replace(cell: *mut *mut c_void);
@@ -16,9 +16,9 @@ unsafe extern "C" {
     fn urcu_memb_barrier();
 }
 
-/// This thread's registration as a reader.
+/// The registration of a thread as a reader.
 pub struct Reader {
-    /// Not `Send`: the registration is the thread's.
+    /// Makes the type not `Send`, because the registration belongs to the thread.
     _thread: PhantomData<*const ()>,
 }
 
@@ -27,18 +27,18 @@ impl Reader {
     ///
     /// # Safety
     ///
-    /// It is not registered already.
+    /// The thread must not be registered already.
     pub unsafe fn register() -> Reader {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that this thread is not registered.
         unsafe { urcu_memb_register_thread() };
         Reader { _thread: PhantomData }
     }
 
-    /// Reads `cell` in a critical section of its own.
+    /// Reads `cell` in its own critical section.
     #[inline]
     pub fn read(&self, cell: &AtomicU64) -> u64 {
-        // SAFETY: the thread is registered, and the pointer comes from a reference. (The shim's load is volatile, and
-        // of an aligned word: what C calls a relaxed load on every machine that liburcu runs on.)
+        // SAFETY: the thread is registered, and the pointer comes from a reference. The shim loads an aligned word by a
+        // volatile access, which is a relaxed load on every machine that liburcu supports.
         unsafe { urcu_memb_shim_read(cell.as_ptr()) }
     }
 }
@@ -52,43 +52,43 @@ impl Drop for Reader {
 
 /// Waits for a grace period.
 pub fn synchronize() {
-    // SAFETY: it may be called by any thread that is not in a critical section, and `Reader::read` leaves its own.
+    // SAFETY: any thread outside a critical section may call it, and `Reader::read` leaves its section.
     unsafe { urcu_memb_synchronize_rcu() };
 }
 
 /// Defers a function that frees 64 bytes.
 pub fn call(_reader: &Reader) {
-    // SAFETY: the thread is registered, as it has a reader.
+    // SAFETY: the thread is registered, because it has a `Reader`.
     unsafe { urcu_memb_shim_call() };
 }
 
-/// Waits for the functions that were deferred before.
+/// Waits until all functions deferred before the call have run.
 pub fn barrier() {
-    // SAFETY: as `synchronize`.
+    // SAFETY: any thread outside a critical section may call it, and `Reader::read` leaves its section.
     unsafe { urcu_memb_barrier() };
 }
 
-/// A pointer to 64 bytes, which readers may follow.
+/// A pointer to 64 bytes that readers may follow.
 #[derive(Debug)]
 pub struct Cell(*mut c_void);
 
 impl Cell {
-    /// One that points nowhere.
+    /// Returns a null cell.
     #[expect(clippy::new_without_default, reason = "nothing needs one")]
     pub fn new() -> Cell {
         Cell(std::ptr::null_mut())
     }
 
-    /// Puts 64 new bytes in the place of the old, which are freed after a grace period.
+    /// Replaces the 64 bytes with new ones. The old ones are freed after a grace period.
     pub fn replace(&mut self, _reader: &Reader) {
-        // SAFETY: the thread is registered, and the cell's pointer comes from this function or is null.
+        // SAFETY: the thread is registered, and the cell's pointer is null or comes from this function.
         unsafe { urcu_memb_shim_replace(&mut self.0) };
     }
 }
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        // SAFETY: the pointer comes from the shim's `malloc` or is null, and no reader follows it any more.
+        // SAFETY: the pointer is null or comes from the shim's `malloc`, and no reader follows it any more.
         unsafe { urcu_memb_shim_release(self.0) };
     }
 }

@@ -1,9 +1,9 @@
-//! Random numbers, the same in every run, for several examples.
+//! Random numbers for several examples, the same in every run.
 
-// Each makes use of a part.
+// Each example uses a part of this module.
 #![allow(dead_code)]
 
-/// SplitMix64 (Guy Steele, Doug Lea, Christine Flood).
+/// A SplitMix64 generator (Guy Steele, Doug Lea, Christine Flood).
 pub struct Random(u64);
 
 impl Random {
@@ -17,12 +17,12 @@ impl Random {
         number
     }
 
-    /// A number below `bound`, which is not zero.
+    /// Returns a number below `bound`. `bound` must not be zero.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// From 0 to 1, without 1.
+    /// Returns a number from 0 to 1, excluding 1.
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -36,7 +36,7 @@ impl Random {
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Spreads the bits of a number.
+/// Mixes the bits of a number.
 pub fn mix(number: u64) -> u64 {
     let mixed = number.wrapping_add(STEP);
     let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Packets and bytes per tuple: what the flows exported, and, counted separately, what the capture held.
+//! Packets and bytes per tuple: as the flows export them, and, counted separately, as the capture holds them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -40,7 +40,7 @@ impl Counts {
     }
 }
 
-/// What a flow leaves behind, or all flows of one tuple together.
+/// The export of a flow, or of all flows of one tuple together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Export {
     pub counts: Counts,
@@ -49,7 +49,7 @@ pub struct Export {
     /// The earliest and the latest timestamp: nanoseconds since 1970.
     pub first: u64,
     pub last: u64,
-    /// State of the flow that was active last.
+    /// The state of the flow that was active last.
     pub state: &'static str,
     pub flows: u64,
 }
@@ -68,7 +68,7 @@ impl Export {
 
 const STRIPES: usize = 32;
 
-/// Merges the exports of flows by tuple. Its size follows the number of tuples, not of flows.
+/// Merges the exports of flows by tuple. Its size depends on the number of tuples, not of flows.
 ///
 /// Flows are exported from `Drop`, which never runs on a thread that reads, so a lock is good enough. The lock is
 /// striped, so that threads that drop flows seldom wait for each other.
@@ -99,10 +99,10 @@ impl Collector {
     }
 }
 
-/// One tuple of the capture, counted where it was read.
+/// One tuple of the capture, counted by the thread that reads the capture.
 pub struct Account {
     pub tuple: Tuple,
-    /// Of its first packet: that packet's sender is endpoint `a`.
+    /// The direction of its first packet. The sender of that packet is endpoint `a`.
     pub first: Direction,
     pub counts: Counts,
 }
@@ -115,7 +115,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Counts a packet. The number of its account, from zero in the order of first packets.
+    /// Counts a packet. Returns the number of its account; accounts are numbered from zero in the order of first
+    /// packets.
     pub fn count(&mut self, tuple: Tuple, direction: Direction, length: u32) -> usize {
         let next = self.accounts.len();
         let at = *self.index.entry(tuple).or_insert(next);
@@ -126,7 +127,7 @@ impl Ledger {
         at
     }
 
-    /// Where the exports do not say what the capture held, replayed `rounds` times.
+    /// Compares the exports with the capture, which was replayed `rounds` times. Returns the differences.
     pub fn differences(&self, merged: &HashMap<Tuple, Export, RandomState>, rounds: u64) -> Vec<String> {
         let wrong = self.accounts.iter().filter_map(|account| {
             let expected = account.counts.times(rounds);

@@ -9,7 +9,7 @@ use lexopt::{Arg, ValueExt};
 use crate::timeouts::Timeouts;
 
 pub struct Args {
-    /// The shipped capture, if none is given.
+    /// `None`: the shipped capture.
     pub capture: Option<PathBuf>,
     pub workers: usize,
     pub rounds: u32,
@@ -26,7 +26,7 @@ pub enum Command {
 impl Args {
     /// # Errors
     ///
-    /// If an option is unknown or its value makes no sense.
+    /// Fails if an option is unknown or its value is invalid.
     pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, lexopt::Error> {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut parsed = Args { capture: None, workers, rounds: 1, json: None, top: 10, timeouts: Timeouts::default() };
@@ -68,34 +68,33 @@ usage: conntrack [CAPTURE] [--workers N] [--repeat N] [--json FILE] [--top N] [-
 
 arguments:
     CAPTURE             a pcap file (version 2.0 to 2.4) or pcapng file (version 1.0 or 1.2), plain or
-                        compressed with gzip or xz; `-` is the standard input. Without one, the small
-                        capture that comes with the example.
+                        compressed with gzip or xz; `-` is the standard input. Default: the small capture
+                        that comes with the example.
 
 options:
     -w, --workers N     threads that track packets (default: the machine's cores). One more thread
-                        parses and deals out, another one evicts.
-    -r, --repeat N      replay the capture N times (default: 1). Each round has addresses of its own, so
-                        all its flows are new, and is later than the one before it by the length of the
-                        capture and a second, so the flows of old rounds idle out and are evicted. In
-                        the report the rounds are put together again: a flow has the packets and bytes
-                        of all rounds, `first` of the first and `last` of the last one. The capture is
-                        parsed once and then kept in memory, 64 bytes a packet.
-    -j, --json FILE     write all flows and the registry's statistics to FILE as JSON
-    -t, --top N         flows to list, those with most bytes first (default: 10)
+                        parses and distributes packets, and another one evicts flows.
+    -r, --repeat N      replays the capture N times (default: 1). Each round has its own addresses, so all
+                        its flows are new. Each round is later than the one before by the length of the
+                        capture and a second, so the flows of old rounds idle out and are evicted. The
+                        report merges the rounds: a flow has the packets and bytes of all rounds, `first`
+                        of the first and `last` of the last one. The capture is parsed once and then kept
+                        in memory, 64 bytes per packet.
+    -j, --json FILE     writes all flows and the registry's statistics to FILE as JSON
+    -t, --top N         number of flows to list, those with the most bytes first (default: 10)
         --timeouts LIST seconds without a packet, by the capture's clock, after which a flow is
-                        evicted, for instance tcp-established=600,udp=10. The defaults, which are
-                        nf_conntrack's:
+                        evicted, for instance tcp-established=600,udp=10. The defaults are those of
+                        nf_conntrack:
 {}
-    -h, --help          this text
+    -h, --help          prints this text
 
 what counts:
-    A flow is what has the same protocol, addresses and ports, in both directions; flows that use the
-    same ports one after another are tracked as several and reported as one. Endpoint `a` is the sender
+    A flow is all packets with the same protocol, addresses and ports, in both directions. Flows that use
+    the same ports one after another are tracked separately and reported as one. Endpoint `a` is the sender
     of the first packet. Which packets count, and how, follows tshark's conversation tables (`tshark -q -z
-    conv,tcp`): bytes are lengths on the wire, a packet counts if its whole transport header was captured,
-    the fragment that completes a datagram counts for it, a tunnelled packet counts for the innermost flow.
-    What is in UDP (VXLAN, GTP, Teredo) counts for the outer flow only, unlike in tshark, which counts it
-    twice.
+    conv,tcp`): bytes are lengths on the wire; a packet counts if its whole transport header was captured;
+    the fragment that completes a datagram counts for it; a tunnelled packet counts for the innermost flow.
+    Tunnels in UDP (VXLAN, GTP, Teredo) count for the outer flow only. (tshark counts their packets twice.)
     These layers are followed, each one inside every other one that can carry it:
         links       Ethernet, 802.2, Linux cooked, BSD loopback, PPP, Cisco HDLC, raw IP
         tags        VLAN, 802.1ah, 802.1BR E-tag, VN-tag, HSR, R-tag, MetaData, unencrypted MACsec
@@ -103,19 +102,19 @@ what counts:
                     ERSPAN, EtherIP, PIM register
         IP          fragments, authentication, options, routing headers, shim6; a source route's last hop
                     and a mobile node's home address are the ends of the flow
-    ICMP queries and answers are one flow by addresses and identifier (`address:identifier`); other ICMP
-    messages, errors among them, are one flow by addresses, and not packets of the flow they quote.
+    ICMP queries and answers are one flow by addresses and identifier (`address:identifier`). All other
+    ICMP messages, errors among them, are one flow by addresses. They do not count for a flow they quote.
     All other frames are counted as ignored, by reason.
 
 what the time is:
-    The clock by which flows expire follows the timestamps, except for wrong ones, which are counted and
+    Flows expire by a clock that follows the timestamps, except for wrong ones, which are counted and
     reported. A fraction of a second that is out of range becomes the largest one. A timestamp far from
     those before and after it is replaced by the clock's time. When timestamps step back and stay there,
     the clock runs on.
 
 exit status:
     0  every packet was exported exactly once
-    1  the capture cannot be read or is damaged; what could be read of it is reported
+    1  the capture cannot be read or is damaged; the readable part is reported
     2  the command line is wrong, or the JSON file cannot be written
     3  the exported flows do not account for every packet and byte of the capture
 ",

@@ -1,5 +1,5 @@
-//! A tracked flow: the value in the registry. It counts through a shared reference, and exports itself when it
-//! is dropped.
+//! A tracked flow: the value in the registry. It counts packets through a shared reference, and exports itself
+//! when it is dropped.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::timeline::Moment;
 use crate::timeouts::{SECOND, Timeouts};
 use crate::tuple::{Proto, Tuple};
 
-/// UDP that has gone both ways for longer than this is a stream, as in nf_conntrack.
+/// A UDP flow with packets both ways for longer than this is a stream, as in nf_conntrack.
 const STREAM_AFTER: u64 = 2 * SECOND;
 
 /// The tuple in one round of the replay.
 ///
-/// Each round has addresses of its own. No shift within 32 or 128 bits keeps clear of every address that a
-/// capture may hold, so the addresses are made wider: the round stands in front of them.
+/// Each round has its own addresses. A capture may hold any address, so no shift within 32 or 128 bits would
+/// avoid collisions. Instead the addresses are made wider, by the number of the round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlowKey {
     pub tuple: Tuple,
@@ -32,16 +32,16 @@ impl Hash for FlowKey {
     }
 }
 
-/// A flow. Packets of one flow are all handled by one worker, in order; the reaper reads along.
+/// A flow. One worker handles all packets of a flow, in order. The reaper reads the fields at the same time.
 pub struct Flow {
     tuple: Tuple,
-    /// Sender of the first packet, as an index into the counters.
+    /// The sender of the first packet, as an index into the counters.
     opener: u8,
     /// When the first packet arrived, by the capture's clock.
     opened: u64,
-    // ORDERING: Relaxed on all fields below. Each is a figure of its own that publishes nothing. The reaper may
-    // see an old `seen`, but none older than the position the worker has announced (see `Positions`); `Drop`
-    // has the flow for itself.
+    // ORDERING: Relaxed on all fields below. Each field stands alone and publishes nothing. The reaper may read
+    // an old `seen`, but none older than the position that the worker has announced (see `Positions`). `Drop` has
+    // exclusive access.
     tcp: AtomicU8,
     /// When the last packet arrived, by the capture's clock.
     seen: AtomicU64,
@@ -54,7 +54,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A flow that begins with this packet, which is yet to be counted.
+    /// Creates a flow from its first packet, which the caller still has to count.
     pub fn new(packet: &Packet, moment: Moment, collector: Arc<Collector>) -> Self {
         Flow {
             tuple: packet.tuple,
@@ -70,12 +70,12 @@ impl Flow {
         }
     }
 
-    /// Counts a packet, and takes the connection to the state it leads to.
+    /// Counts a packet, and updates the state of the connection.
     pub fn count(&self, packet: &Packet, length: u32, moment: Moment) {
         let side = packet.direction as usize;
         self.packets[side].fetch_add(1, Relaxed);
         self.bytes[side].fetch_add(u64::from(length), Relaxed);
-        // Plain stores below: one worker handles all packets of a flow.
+        // Plain stores are enough below: one worker handles all packets of a flow.
         if moment.clock > self.seen.load(Relaxed) {
             self.seen.store(moment.clock, Relaxed);
         }
@@ -93,14 +93,14 @@ impl Flow {
         }
     }
 
-    /// Whether the packet is of this flow, and not of a new one with the same tuple because this one has idled
-    /// out by `time` (and was not reaped yet) or was closed.
+    /// Returns whether the packet belongs to this flow. If not, it begins a new flow with the same tuple: this
+    /// one was closed, or has idled out by `time` and was not evicted yet.
     pub fn accepts(&self, packet: &Packet, time: u64, timeouts: &Timeouts) -> bool {
         let is_reopened = self.tuple.proto() == Proto::Tcp && self.tcp_word().is_reopened_by(packet.flags);
         !is_reopened && !self.is_idle(time, timeouts)
     }
 
-    /// Whether the flow has outlived its timeout by `time`, which is by the capture's clock.
+    /// Returns whether the flow has outlived its timeout at `time`, by the capture's clock.
     pub fn is_idle(&self, time: u64, timeouts: &Timeouts) -> bool {
         let seen = self.seen.load(Relaxed);
         time.saturating_sub(seen) > self.timeout(seen, timeouts)
@@ -137,8 +137,8 @@ impl Flow {
 }
 
 impl Drop for Flow {
-    /// Exports the flow. The registry drops it after the last handle is gone and after every critical section that
-    /// may have counted a packet, so the export is complete.
+    /// Exports the flow. The registry drops it after the last handle is dropped and after every critical section
+    /// that may have counted a packet. So the export is complete.
     fn drop(&mut self) {
         let counts = Counts {
             packets: self.packets.each_mut().map(|count| *count.get_mut()),
@@ -161,7 +161,7 @@ mod tests {
         Packet { tuple, direction, flags }
     }
 
-    /// When the timestamps are right.
+    /// A moment of a capture with correct timestamps.
     fn at(time: u64) -> Moment {
         Moment { clock: time, stamp: time }
     }

@@ -11,7 +11,7 @@ use crate::timeouts::SECOND;
 
 #[derive(Serialize)]
 struct Document {
-    /// In flows; with `ignored`, the frames of the capture.
+    /// Packets that belong to flows. Together with `ignored`, all frames of the capture.
     packets: u64,
     bytes: u64,
     ignored: u64,
@@ -23,7 +23,7 @@ struct Document {
     registry: Registry,
 }
 
-/// Wrong timestamps of the capture, in one round. Module `timeline` says how they are handled.
+/// Wrong timestamps of the capture, in one round. The module `timeline` explains how they are handled.
 #[derive(Serialize)]
 struct Timestamps {
     /// Frames with a time, or a fraction of a second, that is out of range.
@@ -46,7 +46,7 @@ struct Flow {
     last: Time,
 }
 
-/// At the end of the capture; `exported` and `freed` after the registry was cleared.
+/// Statistics at the end of the capture; `exported` and `freed` are read after the registry was cleared.
 #[derive(Serialize)]
 struct Registry {
     live: u64,
@@ -60,7 +60,7 @@ struct Registry {
     freed: u64,
 }
 
-/// Nanoseconds since 1970, written as a number of seconds with all its digits, more than an `f64` holds.
+/// Nanoseconds since 1970, written as a number of seconds with all digits. An `f64` could not hold them.
 struct Time(u64);
 
 impl Serialize for Time {

@@ -1,17 +1,17 @@
 //! Replays a packet capture through a registry of flows, as nf_conntrack would see it.
 //!
-//! `cargo run --release --example conntrack -- --help` says what it does; this is how it is laid out, in the order
-//! a packet passes:
+//! `cargo run --release --example conntrack -- --help` explains what it does. The modules, in the order that a
+//! packet passes through:
 //!
 //! - `args`, `timeouts`: the command line
-//! - `capture`: frames out of pcap and pcapng
-//! - `packet`: the flow a frame belongs to, its `tuple`
+//! - `capture`: reads frames from pcap and pcapng files
+//! - `packet`: finds the flow of a frame, its `tuple`
 //! - `timeline`: the capture's clock, which wrong timestamps do not move
-//! - `replay`: the feeder that deals packets out, and the workers that track them in the registry
+//! - `replay`: the feeder that distributes packets, and the workers that track them in the registry
 //! - `flow`, `tcp`: the value in the registry, which counts packets and exports itself when it is dropped
 //! - `reaper`: evicts idle flows
-//! - `accounts`: merges the exports, and balances them against what was captured
-//! - `report`, `json`, `progress`: what is shown
+//! - `accounts`: merges the exports, and compares them with the capture
+//! - `report`, `json`, `progress`: the output
 
 #![forbid(unsafe_code)]
 
@@ -44,10 +44,10 @@ use replay::Settings;
 /// 14,000 packets of a loopback interface: HTTP, Redis, DNS, ping.
 const SHIPPED: &[u8] = include_bytes!("../data/loopback.pcap.xz");
 
-/// Differences listed before the rest is only counted.
+/// The most differences to list. Further ones are only counted.
 const MAX_LISTED: usize = 20;
 
-/// What `main` returns to the shell.
+/// The exit status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Outcome {
@@ -60,7 +60,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os()) {
         Ok(Command::Run(args)) => args,
-        // A reader that stops early, such as `head`, is not a failure.
+        // It is no failure if the reading end of a pipe closes early, as `head` does.
         Ok(Command::Help) => {
             return write!(io::stdout(), "{}", args::help()).map_or(ExitCode::SUCCESS, |()| ExitCode::SUCCESS);
         }
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     ExitCode::from(run(&args, &mut io::stdout().lock(), &mut io::stderr()) as u8)
 }
 
-/// Runs to the end. The report goes to `out`, what went wrong to `problems`.
+/// Runs to the end. Writes the report to `out`, and errors to `problems`.
 fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
     let (input, size): (Box<dyn Read>, u64) = match open(args) {
         Ok(opened) => opened,
@@ -93,7 +93,7 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
     progress.finish();
 
     let differences = replay.differences();
-    // A closed pipe must not keep the exit status from telling whether the accounts balance.
+    // A closed pipe must not change the exit status, which tells whether the accounts balance.
     let _ = report::print(&replay, args.top, out);
     let _ = match differences.len() {
         0 => writeln!(out, "balanced: every packet was exported exactly once"),
@@ -117,7 +117,7 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
 }
 
 fn fail(problems: &mut dyn Write, outcome: Outcome, message: &str) -> Outcome {
-    // An error in reporting an error cannot be reported.
+    // If the report of an error fails, there is nowhere to report that.
     let _ = writeln!(problems, "conntrack: {message}");
     outcome
 }
@@ -126,7 +126,7 @@ fn name(args: &Args) -> String {
     args.capture.as_ref().map_or("the shipped capture".into(), |path| path.display().to_string())
 }
 
-/// The capture, and how many bytes it has, if that is known.
+/// Opens the capture. Returns it with its size in bytes, or 0 if that is not known.
 fn open(args: &Args) -> io::Result<(Box<dyn Read>, u64)> {
     match &args.capture {
         None => Ok((Box::new(SHIPPED), SHIPPED.len() as u64)),

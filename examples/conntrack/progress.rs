@@ -1,4 +1,4 @@
-//! A progress bar on a terminal, nothing elsewhere.
+//! A progress bar. It is shown on a terminal only.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::replay::Flows;
 
-/// Steps of the bar per round.
+/// The number of steps of the bar per round.
 const STEPS: u64 = 1000;
 const REDRAW: Duration = Duration::from_millis(100);
 
 pub struct Progress {
     bar: ProgressBar,
-    /// Bytes of the input read so far, of this many.
+    /// Bytes of the input read so far. `size` is their total, or 0 if it is not known.
     read: Rc<Cell<u64>>,
     size: u64,
     drawn: Cell<Instant>,
@@ -23,7 +23,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(size: u64, rounds: u32) -> Self {
-        // Goes to stderr, and hides itself if that is no terminal.
+        // The bar goes to stderr, and hides itself if that is not a terminal.
         let bar = ProgressBar::new(STEPS * u64::from(rounds));
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3}% {elapsed} {msg}") {
             bar.set_style(style);
@@ -31,7 +31,7 @@ impl Progress {
         Progress { bar, read: Rc::default(), size, drawn: Cell::new(Instant::now()) }
     }
 
-    /// Counts what is read from `input`.
+    /// Wraps `input` to count the bytes read from it.
     pub fn watch<R: Read>(&self, input: R) -> impl Read + use<R> {
         Watched { input, read: Rc::clone(&self.read) }
     }

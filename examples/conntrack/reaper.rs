@@ -8,16 +8,17 @@ use std::time::Duration;
 use crate::replay::Flows;
 use crate::timeouts::Timeouts;
 
-/// Entries examined, and destroyed, at a time.
+/// The number of entries examined, and of evicted flows destroyed, at a time.
 const BUDGET: usize = 512;
-/// How often the clock is looked at when it does not move.
+/// How long the reaper sleeps when no sweep is due.
 const NAP: Duration = Duration::from_millis(1);
-/// Sweeps are not closer together than this by the capture's clock, in nanoseconds.
+/// The shortest time between two sweeps by the capture's clock, in nanoseconds.
 const SHORTEST_INTERVAL: u64 = 1_000_000;
-/// Flows that may come on top of twice what a sweep left before the reaper is waited for.
+/// The threads that create flows wait for the reaper when there are more flows than this, plus twice what the
+/// last sweep left.
 const LEEWAY: usize = 16 << 10;
 
-/// How far each worker has come, by the capture's clock.
+/// The progress of each worker, by the capture's clock.
 pub struct Positions(Vec<AtomicU64>);
 
 impl Positions {
@@ -25,16 +26,16 @@ impl Positions {
         Positions((0..workers).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// The worker has counted every packet up to this time.
+    /// Announces that the worker has counted every packet up to this time.
     pub fn announce(&self, worker: usize, time: u64) {
-        // ORDERING: Release, pairs with the Acquire in `clock`: a reaper that reads this time also reads what was
-        // counted before it. So it evicts no flow that such a packet keeps alive.
+        // ORDERING: Release, pairs with the Acquire load in `clock`. A reaper that reads this time also sees the
+        // packets counted before it, so it evicts no flow that such a packet keeps alive.
         self.0[worker].store(time, Release);
     }
 
-    /// The time that all workers have passed.
+    /// Returns the time that all workers have passed.
     fn clock(&self) -> u64 {
-        // ORDERING: Acquire, pairs with the Release in `announce`.
+        // ORDERING: Acquire, pairs with the Release store in `announce`.
         self.0.iter().map(|position| position.load(Acquire)).min().unwrap_or(0)
     }
 }
@@ -45,7 +46,7 @@ pub struct Reaper<'r> {
     timeouts: &'r Timeouts,
     /// When the next sweep is due, by the capture's clock.
     next_sweep: AtomicU64,
-    /// Live flows after the last one.
+    /// The number of live flows after the last sweep.
     left: AtomicUsize,
     is_stopped: AtomicBool,
     peak_live: AtomicU64,
@@ -68,8 +69,8 @@ impl<'r> Reaper<'r> {
     /// timeout. So a flow stays for at most one and a half times its timeout.
     pub fn run(&self) {
         let interval = (self.timeouts.shortest() / 2).max(SHORTEST_INTERVAL);
-        // ORDERING: Relaxed, on all fields: figures and a flag that publish nothing. The workers' work is ordered by
-        // joining them.
+        // ORDERING: Relaxed on all fields: counters and a flag that publish nothing. Joining the workers orders
+        // their work.
         while !self.is_stopped.load(Relaxed) {
             if !self.is_due() {
                 std::thread::park_timeout(NAP);
@@ -82,15 +83,16 @@ impl<'r> Reaper<'r> {
         }
     }
 
-    /// Waits while a sweep is due and the registry has more than doubled since the last one: the threads that
-    /// create flows must not outrun the one that evicts them, or memory would follow the flows ever seen.
+    /// Waits while a sweep is due and the number of flows has more than doubled since the last one. Otherwise the
+    /// threads that create flows could outrun the reaper, and memory would grow with the number of flows ever
+    /// seen.
     pub fn catch_up(&self) {
         while self.is_due() && self.registry.len() > 2 * self.left.load(Relaxed) + LEEWAY {
             std::thread::sleep(NAP / 10);
         }
     }
 
-    /// Also while it is under way.
+    /// Returns whether a sweep is due or in progress.
     fn is_due(&self) -> bool {
         self.positions.clock() >= self.next_sweep.load(Relaxed)
     }
@@ -100,15 +102,15 @@ impl<'r> Reaper<'r> {
         thread.unpark();
     }
 
-    /// Most flows that were live at a sweep.
+    /// Returns the largest number of live flows at a sweep.
     pub fn peak_live(&self) -> u64 {
         self.peak_live.load(Relaxed)
     }
 
-    /// Examines as many entries as there are, in pieces, and destroys what earlier evictions left behind.
+    /// Examines all entries in batches, and destroys what earlier evictions left behind.
     fn sweep(&self, clock: u64) {
         let live = self.registry.len();
-        // ORDERING: Relaxed, a figure for the report, read after this thread is joined.
+        // ORDERING: Relaxed. A number for the report, which is read after this thread has been joined.
         self.peak_live.fetch_max(live as u64, Relaxed);
         for _ in 0..live.div_ceil(BUDGET) {
             self.registry.reap_if(BUDGET, |flow| flow.is_idle(clock, self.timeouts));

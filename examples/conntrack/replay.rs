@@ -1,4 +1,4 @@
-//! Replays a capture: one thread reads and deals the packets out, workers track them, a reaper evicts.
+//! Replays a capture: one thread reads and distributes the packets, workers track them, a reaper evicts idle flows.
 //!
 //! ```text
 //! capture -> feeder -+-> queue -> worker -+-> registry <- reaper
@@ -7,7 +7,7 @@
 //!                              Drop of a flow -> collector -> balance
 //! ```
 //!
-//! A tuple is always dealt to the same worker, as a network card spreads flows over its receive queues. So the
+//! All packets of a tuple go to the same worker, as a network card spreads flows over its receive queues. So the
 //! packets of a flow stay in order, and states and exports do not depend on how the threads are scheduled.
 
 use std::collections::HashMap;
@@ -28,9 +28,9 @@ use crate::timeline::{Moment, Oddities, Timeline};
 use crate::timeouts::{SECOND, Timeouts};
 use crate::tuple::Tuple;
 
-/// Packets per worker that are dealt out together.
+/// The number of packets per worker that are distributed at a time.
 const BATCH: usize = 1024;
-/// Batches that may wait for a worker.
+/// The number of batches that may wait for a worker.
 const QUEUE: usize = 8;
 
 pub type Flows = Registry<FlowKey, Flow>;
@@ -55,7 +55,7 @@ pub struct Replay {
     /// Why the capture could not be read to its end.
     pub damage: Option<CaptureError>,
     pub elapsed: Duration,
-    /// The rounds after the first, which are not parsed again.
+    /// The time of the rounds after the first, which do not parse.
     pub elapsed_replaying: Duration,
     pub stats_at_end: Stats,
     pub stats_after_drain: Stats,
@@ -63,7 +63,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Returns what does not add up, or nothing if every packet was exported exactly once.
+    /// Returns the differences between exports and capture. Empty if every packet was exported exactly once.
     pub fn differences(&self) -> Vec<String> {
         let mut differences = self.ledger.differences(&self.merged, self.rounds);
         let exported: u64 = self.merged.values().map(|export| export.flows).sum();
@@ -75,7 +75,7 @@ impl Replay {
     }
 }
 
-/// A packet as a worker gets it.
+/// A packet in the form that a worker gets.
 #[derive(Clone, Copy)]
 struct Record {
     packet: Packet,
@@ -83,12 +83,12 @@ struct Record {
     moment: Moment,
 }
 
-/// `--help` states this.
+// `--help` states this size.
 const _: () = assert!(size_of::<Record>() == 64);
 
 struct Batch {
     records: Vec<Record>,
-    /// The capture's clock after this batch: the worker has nothing older to come.
+    /// The capture's clock after this batch. The worker gets no older packet after it.
     until: u64,
 }
 
@@ -124,11 +124,11 @@ pub fn replay(capture: &mut Capture<'_>, settings: &Settings, progress: &Progres
         let damage = feeder.read(capture, progress, &registry);
         let replaying = Instant::now();
         feeder.repeat(settings.rounds, progress, &registry);
-        // Without their queues the workers finish what they have, and end.
+        // When its queue is closed, a worker finishes its batches and ends.
         feeder.queues.clear();
         let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
         reaper.stop(evicting.thread());
-        // Only after the reaper was stopped: the scope waits for it, also when a panic unwinds.
+        // Only after the reaper was stopped: the scope waits for the reaper, also when a panic unwinds.
         if let Some(Err(panic)) = ended.into_iter().find(Result::is_err) {
             std::panic::resume_unwind(panic);
         }
@@ -155,7 +155,7 @@ pub fn replay(capture: &mut Capture<'_>, settings: &Settings, progress: &Progres
     }
 }
 
-/// Reads and parses the capture, counts what is in it, and deals it out.
+/// Reads and parses the capture, counts its packets, and distributes them.
 struct Feeder<'r> {
     queues: Vec<SyncSender<Work>>,
     reaper: &'r Reaper<'r>,
@@ -163,13 +163,13 @@ struct Feeder<'r> {
     ignored: [u64; Ignored::ALL.len()],
     repaired: u64,
     oddities: Oddities,
-    /// Records not dealt out yet, per worker.
+    /// Records not distributed yet, per worker.
     pending: Vec<Vec<Record>>,
     waiting: usize,
     /// The capture's clock: the earliest time of a packet, and the latest so far.
     earliest: u64,
     clock: u64,
-    /// The batches of the first round, one per worker and deal, if they are needed again.
+    /// The batches of the first round, one per worker and distribution, kept if they are needed again.
     dealt: Vec<Vec<Arc<Batch>>>,
     keeps: bool,
 }
@@ -192,7 +192,7 @@ impl<'r> Feeder<'r> {
         }
     }
 
-    /// The first round. What could be read is dealt out even if the capture turns out to be damaged.
+    /// Runs the first round. If the capture turns out to be damaged, the readable part is still distributed.
     fn read(&mut self, capture: &mut Capture<'_>, progress: &Progress, registry: &Flows) -> Option<CaptureError> {
         let mut parser = Parser::default();
         let mut timeline = Timeline::new();
@@ -230,13 +230,13 @@ impl<'r> Feeder<'r> {
         let account = self.ledger.count(record.packet.tuple, record.packet.direction, record.length);
         self.clock = self.clock.max(record.moment.clock);
         self.earliest = self.earliest.min(record.moment.clock);
-        // In turn, and not by a hash: flows that are active together are new together.
+        // Round robin, and not by a hash: flows that are active together are also new together.
         let worker = account % self.queues.len();
         self.pending[worker].push(record);
         self.waiting += 1;
     }
 
-    /// Gives every worker the packets that wait for it. A worker without packets still gets the clock's time.
+    /// Gives every worker its pending packets. A worker without packets still gets the clock's time.
     fn deal(&mut self) {
         let until = self.clock;
         let batches: Vec<Arc<Batch>> = self
@@ -251,7 +251,7 @@ impl<'r> Feeder<'r> {
         }
     }
 
-    /// The other rounds: each later than the one before it by the length of the capture and a second.
+    /// Runs the other rounds. Each is later than the one before it by the length of the capture and a second.
     fn repeat(&mut self, rounds: u32, progress: &Progress, registry: &Flows) {
         let period = self.clock.saturating_sub(self.earliest) + SECOND;
         for round in 1..rounds {
@@ -265,13 +265,13 @@ impl<'r> Feeder<'r> {
     fn send(&self, batches: &[Arc<Batch>], round: u32, shift: u64) {
         self.reaper.catch_up();
         for (queue, batch) in self.queues.iter().zip(batches) {
-            // Fails only if the worker has panicked, which joining it will tell.
+            // `send` fails only if the worker has panicked. Joining it reports that.
             let _ = queue.send(Work { batch: Arc::clone(batch), round, shift });
         }
     }
 }
 
-/// One worker's view.
+/// The state of one worker.
 struct Tracker<'r> {
     registry: &'r Flows,
     timeouts: &'r Timeouts,
@@ -283,7 +283,7 @@ impl Tracker<'_> {
         let mut reader = self.registry.reader();
         loop {
             let work = match queue.try_recv() {
-                // A session that is online would hold up grace periods while the worker waits.
+                // If the session stayed online, grace periods would wait while the worker waits.
                 Err(TryRecvError::Empty) => match reader.offline(|| queue.recv()) {
                     Ok(work) => work,
                     Err(_) => return,

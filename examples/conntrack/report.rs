@@ -1,4 +1,4 @@
-//! The report as text: totals, top flows, rates, and the registry's own statistics.
+//! The report as text: totals, top flows, rates, and the statistics of the registry.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use crate::packet::Ignored;
 use crate::replay::Replay;
 use crate::timeline::Oddities;
 
-/// A flow as it is reported: all flows of one tuple, seen from the sender of the first packet.
+/// A flow of the report: all flows of one tuple, as seen from the sender of the first packet.
 pub struct Row<'r> {
     pub account: &'r Account,
     pub export: &'r Export,
@@ -25,7 +25,7 @@ impl Row<'_> {
         self.account.tuple.sender(self.account.first.reversed())
     }
 
-    /// From `a` to `b`, and back.
+    /// Returns the packets from `a` to `b`, and back.
     pub fn packets(&self) -> [u64; 2] {
         self.seen_from_a(self.export.counts.packets)
     }
@@ -39,8 +39,8 @@ impl Row<'_> {
     }
 }
 
-/// All flows, by protocol, those with most packets first, then in the order of their first packets: the order of
-/// tshark's tables.
+/// Returns all flows in the order of tshark's tables: by protocol, then those with the most packets first, then
+/// in the order of their first packets.
 pub fn rows(replay: &Replay) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = replay
         .ledger
@@ -75,7 +75,7 @@ impl Totals {
     }
 }
 
-/// Frames that belong to no flow, in all rounds.
+/// Returns the number of frames that belong to no flow, in all rounds.
 pub fn ignored(replay: &Replay) -> u64 {
     replay.ignored.iter().sum::<u64>() * replay.rounds
 }
@@ -168,7 +168,7 @@ fn print_registry(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
     let (end, drained) = (&replay.stats_at_end, &replay.stats_after_drain);
     writeln!(
         out,
-        "registry at the end of the capture: {} live ({} at the most), {} inserted, {} reaped, {} removed, {} freed, \
+        "registry at the end of the capture: {} live (at most {}), {} inserted, {} reaped, {} removed, {} freed, \
          {} in the backlog, {} grace periods",
         grouped(end.live),
         grouped(replay.peak_live),
@@ -190,7 +190,7 @@ fn print_registry(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// Digits in groups of three, to be padded.
+/// Formats a number with its digits in groups of three. Returns a string, so that the caller can pad it.
 fn grouped(number: u64) -> String {
     HumanCount(number).to_string()
 }

@@ -1,7 +1,7 @@
-//! The TCP states of a tracked connection, as nf_conntrack names them, seen from the middle of the path.
+//! The TCP states of a tracked connection, with nf_conntrack's names, as seen from the middle of the path.
 //!
-//! A tracker sees flags, not sockets, so a state says what both ends are believed to be in. A connection whose
-//! beginning was not captured is picked up as established.
+//! A tracker sees flags, not sockets, so a state is what both ends are assumed to be in. A connection whose
+//! beginning was not captured starts as established.
 
 /// The flags that change a state.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -15,22 +15,22 @@ pub struct TcpFlags {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum TcpState {
-    /// One side has asked.
+    /// One side has sent a SYN.
     SynSent,
-    /// Both sides have asked, neither was answered: a simultaneous open.
+    /// Both sides have sent a SYN, and neither was answered: a simultaneous open.
     SynSent2,
-    /// The other side has answered.
+    /// The other side has answered with a SYN+ACK.
     SynRecv,
     Established,
-    /// One side has closed.
+    /// One side has sent a FIN.
     FinWait,
-    /// That was acknowledged; the other side may still send.
+    /// The FIN was acknowledged. The other side may still send.
     CloseWait,
-    /// Both sides have closed.
+    /// Both sides have sent a FIN.
     LastAck,
-    /// Both closings were acknowledged.
+    /// Both FINs were acknowledged.
     TimeWait,
-    /// Reset.
+    /// The connection was reset.
     Close,
 }
 
@@ -67,7 +67,7 @@ impl TcpState {
 /// | bits | meaning |
 /// |---|---|
 /// | 0..4 | the [`TcpState`], by number |
-/// | 7 | whether the side that closed first is the one that did not open |
+/// | 7 | set if the side that closed first is not the one that sent the first packet |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TcpWord(u8);
 
@@ -94,7 +94,7 @@ impl TcpWord {
         self.0 & CLOSED_BY_REPLIER == 0
     }
 
-    /// The state after a flow's first packet.
+    /// Returns the state after a flow's first packet.
     pub fn first(flags: TcpFlags) -> Self {
         let state = match flags {
             TcpFlags { rst: true, .. } => TcpState::Close,
@@ -106,7 +106,8 @@ impl TcpWord {
         TcpWord::new(state, true)
     }
 
-    /// The state after one more packet, from the side that sent the flow's first one or from the other.
+    /// Returns the state after one more packet. `from_opener`: the sender is the side that sent the flow's first
+    /// packet.
     pub fn next(self, from_opener: bool, flags: TcpFlags) -> Self {
         use TcpState::*;
         let state = self.state();
@@ -128,8 +129,8 @@ impl TcpWord {
                 other => other,
             },
             TcpFlags { ack: true, .. } => match state {
-                // After a picked-up SYN+ACK the acknowledgement comes from the other side than it was sent by;
-                // after a SYN, from the same.
+                // If the flow began with a SYN+ACK, the other side acknowledges it. If it began with a SYN, the
+                // sender of the SYN does. So an ACK from either side counts.
                 SynRecv => Established,
                 FinWait if !from_closer => CloseWait,
                 LastAck if from_closer => TimeWait,
@@ -140,8 +141,8 @@ impl TcpWord {
         TcpWord::new(next, self.closer_is_opener())
     }
 
-    /// Whether a packet with these flags opens the connection anew: the ports are being used again, and what
-    /// was tracked so far is another flow.
+    /// Returns whether a packet with these flags opens a new connection on the same ports. The packets tracked so
+    /// far then belong to another flow.
     pub fn is_reopened_by(self, flags: TcpFlags) -> bool {
         let opens = flags.syn && !flags.ack && !flags.rst;
         opens && matches!(self.state(), TcpState::TimeWait | TcpState::Close)
@@ -159,7 +160,7 @@ mod tests {
     const FIN_ACK: TcpFlags = TcpFlags { fin: true, ..ACK };
     const RST: TcpFlags = TcpFlags { rst: true, ..NONE };
 
-    /// The states after each packet; `>` is the side that sent the first one.
+    /// Returns the states after each packet. `>` is the side that sent the first one.
     fn states(packets: &[(char, TcpFlags)]) -> Vec<&'static str> {
         let mut word = TcpWord::first(packets[0].1);
         let mut names = vec![word.state().name()];

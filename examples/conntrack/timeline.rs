@@ -1,29 +1,30 @@
-//! The capture's clock: what time it is for the flows when a packet with a given timestamp arrives.
+//! The capture's clock: the time at which a packet with a given timestamp arrives, as far as the flows are concerned.
 //!
-//! Timestamps can be wrong: a record may be damaged, or the capturing machine's clock may have been set. So flows do
-//! not expire by the timestamps but by this clock, which has two rules:
+//! Timestamps can be wrong: a record may be damaged, or the clock of the capturing machine may have been set. So
+//! flows expire by this clock, and not by the timestamps. The clock has two rules:
 //!
-//! 1. It never goes back, except for packets that are out of order by ten seconds at most.
+//! 1. It never goes back, except by at most ten seconds for packets that are out of order.
 //! 2. It jumps ahead by more than ten seconds only if the packets after the jump confirm it.
 //!
-//! A packet whose timestamp is more than ten seconds away from the clock is held until four more have arrived, or the
-//! capture ends. The timestamps of those are nearer either to that of the held packet or to the clock:
+//! If the timestamp of a packet is more than ten seconds away from the clock, the packet is held until four more
+//! packets have arrived or the capture ends. Each of their timestamps is nearer either to that of the held packet
+//! or to the clock:
 //!
 //! | most are nearer to | the held packet is | what happens |
 //! |---|---|---|
 //! | the held packet, which is ahead | after a pause | the clock goes to its time, and idle flows expire |
 //! | the held packet, which is behind | after a step back | the clock runs on from where it was |
-//! | the clock, or just as many | an outlier | it takes the clock's time, and no flow expires |
+//! | the clock, or a tie | an outlier | it takes the clock's time, and no flow expires |
 //!
-//! A capture may hold the packets of two clocks in turns. So a jump ahead that undoes at least half of the steps back
-//! before it is no pause: the clock runs on then too, and is in step with the timestamps again.
+//! A capture may hold the packets of two clocks in turns. So a jump ahead that undoes at least half of the steps
+//! back before it is not a pause: the clock runs on, and agrees with the timestamps again.
 //!
-//! The last packet has none after it, and is an outlier if it is more than 30 days away. The first packet has none
-//! before it, and is an outlier if it is more than 30 days away from the second one, and from the median of itself
-//! and the next four.
+//! The last packet has no packet after it. It is an outlier if it is more than 30 days away. The first packet has
+//! no packet before it. It is an outlier if it is more than 30 days away from the second packet, and from the
+//! median of itself and the next four.
 //!
-//! Flows report timestamps, not this clock: after a step back the two differ. An outlier's timestamp is not reported;
-//! the packet has that of the clock.
+//! Flows report timestamps, not this clock: the two differ after a step back. The timestamp of an outlier is not
+//! reported: the packet gets a timestamp that fits the clock.
 
 use std::collections::VecDeque;
 
@@ -31,13 +32,13 @@ use crate::timeouts::SECOND;
 
 /// How far a timestamp may be from the clock without confirmation.
 const NEAR: u64 = 10 * SECOND;
-/// The same at the ends of the capture, where there is no confirmation.
+/// The same bound at the ends of the capture, where there is no confirmation.
 const FAR: u64 = 30 * 24 * 3600 * SECOND;
 
-/// How many packets decide about the one before them.
+/// The number of packets that decide about the one before them.
 const WITNESSES: usize = 4;
 
-/// When a packet arrived, in nanoseconds.
+/// The time at which a packet arrived, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Moment {
     /// By the capture's clock.
@@ -47,24 +48,24 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The same moment of a later round of the replay.
+    /// Returns the same moment in a later round of the replay.
     pub fn shifted(self, by: u64) -> Self {
         Moment { clock: self.clock.saturating_add(by), stamp: self.stamp.saturating_add(by) }
     }
 }
 
-/// Timestamps that the clock did not follow.
+/// The number of timestamps that the clock did not follow.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Oddities {
     /// Packets that took the clock's time because their own was far from their neighbours'.
     pub outliers: u64,
-    /// Times that the timestamps stepped back, and stayed back.
+    /// How often the timestamps stepped back, and stayed back.
     pub steps_back: u64,
 }
 
-/// Gives each packet its time. Packets come out in the order in which they went in.
+/// Gives each packet its time. Packets leave in the order in which they entered.
 pub struct Timeline<T> {
-    /// The oldest packet that is not decided yet, and the witnesses after it.
+    /// The oldest undecided packet, and the witnesses after it.
     held: VecDeque<(u64, T)>,
     decided: VecDeque<(Moment, T)>,
     /// The latest time so far, or `None` before the first packet is decided.
@@ -85,18 +86,18 @@ impl<T> Timeline<T> {
         }
     }
 
-    /// Takes a packet in.
+    /// Adds a packet.
     pub fn push(&mut self, stamp: u64, item: T) {
         self.held.push_back((stamp, item));
         while self.decide(false) {}
     }
 
-    /// Decides about the packets still held, as no more follow.
+    /// Decides about all packets still held, as no more follow.
     pub fn finish(&mut self) {
         while self.decide(true) {}
     }
 
-    /// The next packet whose time is decided.
+    /// Returns the next packet whose time is decided.
     pub fn pop(&mut self) -> Option<(Moment, T)> {
         self.decided.pop_front()
     }
@@ -105,7 +106,7 @@ impl<T> Timeline<T> {
         self.oddities
     }
 
-    /// Decides about the oldest packet held, if what is known allows it.
+    /// Decides about the oldest held packet, if enough is known. Returns whether it did.
     fn decide(&mut self, is_end: bool) -> bool {
         let Some(&(stamp, _)) = self.held.front() else { return false };
         let is_known = is_end || self.held.len() > WITNESSES;
@@ -139,7 +140,7 @@ impl<T> Timeline<T> {
         let mut stamps: Vec<u64> = self.held.iter().map(|(stamp, _)| *stamp).collect();
         stamps.sort_unstable();
         let median = stamps[(stamps.len() - 1) / 2];
-        // Of two packets that are far apart, none is more credible than the other.
+        // If there are only two packets and they are far apart, neither is more credible.
         if is_near_second || stamps.len() <= 2 || stamp.abs_diff(median) <= FAR {
             self.believe(stamp, stamp);
         } else {
@@ -149,7 +150,7 @@ impl<T> Timeline<T> {
         true
     }
 
-    /// Lets the oldest packet held have its timestamp.
+    /// Accepts the timestamp of the oldest held packet.
     fn believe(&mut self, clock: u64, stamp: u64) {
         let time = stamp.saturating_add(self.ahead);
         if clock.saturating_sub(time) > NEAR {
@@ -162,7 +163,7 @@ impl<T> Timeline<T> {
         self.emit(clock.max(time), Moment { clock: time, stamp });
     }
 
-    /// Lets the oldest packet held have the clock's time.
+    /// Gives the oldest held packet the clock's time.
     fn correct(&mut self, clock: u64) {
         self.oddities.outliers += 1;
         self.emit(clock, Moment { clock, stamp: clock - self.ahead });
@@ -181,7 +182,7 @@ mod tests {
     const DAY: u64 = 24 * 3600;
     const YEAR: u64 = 365 * DAY;
 
-    /// Clock and timestamp of each packet, in seconds after a start, and what was odd.
+    /// Returns clock and timestamp of each packet, in seconds after a start, and what was odd.
     fn times(stamps: &[u64]) -> (Vec<(u64, u64)>, Oddities) {
         const START: u64 = 1_700_000_000;
         let mut timeline = Timeline::new();
@@ -202,7 +203,7 @@ mod tests {
         Oddities { outliers, steps_back }
     }
 
-    /// The clock is what the timestamps say.
+    /// Asserts that the clock follows the timestamps.
     fn assert_followed(stamps: &[u64]) {
         let expected = stamps.iter().map(|stamp| (*stamp, *stamp)).collect();
         assert_eq!(times(stamps), (expected, odd(0, 0)));

@@ -1,4 +1,4 @@
-//! After how long without a packet a flow is evicted. The defaults are nf_conntrack's.
+//! The time without a packet after which a flow is evicted. The defaults are those of nf_conntrack.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::tcp::TcpState;
 
 pub const SECOND: u64 = 1_000_000_000;
 
-/// The kinds of timeout: name on the command line, nf_conntrack's default in seconds.
+/// The kinds of timeout: the name on the command line, and nf_conntrack's default in seconds.
 const KINDS: [(&str, u64); 12] = [
     ("tcp-syn-sent", 120),
     ("tcp-syn-recv", 60),
@@ -22,7 +22,7 @@ const KINDS: [(&str, u64); 12] = [
     ("icmpv6", 30),
 ];
 
-/// Nanoseconds for each kind.
+/// The timeout of each kind, in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts([u64; KINDS.len()]);
 
@@ -46,7 +46,7 @@ impl Timeouts {
         }]
     }
 
-    /// `is_stream` says that packets went both ways for some time.
+    /// Returns the timeout of UDP. `is_stream`: packets have gone both ways for some time.
     pub fn udp(&self, is_stream: bool) -> u64 {
         if is_stream { self.0[9] } else { self.0[8] }
     }
@@ -59,18 +59,18 @@ impl Timeouts {
         self.0.iter().copied().min().unwrap_or(0)
     }
 
-    /// Changes some, from a list as `tcp-close=5,udp=0.5`.
+    /// Changes the timeouts in a list such as `tcp-close=5,udp=0.5`.
     ///
     /// # Errors
     ///
-    /// If a name is unknown or a value is no number of seconds.
+    /// Fails if a name is unknown or a value is not a number of seconds.
     pub fn set(&mut self, list: &str) -> Result<(), String> {
         for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             let (name, value) =
                 item.split_once('=').ok_or_else(|| format!("`{item}` is not of the form name=seconds"))?;
             let Some(kind) = KINDS.iter().position(|(known, _)| *known == name) else {
                 let known: Vec<&str> = KINDS.iter().map(|(known, _)| *known).collect();
-                return Err(format!("unknown timeout `{name}`; there are {}", known.join(", ")));
+                return Err(format!("unknown timeout `{name}`; known timeouts: {}", known.join(", ")));
             };
             let seconds: f64 = value.parse().map_err(|_| format!("`{value}` is not a number of seconds"))?;
             if !(0.0..=1e9).contains(&seconds) {
@@ -82,7 +82,7 @@ impl Timeouts {
     }
 }
 
-/// All of them, for the help text.
+/// Writes all timeouts, for the help text.
 impl fmt::Display for Timeouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (line, kinds) in KINDS.chunks(4).enumerate() {

@@ -1,19 +1,19 @@
-//! What makes packets one flow: the protocol and the two endpoints, in either order.
+//! The identity of a flow: its protocol and its two endpoints, in either order.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Protocols that are tracked.
+/// The protocols that are tracked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Proto {
     Tcp,
-    /// UDP-Lite too.
+    /// UDP and UDP-Lite.
     Udp,
     /// ICMP and ICMPv6 queries and their answers. The ports of the endpoints are the query's identifier.
     IcmpQuery,
-    /// Every other ICMP message: errors (which are no packets of the flow they quote), neighbour discovery.
+    /// Every other ICMP message: errors (which do not count for the flow that they quote), neighbour discovery.
     IcmpOther,
 }
 
@@ -36,7 +36,7 @@ impl Direction {
 
 /// Both directions of a flow: the endpoints are sorted, so that a packet and its answer have the same tuple.
 ///
-/// The addresses come first, so that hashing a copy of it reads whole words as they were written.
+/// The addresses come first, so that hashing a copy of the tuple reads whole words as they were written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tuple {
     /// IPv4 addresses are in the last four bytes.
@@ -47,8 +47,8 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The tuple of a packet, and the packet's direction in it. A packet from an endpoint to itself counts as
-    /// [`Direction::FromLow`].
+    /// Returns the tuple of a packet, and the packet's direction in it. A packet from an endpoint to itself
+    /// counts as [`Direction::FromLow`].
     pub fn new(proto: Proto, source: (IpAddr, u16), destination: (IpAddr, u16)) -> (Self, Direction) {
         let (from, to) = ((to_bytes(source.0), source.1), (to_bytes(destination.0), destination.1));
         let (low, high, direction) =
@@ -74,8 +74,8 @@ impl Tuple {
         }
     }
 
-    /// The sender of packets in `direction`, as tshark prints it: `address:port`. An ICMP query's port is its
-    /// identifier; other ICMP messages have none.
+    /// Returns the sender of packets in `direction`, as tshark prints it: `address:port`. The port of an ICMP
+    /// query is its identifier. Other ICMP messages have no port.
     pub fn sender(&self, direction: Direction) -> String {
         let (address, port) = (self.to_address(self.addresses[direction as usize]), self.ports[direction as usize]);
         match self.proto {
@@ -88,7 +88,7 @@ impl Tuple {
         let v4 = Ipv4Addr::new(bytes[12], bytes[13], bytes[14], bytes[15]);
         match bytes {
             _ if !self.is_ipv6 => v4.to_string(),
-            // IPv4-compatible addresses, which the standard library has given up, as inet_ntop prints them
+            // IPv4-compatible addresses are printed as inet_ntop prints them. The standard library does not.
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low, ..] if (high, low) != (0, 0) => format!("::{v4}"),
             bytes => Ipv6Addr::from(bytes).to_string(),
         }

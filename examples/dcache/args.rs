@@ -22,7 +22,7 @@ pub enum Command {
 impl Args {
     /// # Errors
     ///
-    /// If an option is unknown or its value makes no sense.
+    /// Fails if an option is unknown or its value is invalid.
     pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, lexopt::Error> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut parsed = Args { root: "/usr".into(), threads, entries: 1 << 17, time: Duration::from_secs(2) };
@@ -60,32 +60,32 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub const HELP: &str = "\
-Caches the names of a directory tree as the Linux kernel's dcache does, and proves it against the tree.
+Caches the names of a directory tree as the Linux kernel's dcache does, and compares the answers with the tree.
 
 usage: dcache [--root DIRECTORY] [--threads N] [--entries N] [--seconds N]
 
 options:
-    -r, --root DIRECTORY  the tree (default: /usr). It is only read. Other file systems that are mounted in it
-                          are left out.
-    -t, --threads N       threads that walk it and resolve paths (default: the machine's cores)
-    -e, --entries N       the most entries that the cache may hold (default: 131072)
-    -s, --seconds N       how long to resolve paths by the cache, and as long again by the file system,
-                          in turns (default: 2). The walk and the proof take what they take.
-    -h, --help            this text
+    -r, --root DIRECTORY  the tree (default: /usr). It is only read. Other file systems mounted in it are left
+                          out.
+    -t, --threads N       number of threads that walk it and resolve paths (default: the machine's cores)
+    -e, --entries N       most entries that the cache may hold (default: 131072)
+    -s, --seconds N       how long to resolve paths by the cache, and again by the file system, in turns
+                          (default: 2). The walk and the comparison take additional time.
+    -h, --help            prints this text
 
 what it does:
-    Walks the tree with all threads, resolving every name it meets. Then resolves random paths, some far more
-    often than others (Zipf, skew 1): names of the tree, names that do not exist, names below files, paths with
-    `..`, and paths through symbolic links, which are not cached but handed to the file system. The same paths in
-    the same order are asked of std::fs::symlink_metadata. Every answer of the cache (whether it exists,
-    kind, inode, size) is compared with the file system's, and at the end all paths are, once more.
-    A tree of its own, in the directory for temporary files, is then changed under the eyes of all threads, and
-    the cache told what to forget: its answers must follow.
+    Walks the tree with all threads, and resolves every name. Then resolves random paths, some far more often
+    than others (Zipf, skew 1): names of the tree, names that do not exist, names below files, paths with `..`,
+    and paths through symbolic links, which are not cached but passed to the file system. Asks
+    std::fs::symlink_metadata for the same paths in the same order. Compares every answer of the cache (whether
+    the path exists, kind, inode, size) with the file system's, and all paths once more at the end.
+    Then changes a tree of its own, in the directory for temporary files, while all threads resolve paths in it.
+    It tells the cache what to forget, and the answers must follow the changes.
 
 exit status:
-    0  all answers were those of the file system, except where the tree changed meanwhile (of
-       which it keeps dates, as proc does not); and the bound held
-    1  the tree cannot be read, or the temporary one not made
+    0  all answers were those of the file system, and the bound held. (Differences are excused if the tree
+       changed and the file system dates its changes, which proc does not.)
+    1  the tree cannot be read, or the temporary tree cannot be made
     2  the command line is wrong
     3  an answer was wrong, the bound was exceeded, or an entry was not dropped
 ";

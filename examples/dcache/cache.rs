@@ -1,14 +1,15 @@
-//! The cache: paths resolved component by component, each looked up by its directory and its name.
+//! The cache. It resolves paths component by component, and looks up each component by its directory and its name.
 //!
-//! As the kernel does, it walks twice at the most. The first walk, `rcu_walk`, borrows every entry on its way: it takes
-//! neither lock nor reference, and gives up at the first name that is not cached. Then `ref_walk` walks again with
-//! handles, which last while it asks the file system for what is missing.
+//! Like the kernel, it walks at most twice. The first walk, `rcu_walk`, borrows the entries on its way. It takes
+//! neither a lock nor a reference, and stops at the first name that is not cached. Then `ref_walk` walks again
+//! with handles. These stay valid while it asks the file system for what is missing.
 //!
-//! Symbolic links are cached as what they are. A path that leads *through* one, or out of the root by `..`, is handed
-//! to the file system; any other `..` goes to the entry's parent, which is right as no link was followed on the way.
+//! Symbolic links are cached as links. A path that leads *through* a link, or out of the root by `..`, is passed
+//! to the file system. Any other `..` leads to the entry's parent, which is correct because no link was followed
+//! on the way.
 //!
-//! What is cached counts until somebody says otherwise: see [`Dcache::invalidate`]. The permissions are those of the
-//! program at the time it asked.
+//! A cached answer stays valid until the caller invalidates it: see [`Dcache::invalidate`]. The permissions are
+//! those of the program at the time when it asked.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -26,14 +27,14 @@ use crate::dentry::{Answer, Beyond, Dentry, Name, Place, ROOT, ask};
 type Dentries = Registry<Name, Dentry>;
 pub type DcacheReader<'c> = Reader<'c, Name, Dentry, RandomState>;
 
-/// Where an answer came from.
+/// The origin of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// All of it from the cache, without a lock.
+    /// Entirely from the cache, without a lock.
     Cache,
-    /// From the file system, for a part of the path at least, and is cached now.
+    /// From the file system, for at least a part of the path. It is cached now.
     Filled,
-    /// From the file system, of a path that is not cached.
+    /// From the file system, for a path that is not cached.
     FileSystem,
 }
 
@@ -41,9 +42,9 @@ pub enum Source {
 enum Stop {
     /// A name is not cached.
     Missed,
-    /// The answer, for a path on which something is not there, or may not be looked at.
+    /// The answer for a path on which something does not exist, or may not be read.
     Failed(ErrorKind),
-    /// The path is none that is cached.
+    /// Paths of this kind are not cached.
     NotCached,
 }
 
@@ -56,30 +57,31 @@ impl From<Beyond> for Stop {
     }
 }
 
-/// What may wait to be destroyed, beside so many entries: a share of them, and room for the threads to work with.
+/// Returns the limit of the backlog for a cache of `entries` entries: a fraction of them, but enough for the threads.
 pub fn most_waiting(entries: usize) -> usize {
     (entries / 16).max(1024)
 }
 
-/// Locks for the directories, some for many: more than there are cores.
+/// The number of locks. Directories share them. There are more locks than cores.
 const LOCKS: usize = 64;
 
 pub struct Dcache {
     root: PathBuf,
     registry: Dentries,
     next_id: AtomicU64,
-    /// Held while a name in the directory is asked for and its answer cached, and while it is invalidated: so no answer
-    /// from before a change is cached after the change was told of. (The kernel's `i_rwsem` of the directory.)
+    /// The lock of a directory is held while a name in it is asked for and its answer cached, and while a name is
+    /// invalidated. So an answer from before a change is never cached after the invalidation. (The kernel's
+    /// `i_rwsem` of the directory.)
     locks: [Mutex<()>; LOCKS],
 }
 
 impl Dcache {
-    /// An empty cache of the tree below `root`, which is to be canonical, for so many entries.
+    /// Creates an empty cache of the tree below `root`, for `entries` entries. `root` must be canonical.
     pub fn new(root: PathBuf, entries: usize) -> Self {
         let domain = Domain::builder()
             .name("dcache")
             .backlog_objects(most_waiting(entries))
-            // Who fills is offline, and may wait for readers.
+            // The thread that fills is offline, so it may wait for readers.
             .when_full(WhenFull::Wait(Duration::from_secs(1)))
             .build();
         let registry = Registry::builder()
@@ -105,7 +107,7 @@ impl Dcache {
         self.registry.reader()
     }
 
-    /// What the file system says, or said when it was asked last, of a path relative to the root.
+    /// Returns what the file system says, or last said, about a path relative to the root.
     pub fn resolve(&self, reader: &mut DcacheReader<'_>, path: &Path) -> (Answer, Source) {
         match self.rcu_walk(reader, path) {
             // The session is not in a critical section while this thread waits for the disk.
@@ -128,8 +130,8 @@ impl Dcache {
         walk(path, &mut RefWalk { cache: self, path: self.root.clone() })
     }
 
-    /// Asks the file system for a name, by its path, and caches what it says, also that there is no such name. Errors of
-    /// other kinds are not cached.
+    /// Asks the file system for a name, by its path, and caches the answer, also if the name does not exist.
+    /// Other errors are not cached.
     fn fill(
         &self,
         parent: Option<&Handle<Name, Dentry>>,
@@ -138,29 +140,31 @@ impl Dcache {
         path: &Path,
     ) -> Result<Handle<Name, Dentry>, ErrorKind> {
         let _lock = self.lock(directory);
-        // Looks once more first: who had the lock before may have asked the same.
+        // Looks the name up again first: the last holder of the lock may have asked for it.
         self.registry.get_or_try_insert_with(Name::new(directory, name), || {
             let attributes = match ask(path) {
                 Ok(attributes) => Some(attributes),
                 Err(ErrorKind::NotFound) => None,
                 Err(error) => return Err(error),
             };
-            // ORDERING: Relaxed, only to be unlike the others.
+            // ORDERING: Relaxed. The id only has to be unique.
             Ok(Dentry::new(self.next_id.fetch_add(1, Ordering::Relaxed), parent.cloned(), attributes))
         })
     }
 
-    /// Forgets a name in a directory, and with it everything below: to be called when it was created, renamed (then the
-    /// old name and the new one), removed or written to. From when this returns no answer is from before the change.
+    /// Forgets a name in a directory, and everything below it. The caller calls this when the name was created,
+    /// removed, written to or renamed (then for the old name and the new one). When it has returned, no answer is
+    /// from before the change.
     ///
-    /// What was below is out of reach at once, however much it is, as its directory's id is not handed out again.
+    /// Everything below becomes unreachable at once, however many entries there are, since the id of a directory
+    /// is never reused.
     pub fn invalidate(&self, path: &Path) {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return };
         let parent = match above.as_os_str().is_empty() {
             true => None,
             false => match self.ref_walk(above) {
                 Ok(parent) => Some(parent),
-                // Nothing below is cached.
+                // If the directory is not cached, nothing below it is.
                 Err(_) => return,
             },
         };
@@ -168,14 +172,15 @@ impl Dcache {
         let _lock = self.lock(directory);
         self.registry.remove(&Place::new(directory, name));
         if let Some(parent) = parent {
-            // The directory itself may have another size now.
+            // The size of the directory itself may have changed.
             if !parent.refresh(&ask(&self.root.join(above))) {
                 self.registry.remove_handle(&parent);
             }
         }
     }
 
-    /// Removes entries that no path leads to any more. They would be evicted sooner or later, as nobody uses them.
+    /// Removes entries that no path leads to any more. Without this they would be evicted in time, as no walk
+    /// uses them.
     pub fn prune(&self) -> u64 {
         let mut pruned = 0;
         self.registry.retain(|_, dentry| {
@@ -191,7 +196,7 @@ impl Dcache {
     }
 }
 
-/// The id of a directory, which may be the root.
+/// Returns the id of a directory. `None` is the root.
 fn enter<D: Deref<Target = Dentry>>(at: Option<&D>) -> Result<u64, Beyond> {
     at.map_or(Ok(ROOT), |dentry| dentry.enter())
 }
@@ -212,15 +217,16 @@ fn walk<W: Walk>(path: &Path, walk: &mut W) -> Result<W::At, Stop> {
     at.ok_or(Stop::NotCached)
 }
 
-/// How entries are held on to on the way.
+/// How a walk holds the entries on its way.
 trait Walk {
     type At: Deref<Target = Dentry>;
 
-    /// The entry of a name in a directory, of which there is the id, and the entry unless it is the root.
+    /// Returns the entry of a name in a directory. `directory` is the directory's id, `parent` its entry (`None`:
+    /// root).
     fn find(&mut self, parent: Option<&Self::At>, directory: u64, name: &OsStr) -> Result<Self::At, Stop>;
 
-    /// The directory that a directory is in, unless that is the root. To go there one must be allowed to search where
-    /// one is.
+    /// Returns the parent of a directory, or `None` if the parent is the root. This requires permission to search
+    /// the directory.
     fn up(&mut self, at: &Self::At) -> Result<Option<Self::At>, Stop>;
 }
 
@@ -241,10 +247,10 @@ impl<'g> Walk for RcuWalk<'g> {
     }
 }
 
-/// Has handles of entries, and fills in what is missing.
+/// Holds handles to entries, and fills in what is missing.
 struct RefWalk<'c> {
     cache: &'c Dcache,
-    /// Where it is.
+    /// The path walked so far.
     path: PathBuf,
 }
 

@@ -11,21 +11,21 @@ use crate::sample::{Population, Sample};
 #[derive(Default)]
 pub struct Comparison {
     pub compared: u64,
-    /// Of these, answered by the cache alone.
+    /// How many of these the cache answered alone.
     pub cached: u64,
-    /// Differences where the tree has changed since the program began, and the cache agrees when asked anew.
+    /// Differences because the tree has changed since the program began. The cache agrees when asked again.
     pub explained: u64,
-    /// All others.
+    /// All other differences.
     pub differences: Vec<String>,
 }
 
-/// File systems stamp files by a coarse clock, which is late by a tick.
+/// File systems date files by a coarse clock, which may be late by a tick.
 const CLOCK_SLACK: Duration = Duration::from_millis(100);
-/// How often a path is asked for again that changes under the comparison.
+/// How often to ask again for a path that changes during the comparison.
 const ATTEMPTS: usize = 5;
 
-/// Compares all paths of the population; and looks into the `doubtful` ones, of which an earlier answer was unlike the
-/// file system's.
+/// Compares all paths of the population. Also examines the `doubtful` samples, for which an earlier answer
+/// differed from the file system's.
 pub fn compare(
     cache: &Dcache,
     population: &Population,
@@ -44,7 +44,7 @@ pub fn compare(
             if answer == truth && !doubtful.contains(&((first + at) as u32)) {
                 continue;
             }
-            // (Some file systems, as proc, do not date their changes.)
+            // Some file systems, such as proc, do not date their changes.
             let has_changed = truth != sample.expected || has_changed_since(&sample.absolute, began);
             match has_changed && agrees_when_told(cache, sample) {
                 true => comparison.explained += 1,
@@ -72,10 +72,10 @@ pub fn compare(
 }
 
 fn difference(sample: &Sample, answer: &Answer, truth: &Answer) -> String {
-    format!("{}: {answer:?}, but {truth:?} in truth, and {:?} before", sample.absolute.display(), sample.expected)
+    format!("{}: {answer:?}, but the file system has {truth:?}; was {:?}", sample.absolute.display(), sample.expected)
 }
 
-/// Whether the cache tells the truth once it has been told that there was a change.
+/// Returns whether the cache gives the right answer after the path was invalidated.
 fn agrees_when_told(cache: &Dcache, sample: &Sample) -> bool {
     let mut reader = cache.reader();
     (0..ATTEMPTS).any(|_| {
@@ -87,12 +87,13 @@ fn agrees_when_told(cache: &Dcache, sample: &Sample) -> bool {
         });
         let answer = cache.resolve(&mut reader, &sample.relative).0;
         let after = reader.offline(|| ask(&sample.absolute));
-        // What changes at this very moment may be as it was before, or after, or in between.
+        // If the file changes at this very moment, the state before, after or in between is right.
         answer == before || answer == after || before != after
     })
 }
 
-/// Whether the path or something above it was changed since: what comes, goes or is renamed changes its directory.
+/// Returns whether the path or a directory above it was changed since. Creating, removing or renaming a name
+/// changes its directory.
 fn has_changed_since(path: &Path, since: SystemTime) -> bool {
     let since = since.checked_sub(CLOCK_SLACK).unwrap_or(since);
     path.ancestors().any(|path| {

@@ -1,4 +1,4 @@
-//! What the cache holds: for a name in a directory, what the file system says of it.
+//! The entries of the cache: what the file system says about a name in a directory.
 
 use std::ffi::OsStr;
 use std::fs::{FileType, Metadata};
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use epoch_registry::{Equivalent, Handle};
 
-/// What the file system says of a path, the last symbolic link not followed.
+/// What the file system says about a path. A symbolic link at its end is not followed.
 pub type Answer = Result<Attributes, ErrorKind>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,14 +21,14 @@ pub struct Attributes {
     pub size: u64,
 }
 
-/// Which file it is, and of which file system. Zero on systems that have no such numbers.
+/// The number of a file and of its file system. Zero on systems without such numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Inode {
     pub device: u64,
     pub number: u64,
 }
 
-/// Asks the file system.
+/// Asks the file system about a path.
 pub fn ask(path: &Path) -> Answer {
     let metadata = std::fs::symlink_metadata(path).map_err(|error| error.kind())?;
     Ok(Attributes { kind: metadata.file_type(), inode: inode(&metadata), size: metadata.len() })
@@ -45,7 +45,7 @@ fn inode(_: &Metadata) -> Inode {
     Inode { device: 0, number: 0 }
 }
 
-/// When the file's metadata changed last: its names, its size, what is in it.
+/// Returns when the file's metadata last changed: its names, its size, its contents.
 #[cfg(unix)]
 pub fn changed(metadata: &Metadata) -> Option<SystemTime> {
     use std::os::unix::fs::MetadataExt;
@@ -58,7 +58,7 @@ pub fn changed(metadata: &Metadata) -> Option<SystemTime> {
     metadata.modified().ok()
 }
 
-/// The id that stands for the directory in which the cache begins, which has no entry of its own.
+/// The id of the root directory of the cache, which has no entry of its own.
 pub const ROOT: u64 = 0;
 
 /// The key of an entry: a name, and the id of the directory's entry.
@@ -67,14 +67,14 @@ pub struct Name {
     text: Text,
 }
 
-/// The bytes of a name. Most are short, and in the entry itself: a lookup would wait for them if they were elsewhere. (The
-/// kernel's `d_shortname`.)
+/// The bytes of a name. Most names are short, and stored in the entry itself: if they were elsewhere, a lookup
+/// would wait for memory once more. (The kernel's `d_shortname`.)
 enum Text {
     Short(u8, [u8; SHORT]),
     Long(Box<[u8]>),
 }
 
-/// With this a `Text` takes 32 bytes.
+/// The longest short name. With this a `Text` takes 32 bytes.
 const SHORT: usize = 30;
 
 impl Name {
@@ -91,7 +91,7 @@ impl Name {
         Name { directory, text }
     }
 
-    /// Bytes that it takes beside its own.
+    /// Returns the number of bytes that it takes on the heap.
     pub fn beside(&self) -> usize {
         match &self.text {
             Text::Short(..) => 0,
@@ -100,7 +100,7 @@ impl Name {
     }
 }
 
-/// The parts of a [`Name`], by which it is looked up: nothing is copied for that.
+/// The parts of a [`Name`]. A lookup by these copies nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Place<'n> {
     directory: u64,
@@ -143,12 +143,12 @@ impl PartialEq for Name {
 
 impl Eq for Name {}
 
-/// An entry: what a name stands for, or that it stands for nothing.
+/// An entry: a file, or the fact that the name does not exist.
 pub struct Dentry {
-    /// Never used again, not even for the same directory when it is cached anew.
+    /// The id is never reused, not even for the same directory when it is cached again.
     pub id: u64,
-    /// Keeps the directory's entry from being evicted as long as there are entries below it, and leads from here to
-    /// the root, as the kernel's `d_parent` does both. `None` in the root itself.
+    /// Keeps the directory's entry from being evicted as long as there are entries below it, and leads from here
+    /// to the root. (The kernel's `d_parent` does both.) `None` if the directory is the root.
     pub parent: Option<Handle<Name, Dentry>>,
     /// `None` in a negative entry: the name does not exist.
     file: Option<File>,
@@ -157,16 +157,16 @@ pub struct Dentry {
 struct File {
     kind: FileType,
     inode: Inode,
-    /// A directory's changes with what is in it.
+    /// The size of a directory changes with its contents.
     size: AtomicU64,
-    /// A directory in which names may be looked up, as far as is known.
+    /// Whether it is a directory that is known to be searchable.
     is_searchable: AtomicBool,
 }
 
 /// Why a path cannot be followed beyond an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Beyond {
-    /// It is no directory.
+    /// It is not a directory, or does not exist.
     Nothing(ErrorKind),
     /// It is a symbolic link.
     Link,
@@ -189,11 +189,11 @@ impl Dentry {
 
     pub fn answer(&self) -> Answer {
         let File { kind, inode, size, .. } = self.file.as_ref().ok_or(ErrorKind::NotFound)?;
-        // ORDERING: Relaxed, a value for itself.
+        // ORDERING: Relaxed. The value stands alone.
         Ok(Attributes { kind: *kind, inode: *inode, size: size.load(Ordering::Relaxed) })
     }
 
-    /// The id that the names in this directory are found by.
+    /// Returns the id by which the names in this directory are found.
     pub fn enter(&self) -> Result<u64, Beyond> {
         match &self.file {
             Some(file) if file.kind.is_dir() => Ok(self.id),
@@ -203,20 +203,21 @@ impl Dentry {
         }
     }
 
-    /// Whether names may be looked up in this directory, `..` among them, as far as is known.
+    /// Returns whether this directory is known to be searchable. `..` needs this too.
     pub fn is_searchable(&self) -> bool {
-        // ORDERING: Relaxed, a value for itself.
+        // ORDERING: Relaxed. The flag stands alone.
         self.file.as_ref().is_some_and(|file| file.is_searchable.load(Ordering::Relaxed))
     }
 
     pub fn set_searchable(&self) {
         if let Some(file) = &self.file {
-            // ORDERING: Relaxed, as where it is read.
+            // ORDERING: Relaxed, as in `is_searchable`.
             file.is_searchable.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Takes note of a new size, if this is still the same file. Who calls holds the lock of this very directory.
+    /// Updates the size, if this is still the same file, and returns whether it is. The caller holds the lock of this
+    /// directory.
     pub fn refresh(&self, new: &Answer) -> bool {
         match (&self.file, new) {
             (Some(file), Ok(new)) if (file.kind, file.inode) == (new.kind, new.inode) => {
@@ -228,7 +229,7 @@ impl Dentry {
         }
     }
 
-    /// Whether no walk from the root leads here any more, as an entry on the way was removed.
+    /// Returns whether an entry above was removed, so that no walk from the root leads here any more.
     pub fn is_orphan(&self) -> bool {
         std::iter::successors(self.parent.as_ref(), |above| above.parent.as_ref()).any(Handle::is_unlinked)
     }

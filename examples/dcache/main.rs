@@ -1,14 +1,15 @@
-//! A path cache over a real directory tree, as the Linux kernel's dcache: names looked up by directory and name, names
-//! that do not exist cached too, a bound with second chance, and every answer compared with the file system's.
+//! A path cache over a real directory tree, like the Linux kernel's dcache. Entries are looked up by directory
+//! and name. Names that do not exist are cached too. The number of entries is bounded, with second chance. Every
+//! answer is compared with the file system's.
 //!
-//! `cargo run --release --example dcache -- --help` says what it does; this is how it is laid out:
+//! `cargo run --release --example dcache -- --help` explains what it does. The modules:
 //!
 //! - `args`: the command line
 //! - `dentry`: the entries, and how they are found by parts of their key
-//! - `cache`: walks of paths, filling, invalidation
+//! - `cache`: path walks, filling, invalidation
 //! - `tree`, `sample`: the names of the tree, and the paths made of them
 //! - `measure`, `compare`: how fast the answers are, and whether they are right
-//! - `upheaval`: whether they follow when a tree changes
+//! - `upheaval`: whether the answers follow when a tree changes
 
 #![forbid(unsafe_code)]
 
@@ -39,10 +40,10 @@ use sample::{Class, Population};
 use tree::Tree;
 use upheaval::Upheaval;
 
-/// Differences listed before the rest is only counted.
+/// The most differences to list. Further ones are only counted.
 const MAX_LISTED: usize = 20;
 
-/// What `main` returns to the shell.
+/// The exit status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Outcome {
@@ -55,7 +56,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os()) {
         Ok(Command::Run(args)) => args,
-        // A reader that has seen enough, as `head`, is no failure.
+        // It is no failure if the reading end of a pipe closes early, as `head` does.
         Ok(Command::Help) => {
             return write!(io::stdout(), "{}", args::HELP).map_or(ExitCode::SUCCESS, |()| ExitCode::SUCCESS);
         }
@@ -76,23 +77,23 @@ struct Report {
     watched: Watched,
     stats: epoch_registry::Stats,
     negative: usize,
-    /// Of the table, and of the entries with their names, at the end.
+    /// The bytes of the table, and of the entries with their names, at the end.
     bytes: u64,
     comparison: Comparison,
     upheaval: Upheaval,
-    /// Entries ever made, and destroyed by the end.
+    /// Entries created, and entries destroyed by the end.
     made: u64,
     destroyed: u64,
 }
 
-/// What was seen of the cache while it was used.
+/// Samples of the cache's state while it was used.
 #[derive(Default)]
 struct Watched {
     samples: u64,
     most_entries: usize,
-    /// Evicted, and waiting to be destroyed.
+    /// The most evicted entries in the backlog.
     most_waiting: u64,
-    /// Entries for which there was no more room to wait, in vain.
+    /// Entries that exceeded the backlog's limit: the thread waited for room in vain.
     overruns: u64,
 }
 
@@ -106,7 +107,7 @@ impl Watched {
     }
 }
 
-/// Runs to the end. The report goes to `out`, what went wrong to `problems`.
+/// Runs to the end. Writes the report to `out`, and errors to `problems`.
 fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
     let began = SystemTime::now();
     let root = match std::fs::canonicalize(&args.root).and_then(|root| std::fs::read_dir(&root).map(|_| root)) {
@@ -132,7 +133,7 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
     let stats = registry.stats();
     let negative = registry.pin().iter().filter(|entry| entry.is_negative()).count();
     let bytes = registry.weight() + registry.table_bytes() as u64;
-    // Entries keep those above them: as the last of a directory goes, so does the directory.
+    // Entries hold handles to their directories. A directory goes when the last entry in it goes.
     registry.clear();
     registry.domain().barrier();
     let (made, destroyed) = (registry.stats().inserted, registry.stats().freed);
@@ -150,7 +151,7 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
         made,
         destroyed,
     };
-    // A closed pipe must not keep the exit status from telling whether the answers were right.
+    // A closed pipe must not change the exit status, which tells whether the answers were right.
     let _ = report.print(args, out);
     let wrong = report.wrong(args);
     let _ = match wrong.len() {
@@ -167,22 +168,22 @@ fn run(args: &Args, out: &mut dyn Write, problems: &mut dyn Write) -> Outcome {
 }
 
 fn fail(problems: &mut dyn Write, outcome: Outcome, message: &str) -> Outcome {
-    // There is nowhere to say that this could not be said.
+    // If the report of an error fails, there is nowhere to report that.
     let _ = writeln!(problems, "dcache: {message}");
     outcome
 }
 
 impl Report {
-    /// Everything that is not as it should be.
+    /// Returns everything that is wrong.
     fn wrong(&self, args: &Args) -> Vec<String> {
         let mut wrong = self.comparison.differences.clone();
         wrong.extend(self.upheaval.differences.iter().cloned());
         if self.watched.most_entries > args.entries {
-            wrong.push(format!("{} entries, of {} at the most", self.watched.most_entries, args.entries));
+            wrong.push(format!("{} entries, but at most {} are allowed", self.watched.most_entries, args.entries));
         }
         let most_waiting = cache::most_waiting(args.entries) as u64;
         if self.watched.most_waiting > most_waiting + self.watched.overruns {
-            wrong.push(format!("{} waited to be destroyed, of {most_waiting} at the most", self.watched.most_waiting));
+            wrong.push(format!("{} waited to be destroyed, but at most {most_waiting} may", self.watched.most_waiting));
         }
         if self.made != self.destroyed {
             wrong.push(format!("{} entries made, {} destroyed", self.made, self.destroyed));
@@ -219,7 +220,7 @@ impl Report {
         line(
             "entries",
             &format!(
-                "{} of {} at the most, {} of them negative; {:.1} MB",
+                "{} of at most {}, {} of them negative; {:.1} MB",
                 grouped(stats.live),
                 grouped(args.entries),
                 grouped(self.negative),
@@ -229,7 +230,7 @@ impl Report {
         line(
             "bound",
             &format!(
-                "at the most {} entries, and {} of {} waiting to be destroyed ({} overruns), in {} samples",
+                "at most {} entries, and {} of {} waiting to be destroyed ({} overruns), in {} samples",
                 grouped(watched.most_entries),
                 grouped(watched.most_waiting),
                 grouped(cache::most_waiting(args.entries)),
@@ -249,7 +250,7 @@ impl Report {
         )?;
         line(
             "",
-            &format!("{} differ, {} as the tree has changed", comparison.differences.len(), comparison.explained),
+            &format!("{} differ, {} because the tree has changed", comparison.differences.len(), comparison.explained),
         )?;
         line(
             "upheaval",
@@ -262,12 +263,12 @@ impl Report {
                 upheaval.pruned
             ),
         )?;
-        line("", &format!("meanwhile {} resolved by {} threads", grouped(upheaval.resolved), args.threads))?;
+        line("", &format!("{} resolved at the same time by {} threads", grouped(upheaval.resolved), args.threads))?;
         line("dropped", &format!("{} entries of {}", grouped(self.destroyed), grouped(self.made)))
     }
 }
 
-/// A whole number with its digits in groups of three.
+/// A number that can be written as a whole number with its digits in groups of three.
 trait Figure {
     fn to_figure(self) -> u64;
 }

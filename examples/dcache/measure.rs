@@ -1,4 +1,4 @@
-//! Resolves the paths of a population with many threads for a while, and watches.
+//! Resolves the paths of a population with many threads for a while, and calls a watcher at intervals.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,10 @@ use crate::sample::{Population, Sample};
 #[derive(Default)]
 pub struct Measured {
     pub resolved: u64,
-    /// By where the answer came from, in the order of [`Source`].
+    /// The number of answers by their origin, in the order of [`Source`].
     pub sources: [u64; 3],
     pub elapsed: Duration,
-    /// Samples of which an answer was not the one expected.
+    /// The samples for which an answer differed from the expected one.
     pub doubtful: BTreeSet<u32>,
 }
 
@@ -23,7 +23,7 @@ impl Measured {
         self.resolved as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// The share of answers that came from the cache, of the paths that are cached.
+    /// Returns the share of answers that came from the cache, among the paths that are cached.
     pub fn hit_rate(&self) -> f64 {
         let [cache, filled, _] = self.sources;
         cache as f64 / (cache + filled).max(1) as f64
@@ -37,19 +37,19 @@ impl Measured {
     }
 }
 
-/// What was measured, by the cache and by the file system.
+/// The measurements of the cache and of the file system.
 pub struct Both {
     pub by_cache: Measured,
     pub by_file_system: Measured,
 }
 
-/// They take turns, so that what else the machine has to do disturbs both alike.
+/// The number of turns. The two take turns, so that other work of the machine disturbs both alike.
 const TURNS: usize = 4;
 
-/// How often the caller may watch.
+/// The time between two calls of the watcher.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// Resolves for `time` by each.
+/// Resolves paths for `time` by the cache, and for `time` by the file system.
 pub fn measure(
     cache: &Dcache,
     population: &Population,
@@ -82,7 +82,7 @@ struct Run<'p> {
 type Resolve<'a> = dyn FnMut(&Sample) -> (Answer, Source) + 'a;
 
 impl Run<'_> {
-    /// `with_resolver` calls what it is given with a resolver of its thread's own.
+    /// `with_resolver` calls its argument with a resolver that belongs to the calling thread.
     fn measure(
         &self,
         watch: &mut impl FnMut(),
@@ -110,14 +110,14 @@ impl Run<'_> {
         Measured { elapsed: started.elapsed(), ..all }
     }
 
-    /// Each thread begins elsewhere in the trace, and elsewhere in each turn.
+    /// Resolves paths on one thread. Each thread begins at another place of the trace, and so does each turn.
     fn resolve(&self, thread: usize, stop: &AtomicBool, resolver: &mut Resolve<'_>) -> Measured {
         let mut measured = Measured::default();
         let (samples, trace) = (&self.population.samples, &self.population.trace);
         let first = trace.len() / (TURNS * self.threads) * (self.turn * self.threads + thread);
         let (last, next) = trace.split_at(first);
         for &at in next.iter().chain(last).cycle() {
-            // ORDERING: Relaxed, a flag that publishes nothing.
+            // ORDERING: Relaxed. The flag publishes nothing.
             if stop.load(Ordering::Relaxed) {
                 break;
             }

@@ -1,16 +1,16 @@
-//! The paths that are resolved, and how often each is.
+//! The paths to resolve, and how often to resolve each.
 
 use std::path::{Path, PathBuf};
 
 use crate::dentry::{Answer, ask};
 use crate::random::Random;
 
-/// What a path is of.
+/// The kind of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Class {
     Existing,
-    /// A name that is not there, or one below something that is no directory.
+    /// A name that does not exist, or a name below something that is not a directory.
     Absent,
     /// With a `..` in it.
     DotDot,
@@ -31,30 +31,30 @@ pub struct Sample {
     pub class: Class,
     pub relative: PathBuf,
     pub absolute: PathBuf,
-    /// What the file system said before any was resolved.
+    /// What the file system said before any path was resolved.
     pub expected: Answer,
 }
 
 pub struct Population {
     pub samples: Vec<Sample>,
-    /// Which of them are resolved, one after another.
+    /// The indexes of the samples to resolve, one after another.
     pub trace: Vec<u32>,
 }
 
-/// One in so many names of the tree has a path of each further class made of it.
+/// One in this many names of the tree gets a path of each further class.
 const EVERY: usize = 10;
-/// The most links of which a path leads through.
+/// The most paths through links.
 const MOST_LINKS: usize = 2000;
 const TRACE: usize = 1 << 20;
 const SKEW: f64 = 1.0;
 
 impl Population {
-    /// Of the names of a tree, as relative paths.
+    /// Creates a population from the names of a tree, which are relative paths.
     pub fn new(root: &Path, names: Vec<PathBuf>, threads: usize) -> Self {
         let mut random = Random::new(1);
         let mut paths = further(root, &names);
         paths.extend(names.into_iter().map(|path| (Class::Existing, path)));
-        // The place in the list decides how popular a path is.
+        // The position in the list determines how popular a path is.
         random.shuffle(&mut paths);
         let samples = asked(root, paths, threads);
         let trace = if samples.is_empty() { Vec::new() } else { zipf(samples.len(), TRACE, &mut random) };
@@ -66,7 +66,7 @@ impl Population {
     }
 }
 
-/// Paths of the classes that a walk does not meet.
+/// Returns paths of the classes that a walk does not meet.
 fn further(root: &Path, names: &[PathBuf]) -> Vec<(Class, PathBuf)> {
     let mut paths = Vec::new();
     for (at, path) in names.iter().enumerate() {
@@ -78,7 +78,7 @@ fn further(root: &Path, names: &[PathBuf]) -> Vec<(Class, PathBuf)> {
                 paths.push((Class::Absent, directory.join(absent)));
             }
             1 => paths.push((Class::Absent, path.join("absent"))),
-            // (The name in the middle may be no directory: then there is nothing beyond it.)
+            // If the name in the middle is not a directory, the path does not exist.
             2 => paths.push((Class::DotDot, path.join("..").join(name))),
             3 if !directory.as_os_str().is_empty() => {
                 let above = directory.file_name().unwrap_or_default();
@@ -97,7 +97,7 @@ fn further(root: &Path, names: &[PathBuf]) -> Vec<(Class, PathBuf)> {
     paths
 }
 
-/// Asks the file system for each.
+/// Asks the file system about each path.
 fn asked(root: &Path, paths: Vec<(Class, PathBuf)>, threads: usize) -> Vec<Sample> {
     let share = paths.len().div_ceil(threads).max(1);
     let ask_all = |share: &[(Class, PathBuf)]| {
@@ -114,7 +114,7 @@ fn asked(root: &Path, paths: Vec<(Class, PathBuf)>, threads: usize) -> Vec<Sampl
     })
 }
 
-/// So many draws of numbers below `count`, in which the number k has a share in proportion to `(k + 1) ^ -SKEW`.
+/// Draws `draws` numbers below `count`. The number k is drawn with a probability proportional to `(k + 1) ^ -SKEW`.
 fn zipf(count: usize, draws: usize, random: &mut Random) -> Vec<u32> {
     let mut total = 0.0;
     let until: Vec<f64> = (1..=count)
@@ -136,7 +136,7 @@ mod tests {
         let draws = zipf(1000, 100_000, &mut Random::new(3));
         let count = |rank| draws.iter().filter(|&&drawn| drawn == rank).count() as f64;
         assert!(draws.iter().all(|&rank| rank < 1000));
-        // With a skew of 1 the first has twice the share of the second, and ten times that of the tenth.
+        // With a skew of 1, the first is drawn twice as often as the second, and ten times as often as the tenth.
         assert!((1.8..2.2).contains(&(count(0) / count(1))));
         assert!((8.0..12.5).contains(&(count(0) / count(9))));
     }

@@ -1,4 +1,4 @@
-//! The cache against the file system, in trees of its own; and whole runs.
+//! The cache against the file system, in temporary trees; and whole runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn small_tree() -> TempTree {
     tree
 }
 
-/// The answer, which is the file system's, and where it came from.
+/// Resolves a path, checks the answer against the file system's, and returns where it came from.
 fn source(cache: &Dcache, path: &str) -> Source {
     let (answer, source) = cache.resolve(&mut cache.reader(), Path::new(path));
     assert_eq!(answer, ask(&cache.root().join(path)), "{path}");
@@ -33,7 +33,7 @@ fn paths_are_cached_component_by_component() {
     for path in ["a", "a/b", "a/b/file", "a/./b"] {
         assert_eq!(source(&cache, path), Source::Cache, "{path}");
     }
-    // Whether a directory may be searched is asked once, before a path first leads up from there.
+    // Whether a directory may be searched is asked once, before a path first leads up from it.
     assert_eq!(source(&cache, "a/../a/b/../b"), Source::Filled);
     for path in ["a/../a/b", "a/b/../b/file"] {
         assert_eq!(source(&cache, path), Source::Cache, "{path}");
@@ -73,7 +73,7 @@ fn links_are_cached_and_not_followed() {
     let cache = Dcache::new(tree.path().to_owned(), 100);
     assert_eq!(source(&cache, "link"), Source::Filled);
     assert_eq!(source(&cache, "link"), Source::Cache);
-    // It leads to `a`, the parent of where the link points.
+    // Through the link, `..` leads to `a`, the parent of the link's target.
     for path in ["link/file", "link/..", "link/../file"] {
         assert_eq!(source(&cache, path), Source::FileSystem, "{path}");
     }
@@ -90,7 +90,7 @@ fn an_answer_stays_until_it_is_invalidated() {
     assert!(stale.is_err() && from == Source::Cache);
     cache.invalidate(Path::new("a/new"));
     assert_eq!(source(&cache, "a/new"), Source::Filled);
-    // A directory grows with what is in it, on many a file system not with every name.
+    // A directory grows with the names in it. On many file systems it does not grow with every name.
     for nth in 0..300 {
         let path = format!("a/a long name, of which there are many, so that the directory grows: {nth}");
         fs::write(tree.path().join(&path), "").expect("it can be written");
@@ -174,7 +174,7 @@ fn a_directory_that_may_not_be_searched_is_not_passed_through() {
     let closed = tree.path().join("a/b");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).expect("it is ours");
     let cache = Dcache::new(tree.path().to_owned(), 100);
-    // (Nothing is closed to root, for whom all of this is found.)
+    // For root no directory is closed, and all of this is found.
     for path in ["a/b", "a/b/file", "a/b/..", "a/b/../file", "a/b/.."] {
         source(&cache, path);
     }

@@ -1,4 +1,4 @@
-//! Walks the tree, with many threads.
+//! Walks the tree with many threads.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use crate::cache::Dcache;
 use crate::dentry::{Attributes, ask};
 
-/// What a walk has met.
+/// The result of a walk.
 #[derive(Default)]
 pub struct Tree {
-    /// Relative to the root, each once.
+    /// The paths relative to the root, each once.
     pub paths: Vec<PathBuf>,
     pub directories: u64,
     /// Directories that could not be listed.
     pub unreadable: u64,
-    /// Names of which nothing could be learnt, for want of permission.
+    /// Names that could not be examined, because permission was denied.
     pub refused: u64,
     pub elapsed: Duration,
 }
 
-/// Directories to be listed.
+/// The directories still to list.
 #[derive(Default)]
 struct Queue {
     state: Mutex<QueueState>,
@@ -31,7 +31,7 @@ struct Queue {
 #[derive(Default)]
 struct QueueState {
     directories: Vec<PathBuf>,
-    /// Threads that list one, and may find more.
+    /// The number of threads that are listing a directory, and may find more.
     busy: usize,
 }
 
@@ -40,14 +40,15 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next directory, after `found` was found in the last one. `None` when all are done.
+    /// Adds the directories found in the last one, and returns the next one. `None` when all are done.
     fn next(&self, found: Vec<PathBuf>, was_busy: bool) -> Option<PathBuf> {
         let mut state = self.lock();
         state.directories.extend(found);
         state.busy -= usize::from(was_busy);
         self.changed.notify_all();
         loop {
-            // The last one first: depth first keeps the queue short, and what is above in the cache.
+            // Last in, first out. Going depth first keeps the queue short, and keeps the directories above in the
+            // cache.
             if let Some(directory) = state.directories.pop() {
                 state.busy += 1;
                 return Some(directory);
@@ -60,8 +61,8 @@ impl Queue {
     }
 }
 
-/// Resolves every name of the tree, as far as it is one file system: others that are mounted in it (proc, among them) do
-/// not all say when they change.
+/// Resolves every name of the tree, within one file system. Other file systems mounted in it are left out: some
+/// of them, such as proc, do not record changes.
 pub fn walk(cache: &Dcache, threads: usize) -> Tree {
     let started = Instant::now();
     let (queue, device) = (Queue::default(), ask(cache.root()).map(|root| root.inode.device));
@@ -79,7 +80,7 @@ pub fn walk(cache: &Dcache, threads: usize) -> Tree {
             },
         )
     });
-    // The threads met them in any order.
+    // The threads have found the paths in any order.
     tree.paths.sort_unstable();
     tree.elapsed = started.elapsed();
     tree
@@ -88,7 +89,7 @@ pub fn walk(cache: &Dcache, threads: usize) -> Tree {
 fn walk_alone(cache: &Dcache, queue: &Queue, device: Result<u64, ErrorKind>) -> Tree {
     let (mut tree, mut reader) = (Tree::default(), cache.reader());
     let (mut found, mut was_busy) = (Vec::new(), false);
-    // The session must hold nothing up while the thread waits or reads a directory.
+    // The session must not hold up grace periods while the thread waits or reads a directory.
     while let Some(directory) = reader.offline(|| queue.next(std::mem::take(&mut found), was_busy)) {
         was_busy = true;
         let names = reader.offline(|| list(&cache.root().join(&directory)));

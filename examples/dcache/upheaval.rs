@@ -1,4 +1,5 @@
-//! Changes a tree of its own while all threads resolve paths in it, tells the cache, and sees its answers follow.
+//! Changes a temporary tree while all threads resolve paths in it, invalidates the cache, and checks that its
+//! answers follow.
 
 use std::fs;
 use std::io;
@@ -13,24 +14,24 @@ use crate::random::Random;
 pub struct Upheaval {
     pub changes: u64,
     pub compared: u64,
-    /// Resolved by other threads meanwhile.
+    /// Paths resolved by the other threads during the changes.
     pub resolved: u64,
     pub evicted: u64,
     pub pruned: u64,
     pub differences: Vec<String>,
 }
 
-/// A directory of its own, which is removed at the end.
+/// A temporary directory, which is removed when dropped.
 pub struct TempTree(PathBuf);
 
 impl TempTree {
     pub fn new(name: &str) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        // ORDERING: Relaxed, only to be unlike the others.
+        // ORDERING: Relaxed. The number only has to be unique.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("epoch-registry-{name}-{}-{number}", std::process::id()));
         fs::create_dir(&path)?;
-        // The cache wants no links on the way.
+        // The root of a cache must be canonical.
         Ok(TempTree(fs::canonicalize(&path)?))
     }
 
@@ -41,7 +42,7 @@ impl TempTree {
 
 impl Drop for TempTree {
     fn drop(&mut self) {
-        // There is nowhere to say that it could not be removed.
+        // If it cannot be removed, there is nowhere to report that.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -50,15 +51,17 @@ const TOP: usize = 4;
 const MIDDLE: usize = 4;
 const FILES: usize = 4;
 const ROUNDS: usize = 150;
-/// A name that comes and goes, and of which all threads ask again and again; and how often, in a round.
+/// A name that comes and goes, and that all threads ask for again and again; and how often it changes in a round.
 const HOT: &str = "hot";
 const FLIPS: usize = 30;
-/// Less than there are paths, so that entries are evicted while others are invalidated.
+/// Less than the number of paths, so that entries are evicted while others are invalidated.
 const ENTRIES: usize = 128;
 
+/// Runs the test.
+///
 /// # Errors
 ///
-/// If the tree cannot be made or changed.
+/// Fails if the tree cannot be made or changed.
 pub fn run(threads: usize) -> io::Result<Upheaval> {
     let tree = TempTree::new("dcache")?;
     let cache = Dcache::new(tree.path().to_owned(), ENTRIES);
@@ -76,11 +79,11 @@ pub fn run(threads: usize) -> io::Result<Upheaval> {
             let (cache, paths, stop, resolved) = (&cache, &paths, &stop, &resolved);
             scope.spawn(move || {
                 let (mut reader, mut random) = (cache.reader(), Random::new(100 + thread as u64));
-                // ORDERING: Relaxed, a flag and a count.
+                // ORDERING: Relaxed, a flag and a count that publish nothing.
                 while !stop.load(Ordering::Relaxed) {
                     let path = if random.below(2) == 0 { Path::new(HOT) } else { &paths[random.below(paths.len())] };
                     if random.below(4) == 0 {
-                        // Without need, so that it is asked for again, also while it changes.
+                        // An invalidation without need: the name is asked for again, also while it changes.
                         reader.offline(|| cache.invalidate(path));
                     }
                     let _ = cache.resolve(&mut reader, path);
@@ -101,7 +104,7 @@ pub fn run(threads: usize) -> io::Result<Upheaval> {
             }
             Ok(())
         });
-        // ORDERING: Relaxed, as where they are used.
+        // ORDERING: Relaxed, as in the loop of the threads.
         stop.store(true, Ordering::Relaxed);
         outcome
     })
@@ -113,7 +116,7 @@ pub fn run(threads: usize) -> io::Result<Upheaval> {
     })
 }
 
-/// All that there ever is, and more.
+/// Returns all paths that ever exist, and more.
 fn all_paths() -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for top in (0..TOP).flat_map(|top| [format!("d{top}"), format!("e{top}")]) {
@@ -135,15 +138,15 @@ fn fill(directory: &Path, size: usize) -> io::Result<()> {
     (0..FILES).try_for_each(|file| fs::write(directory.join(format!("f{file}")), vec![b'x'; size + file]))
 }
 
-/// Changes something. Returns the names that the cache must forget.
+/// Makes a change. Returns the names that the cache must forget.
 fn change(root: &Path, round: usize, random: &mut Random) -> io::Result<Vec<PathBuf>> {
-    // Top directories and those in them change their names now and then.
+    // Directories at both levels change their names from time to time.
     let top = either(root, Path::new(""), "d", "e", random.below(TOP));
     let middle = either(root, &top, "s", "t", random.below(MIDDLE));
     let file = middle.join(format!("f{}", random.below(FILES)));
     let at = |path: &Path| root.join(path);
     match round % 6 {
-        // A name that was known not to exist, or one known to.
+        // Creates or removes a name.
         0 => {
             let new = middle.join("new");
             flip(&at(&new))?;
@@ -155,14 +158,14 @@ fn change(root: &Path, round: usize, random: &mut Random) -> io::Result<Vec<Path
         }
         2 => rename(root, middle),
         3 => rename(root, top),
-        // Another directory of the same name, perhaps with the same inode.
+        // Another directory with the same name, perhaps with the same inode.
         4 => {
             fs::remove_dir_all(at(&middle))?;
             fill(&at(&middle), round)?;
             fs::remove_file(at(&file))?;
             Ok(vec![middle])
         }
-        // A file's name replaced by that of another file.
+        // Replaces a file by another one.
         _ => {
             let other = middle.join("other");
             fs::write(at(&other), vec![b'z'; 1000 + round])?;
@@ -177,13 +180,13 @@ fn flip(path: &Path) -> io::Result<()> {
     if path.exists() { fs::remove_file(path) } else { fs::write(path, "new") }
 }
 
-/// The one that exists of `directory/one<nth>` and `directory/other<nth>`.
+/// Returns the one that exists of `directory/one<nth>` and `directory/other<nth>`.
 fn either(root: &Path, directory: &Path, one: &str, other: &str, nth: usize) -> PathBuf {
     let path = directory.join(format!("{one}{nth}"));
     if root.join(&path).exists() { path } else { directory.join(format!("{other}{nth}")) }
 }
 
-/// Renames `d1` to `e1`, `s1` to `t1`, and back.
+/// Renames `d1` to `e1` or `s1` to `t1`, or back.
 fn rename(root: &Path, path: PathBuf) -> io::Result<Vec<PathBuf>> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (letter, number) = name.split_at(1);

@@ -1,34 +1,34 @@
-//! Counts what is made and what is dropped, one by one.
+//! Counts the things that are made and dropped, each by its serial number.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Of things that have a serial number each.
+/// A census of things with serial numbers.
 #[derive(Default)]
 pub struct Census {
     made: AtomicU64,
-    /// Things are never dropped by those who read, so a lock is good enough.
+    /// A lock is good enough, since things are never dropped by threads that read.
     dropped: Mutex<Dropped>,
 }
 
 #[derive(Default)]
 struct Dropped {
     count: u64,
-    /// A bit for each serial number.
+    /// One bit per serial number.
     seen: Vec<u64>,
-    /// Dropped that were dropped before.
+    /// How often a thing was dropped that had been dropped before.
     again: u64,
 }
 
 impl Census {
-    /// The serial number of a new one.
+    /// Returns the serial number of a new thing.
     pub fn make(&self) -> u64 {
-        // ORDERING: Relaxed, a count.
+        // ORDERING: Relaxed. Only a count.
         self.made.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn made(&self) -> u64 {
-        // ORDERING: Relaxed, exact once those who make them are joined.
+        // ORDERING: Relaxed. The count is exact once the threads that make things have been joined.
         self.made.load(Ordering::Relaxed)
     }
 
@@ -51,7 +51,7 @@ impl Census {
         self.lock().seen.get(serial as usize / 64).is_some_and(|word| word & 1 << (serial % 64) != 0)
     }
 
-    /// Whether every one that was made was dropped, and none of them twice.
+    /// Returns whether every thing was dropped, and none of them twice.
     pub fn is_balanced(&self) -> bool {
         let dropped = self.lock();
         (dropped.count, dropped.again) == (self.made(), 0)

@@ -1,12 +1,12 @@
-//! Ids as the Linux kernel's `ipc/util.c` hands them out: a slot, and how often the slots were gone through before.
+//! Ids as the Linux kernel's `ipc/util.c` assigns them: a slot, and how often the slots were gone through before.
 //!
 //! ```text
 //! id = sequence * range + slot
 //! ```
 //!
-//! Slots are handed out in turn, so an id comes again when 2^32 others were handed out, and not before: who still has
-//! the id of something that was removed finds nothing, or somebody else in the slot, and can tell. The registry, keyed
-//! by slots, is all that there is: an insertion is refused where the slot is taken.
+//! Slots are assigned in turn, so an id is reused only after 2^32 others. If a thread still has the id of a
+//! removed object, it finds an empty slot or a slot with another id, and can tell that the id is stale. The
+//! registry, keyed by slots, is the only data structure: an insertion fails if the slot is taken.
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,38 +15,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::RandomState;
 use epoch_registry::{Domain, DomainGuard, Entry, ForeignGuard, Handle, Registry, View};
 
-/// An id, of a thing or of a namespace.
+/// An id of an object or of a namespace.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Id(u32);
 
-/// Ids, and what they stand for.
+/// Ids, and the values that they belong to.
 pub struct Ids<T: Send + Sync + 'static> {
     slots: Registry<u32, Numbered<T>>,
-    /// How many slots there are.
+    /// The number of slots.
     range: u32,
-    /// The next id, and how often ids began anew.
+    /// The number of ids assigned so far. It gives the next id.
     next: AtomicU64,
 }
 
-/// What an id stands for, with the id.
+/// A value with its id.
 pub struct Numbered<T> {
     id: Id,
     value: T,
 }
 
-/// A handle on what an id stands for, or stood for.
+/// A handle to a value that has, or had, an id.
 pub type Held<T> = Handle<u32, Numbered<T>>;
 
-/// Why an id stands for nothing.
+/// Why an id belongs to no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gone {
     /// Its slot is empty.
     Empty,
-    /// Its slot has another id by now. (The kernel's `EIDRM`.)
+    /// Its slot holds another id. (The kernel's `EIDRM`.)
     Reused,
 }
 
-/// All slots are taken. With the value.
+/// The error if all slots are taken. Returns the value.
 #[derive(PartialEq, Eq)]
 pub struct NoSlot<T>(pub T);
 
@@ -57,25 +57,25 @@ impl<T> fmt::Debug for NoSlot<T> {
 }
 
 impl<T: Send + Sync + 'static> Ids<T> {
-    /// None yet, and so many at a time.
+    /// Creates an empty set with `range` slots.
     pub fn new(domain: &Domain, range: u32) -> Self {
-        assert!(range > 0, "there must be a slot");
-        // A shard for each would be too much: there are many of these, of a few slots each.
+        assert!(range > 0, "the range must not be zero");
+        // One shard: there are many of these, each with few slots.
         let slots = Registry::builder().domain(domain.clone()).shards(1).build();
         Ids { slots, range, next: AtomicU64::new(0) }
     }
 
-    /// Gives a value an id of its own.
+    /// Gives a value an id.
     ///
     /// # Errors
     ///
-    /// [`NoSlot`] if all are taken.
+    /// [`NoSlot`] if all slots are taken.
     pub fn add(&self, mut value: T) -> Result<Held<T>, NoSlot<T>> {
         while self.len() < self.range as usize {
             for _ in 0..self.range {
                 let id = self.next_id();
                 let slot = self.slot(id);
-                // A look costs less than an insertion that is refused.
+                // A lookup costs less than an insertion that fails.
                 if self.slots.contains_key(&slot) {
                     continue;
                 }
@@ -88,31 +88,32 @@ impl<T: Send + Sync + 'static> Ids<T> {
         Err(NoSlot(value))
     }
 
-    /// Takes the id from this very value. False if it has none any more: of several who try, one succeeds.
+    /// Removes exactly this value and its id. Returns false if it was removed before: if several threads try, one
+    /// succeeds.
     pub fn remove(&self, held: &Held<T>) -> bool {
         self.slots.remove_handle(held)
     }
 
-    /// What an id stands for.
+    /// Returns the value with this id.
     ///
     /// # Errors
     ///
-    /// That the id stands for nothing, and why.
+    /// [`Gone`] says why the id belongs to no value.
     pub fn get(&self, id: Id) -> Result<Held<T>, Gone> {
         let held = self.slots.lookup(&self.slot(id)).ok_or(Gone::Empty)?;
         if held.id == id { Ok(held) } else { Err(Gone::Reused) }
     }
 
-    /// To look up without taking handles, in a critical section that may span several of these.
+    /// Returns a view for lookups without handles, in a critical section that may span several sets of ids.
     ///
     /// # Errors
     ///
-    /// [`ForeignGuard`] if the guard is of another domain.
+    /// [`ForeignGuard`] if the guard belongs to another domain.
     pub fn view<'g>(&'g self, guard: &'g DomainGuard<'_>) -> Result<IdsView<'g, T>, ForeignGuard> {
         Ok(IdsView { ids: self, view: self.slots.view(guard)? })
     }
 
-    /// Everything that has an id.
+    /// Returns handles to all values.
     pub fn all(&self) -> Vec<Held<T>> {
         self.slots.pin().iter().filter_map(Entry::handle).collect()
     }
@@ -122,9 +123,9 @@ impl<T: Send + Sync + 'static> Ids<T> {
     }
 
     fn next_id(&self) -> Id {
-        // As many ids as there are whole sequences in 32 bits.
+        // The largest multiple of `range` that 32 bits hold, so that every sequence is complete.
         let ids = (1 << 32) / u64::from(self.range) * u64::from(self.range);
-        // ORDERING: Relaxed, only to be unlike the others. What is found by an id was published by the registry.
+        // ORDERING: Relaxed. The number only has to be unique. The registry publishes the value.
         Id((self.next.fetch_add(1, Ordering::Relaxed) % ids) as u32)
     }
 
@@ -133,14 +134,14 @@ impl<T: Send + Sync + 'static> Ids<T> {
     }
 }
 
-/// Ids as seen from within a critical section.
+/// A view of [`Ids`] in a critical section.
 pub struct IdsView<'g, T: Send + Sync + 'static> {
     ids: &'g Ids<T>,
     view: View<'g, u32, Numbered<T>, RandomState>,
 }
 
 impl<T: Send + Sync + 'static> IdsView<'_, T> {
-    /// As [`Ids::get`], but borrowed.
+    /// Like [`Ids::get`], but borrows the entry.
     pub fn get(&self, id: Id) -> Result<Entry<'_, u32, Numbered<T>>, Gone> {
         let entry = self.view.get(&self.ids.slot(id)).ok_or(Gone::Empty)?;
         if entry.id == id { Ok(entry) } else { Err(Gone::Reused) }
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!((old.id(), new.id()), (Id(0), Id(2)), "the same slot, in the next sequence");
         assert_eq!(ids.get(old.id()).err(), Some(Gone::Reused));
         assert_eq!(**ids.get(new.id()).expect("it is there"), "new");
-        // By identity: the old handle does not remove the new one.
+        // A handle removes by identity: the old handle does not remove the new value.
         assert!(!ids.remove(&old));
         assert_eq!(**old, "old");
     }
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(ids.add(3).err(), Some(NoSlot(3)));
         ids.remove(&held[1]);
         let last = ids.add(4).expect("there is room");
-        assert_eq!(last.id().0 % 3, 1, "the slot that was free, wherever the turn was");
+        assert_eq!(last.id().0 % 3, 1, "the slot that was free, whatever slot is next in turn");
     }
 
     #[test]
@@ -196,7 +197,7 @@ mod tests {
         let ids = Ids::new(&Domain::new(), 3);
         ids.next.store(u32::MAX.into(), Ordering::Relaxed);
         let numbers: Vec<u32> = (0..2).map(|value| ids.add(value).expect("there is room").id().0).collect();
-        // 2^32 - 1 is the last multiple of three, and no id.
+        // 2^32 - 1 is the last multiple of three, and not an id.
         assert_eq!(numbers, [0, 1]);
     }
 
@@ -207,7 +208,7 @@ mod tests {
         let add = || (0..500).map(|nth| ids.add(nth).expect("there is room").id()).collect::<Vec<_>>();
         let mut all: Vec<Id> = std::thread::scope(|scope| {
             let adding = [scope.spawn(add), scope.spawn(add)];
-            adding.into_iter().flat_map(|thread| thread.join().expect("it does not panic")).collect()
+            adding.into_iter().flat_map(|thread| thread.join().expect("the thread does not panic")).collect()
         });
         all.sort_unstable();
         all.dedup();

@@ -1,11 +1,19 @@
-//! Namespaces that own ids, as those of System V IPC: automatic ids of which a stale one is refused, lookups by id and
-//! by key, namespaces made and torn down by the thousand while others look into them, and handles that outlive them.
+//! Namespaces that own ids, like those of System V IPC.
 //!
-//! `cargo run --release --example ipc`; `-- --help` lists the options. It shows how to build an id allocator on a
-//! registry (`ids`), registries as values of another, and two that must agree (`namespace`), many registries read by
-//! one session (`worker`), and how to know that everything is gone ([`Domain::barrier`](epoch_registry::Domain::barrier),
-//! `run`). Everything is counted, one by one (`census`): it exits with an error if an object was not dropped exactly
-//! once, or an id stood for another object than it was given to.
+//! - Ids are assigned automatically, and stale ids are refused.
+//! - Objects are looked up by id and by key.
+//! - Thousands of namespaces are created and torn down while other threads look into them.
+//! - Handles outlive the namespaces.
+//!
+//! `cargo run --release --example ipc`; `-- --help` lists the options. The example shows
+//!
+//! - how to build an id allocator on a registry (`ids`),
+//! - registries as values of another registry, and two registries that must agree (`namespace`),
+//! - many registries read by one session (`worker`),
+//! - how to know that everything has been destroyed ([`Domain::barrier`](epoch_registry::Domain::barrier), `run`).
+//!
+//! It counts every object (`census`), and exits with an error if an object was not dropped exactly once, or if an
+//! id led to another object than its own.
 
 #![forbid(unsafe_code)]
 
@@ -29,23 +37,23 @@ use lexopt::{Arg, ValueExt};
 
 use worker::{Seen, Shared, Worker};
 
-/// Problems listed before the rest is only counted.
+/// The most problems to list. Further ones are only counted.
 const MAX_LISTED: usize = 20;
 
 const HELP: &str = "\
-Makes namespaces that own ids, as those of System V IPC, uses them from many threads, and tears them down.
+Creates namespaces that own ids, like those of System V IPC, uses them from many threads, and tears them down.
 
 usage: ipc [--namespaces N] [--ids N] [--threads N] [--seconds N]
 
 options:
-    -n, --namespaces N  namespaces to make and tear down (default: 5000)
-    -i, --ids N         objects that a namespace may have at a time (default: 128)
-    -t, --threads N     threads that make and use them (default: the machine's cores, and two at least)
-    -s, --seconds N     make no more after so many seconds (default: 8)
-    -h, --help          this text
+    -n, --namespaces N  number of namespaces to create and tear down (default: 5000)
+    -i, --ids N         most objects that a namespace may have at a time (default: 128)
+    -t, --threads N     number of threads (default: the machine's cores, but at least two)
+    -s, --seconds N     creates no more namespaces after N seconds (default: 8)
+    -h, --help          prints this text
 
 exit status:
-    0  every object was dropped exactly once, and no id stood for another object than its own
+    0  every object was dropped exactly once, and no id led to another object than its own
     2  the command line is wrong
     3  otherwise
 ";
@@ -58,11 +66,11 @@ struct Args {
 }
 
 impl Args {
-    /// `None` if the help is asked for.
+    /// Parses the command line. Returns `None` if it asks for help.
     ///
     /// # Errors
     ///
-    /// If an option is unknown or its value makes no sense.
+    /// Fails if an option is unknown or its value is invalid.
     fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Option<Args>, lexopt::Error> {
         let threads = std::thread::available_parallelism().map_or(2, NonZero::get).max(2);
         let mut parsed = Args { namespaces: 5000, ids: 128, threads, time: Duration::from_secs(8) };
@@ -93,7 +101,7 @@ fn number(parser: &mut lexopt::Parser, most: u32) -> Result<u32, lexopt::Error> 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os()) {
         Ok(Some(args)) => args,
-        // A reader that has seen enough, as `head`, is no failure.
+        // It is no failure if the reading end of a pipe closes early, as `head` does.
         Ok(None) => return write!(io::stdout(), "{HELP}").map_or(ExitCode::SUCCESS, |()| ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("ipc: {error}; --help explains the options");
@@ -108,7 +116,7 @@ fn main() -> ExitCode {
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) }
 }
 
-/// Runs to the end, and prints the figures. Returns everything that is not as it should be.
+/// Runs to the end, and prints the figures. Returns the problems found.
 fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
     let started = Instant::now();
     let shared = Shared::new(args.threads, args.ids, args.namespaces, started + args.time);
@@ -121,7 +129,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
     let elapsed = started.elapsed();
     let mut wrong: Vec<String> = seen.iter_mut().flat_map(|seen| std::mem::take(&mut seen.wrong)).collect();
 
-    // All namespaces are gone: what is left of their objects is what there are handles of.
+    // All namespaces are gone. Only the objects with handles are left.
     let (fates, domain) = (shared.fates.clone(), shared.domain.clone());
     drop(shared);
     domain.barrier();
@@ -133,7 +141,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
     if alive != held.len() as u64 {
         wrong.push(format!("{alive} objects are left, and there are handles of {}", held.len()));
     }
-    // Without the handles there is nothing left.
+    // Without the handles, nothing is left.
     let handles: usize = seen.iter().map(|seen| seen.held.len()).sum();
     for seen in &mut seen {
         let held = std::mem::take(&mut seen.held);
@@ -144,7 +152,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
         );
     }
     domain.barrier();
-    // ORDERING: Relaxed, counts of threads that are joined, and of destructors that the barrier has waited for.
+    // ORDERING: Relaxed. The threads that count have been joined, and the barrier has waited for the destructors.
     let total = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (removed, left, refused) = (total(&fates.removed), total(&fates.left), total(&fates.refused));
     let (made, dropped) = (fates.objects.made(), fates.objects.dropped());
@@ -199,11 +207,11 @@ fn run(args: &Args, out: &mut dyn Write) -> Vec<String> {
         ("elapsed", format!("{elapsed:.2?}")),
     ];
     for (label, figures) in lines {
-        // A closed pipe must not keep the exit status from telling whether all is well.
+        // A closed pipe must not change the exit status, which tells whether the run succeeded.
         let _ = writeln!(out, "{label:<12} {figures}");
     }
     let _ = match wrong.len() {
-        0 => writeln!(out, "proved: every object was dropped exactly once, and no id stood for another than its own"),
+        0 => writeln!(out, "proved: every object was dropped exactly once, and no id led to another than its own"),
         count => writeln!(out, "WRONG: {count} problems"),
     };
     wrong

@@ -1,4 +1,5 @@
-//! Namespaces, and the objects in them: found by id, which the namespace chooses, or by key, which the user does.
+//! Namespaces, and the objects in them. An object is found by its id, which the namespace assigns, or by its key,
+//! which the user chooses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,29 +9,29 @@ use epoch_registry::{Domain, Registry};
 use crate::census::Census;
 use crate::ids::{Held, Ids, NoSlot};
 
-/// What becomes of all namespaces and objects.
+/// Counts what happens to all namespaces and objects.
 #[derive(Default)]
 pub struct Fates {
     pub namespaces: Census,
     pub objects: Census,
-    /// Objects that were removed, each by one who was told so.
+    /// Objects that were removed. Exactly one caller of `remove` counts each.
     pub removed: AtomicU64,
-    /// Objects that were in their namespace at its end.
+    /// Objects that were still in their namespace when it ended.
     pub left: AtomicU64,
     /// Objects for which there was no slot.
     pub refused: AtomicU64,
-    /// Objects that had lost their key at the end of their namespace, or keys their object.
+    /// Objects without their key, and keys without their object, at the end of a namespace.
     pub mismatched: AtomicU64,
 }
 
 fn count(counter: &AtomicU64, number: u64) {
-    // ORDERING: Relaxed, a count.
+    // ORDERING: Relaxed. Only a count.
     counter.fetch_add(number, Ordering::Relaxed);
 }
 
 pub type Key = u32;
 
-/// A message queue, say, without messages.
+/// An object such as a message queue, but without messages.
 pub struct Object {
     pub serial: u64,
     pub key: Option<Key>,
@@ -48,7 +49,7 @@ impl Drop for Object {
 pub struct Namespace {
     pub serial: u64,
     pub objects: Ids<Object>,
-    /// Keeps the objects that have a key, for as long as they have it.
+    /// The objects that have a key. The registry keeps each object as long as the object has its key.
     keys: Registry<Key, Held<Object>>,
     fates: Arc<Fates>,
 }
@@ -63,56 +64,57 @@ impl Namespace {
         }
     }
 
-    /// A new object without a key. (As `msgget` with `IPC_PRIVATE`.)
+    /// Creates an object without a key. (Like `msgget` with `IPC_PRIVATE`.)
     ///
     /// # Errors
     ///
-    /// [`NoSlot`] if there are as many objects as the namespace may have.
+    /// [`NoSlot`] if the namespace is full.
     pub fn create(&self) -> Result<Held<Object>, NoSlot<()>> {
         self.add(None)
     }
 
-    /// The object that has the key, and a new one if there is none. (As `msgget` with `IPC_CREAT`.)
+    /// Returns the object with this key, or creates one if there is none. (Like `msgget` with `IPC_CREAT`.)
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create).
+    /// See [`create`](Self::create).
     pub fn get_or_create(&self, key: Key) -> Result<Held<Object>, NoSlot<()>> {
         loop {
             if let Some(entry) = self.keys.lookup(&key) {
-                // The object's handle, which is the entry's value.
+                // The value of the entry is the object's handle.
                 let object = entry.value();
                 if !object.is_unlinked() {
                     return Ok(object.clone());
                 }
-                // Who removes the object has not come to the key yet.
+                // Another thread has removed the object, but not its key yet.
                 self.keys.remove_handle(&entry);
             }
             let object = self.add(Some(key))?;
             if let Ok(entry) = self.keys.try_insert(key, object.clone()) {
                 if object.is_unlinked() {
-                    // Somebody has removed it by its id already, and found no key.
+                    // Another thread has already removed the object by its id, before it had a key.
                     self.keys.remove_handle(&entry);
                 }
                 return Ok(object);
             }
-            // Somebody else was first.
+            // Another thread has inserted this key first.
             self.remove(&object);
         }
     }
 
-    /// The object that has the key.
+    /// Returns the object with this key.
     pub fn find(&self, key: Key) -> Option<Held<Object>> {
         self.keys.lookup(&key).map(|entry| entry.value().clone()).filter(|object| !object.is_unlinked())
     }
 
-    /// Removes an object, that is its id and its key. False if somebody else did. (As `msgctl` with `IPC_RMID`.)
+    /// Removes an object: its id and its key. Returns false if another thread has removed it. (Like `msgctl` with
+    /// `IPC_RMID`.)
     pub fn remove(&self, object: &Held<Object>) -> bool {
         let removed = self.objects.remove(object);
         if removed {
             count(&self.fates.removed, 1);
             if let Some(key) = object.key {
-                // The key may be another object's by now.
+                // By now the key may belong to another object.
                 self.keys.remove_if(&key, |_, holder| holder.ptr_eq(object));
             }
         }
@@ -129,7 +131,7 @@ impl Namespace {
     }
 }
 
-/// Objects that are left are destroyed with the two registries, unless there are handles of them.
+/// The remaining objects are destroyed with the two registries, unless there are handles to them.
 impl Drop for Namespace {
     fn drop(&mut self) {
         let left = self.objects.all();
@@ -179,7 +181,7 @@ mod tests {
         for key in 0..200 {
             let held = std::thread::scope(|scope| {
                 let get = || namespace.get_or_create(key).expect("there is room");
-                [scope.spawn(get), scope.spawn(get)].map(|thread| thread.join().expect("it does not panic"))
+                [scope.spawn(get), scope.spawn(get)].map(|thread| thread.join().expect("the thread does not panic"))
             });
             assert!(held[0].ptr_eq(&held[1]) && namespace.objects.len() == 1);
             assert!(namespace.remove(&held[0]));

@@ -1,4 +1,4 @@
-//! What each thread does: makes namespaces, uses them and those of the other threads, and tears them down.
+//! The work of each thread: it creates namespaces, uses them and those of other threads, and tears them down.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use crate::ids::{Gone, Held, Id, Ids, Numbered};
 use crate::namespace::{Fates, Key, Namespace, Object};
 use crate::random::Random;
 
-/// What all threads share.
+/// The state that all threads share.
 pub struct Shared {
     pub domain: Domain,
-    /// Namespaces have ids as objects do.
+    /// The namespaces. They have ids, as objects do.
     pub namespaces: Ids<Namespace>,
-    /// Where to find an object, as its owner has posted it: an id, which may be long stale.
+    /// A board where owners post the ids of their objects. A posted id may be stale.
     board: Registry<u32, Ticket>,
     pub fates: Arc<Fates>,
-    /// Slots of each namespace.
+    /// The number of slots of each namespace.
     range: u32,
-    /// Namespaces that are still to be made.
+    /// The number of namespaces still to create.
     to_do: AtomicU64,
     until: Instant,
 }
 
-/// What somebody knows of an object.
+/// What a thread knows about an object.
 #[derive(Clone, Copy)]
 struct Ticket {
     namespace: Id,
@@ -34,41 +34,41 @@ struct Ticket {
     serial: u64,
 }
 
-/// What a thread has seen.
+/// The counters and findings of a thread.
 #[derive(Default)]
 pub struct Seen {
     /// Lookups by id, and by key.
     pub by_id: u64,
     pub by_key: u64,
-    /// Ids of what is gone, with an empty slot, and with a slot that has another by then.
+    /// Lookups of stale ids whose slot was empty, and whose slot held another id.
     pub empty: u64,
     pub reused: u64,
     /// Handles that were dropped after their object had left its namespace, and after its namespace was destroyed.
     pub outlived_entry: u64,
     pub outlived_namespace: u64,
-    /// What should not have been seen.
+    /// Errors that were found.
     pub wrong: Vec<String>,
     /// Handles that are kept until after the end.
     pub held: VecDeque<(u64, Held<Object>)>,
 }
 
-/// What a thread has made in its namespace.
+/// The objects that a thread has created in its namespace.
 #[derive(Default)]
 struct Filled {
-    /// Of which no other thread knows.
+    /// Objects that no other thread knows.
     mine: Vec<(Ticket, Held<Object>)>,
     posted: Vec<Held<Object>>,
 }
 
-/// How often a thread goes through its own namespace.
+/// How often a thread fills and empties its own namespace.
 const ROUNDS: usize = 6;
-/// Places on the board.
+/// The number of places on the board.
 const BOARD: u32 = 512;
-/// Handles that a thread keeps, so that they outlive many namespaces.
+/// The number of handles that a thread keeps, so that they outlive many namespaces.
 const HELD: usize = 2000;
-/// Keys that objects have.
+/// The number of keys.
 const KEYS: Key = 8;
-/// Namespaces at a time for each thread: few, so that their ids are used again, too.
+/// The most namespaces at a time, per thread. Few, so that their ids are reused too.
 const NAMESPACES: u32 = 4;
 
 impl Shared {
@@ -85,9 +85,9 @@ impl Shared {
         }
     }
 
-    /// Whether another namespace is to be made.
+    /// Returns whether the thread has to create another namespace.
     fn take(&self) -> bool {
-        // ORDERING: Relaxed, a count.
+        // ORDERING: Relaxed. Only a count.
         let taken = self.to_do.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |to_do| to_do.checked_sub(1));
         taken.is_ok() && Instant::now() < self.until
     }
@@ -95,7 +95,8 @@ impl Shared {
 
 pub struct Worker<'s> {
     shared: &'s Shared,
-    /// One for all registries of the domain: a session for each of thousands would be too much.
+    /// One session for all registries of the domain. A session for each of thousands of registries would cost too
+    /// much.
     session: Session,
     random: Random,
     seen: Seen,
@@ -106,7 +107,7 @@ impl<'s> Worker<'s> {
         Worker { shared, session: shared.domain.session(), random: Random::new(seed), seen: Seen::default() }
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     fn choose(&mut self, bound: u32) -> u32 {
         self.random.below(bound as usize) as u32
     }
@@ -114,7 +115,7 @@ impl<'s> Worker<'s> {
     pub fn run(mut self) -> Seen {
         while self.shared.take() {
             let made = Namespace::new(&self.shared.domain, self.shared.range, &self.shared.fates);
-            let namespace = self.shared.namespaces.add(made).expect("each thread has one at a time");
+            let namespace = self.shared.namespaces.add(made).expect("there is a slot for each thread");
             let mut stale = Vec::new();
             for _ in 0..ROUNDS {
                 let filled = self.fill(&namespace);
@@ -127,12 +128,12 @@ impl<'s> Worker<'s> {
             if !self.shared.namespaces.remove(&namespace) {
                 self.seen.wrong.push("a namespace was removed by another thread than its own".to_string());
             }
-            // What is left goes with it, as soon as the last visitor has gone.
+            // The remaining objects end with the namespace, when its last visitor has dropped it.
         }
         self.seen
     }
 
-    /// Makes objects, some of them for all to see.
+    /// Creates objects, and posts some of them on the board.
     fn fill(&mut self, namespace: &Held<Namespace>) -> Filled {
         let mut filled = Filled::default();
         for nth in 0..self.shared.range / 2 {
@@ -153,7 +154,7 @@ impl<'s> Worker<'s> {
         self.shared.board.insert(self.choose(BOARD), ticket);
     }
 
-    /// What is this thread's alone is there.
+    /// Looks up objects that only this thread knows. They must be found.
     fn look_up(&mut self, mine: &[(Ticket, Held<Object>)]) {
         for (ticket, _) in mine {
             let found = self.find(*ticket, |_, found| found.serial);
@@ -163,7 +164,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// What this thread has removed is not, whatever is in the slot.
+    /// Looks up objects that this thread has removed. They must not be found, whatever is in the slot.
     fn look_up_stale(&mut self, stale: &[Ticket]) {
         for ticket in stale {
             match self.find(*ticket, |_, found| found.serial) {
@@ -180,7 +181,7 @@ impl<'s> Worker<'s> {
     /// Removes this thread's objects, and keeps some handles.
     fn empty(&mut self, namespace: &Namespace, filled: Filled, stale: &mut Vec<Ticket>) {
         for object in filled.posted {
-            // Another thread may have been first.
+            // Another thread may have removed it first.
             namespace.remove(&object);
         }
         for (ticket, object) in filled.mine {
@@ -194,15 +195,15 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Looks at what other threads have posted: it may be gone, with its namespace; if it is there, it is what was
-    /// posted. Keeps or removes some of it.
+    /// Looks up what other threads have posted. The object may be gone, with its namespace. If it is found, it
+    /// must be the one that was posted. Keeps or removes some of the objects.
     fn visit(&mut self) {
         for _ in 0..self.shared.range / 2 {
             let place = self.choose(BOARD);
             let Some(ticket) = self.shared.board.lookup(&place).map(|ticket| *ticket) else { continue };
             let chance = self.choose(8);
             let found = self.find(ticket, |namespace, found| {
-                // (None if it is being removed.)
+                // `None` if another thread is removing the object.
                 let kept = if chance < 2 { found.handle() } else { None };
                 if let (0, Some(object)) = (chance, &kept) {
                     namespace.remove(object);
@@ -224,7 +225,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Uses a namespace that may be removed meanwhile: with a handle of it, it lasts.
+    /// Uses a namespace that another thread may remove at the same time. A handle keeps it alive.
     fn visit_by_key(&mut self, namespace: Id) {
         let Ok(namespace) = self.shared.namespaces.get(namespace) else { return };
         for key in 0..KEYS {
@@ -235,11 +236,11 @@ impl<'s> Worker<'s> {
                 }
             }
         }
-        // Perhaps the last one that it is given.
+        // This may be the last object that the namespace gets.
         namespace.get_or_create(self.choose(KEYS)).ok();
     }
 
-    /// Finds an object by the ids of its namespace and its own, both in one critical section.
+    /// Finds an object by the id of its namespace and its own id, both in one critical section.
     fn find<R>(
         &mut self,
         ticket: Ticket,
@@ -247,17 +248,17 @@ impl<'s> Worker<'s> {
     ) -> Result<R, Gone> {
         self.seen.by_id += 1;
         let guard = self.session.pin();
-        let namespaces = self.shared.namespaces.view(&guard).expect("all of one domain");
+        let namespaces = self.shared.namespaces.view(&guard).expect("all registries share a domain");
         let namespace = namespaces.get(ticket.namespace)?.value();
-        let objects = namespace.objects.view(&guard).expect("all of one domain");
+        let objects = namespace.objects.view(&guard).expect("all registries share a domain");
         Ok(use_it(namespace, objects.get(ticket.object)?))
     }
 
-    /// Keeps a handle for a good while.
+    /// Keeps a handle for a long time.
     fn hold(&mut self, serial: u64, object: Held<Object>) {
         self.seen.held.push_back((serial, object));
         if self.seen.held.len() > HELD {
-            let (serial, object) = self.seen.held.pop_front().expect("there are some");
+            let (serial, object) = self.seen.held.pop_front().expect("more than `HELD` handles are kept");
             if object.serial != serial {
                 self.seen.wrong.push(format!("a handle of object {serial} has become one of {}", object.serial));
             }

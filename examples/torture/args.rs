@@ -22,13 +22,13 @@ pub enum Command {
     ListBroken,
 }
 
-/// With a bug it takes a moment, or never comes.
+/// The longest run with a deliberate bug: the run fails within a moment, or not at all.
 const BROKEN_FOR: Duration = Duration::from_secs(5);
 
 impl Args {
     /// # Errors
     ///
-    /// If an option is unknown or its value makes no sense.
+    /// Fails if an option is unknown or its value is invalid.
     pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, lexopt::Error> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seed = since_1970.as_micros() as u64 % 1_000_000_007;
@@ -77,26 +77,26 @@ Tortures the grace periods of epoch-registry, after the Linux kernel's rcutortur
 usage: torture [OPTIONS]
 
 options:
-    -s, --seconds N   how long (10)
-    -t, --threads N   readers, and as many updaters (the number of cores); a dozen others come on top
-        --seed N      what every thread chooses at random is repeated (not how threads interleave)
-        --broken KIND breaks something on purpose, for {} seconds at the most: the run must fail
-        --broken list what can be broken
-    -h, --help        this text
+    -s, --seconds N   how long to run (10)
+    -t, --threads N   number of readers, and of updaters (the number of cores); 8 other threads run besides
+        --seed N      repeats the random choices of every thread (but not how the threads interleave)
+        --broken KIND adds a deliberate bug, for at most {} seconds: the run must fail
+        --broken list lists the kinds of bugs
+    -h, --help        prints this text
 
 what is checked:
-    Elements are published, replaced, and aged by one at every grace period after that, by every flavour of
-    grace period there is. A reader that holds an element may see it replaced (age 1), and must never see it
-    older. A run in which no reader saw age 1 had no teeth, and fails.
-    Values in registries carry checksums, and poison when they are dropped; stable keys are always found, and
-    never go back. Whenever all threads rest, created = dropped + live, and callbacks given = run. A reader
-    that stays too long is reported by name.
+    Elements are published and replaced. After that, each grace period ages them by one; all flavours of grace
+    periods are used. A reader that holds an element may see it replaced (age 1), and must never see it older.
+    A run in which no reader saw age 1 tested nothing (it had no teeth), and fails.
+    Values in registries carry checksums, and are poisoned when they are dropped. Stable keys are always found,
+    and their versions never go back. Whenever all threads rest, created = dropped + live, and callbacks
+    given = callbacks run. A reader that stays too long in its section is reported by name.
 
 exit status:
-    0  nothing went wrong, and the run had teeth
-    1  something went wrong: the verdict says what
+    0  nothing went wrong, and every check was exercised
+    1  something went wrong; the verdict says what
     2  the command line is wrong
-    3  it hung: the verdict says who
+    3  the run hung; the verdict names the threads
 ",
         BROKEN_FOR.as_secs()
     )

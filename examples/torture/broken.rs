@@ -1,4 +1,4 @@
-//! What can be broken on purpose, to see that it is noticed.
+//! Deliberate bugs, to check that the test notices them.
 
 /// One deliberate bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,25 +18,25 @@ pub enum Broken {
 
 impl Broken {
     pub const ALL: [(Broken, &str, &str); 11] = [
-        (Broken::None, "none", "grace periods are not waited for at all"),
-        (Broken::Early, "early", "grace periods are polled once, and taken for over whatever the answer is"),
-        (Broken::Stale, "stale", "the grace period waited for began before the element was replaced"),
+        (Broken::None, "none", "updaters do not wait for grace periods"),
+        (Broken::Early, "early", "updaters poll a grace period once, and ignore the answer"),
+        (Broken::Stale, "stale", "updaters wait for a grace period that began before the element was replaced"),
         (Broken::Callback, "callback", "callbacks run at once"),
-        (Broken::Free, "free", "an element is given back when it is unlinked, be it from a slot or a registry"),
-        (Broken::Outlive, "outlive", "readers keep what they hold beyond a repin"),
-        (Broken::Idle, "idle", "nothing is ever replaced, so that nothing could be seen"),
-        (Broken::Lost, "lost", "one callback in a thousand is lost"),
-        (Broken::Leak, "leak", "one handle in a thousand is forgotten"),
-        (Broken::Unreported, "unreported", "reports of stalls are thrown away"),
-        (Broken::Endless, "endless", "grace periods never end for those who wait"),
+        (Broken::Free, "free", "elements return to the pool when they are unlinked, without a grace period"),
+        (Broken::Outlive, "outlive", "readers keep elements across a repin"),
+        (Broken::Idle, "idle", "no element is ever replaced, so the run checks nothing"),
+        (Broken::Lost, "lost", "one callback in a thousand is lost in a flood"),
+        (Broken::Leak, "leak", "one handle in a thousand is leaked"),
+        (Broken::Unreported, "unreported", "stall reports are dropped"),
+        (Broken::Endless, "endless", "waits for grace periods never end"),
     ];
 
     pub fn of(wanted: &str) -> Result<Broken, String> {
         let known = Broken::ALL.iter().find(|(_, name, _)| *name == wanted);
-        known.map(|&(broken, ..)| broken).ok_or_else(|| format!("nothing that can be broken: {wanted}"))
+        known.map(|&(broken, ..)| broken).ok_or_else(|| format!("unknown kind of bug: {wanted}"))
     }
 
-    /// One line for each kind.
+    /// Returns one line for each kind.
     pub fn list() -> String {
         Broken::ALL.iter().map(|(_, name, what)| format!("  {name:<11} {what}\n")).collect()
     }

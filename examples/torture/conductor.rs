@@ -1,4 +1,4 @@
-//! Has all threads play, rest and end together.
+//! Makes all threads play, rest and end together.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -15,7 +15,7 @@ pub struct Conductor {
     seats: Mutex<Vec<Player>>,
     /// Signalled when a phase begins, and when a player rests or leaves.
     changed: Condvar,
-    /// Held by whoever needs the others to play on.
+    /// Held while a phase changes, or while a thread needs the others to play on.
     solo: Mutex<()>,
 }
 
@@ -25,20 +25,20 @@ struct Player {
 }
 
 impl Conductor {
-    /// A place for a thread that plays from now on.
+    /// Registers a thread. It plays from now on.
     pub fn seat(&self, name: &str) -> Seat<'_> {
         let mut seats = self.seats.lock();
         seats.push(Player { name: name.to_string(), playing: true });
         Seat { conductor: self, number: seats.len() - 1 }
     }
 
-    /// False when it is time to put everything down, and ask the seat.
+    /// Returns whether threads should go on. If not, the caller drops all that it holds and calls [`Seat::go_on`].
     pub fn is_playing(&self) -> bool {
-        // ORDERING: Relaxed, a hint; who rests takes the lock.
+        // ORDERING: Relaxed. Only a hint: `Seat::go_on` reads the phase again under the lock.
         self.phase.load(Relaxed) == PLAY
     }
 
-    /// Calls `f` while everybody rests.
+    /// Calls `f` while all threads rest.
     pub fn rest<R>(&self, f: impl FnOnce() -> R) -> R {
         let _solo = self.solo.lock();
         self.begin(REST);
@@ -52,7 +52,7 @@ impl Conductor {
         result
     }
 
-    /// Calls `f` while nobody is made to rest, or to end.
+    /// Calls `f` while no rest and no end can begin.
     pub fn undisturbed<R>(&self, f: impl FnOnce() -> R) -> R {
         let _solo = self.solo.lock();
         f()
@@ -63,7 +63,7 @@ impl Conductor {
         self.begin(END);
     }
 
-    /// Those who play, for a report that something hangs.
+    /// Returns the names of the threads that play, for the report of a hang.
     pub fn players(&self) -> Vec<String> {
         self.seats.lock().iter().filter(|player| player.playing).map(|player| player.name.clone()).collect()
     }
@@ -75,14 +75,15 @@ impl Conductor {
     }
 }
 
-/// A thread's place, which it leaves when this is dropped.
+/// The registration of a thread. Dropping it ends the registration.
 pub struct Seat<'c> {
     conductor: &'c Conductor,
     number: usize,
 }
 
 impl Seat<'_> {
-    /// Rests, if all are to. False at the end. The caller holds nothing: no section, no session, no handle.
+    /// Rests if all threads have to. Returns false at the end. The caller must hold nothing: no section, no
+    /// session, no handle.
     pub fn go_on(&self) -> bool {
         let conductor = self.conductor;
         if conductor.is_playing() {

@@ -1,4 +1,4 @@
-//! What is counted, and what went wrong.
+//! The counters, and the faults found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::pipeline::Flavour;
 use crate::pool::{AGES, TOO_OLD};
 
-/// A count of what does not happen all the time. (Readers count for themselves, in a [`Tally`].)
+/// A shared counter of rare things. (Readers count on their own, in a [`Tally`].)
 #[derive(Default)]
 pub struct Count(AtomicU64);
 
@@ -22,7 +22,7 @@ impl Count {
     }
 
     pub fn add(&self, many: u64) {
-        // ORDERING: Relaxed, here and below. Where two counts are compared, something else has ordered them.
+        // ORDERING: Relaxed, here and below. Where two counts are compared, a lock or a barrier has ordered them.
         self.0.fetch_add(many, Relaxed);
     }
 
@@ -45,38 +45,38 @@ impl fmt::Display for Count {
     }
 }
 
-/// What all threads count together.
+/// The counters of all threads together.
 #[derive(Default)]
 pub struct Figures {
     pub sections: Count,
-    /// Elements that readers held, by the age at which they let them go.
+    /// Elements that readers held, by the age at which the readers released them.
     pub ages: [Count; AGES],
-    /// Reads of checked values, handles among them.
+    /// Reads of checked values, including those of handles.
     pub value_reads: Count,
-    /// Grace periods that readers began within a section, and found not to be over at its end.
+    /// Grace periods that readers started in a section, and polled before its end.
     pub polls_in_sections: Count,
     pub updates: Count,
-    /// Grace periods that were waited for, callbacks and destructors that aged an element.
+    /// How often each flavour aged elements: grace periods waited for, callbacks, and destructors.
     pub aged: [Count; Flavour::ALL.len()],
-    /// The longest that anybody waited for a grace period.
+    /// The longest wait for a grace period.
     pub slowest_us: Count,
     pub calls_given: Count,
     pub calls_run: Count,
     pub calls_refused: Count,
     pub values: Ledger,
-    /// Values in domains that come and go, whose end may be a thread's of their own.
+    /// Values in domains that come and go. Another thread may end such a domain.
     pub passing_values: Ledger,
     pub stalls_provoked: Count,
     pub stalls_reported: Count,
-    /// Those of them that took half as long again as they should.
+    /// Reported stalls that took half as long again as they should.
     pub stalls_late: Count,
-    /// The longest from the beginning of a stall to its report.
+    /// The longest time from the beginning of a stall to its report.
     pub slowest_report_ms: Count,
-    /// Reports that name others alone: who was preempted for long, say.
+    /// Reports that do not name the staller: a preempted reader, for example.
     pub other_reports: Count,
     /// Threads that read and exited.
     pub passers: Count,
-    /// Registries and domains that were made and dropped.
+    /// Registries and domains that were created and dropped.
     pub registries: Count,
     pub domains: Count,
     pub reaped: Count,
@@ -90,25 +90,25 @@ impl Figures {
         self.ages.iter().map(Count::get).sum::<u64>() + self.value_reads.get()
     }
 
-    /// How often elements aged.
+    /// Returns how often elements aged.
     pub fn aged(&self) -> u64 {
         self.aged.iter().map(Count::get).sum()
     }
 
-    /// The greatest age that a reader has seen.
+    /// Returns the greatest age that a reader has seen.
     pub fn oldest(&self) -> usize {
         self.ages.iter().rposition(|count| count.get() > 0).unwrap_or(0)
     }
 }
 
-/// Created and dropped.
+/// How many values were created and dropped.
 #[derive(Default)]
 pub struct Ledger {
     pub created: Count,
     pub dropped: Count,
 }
 
-/// What one reader counts by itself, as long as it is at it.
+/// The counters of one reader, until it adds them to the [`Figures`].
 #[derive(Default)]
 pub struct Tally {
     pub sections: u64,
@@ -124,7 +124,7 @@ impl Tally {
         ages.iter().zip(&figures.ages).for_each(|(&seen, count)| count.add(seen));
     }
 
-    /// Counts an element that a reader lets go.
+    /// Counts an element that a reader releases.
     pub fn element(&mut self, age: usize, faults: &Faults) {
         self.ages[age] += 1;
         if age >= TOO_OLD {
@@ -135,12 +135,12 @@ impl Tally {
 
 pub const TOO_SHORT: &str = "an element aged by a grace period within a reader's section";
 
-/// The thread's name.
+/// Returns the name of the current thread.
 pub fn whoever() -> String {
     thread::current().name().unwrap_or("a thread without a name").to_string()
 }
 
-/// What went wrong, by its kind.
+/// The faults found, by kind.
 #[derive(Default)]
 pub struct Faults {
     any: AtomicBool,
@@ -150,7 +150,7 @@ pub struct Faults {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
     pub count: u64,
-    /// More about the first of them.
+    /// Details of the first fault of this kind.
     pub first: String,
 }
 
@@ -168,7 +168,7 @@ impl Faults {
         self.kinds.lock().iter().map(|(kind, fault)| (*kind, fault.clone())).collect()
     }
 
-    /// Says so if the two are not the same.
+    /// Adds a fault if the two numbers differ.
     pub fn balance(&self, kind: &'static str, left: u64, right: u64) {
         if left != right {
             self.add(kind, || format!("{left} against {right}"));
@@ -176,7 +176,7 @@ impl Faults {
     }
 }
 
-/// Sleeps for that many microseconds.
+/// Sleeps for this many microseconds.
 pub fn nap(micros: u64) {
     thread::sleep(Duration::from_micros(micros));
 }

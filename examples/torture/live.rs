@@ -1,4 +1,4 @@
-//! The line of figures while it runs.
+//! The status line during a run.
 
 use std::io::{self, Write};
 use std::thread;
@@ -10,13 +10,13 @@ use crate::report;
 use crate::torture::Torture;
 
 const TICK: Duration = Duration::from_millis(20);
-/// Between two lines: on a terminal each takes the place of the one before, elsewhere they stay.
+/// The time between two lines. On a terminal, each line replaces the one before; elsewhere every line stays.
 const REDRAWN_EVERY: Duration = Duration::from_secs(1);
 const PRINTED_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows figures to whoever watches stderr, until it is over.
+/// Prints figures to stderr until the run is over.
 pub fn show(torture: &Torture, begun: Instant, is_over: impl Fn() -> bool) {
-    // Hides itself if there is no terminal.
+    // The bar hides itself if there is no terminal.
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
         bar.set_style(style);

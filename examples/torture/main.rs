@@ -1,16 +1,16 @@
-//! Tortures grace periods, after the Linux kernel's rcutorture.
+//! A torture test of grace periods, modelled on the Linux kernel's rcutorture.
 //!
-//! `cargo run --release --example torture -- --help` says what it does and checks; this is how it is laid out:
+//! `cargo run --release --example torture -- --help` explains what it does and checks. The modules:
 //!
-//! - `args`, `broken`: the command line, and what can be broken on purpose
-//! - `pool`: elements that age, in memory that is never given back
-//! - `pipeline`: publishes elements, and ages what was replaced, by every flavour of grace period
+//! - `args`, `broken`: the command line, and the deliberate bugs
+//! - `pool`: elements that age, in memory that is never freed
+//! - `pipeline`: publishes elements, and ages replaced ones by every flavour of grace period
 //! - `value`: values that check themselves
-//! - `world`: a domain with its pipeline and registries, of which there are two
-//! - `readers`, `updaters`, `storms`, `passers`, `staller`: what the threads do
-//! - `conductor`, `torture`: has them play, rest, and end together, and audits
-//! - `figures`, `report`, `live`: what is counted, and shown
-//! - `rng`: choices that a seed repeats
+//! - `world`: a domain with its pipeline and registries; there are two
+//! - `readers`, `updaters`, `storms`, `passers`, `staller`: the work of the threads
+//! - `conductor`, `torture`: start, pause and end all threads together, and audit
+//! - `figures`, `report`, `live`: the counters, and their display
+//! - `rng`: random choices that a seed repeats
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +44,7 @@ use args::{Args, Command};
 use broken::Broken;
 use torture::Torture;
 
-/// What `main` returns to the shell.
+/// The exit status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Outcome {
@@ -54,7 +54,8 @@ enum Outcome {
     Hung = 3,
 }
 
-/// How long nothing may change: for machines that are busy; and if a bug is expected.
+/// How long the counters may stand still before the run counts as hung: normally (the machine may be busy), and
+/// with a deliberate bug.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
 const HUNG_SOON: Duration = Duration::from_secs(4);
 const TICK: Duration = Duration::from_millis(20);
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
     ExitCode::from(outcome as u8)
 }
 
-/// A reader that has seen enough, as `head`, is no failure.
+/// Prints `text`. It is no failure if the reading end of a pipe closes early, as `head` does.
 fn show(text: &str) -> Outcome {
     let _ = write!(io::stdout(), "{text}");
     Outcome::Passed
@@ -84,11 +85,11 @@ fn run(args: Args) -> Outcome {
     let patience = if torture.args.broken.is_some() { HUNG_SOON } else { HUNG_AFTER };
     thread::scope(|scope| {
         let run = scope.spawn(|| torture.run());
-        // Apart, since to ask for figures may hang too.
+        // On a thread of its own, since reading the figures may hang too.
         scope.spawn(|| live::show(&torture, begun, || over.load(Relaxed)));
         if let Err(hung) = watch(&torture, patience, || run.is_finished()) {
             let _ = writeln!(io::stdout(), "FAILED: {hung}");
-            // Not to wait for who hangs.
+            // Exits without waiting for the threads that hang.
             std::process::exit(Outcome::Hung as i32);
         }
         over.store(true, Relaxed);
@@ -102,7 +103,8 @@ fn run(args: Args) -> Outcome {
     outcome
 }
 
-/// Watches a run to its end; or, if nothing changes any more for as long as `patience`, says who hangs.
+/// Watches a run to its end. If nothing changes for as long as `patience`, returns the names of the threads that
+/// hang.
 fn watch(torture: &Torture, patience: Duration, is_over: impl Fn() -> bool) -> Result<(), String> {
     let figures = &torture.figures;
     let progress = || figures.reads() + figures.aged() + figures.audits.get();
@@ -143,7 +145,7 @@ mod tests {
     fn whatever_is_broken_is_noticed() {
         for (broken, name, _) in Broken::ALL {
             let seconds = match broken {
-                // Another test is about that.
+                // Another test covers it.
                 Broken::Endless => continue,
                 // There is nothing to wait for.
                 Broken::Idle => 1,

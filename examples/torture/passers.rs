@@ -1,4 +1,4 @@
-//! What comes and goes: threads that read and exit at once, registries and domains that are made and dropped.
+//! Short-lived things: threads that read and exit at once, registries and domains that are created and dropped.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ thread_local! {
     static LAST_WORDS: RefCell<Option<LastWords>> = const { RefCell::new(None) };
 }
 
-/// Reads and writes when its thread exits, before or after the registry's own thread-locals are gone.
+/// Reads and writes when its thread exits, before or after the registry's own thread-locals are destroyed.
 struct LastWords {
     world: Arc<World>,
     reader: Reader,
@@ -32,12 +32,12 @@ impl Drop for LastWords {
     }
 }
 
-/// Threads that read and exit at once.
+/// Starts threads that read and exit at once.
 pub fn pass(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     while seat.go_on() {
         let threads: Vec<_> = (0..=rng.below(3)).map(|_| passer(torture, &mut rng)).collect();
         for passer in threads {
-            // Returns after the thread-locals' destructors, unlike the end of a scope.
+            // `join` returns after the destructors of the thread-locals. The end of a scope does not wait for them.
             if passer.join().is_err() {
                 torture.figures.faults.add("a thread that came and went panicked", String::new);
             }
@@ -54,7 +54,7 @@ fn passer(torture: &Torture, rng: &mut Rng) -> thread::JoinHandle<()> {
         let has_last_words = rng.one_in(2);
         let reads_first = rng.one_in(2);
         let mut reader = Reader::new(rng.fork(), &figures);
-        // The thread-local that is touched first is destroyed last.
+        // The thread-local that is initialized first is destroyed last.
         if reads_first {
             read_once(&world, &mut reader);
         }
@@ -68,7 +68,7 @@ fn passer(torture: &Torture, rng: &mut Rng) -> thread::JoinHandle<()> {
     thread::Builder::new().name("passer".to_string()).spawn(run).expect("starting a thread")
 }
 
-/// A section or a session; and something retired, for others to destroy when this thread is gone.
+/// Reads in a section or a session. May also queue a callback, for other threads to run after this one has exited.
 fn read_once(world: &World, reader: &mut Reader) {
     match reader.rng.below(4) {
         0 => {
@@ -91,7 +91,7 @@ fn read_once(world: &World, reader: &mut Reader) {
     }
 }
 
-/// Registries that are made, used and dropped, every other in a domain of their own.
+/// Creates, uses and drops registries. Every other registry is in a domain of its own.
 pub fn found(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     let figures = &torture.figures;
     while seat.go_on() {
@@ -104,7 +104,7 @@ pub fn found(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
             if rng.one_in(4) {
                 domain.stop_reclaimer();
             }
-            // Its end destroys whatever nobody has destroyed before.
+            // The end of the domain destroys everything that is left in it.
             drop(domain);
             figures.domains.up();
         }
@@ -127,17 +127,17 @@ fn some_domain(rng: &mut Rng) -> Domain {
 fn registry(domain: &Domain, value: impl Fn(u64) -> Value, figures: &Figures, rng: &mut Rng) {
     let shards = 1 << rng.below(4);
     let builder = Registry::builder().domain(domain.clone()).shards(shards);
-    // Or with a bound, to evict most of what comes.
+    // With a bound, so that most insertions evict, or without.
     let bounded = rng.one_in(4);
     let registry: Registry<u64, Value> = if bounded { builder.max_entries(50) } else { builder }.build();
     let mut kept = Vec::new();
     for key in 0..rng.below(500) {
-        let entry = registry.try_insert(key, value(key)).expect("nobody else is here");
+        let entry = registry.try_insert(key, value(key)).expect("no other thread uses this registry");
         if rng.one_in(16) {
             kept.push(entry);
         }
     }
-    // A section of this very thread, in which all of this happens.
+    // All of the following then runs within a section of this thread.
     let guard = rng.one_in(2).then(|| domain.pin());
     match rng.below(5) {
         0 => registry.clear(),

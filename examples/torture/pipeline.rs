@@ -1,4 +1,4 @@
-//! Publishes elements, replaces them, and ages what was replaced by every flavour of grace period.
+//! Publishes elements, replaces them, and ages replaced ones by every flavour of grace period.
 
 use std::array;
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::figures::{Figures, nap};
 use crate::pool::{Fresh, Name, Pool, Retired};
 use crate::rng::Rng;
 
-/// Few, so that what a reader holds is replaced often.
+/// The number of slots: few, so that an element that a reader holds is replaced often.
 pub const SLOTS: usize = 4;
-/// What may be on its way through all of its ages at a time.
+/// The most elements that are in use at a time, at all ages together.
 const ELEMENTS: u16 = 512;
 
-/// How somebody learns that a grace period is over.
+/// The ways in which a thread learns that a grace period is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flavour {
     Synchronize,
@@ -27,16 +27,16 @@ pub enum Flavour {
     Barrier,
     Poll,
     PollTimeout,
-    /// A callback, for which its giver reclaims.
+    /// A callback. The thread that queued it calls `reclaim` until it has run.
     Reclaim,
-    /// A callback, for which nobody waits.
+    /// A callback that no thread waits for.
     Call,
     /// The destructor of a value that was removed from a registry.
     Removal,
 }
 
 impl Flavour {
-    /// In the order of their numbers.
+    /// All flavours, in the order of their numbers.
     pub const ALL: [Flavour; 8] = [
         Flavour::Synchronize,
         Flavour::Expedited,
@@ -47,7 +47,7 @@ impl Flavour {
         Flavour::Call,
         Flavour::Removal,
     ];
-    /// Those whose caller waits.
+    /// The flavours for which the caller waits.
     pub const WAITING: &[Flavour] = Flavour::ALL.split_at(6).0;
 }
 
@@ -66,15 +66,15 @@ impl fmt::Display for Flavour {
     }
 }
 
-/// Elements under one domain's grace periods.
+/// The elements that age by the grace periods of one domain.
 pub struct Pipeline {
     pub domain: Domain,
     pub pool: Pool,
     pub figures: Arc<Figures>,
     broken: Option<Broken>,
-    /// Where elements are published, by name.
+    /// The names of the published elements.
     slots: [AtomicU64; SLOTS],
-    /// The grace period that [`Broken::Stale`] goes by.
+    /// The grace period that [`Broken::Stale`] waits for.
     stale: Mutex<Cookie>,
 }
 
@@ -90,25 +90,26 @@ impl Pipeline {
         self.broken == Some(broken)
     }
 
-    /// An element to publish, if there is one left.
+    /// Takes an element to publish. Returns `None` if none is left.
     pub fn fresh(&self) -> Option<Fresh> {
         if self.is(Broken::Idle) { None } else { self.pool.take() }
     }
 
-    /// What is published there. For readers, in a critical section.
+    /// Returns the element that is published in `slot`. For readers, in a critical section.
     pub fn read(&self, slot: usize) -> Name {
         // ORDERING: Acquire, pairs with the swap in `replace`.
         Name(self.slots[slot].load(Acquire))
     }
 
-    /// Publishes an element in the place of another.
+    /// Publishes an element in place of another, which it retires.
     pub fn replace(&self, slot: usize, Fresh(new): Fresh) -> Option<Retired> {
-        // ORDERING: Release publishes the element's content; Acquire takes over the element of whoever published it.
+        // ORDERING: Release publishes the element's content. Acquire makes the content of the old element
+        // visible, as its publisher stored it.
         let old = Name(self.slots[slot].swap(new.0, AcqRel));
         self.unlinked(old)
     }
 
-    /// An element that no reader finds any more.
+    /// Retires an element that no reader finds any more.
     pub fn unlinked(&self, name: Name) -> Option<Retired> {
         let mut retired = self.pool.retire(name);
         if self.is(Broken::Free) {
@@ -152,19 +153,20 @@ impl Pipeline {
             (_, Flavour::Reclaim) => {
                 let over = Arc::new(AtomicBool::new(false));
                 let tell = Arc::clone(&over);
-                // ORDERING: Release, pairs with the Acquire below: what comes after this wait comes after the grace period.
+                // ORDERING: Release, pairs with the Acquire load below: what follows the wait comes after the
+                // grace period.
                 domain.call(move || tell.store(true, Release));
                 while !over.load(Acquire) {
                     domain.reclaim(rng.index(2000));
                     nap(rng.below(200));
                 }
             }
-            (_, Flavour::Call | Flavour::Removal) => unreachable!("nobody waits for {flavour}"),
+            (_, Flavour::Call | Flavour::Removal) => unreachable!("no thread waits for {flavour}"),
         }
         self.over(flavour);
     }
 
-    /// Ages an element by one callback after another, to the end of its life.
+    /// Ages an element by one callback after another until its life ends.
     pub fn age_by_calls(self: &Arc<Self>, retired: Retired) {
         let this = Arc::clone(self);
         let aged = move || {
@@ -181,7 +183,7 @@ impl Pipeline {
     }
 }
 
-/// An element that is published as a registry's value, and ages by the value's destructor.
+/// An element that is published as a value of a registry. The value's destructor ages it.
 pub struct Lease {
     pub name: Name,
     pipeline: Arc<Pipeline>,
@@ -192,7 +194,7 @@ impl Lease {
         Lease { name, pipeline: Arc::clone(pipeline) }
     }
 
-    /// Says that it has left its registry. The right to age it stays with the destructor.
+    /// Marks it as removed from its registry. The right to age it stays with the destructor.
     pub fn unlinked(&self) {
         let _ = self.pipeline.unlinked(self.name);
     }
@@ -220,8 +222,8 @@ mod tests {
         Pipeline::new(Domain::new(), broken, Arc::default())
     }
 
-    /// The ages at which a reader sees what was replaced under it by `replace`, which is called on another thread: before
-    /// it closes its section, as soon as `enough`, and long after it has.
+    /// Runs `replace` on another thread while a reader holds the element. Returns two ages that the reader sees:
+    /// the last one within its section, and the one long after the section has ended.
     fn ages_seen(pipeline: &Arc<Pipeline>, name: Name, replace: impl FnOnce() + Send) -> (usize, usize) {
         let guard = pipeline.domain.pin();
         thread::scope(|scope| {
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn a_grace_period_that_began_before_the_reader_is_too_short() {
         let pipeline = pipeline(Some(Broken::Stale));
-        // It began with the pipeline, and is over when the reader comes.
+        // The stale grace period began with the pipeline. It is over before the reader begins.
         pipeline.domain.synchronize();
         let name = pipeline.read(0);
         let (within, _) = ages_seen(&pipeline, name, || {

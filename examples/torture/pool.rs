@@ -1,10 +1,11 @@
-//! Elements that age, in memory that is never given back.
+//! Elements that age, in memory that is never freed.
 //!
-//! An element's *age* is 0 while it is published, 1 once it is replaced, and one more for every grace period after that.
-//! At [`LAST_AGE`] its life is over: it is poisoned, and goes back to the pool for another one. So a reader that holds an
-//! element may see it at age 1, if it was replaced meanwhile, and never at age 2: a grace period would have ended within
-//! the reader's critical section. As the memory stays, a grace period that is too short shows as an age, and not as
-//! a crash.
+//! An element's *age* is 0 while it is published, 1 once it is replaced, and grows by one with every grace period
+//! after that. At [`LAST_AGE`] its life ends: it is poisoned and returns to the pool for its next life.
+//!
+//! A reader that holds an element may see it at age 1, if the element was replaced in the meantime. It must never
+//! see age 2: then a grace period has ended within the reader's critical section. The memory stays valid, so a
+//! grace period that is too short shows as an age, and not as a crash.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,7 +15,8 @@ use crate::random::mix;
 
 /// The age at which an element's life ends.
 pub const LAST_AGE: usize = 6;
-/// Ages that can be seen; the last says that the element has gone back to the pool, and perhaps come again.
+/// The number of ages that can be seen. The last one means that the element is back in the pool, perhaps in its
+/// next life.
 pub const AGES: usize = LAST_AGE + 1;
 /// The first age that no reader may see.
 pub const TOO_OLD: usize = 2;
@@ -29,7 +31,7 @@ pub struct Pool {
 struct Element {
     /// A [`Stamp`].
     stamp: AtomicU64,
-    /// Made from the stamp's life, so that what is torn, or not published yet, shows.
+    /// Computed from the number of the life, so that a torn or unpublished element is recognized.
     payload: [AtomicU64; 7],
 }
 
@@ -58,7 +60,7 @@ impl Name {
     }
 }
 
-/// What an element is marked with.
+/// The age and the life of an element.
 ///
 /// | bits | |
 /// |---|---|
@@ -81,15 +83,15 @@ impl Stamp {
     }
 }
 
-/// An element at the beginning of a life, to be published.
-#[must_use = "an element that is not published is lost to the pool"]
+/// An element at the beginning of a life, ready to be published.
+#[must_use = "an element that is not published never returns to the pool"]
 pub struct Fresh(pub Name);
 
-/// The right to age an element that has been replaced.
-#[must_use = "an element that nobody ages is lost to the pool"]
+/// The right to age a replaced element.
+#[must_use = "an element that is not aged never returns to the pool"]
 pub struct Retired(Name);
 
-/// The payload is not that of the life that the reader holds.
+/// The payload does not match the life that the reader holds.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Torn;
 
@@ -100,7 +102,7 @@ impl Pool {
         Pool { elements: (0..elements).map(element).collect(), free: Mutex::new(free) }
     }
 
-    /// Elements that are not in use.
+    /// Returns the number of elements that are not in use.
     pub fn free(&self) -> usize {
         self.free.lock().len()
     }
@@ -112,15 +114,16 @@ impl Pool {
     pub fn take(&self) -> Option<Fresh> {
         let index = self.free.lock().pop()?;
         let element = &self.elements[index as usize];
-        // ORDERING: Relaxed, here and below: whoever publishes the element publishes this with it, and an age is stored
-        // after a grace period, which orders it after the end of every section that may look.
+        // ORDERING: Relaxed, here and below. The thread that publishes the element publishes this content with
+        // it. An age is stored after a grace period, which orders it after the end of every section that may read
+        // it.
         let life = Stamp(element.stamp.load(Relaxed)).life();
         element.fill(|place| payload(life, place));
         element.stamp.store(Stamp::new(life, 0).0, Relaxed);
         Some(Fresh(Name::new(index, life)))
     }
 
-    /// Says that an element is replaced: no reader finds it any more. `None` if this life of it is over.
+    /// Marks an element as replaced: no reader finds it any more. Returns `None` if this life of it is over.
     pub fn retire(&self, name: Name) -> Option<Retired> {
         let element = &self.elements[name.index() as usize];
         let stamp = Stamp(element.stamp.load(Relaxed));
@@ -131,7 +134,8 @@ impl Pool {
         Some(Retired(name))
     }
 
-    /// Says that a grace period is over, which began after the element was retired. `None` when its life has ended.
+    /// Ages an element after a grace period that began after the element was retired. Returns `None` when its
+    /// life has ended.
     pub fn age(&self, retired: Retired) -> Option<Retired> {
         let Retired(name) = retired;
         let element = &self.elements[name.index() as usize];
@@ -146,9 +150,9 @@ impl Pool {
         None
     }
 
-    /// The age of an element that a reader holds.
+    /// Returns the age of an element that a reader holds.
     pub fn look(&self, name: Name) -> Result<usize, Torn> {
-        // Its name may come from memory that was freed: what is broken is to be reported.
+        // The name may come from freed memory. An invalid name is to be reported, not to panic.
         let element = self.elements.get(name.index() as usize).ok_or(Torn)?;
         let stamp = Stamp(element.stamp.load(Relaxed));
         if stamp.life() != name.life() {

@@ -1,4 +1,4 @@
-//! Readers: what they hold, they look at again before they let it go.
+//! Readers: they look again at everything that they hold before they release it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::torture::{Torture, WORLDS};
 use crate::value::Value;
 use crate::world::{LEASES, STABLE, World};
 
-/// Guards at a time, handles kept.
+/// The most guards at a time, and handles kept.
 const MANY: usize = 8;
 
 pub fn read(torture: &Torture, seat: &Seat<'_>, rng: Rng) {
@@ -24,7 +24,7 @@ pub fn read(torture: &Torture, seat: &Seat<'_>, rng: Rng) {
     while seat.go_on() {
         let world = reader.rng.pick(&torture.worlds);
         let conductor = &torture.conductor;
-        // Mostly short, to have them all mixed; and long, for a session to see many grace periods.
+        // Mostly short bouts, to mix the kinds of readers. Some are long, so that a session sees many grace periods.
         let bout = if reader.rng.one_in(16) { 16_384 } else { 256 };
         match reader.rng.below(6) {
             0 | 1 => reader.guards(world, bout, conductor),
@@ -41,15 +41,15 @@ pub struct Reader {
     pub rng: Rng,
     figures: Arc<Figures>,
     tally: Tally,
-    /// Elements found in the section that is open.
+    /// Elements found in the open section.
     held: Vec<Name>,
-    /// A grace period that was begun in it, and cannot be over before its end.
+    /// A grace period that was started in the open section. It cannot end before the section does.
     asked: Option<Cookie>,
-    /// By world and stable key, the newest version found.
+    /// The newest version found, by world and stable key.
     newest: [Vec<u64>; WORLDS],
 }
 
-/// A guard of some kind.
+/// A guard of one of three kinds.
 enum Open<'w> {
     Domain(DomainGuard<'w>),
     Leases(Guard<'w, u64, Lease, RandomState>),
@@ -90,7 +90,7 @@ impl Reader {
         self.tally.hand_in(&self.figures);
     }
 
-    /// One section by one guard.
+    /// Reads in one section with one guard.
     pub fn section(&mut self, world: &World) {
         let _open = Open::new(world, &mut self.rng);
         self.hold(world);
@@ -98,7 +98,8 @@ impl Reader {
         self.let_go(world);
     }
 
-    /// Sections by guards that nest, overlap and outlive one another: such a section lasts as long as there is any.
+    /// Reads in sections with guards that nest, overlap and outlive one another. Such a section lasts until the
+    /// last guard is dropped.
     fn guards(&mut self, world: &World, bout: usize, conductor: &Conductor) {
         let mut open = Vec::with_capacity(MANY);
         for _ in 0..bout {
@@ -114,7 +115,7 @@ impl Reader {
                     0 | 1 if open.len() < MANY => open.push(Open::new(world, &mut self.rng)),
                     2 if open.len() > 1 => drop(open.swap_remove(which)),
                     3 => {
-                        // Nested, it does nothing; alone, it ends the section.
+                        // With other guards open, a repin does nothing. Alone, it ends the section.
                         if open.len() == 1 && !world.is(Broken::Outlive) {
                             self.let_go(world);
                         }
@@ -128,7 +129,7 @@ impl Reader {
         }
     }
 
-    /// Sections of a session, which is offline now and then, with guards in it.
+    /// Reads in sections of a session, with guards in it. The session goes offline from time to time.
     fn session(&mut self, world: &World, bout: usize, conductor: &Conductor) {
         let domain = &world.pipeline.domain;
         let mut session = domain.session();
@@ -157,7 +158,7 @@ impl Reader {
             }
             drop(nested);
             if self.rng.one_in(2) {
-                // The section lasts until the session's next announcement.
+                // The section lasts until the session's next quiescent state.
                 drop(guard);
                 self.dawdle();
             }
@@ -165,7 +166,7 @@ impl Reader {
         }
     }
 
-    /// Sections of two sessions of this thread, bound to a registry each.
+    /// Reads in sections of two sessions of this thread, each bound to a registry.
     fn readers(&mut self, world: &World, bout: usize, conductor: &Conductor) {
         let (mut leases, mut values) = (world.leases.reader(), world.values.reader());
         for _ in 0..bout {
@@ -185,7 +186,7 @@ impl Reader {
         }
     }
 
-    /// Guards of the registry, whose borrows are looked at twice.
+    /// Reads with guards of the registry, and looks at each borrowed value twice.
     fn borrows(&mut self, world: &World, bout: usize, conductor: &Conductor) {
         let mut guard = world.values.pin();
         for _ in 0..bout {
@@ -206,7 +207,7 @@ impl Reader {
         }
     }
 
-    /// Handles that outlive many sections.
+    /// Keeps handles across many sections.
     fn handles(&mut self, world: &World, bout: usize, conductor: &Conductor) {
         let mut leases: VecDeque<Handle<u64, Lease>> = VecDeque::new();
         let mut values: VecDeque<Handle<u64, Value>> = VecDeque::new();
@@ -221,7 +222,7 @@ impl Reader {
             } else {
                 let guard = world.pipeline.domain.pin();
                 leases.extend(world.leases.view(&guard).expect("a guard of the domain").lookup(&lease));
-                // Found, and perhaps gone before the handle is taken.
+                // The entry is found, but may be removed before the handle is taken.
                 let view = world.values.view(&guard).expect("a guard of the domain");
                 values.extend(view.get(&key).and_then(Entry::handle));
             }
@@ -235,13 +236,13 @@ impl Reader {
         }
     }
 
-    /// Looks at what handles have kept, and drops them.
+    /// Checks what handles have kept, and drops them.
     fn put(&mut self, world: &World, lease: Option<Handle<u64, Lease>>, value: Option<Handle<u64, Value>>) {
-        // Not among the ages: that it stays young is the handle's doing, and no grace period's.
+        // Not counted among the ages: the handle keeps the element young, not a grace period.
         if let Some(lease) = lease {
             self.tally.value_reads += 1;
             if world.pipeline.pool.look(lease.name).map_or(true, |age| age >= TOO_OLD) {
-                self.figures.faults.add("an element aged that a handle keeps", whoever);
+                self.figures.faults.add("an element aged although a handle keeps it", whoever);
             }
         }
         if let Some(value) = value {
@@ -249,7 +250,7 @@ impl Reader {
         }
     }
 
-    /// Reads values in every way that a view knows. What is borrowed is looked at again in the end.
+    /// Reads values in every way that a view offers. Borrowed values are checked again at the end.
     fn values(&mut self, world: &World, view: &View<'_, u64, Value, RandomState>) {
         let keys: [u64; MANY] = std::array::from_fn(|_| World::key(&mut self.rng));
         match self.rng.below(16) {
@@ -277,7 +278,7 @@ impl Reader {
         }
     }
 
-    /// What was found for `key`.
+    /// Checks the value that was found for `key`.
     fn check(&mut self, world: &World, key: u64, found: Option<&Value>) {
         if let Some(value) = found {
             self.check_sound(key, value);
@@ -290,7 +291,7 @@ impl Reader {
             None => self.figures.faults.add("a stable key was not found", || format!("key {key}, by {}", whoever())),
             Some(value) if value.version < *newest => {
                 let more = || format!("key {key}, from {newest} to {}", value.version);
-                self.figures.faults.add("a key that is updated went back", more);
+                self.figures.faults.add("an updated key went back to an older version", more);
             }
             Some(value) => *newest = value.version,
         }
@@ -303,7 +304,7 @@ impl Reader {
         }
     }
 
-    /// Finds elements, in a section that is open.
+    /// Finds elements in the open section.
     fn hold(&mut self, world: &World) {
         for _ in 0..=self.rng.below(3) {
             self.held.push(world.pipeline.read(self.rng.index(SLOTS)));
@@ -317,7 +318,7 @@ impl Reader {
         }
     }
 
-    /// Looks at what was found, as long as the section is open.
+    /// Checks the elements that were found, and releases them. The section is still open.
     fn let_go(&mut self, world: &World) {
         let faults = &self.figures.faults;
         for name in self.held.drain(..) {
@@ -335,7 +336,7 @@ impl Reader {
         }
     }
 
-    /// Takes its time: mostly little, now and then a millisecond or so.
+    /// Delays the reader: mostly for a few instructions, sometimes for about a millisecond.
     fn dawdle(&mut self) {
         match self.rng.below(8192) {
             0 => nap(self.rng.below(3000)),

@@ -1,4 +1,4 @@
-//! What is shown, and the verdict.
+//! The output, and the verdict.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::pipeline::Flavour;
 use crate::torture::Torture;
 use crate::world::World;
 
-/// Between two lines of a verdict.
+/// Separates the lines of a verdict.
 const INDENT: &str = "\n        ";
 
-/// One line while it runs.
+/// Returns the status line during a run.
 pub fn line(torture: &Torture, elapsed: Duration) -> String {
     let Figures { updates, stalls_provoked, stalls_reported, .. } = &*torture.figures;
     let reads = HumanCount(torture.figures.reads());
@@ -31,7 +31,7 @@ pub fn line(torture: &Torture, elapsed: Duration) -> String {
     )
 }
 
-/// The table, when it is over.
+/// Writes the table at the end of a run.
 pub fn table(torture: &Torture, elapsed: Duration, out: &mut dyn Write) -> io::Result<()> {
     let rate =
         |many| format!("{}, {} a second", HumanCount(many), HumanCount((many as f64 / elapsed.as_secs_f64()) as u64));
@@ -75,10 +75,10 @@ fn domain(world: &World) -> String {
     format!("{periods} grace periods ({latency}), peak backlog {peak}, {overruns} overruns, {resizes} resizes")
 }
 
-/// What the run shows, or what went wrong.
+/// Returns what the run has shown, or what went wrong.
 pub fn verdict(figures: &Figures) -> Result<String, String> {
     let mut problems = problems(figures);
-    // A run that something ended early need not have come to everything.
+    // A run that a fault ended early may not have exercised everything.
     if problems.is_empty() {
         problems = missing_teeth(figures);
         let (late, reported) = (figures.stalls_late.get(), figures.stalls_reported.get());
@@ -96,23 +96,23 @@ pub fn verdict(figures: &Figures) -> Result<String, String> {
     let lines = [
         format!("no reader held an element older than age 1, and {} were seen at age 1", HumanCount(teeth)),
         format!("grace periods too short, of those waited for: less than {}", bound(waited)),
-        format!("the same, of those in a reader's way: less than {}", bound(teeth)),
+        format!("the same, of those during which a reader held the element: less than {}", bound(teeth)),
     ];
     Ok(lines.join(INDENT))
 }
 
-/// What went wrong, but for what only a whole run can tell.
+/// Returns the faults found so far. What only a complete run can show is not included.
 pub fn problems(figures: &Figures) -> Vec<String> {
     let faults = figures.faults.kinds().into_iter();
     faults.map(|(kind, fault)| format!("{kind}: {} ({})", HumanCount(fault.count), fault.first)).collect()
 }
 
-/// What a run must have come to, for its result to count.
+/// Returns what the run has not exercised. Its result counts only if there is nothing.
 fn missing_teeth(figures: &Figures) -> Vec<String> {
     let aged =
         Flavour::ALL.iter().zip(&figures.aged).map(|(flavour, times)| (format!("nothing aged by {flavour}"), times));
     let rest = [
-        ("no reader held an element that was replaced meanwhile", &figures.ages[1]),
+        ("no reader held an element while it was replaced", &figures.ages[1]),
         ("no grace period was polled in a section", &figures.polls_in_sections),
         ("no thread came and went", &figures.passers),
         ("no registry came and went", &figures.registries),

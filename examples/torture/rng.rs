@@ -2,21 +2,22 @@
 
 use crate::random::mix;
 
-/// One thread's source of numbers (xorshift64*). Not shared: what a thread chooses does not depend on the others.
+/// The random number generator of one thread (xorshift64*). It is not shared, so the choices of a thread do not
+/// depend on other threads.
 pub struct Rng(u64);
 
 impl Rng {
-    /// Stream number `stream` of a seed.
+    /// Creates the generator for stream number `stream` of a seed.
     pub fn new(seed: u64, stream: u64) -> Self {
         Rng(mix(mix(seed) ^ stream) | 1)
     }
 
-    /// A source for somebody who comes and goes.
+    /// Returns a generator for a short-lived thread.
     pub fn fork(&mut self) -> Self {
         Rng(mix(self.next()) | 1)
     }
 
-    /// Below `end`, which is below 2^32.
+    /// Returns a number below `end`. `end` must be below 2^32.
     pub fn below(&mut self, end: u64) -> u64 {
         ((self.next() >> 32) * end) >> 32
     }

@@ -1,4 +1,4 @@
-//! A reader that stays in its section until it is reported, by name.
+//! A reader that stays in its section until it is reported by name.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::world::{STALL_AFTER, World};
 /// The name of its thread.
 pub const STALLER: &str = "staller";
 
-/// How long it waits to be reported: forty times as long as it should take; ten times if a bug is expected.
+/// How long it waits for its report: forty times as long as a report should take, or ten times with a deliberate bug.
 const PATIENCE: Duration = STALL_AFTER.saturating_mul(40);
 const LITTLE_PATIENCE: Duration = STALL_AFTER.saturating_mul(10);
 
@@ -24,7 +24,7 @@ pub fn stall(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
             thread::sleep(Duration::from_millis(10));
         }
         if torture.conductor.is_playing() {
-            // The others play on: somebody is to notice.
+            // The other threads must play on, so that one of them notices the stall.
             let (world, how) = (rng.pick(&torture.worlds), rng.below(3));
             torture.conductor.undisturbed(|| stay(world, how, patience));
         }

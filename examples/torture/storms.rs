@@ -1,4 +1,4 @@
-//! Storms: keys that come and go by the thousand, reapers, floods of callbacks.
+//! Bursts of work: thousands of keys that come and go, reapers, floods of callbacks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::torture::Torture;
 use crate::value::Value;
 use crate::world::{STABLE, TRANSIENT, World};
 
-/// Callbacks that may be on their way where the domain sets no limit.
+/// The most callbacks in flight where the domain sets no limit.
 const FLOOD: u64 = 50_000;
 
-/// Has the tables grow and shrink.
+/// Makes the tables grow and shrink.
 pub fn resize(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     while seat.go_on() {
         let world = rng.pick(&torture.worlds);
         let first = STABLE + rng.below(TRANSIENT);
-        // Small ones too, about as large as what stays: that moves it time and again.
+        // Small ranges too, about as large as the stable keys: these make the stable keys move again and again.
         let most = *rng.pick(&[STABLE, TRANSIENT]);
         let keys = first..(first + rng.below(most)).min(STABLE + TRANSIENT);
         let playing = |_: &u64| torture.conductor.is_playing();
@@ -75,7 +75,7 @@ fn remove(world: &World, key: u64, rng: &mut Rng) {
     world.pipeline.figures.updates.up();
 }
 
-/// Reaps keys that come and go.
+/// Reaps transient keys.
 pub fn reap(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     while seat.go_on() {
         let world = rng.pick(&torture.worlds);
@@ -89,7 +89,7 @@ pub fn reap(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     }
 }
 
-/// Gives many callbacks at once.
+/// Queues many callbacks at once.
 pub fn flood(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     let figures = &torture.figures;
     while seat.go_on() {
@@ -105,7 +105,7 @@ pub fn flood(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
                 continue;
             }
             let count = Arc::clone(figures);
-            // Before it is given: it may have run when that returns.
+            // Counted before the call: the callback may have run when the call returns.
             figures.calls_given.up();
             if world.pipeline.domain.try_call(move || count.calls_run.up()).is_err() {
                 figures.calls_given.take_back();

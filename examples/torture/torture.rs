@@ -1,4 +1,4 @@
-//! Everything together, from the first thread to the last audit.
+//! The whole run, from the first thread to the last audit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{passers, readers, staller, storms, updaters};
 
 pub const WORLDS: usize = 2;
 
-/// What may wait in the domain that has a limit.
+/// The backlog limit of the second domain.
 const LIMIT: usize = 20_000;
 
 pub struct Torture {
@@ -25,12 +25,12 @@ pub struct Torture {
     pub worlds: [Arc<World>; WORLDS],
 }
 
-/// What a thread does, by a source of choices of its own.
+/// The work of a thread, with its own random number generator.
 type Part = fn(&Torture, &Seat<'_>, Rng);
 
-/// There are as many of these as the command line says ...
+/// As many threads of each of these as the command line says ...
 const MANY: [(&str, Part); 2] = [("reader", readers::read), ("updater", updaters::update)];
-/// ... and one of each of these.
+/// ... and one thread of each of these.
 const SOLE: [(&str, Part); 8] = [
     ("fake", updaters::fake),
     ("other fake", updaters::fake),
@@ -73,7 +73,7 @@ impl Torture {
         }
     }
 
-    /// Has all rest and go on together, time and again, and looks at the accounts meanwhile.
+    /// Makes all threads rest again and again, audits while they rest, and ends them when the time is over.
     fn conduct(&self, mut rng: Rng) {
         let faults = &self.figures.faults;
         let end = Instant::now() + self.args.time;
@@ -87,16 +87,16 @@ impl Torture {
             }
         }
         if faults.any() {
-            // For the verdict to say more than the first thing seen.
+            // Lets further faults show up in the verdict.
             thread::sleep(Duration::from_millis(100));
         }
         self.conductor.end();
     }
 
-    /// What must hold while everybody rests: created = dropped + live, and callbacks given = run.
+    /// Checks what must hold while all threads rest: created = dropped + live, and callbacks given = callbacks run.
     fn audit(&self) {
         let Figures { values, calls_given, calls_run, faults, .. } = &*self.figures;
-        // One barrier each is enough for these accounts: whatever others were about to destroy is included.
+        // One barrier per domain is enough for these counts: it also covers what other threads were about to destroy.
         self.worlds.iter().for_each(|world| world.pipeline.domain.barrier());
         let live: usize = self.worlds.iter().map(|world| world.values.len()).sum();
         faults.balance("created is not dropped + live", values.created.get(), values.dropped.get() + live as u64);
@@ -111,12 +111,12 @@ impl Torture {
     fn close(&self) {
         self.worlds.iter().for_each(|world| world.close());
         let Figures { values, passing_values, faults, .. } = &*self.figures;
-        faults.balance("values are left when all is over", values.created.get(), values.dropped.get());
-        // The end of a domain may be left to its reclaimer thread.
+        faults.balance("values are left at the end", values.created.get(), values.dropped.get());
+        // The reclaimer thread may end a domain later.
         let (created, soon) = (passing_values.created.get(), Instant::now() + Duration::from_secs(5));
         while passing_values.dropped.get() < created && Instant::now() < soon {
             thread::sleep(Duration::from_millis(1));
         }
-        faults.balance("values are left of domains that are gone", created, passing_values.dropped.get());
+        faults.balance("values of dropped domains are left", created, passing_values.dropped.get());
     }
 }

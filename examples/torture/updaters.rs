@@ -1,4 +1,4 @@
-//! Updaters, which replace elements and age them, and fake ones, which wait for grace periods that nobody needs.
+//! Updaters, which replace elements and age them, and fake updaters, which wait for grace periods without need.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::torture::Torture;
 use crate::value::Value;
 use crate::world::{LEASES, STABLE, World};
 
-/// Rounds in one world.
+/// The number of rounds before the updater picks a world again.
 const BOUT: usize = 32;
 
 pub fn update(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
     while seat.go_on() {
         let world = rng.pick(&torture.worlds);
-        // What this bout has replaced, to be aged by the grace periods that it waits for.
+        // The elements that this bout has replaced. The grace periods that it waits for age them.
         let mut removed = Vec::new();
         for _ in 0..BOUT {
             if !torture.conductor.is_playing() {
@@ -48,7 +48,7 @@ pub fn fake(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
             }
             4 => {
                 let cookies: Vec<_> = (0..rng.below(8)).map(|_| domain.start_poll()).collect();
-                // Those that began earlier are over earlier.
+                // If a later grace period is over, an earlier one is over too.
                 let over: Vec<_> = cookies.iter().map(|&cookie| domain.poll(cookie)).collect();
                 if let (Some(&first), Some(&last)) = (cookies.first(), cookies.last()) {
                     if over[over.len() - 1] && !domain.poll(first) {
@@ -80,7 +80,7 @@ fn replace_and_wait(world: &World, removed: &mut Vec<Retired>, rng: &mut Rng) {
 
 fn replace_and_call(world: &World, rng: &mut Rng) {
     let pipeline = &world.pipeline;
-    // Also from within a section, as `call` may be.
+    // Sometimes within a section, where `call` is allowed too.
     let _guard = rng.one_in(4).then(|| pipeline.domain.pin());
     for _ in 0..=rng.below(8) {
         let Some(fresh) = pipeline.fresh() else { return nap(100) };
@@ -97,7 +97,7 @@ fn replace_lease(world: &World, rng: &mut Rng) {
         let (key, lease) = (rng.below(LEASES), Lease::new(fresh, &world.pipeline));
         let old = if rng.one_in(8) {
             let old = world.leases.remove(&key);
-            // Another may be faster, in which case it goes as it came, never published.
+            // If another thread inserts first, this lease is dropped without having been published.
             drop(world.leases.try_insert(key, lease));
             old
         } else {
@@ -116,7 +116,7 @@ fn update_value(world: &World, rng: &mut Rng) {
         0 => Ok(world.values.update(&key, |_, value: &Value| value.next())),
         _ => world.values.fallible().update(&key, |_, value| value.next()),
     };
-    // There may be no room for the old one.
+    // The fallible call fails if there is no room for the old value.
     if let Ok(updated) = updated {
         world.pipeline.figures.updates.up();
         if updated.is_none() {

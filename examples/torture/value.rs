@@ -9,7 +9,7 @@ use crate::random::mix;
 const ALIVE: u64 = 0x5afe_5afe_5afe_5afe;
 const DEAD: u64 = 0xdead_dead_dead_dead;
 
-/// A value with the key that it belongs to, a version and a checksum of both, poisoned when it is dropped.
+/// A value with its key, a version and a checksum of both. It is poisoned when it is dropped.
 pub struct Value {
     key: u64,
     pub version: u64,
@@ -37,12 +37,12 @@ impl Value {
         value
     }
 
-    /// The value that takes the place of this one.
+    /// Returns the value that replaces this one.
     pub fn next(&self) -> Self {
         Value::of(self.key, self.version + 1, self.passing, &self.figures)
     }
 
-    /// Whether this is what somebody finds who looks for `key`.
+    /// Returns whether this is a live, intact value of `key`.
     pub fn is_sound(&self, key: u64) -> bool {
         self.state.load(Relaxed) == ALIVE && self.key == key && self.check == checksum(key, self.version)
     }

@@ -1,4 +1,4 @@
-//! A domain under torture, with what is read and written in it.
+//! A domain under torture, with the registries and elements that the threads read and write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,32 +13,32 @@ use crate::rng::Rng;
 use crate::staller::STALLER;
 use crate::value::Value;
 
-/// Keys of elements that are published by a registry: few, as slots are.
+/// The keys of elements that a registry publishes: few, like the slots.
 pub const LEASES: u64 = 4;
-/// Keys that are updated, and never removed.
+/// The number of keys that are updated and never removed.
 pub const STABLE: u64 = 256;
-/// Keys beyond those, which come and go.
+/// The number of further keys, which come and go.
 pub const TRANSIENT: u64 = 20_000;
 
-/// How long a reader may stay before it is to be reported.
+/// How long a reader may stay in its section before it has to be reported.
 pub const STALL_AFTER: Duration = Duration::from_millis(100);
 
 pub struct World {
-    /// Its place among the worlds.
+    /// Its index among the worlds.
     pub number: usize,
-    /// What may wait in its domain.
+    /// The backlog limit of its domain, in objects.
     limit: Option<usize>,
     pub pipeline: Arc<Pipeline>,
     pub leases: Registry<u64, Lease>,
     pub values: Registry<u64, Value>,
-    /// What a barrier must see the end of. One shard, so that those who retire get in each other's way.
+    /// Values that a barrier must have freed. One shard, so that retiring threads contend.
     tokens: Registry<u64, Arc<()>>,
-    /// Reports that named the [`STALLER`].
+    /// The number of reports that named the [`STALLER`].
     pub staller_named: Arc<Count>,
 }
 
 impl World {
-    /// In a domain with a limit and a reclaimer thread, or with neither.
+    /// Creates a world. Its domain has a limit and a reclaimer thread, or neither.
     pub fn new(number: usize, limit: Option<usize>, broken: Option<Broken>, figures: &Arc<Figures>) -> Arc<Self> {
         let staller_named = Arc::new(Count::default());
         let (named, seen) = (Arc::clone(&staller_named), Arc::clone(figures));
@@ -63,7 +63,7 @@ impl World {
             limit,
             pipeline: Pipeline::new(domain.clone(), broken, Arc::clone(figures)),
             leases: Registry::builder().domain(domain.clone()).shards(2).build(),
-            // Few shards, and no capacity to begin with: the tables are to be resized often.
+            // Few shards and no initial capacity, so that the tables are resized often.
             values: Registry::builder().domain(domain.clone()).shards(4).build(),
             tokens: Registry::builder().domain(domain).shards(1).build(),
             staller_named,
@@ -78,12 +78,12 @@ impl World {
         self.pipeline.is(broken)
     }
 
-    /// A value's key, as likely a stable one as not.
+    /// Returns a random key of a value. Stable and transient keys are equally likely.
     pub fn key(rng: &mut Rng) -> u64 {
         if rng.one_in(2) { rng.below(STABLE) } else { STABLE + rng.below(TRANSIENT) }
     }
 
-    /// Waits in a barrier, and looks whether what this thread has retired before is gone, whatever others are at.
+    /// Waits in a barrier, then checks that everything this thread retired before is gone, whatever other threads do.
     pub fn barrier(&self) {
         let Pipeline { domain, figures, .. } = &*self.pipeline;
         let token = Arc::new(());
@@ -93,24 +93,24 @@ impl World {
         domain.call(move || drop(given));
         domain.barrier();
         if Arc::strong_count(&token) > 1 {
-            figures.faults.add("something outlived a barrier that covers it", || format!("in {domain:?}"));
+            figures.faults.add("an object outlived a barrier that covers it", || format!("in {domain:?}"));
         }
     }
 
-    /// Waits until whatever is on its way has come to its end, callbacks that callbacks give included.
+    /// Waits until all deferred work is done, including callbacks that callbacks queue.
     pub fn settle(&self) {
         for _ in 0..=LAST_AGE {
             self.pipeline.domain.barrier();
         }
     }
 
-    /// What must hold while everybody rests, after [`settle`](Self::settle).
+    /// Checks what must hold while all threads rest, after [`settle`](Self::settle).
     pub fn audit(&self) {
         let faults = &self.pipeline.figures.faults;
         let stats = self.values.stats();
         let (waiting, domain) = (stats.domain.backlog, self.pipeline.domain.name());
         if waiting.objects + waiting.bytes > 0 || stats.backlog > 0 {
-            faults.add("something waits after a barrier, and nobody reads", || format!("in {domain}: {stats}"));
+            faults.add("the backlog is not empty after a barrier without readers", || format!("in {domain}: {stats}"));
         }
         let panics = stats.drop_panics + self.leases.stats().drop_panics + stats.domain.callback_panics;
         if panics > 0 {
@@ -123,20 +123,22 @@ impl World {
         self.audit_room();
     }
 
-    /// Whether all places in the backlog have been given back: three fourths, since shards keep some.
+    /// Checks that all reservations of the backlog have been returned: three quarters of the limit, since shards
+    /// keep some.
     fn audit_room(&self) {
         let Some(limit) = self.limit else { return };
         let domain = &self.pipeline.domain;
-        // So that none is given back meanwhile.
+        // The guard keeps reservations from being returned while we count.
         let guard = domain.pin();
         let taken = (0..limit / 4 * 3).take_while(|_| domain.try_call(|| ()).is_ok()).count();
         drop(guard);
         domain.barrier();
         let faults = &self.pipeline.figures.faults;
-        faults.balance("places in the backlog are lost", taken as u64, (limit / 4 * 3) as u64);
+        faults.balance("reservations of the backlog are lost", taken as u64, (limit / 4 * 3) as u64);
     }
 
-    /// Empties the registries, and looks whether every element has come back. When all threads have gone.
+    /// Empties the registries, and checks that every element has returned to the pool. Called when all threads
+    /// have ended.
     pub fn close(&self) {
         self.leases.clear();
         self.values.clear();

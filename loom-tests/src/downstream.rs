@@ -1,5 +1,5 @@
-//! How a crate that uses epoch-registry tests its own code: the example of "Testing your own code under loom" in
-//! `docs/verification.md`. Without `--cfg loom` the same tests run once, on real threads.
+//! The example of "Testing your own code under loom" in `docs/verification.md`: how a crate that uses epoch-registry
+//! tests its own code. Without `--cfg loom` the same tests run once, on real threads.
 
 use epoch_registry::{Domain, ManualClock, Registry};
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex};
 use sync::{AtomicBool, AtomicUsize, Ordering, model, thread};
 
-/// The one place where the crate switches.
+/// The only module of the crate that switches on `cfg(loom)`.
 mod sync {
     #[cfg(loom)]
     pub use loom::{
@@ -28,15 +28,15 @@ mod sync {
     }
 }
 
-/// The crate's own type: sessions by number, which are shut down when they are closed and no request uses them any more.
+/// The crate's own type: a table of sessions. A session is shut down when it is closed and no request uses it.
 struct Sessions {
     table: Registry<u64, Session, BuildHasherDefault<DefaultHasher>>,
 }
 
 struct Session {
-    /// Requests under way, and `CLOSED`.
+    /// The number of requests under way, and the flag `CLOSED`.
     state: AtomicUsize,
-    /// Whether its connection is there.
+    /// Whether the session's connection is up.
     is_up: AtomicBool,
 }
 
@@ -45,11 +45,11 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 impl Session {
     fn begin(&self) -> bool {
         let begin = |state| if state & CLOSED == 0 { Some(state + 1) } else { None };
-        // ORDERING: Acquire, nothing of the request comes before it; pairs with nothing else.
+        // ORDERING: Acquire keeps the request's accesses after this step. It pairs with no Release.
         self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, begin).is_ok()
     }
 
-    /// The race that the model is to find: a session may be closed between the two steps.
+    /// Contains the race that the model must find: a session may be closed between the two steps.
     #[cfg(loom)]
     fn begin_in_two_steps(&self) -> bool {
         if self.state.load(Ordering::Acquire) & CLOSED != 0 {
@@ -60,39 +60,42 @@ impl Session {
     }
 
     fn end(&self) {
-        // ORDERING: AcqRel. Release, for the one who shuts down; Acquire, if that is this one.
+        // ORDERING: AcqRel. Release orders this request before a shutdown by another thread, Acquire orders the other
+        // requests before a shutdown by this one.
         if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
             self.shut_down();
         }
     }
 
     fn close(&self) {
-        // ORDERING: Acquire, pairs with the Release in `end`.
+        // ORDERING: Acquire, pairs with the Release in `end`: a shutdown comes after all requests.
         if self.state.fetch_or(CLOSED, Ordering::Acquire) == 0 {
             self.shut_down();
         }
     }
 
     fn shut_down(&self) {
+        // ORDERING: Relaxed. No request begins after this, and the caller's Acquire orders earlier requests before it.
         self.is_up.store(false, Ordering::Relaxed);
     }
 }
 
 impl Sessions {
-    /// Takes the domain and the clock, so that a model can bring its own.
+    /// Takes the domain and the clock as parameters, so that a model can pass its own.
     fn new(domain: Domain, clock: ManualClock) -> Sessions {
         Sessions { table: Registry::builder().domain(domain).clock(clock).shards(1).hasher(Default::default()).build() }
     }
 
     fn open(&self, number: u64) {
         let session = Session { state: AtomicUsize::new(0), is_up: AtomicBool::new(true) };
-        assert!(self.table.try_insert(number, session).is_ok(), "session numbers are not used twice");
+        assert!(self.table.try_insert(number, session).is_ok(), "a session number must not be used twice");
     }
 
-    /// A request, which begins by `begin`. Whether the connection was there to its end, or `None` if there is no session.
+    /// Runs a request, which `begin` starts. Returns whether the connection was up at its end, or `None` if there is no
+    /// open session.
     fn request(&self, number: u64, begin: fn(&Session) -> bool) -> Option<bool> {
         let session = self.table.lookup(&number).filter(|session| begin(session))?;
-        // ORDERING: Relaxed, whoever shuts down does so before all requests or after them.
+        // ORDERING: Relaxed. With a correct `begin`, a shutdown comes before all requests or after all of them.
         let was_up = session.is_up.load(Ordering::Relaxed);
         session.end();
         Some(was_up)
@@ -106,19 +109,19 @@ impl Sessions {
     }
 }
 
-/// A request beside a close: what became of the request, in all the ways in which it can go.
+/// Races a request with a close. Returns the results of the request in all explored interleavings.
 fn request_close(begin: fn(&Session) -> bool) -> BTreeSet<Option<bool>> {
-    // std's lock: what the test keeps from one execution to the next is no part of the model.
+    // A lock of std: the test keeps this set from one execution to the next, so it is not part of the model.
     let outcomes: Arc<Mutex<BTreeSet<_>>> = Arc::default();
     let seen = Arc::clone(&outcomes);
     model(move || {
-        // All that the threads share is made for each execution anew, the domain above all.
+        // Each execution creates its own shared objects, including the domain.
         let domain = Domain::builder().name("model").build();
         let sessions = Arc::new(Sessions::new(domain.clone(), ManualClock::new()));
         sessions.open(1);
         let other = Arc::clone(&sessions);
         let requesting = thread::spawn(move || other.request(1, begin));
-        assert!(sessions.close(1), "nobody else closes it");
+        assert!(sessions.close(1), "no other thread closes the session");
         seen.lock().unwrap().insert(requesting.join().unwrap());
         domain.barrier();
         assert_eq!(sessions.table.stats().freed, 1, "a session is freed after its last handle");
@@ -133,11 +136,11 @@ const IT_WAS_SHUT_DOWN: Option<bool> = Some(false);
 fn a_request_never_meets_a_session_that_was_shut_down() {
     let outcomes = request_close(Session::begin);
     assert!(!outcomes.contains(&IT_WAS_SHUT_DOWN));
-    // That both orders were explored: else the test would say nothing.
+    // Both orders must have been explored; otherwise the test shows nothing.
     assert!(cfg!(not(loom)) || outcomes.contains(&None) && outcomes.contains(&Some(true)));
 }
 
-/// That the model has teeth.
+/// Shows that the model can find the race.
 #[cfg(loom)]
 #[test]
 fn a_request_that_begins_in_two_steps_does() {

@@ -1,8 +1,8 @@
 //! Runs models, counts their executions, and prints what was explored.
 //!
-//! How many executions a model takes is recorded in `loom-tests/executions/`, a file for each layer. A model fails if it takes
-//! fewer than half of that, or more than one and a half: it has lost its subject, or gained one. `--record` writes the
-//! numbers of the models that it runs into the file.
+//! `loom-tests/executions/` records how many executions each model takes, in one file per layer. A model fails if it
+//! takes fewer than half or more than one and a half times the recorded number: the race that it explores has changed.
+//! `--record` writes the numbers of the models that ran into the file.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,22 +12,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// One race, explored exhaustively or up to a number of preemptions.
+/// A model of one race, explored exhaustively or up to a number of preemptions.
 pub struct Model {
     pub name: &'static str,
-    /// What holds in every execution.
+    /// The property that holds in every execution.
     pub claim: &'static str,
-    /// Preemptions explored; `None` for all.
+    /// The maximum number of preemptions explored, or `None` for no bound.
     pub bound: Option<usize>,
     pub run: fn(),
 }
 
-/// Other bounds than the models' own, for which no number of executions is recorded.
+/// Command-line overrides of the models' own bounds. No executions are recorded for overridden bounds.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct Depth {
-    /// For all models, instead of theirs.
+    /// Replaces the bound of every model.
     bound: Option<usize>,
-    /// Preemptions more than that.
+    /// Added to the bound of each model that has one.
     more: usize,
 }
 
@@ -37,42 +37,42 @@ impl Depth {
     }
 }
 
-/// The layer, which the ranges of executions depend on.
+/// The name of the layer. Each layer has its own recorded numbers of executions.
 const LAYER: &str =
     if cfg!(crossbeam_loom) { "whole: over crossbeam-epoch" } else { "contract: over an abstract epoch" };
 
-/// The executions that each model took when they were recorded: a line for each, its name and its number.
+/// The recorded executions: one line per model, with its name and its number.
 const RECORDED: &str = if cfg!(crossbeam_loom) {
     include_str!("../executions/whole.txt")
 } else {
     include_str!("../executions/contract.txt")
 };
 
-/// The file that they are recorded in.
+/// The path of the file that holds the recorded executions.
 const RECORD: &str = if cfg!(crossbeam_loom) {
     concat!(env!("CARGO_MANIFEST_DIR"), "/executions/whole.txt")
 } else {
     concat!(env!("CARGO_MANIFEST_DIR"), "/executions/contract.txt")
 };
 
-/// The names and numbers of a file of recorded executions.
+/// Returns the names and numbers in a file of recorded executions.
 fn entries(file: &str) -> impl Iterator<Item = (&str, u64)> {
     file.lines().filter_map(|line| line.split_once(' ')).filter_map(|(name, count)| Some((name, count.parse().ok()?)))
 }
 
-/// How many executions a model may take.
+/// Returns the range of executions that a model may take, or `None` if nothing is recorded for it.
 fn expected(name: &str) -> Option<RangeInclusive<u64>> {
     let (_, count) = entries(RECORDED).find(|&(recorded, _)| recorded == name)?;
     Some(count / 2..=(3 * count).div_ceil(2))
 }
 
-/// Replaces the number of `name` in the file. Models run one after the other, so no two processes write at once.
+/// Sets the recorded number of `name` in the file. Models run one after another, so only one process writes at a time.
 fn record(name: &str, executions: u64) {
-    let file = std::fs::read_to_string(RECORD).expect("the record can be read");
+    let file = std::fs::read_to_string(RECORD).expect("the file of recorded executions must be readable");
     let mut all: BTreeMap<&str, u64> = entries(&file).collect();
     all.insert(name, executions);
     let lines: String = all.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
-    std::fs::write(RECORD, lines).expect("the record can be written");
+    std::fs::write(RECORD, lines).expect("the file of recorded executions must be writable");
 }
 
 pub fn main(models: &[Model]) {
@@ -95,7 +95,7 @@ pub fn main(models: &[Model]) {
         }
     }
     if records && depth != Depth::default() {
-        usage("what is recorded are the models' own bounds");
+        usage("--record cannot be combined with --bound or --more: only runs with the models' own bounds are recorded");
     }
     if alone {
         let outcome = models
@@ -130,9 +130,9 @@ fn usage(problem: &str) -> ! {
     exit(2);
 }
 
-/// Explores a model in a process of its own: one that fails may leave loom unable to go on, or abort.
+/// Explores a model in its own process, because a failing model may abort or leave loom in a broken state.
 fn apart(model: &Model, depth: Depth, records: bool) -> bool {
-    let program = std::env::current_exe().expect("this program has a path");
+    let program = std::env::current_exe().expect("the path of this program must be known");
     let mut command = std::process::Command::new(program);
     command.args(["--alone", model.name, "--more", &depth.more.to_string()]);
     if let Some(bound) = depth.bound {
@@ -161,7 +161,7 @@ fn explore(model: &Model, depth: Depth, records: bool) -> Result<(), String> {
     let counter = Arc::clone(&executions);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = depth.of(model);
-    // A limit that strikes would end the exploration as if all were well: there is none.
+    // Reaching a limit on duration or permutations would end the exploration as a success, so neither is set.
     builder.max_duration = None;
     builder.max_permutations = None;
     builder.max_branches = 100_000;

@@ -1,9 +1,18 @@
-//! Loom models of the registry's own source: one model, one race, one line of claim.
+//! Loom models of the registry's own source: each model explores one race and has one line of claim.
 //!
-//! Run by `RUSTFLAGS="--cfg loom" cargo test -p loom-tests --release`, over an abstract epoch that keeps its contract
-//! and no more (`src/sync/model.rs`). With `--features whole` and `--cfg crossbeam_loom --cfg crossbeam_sanitize` as
-//! well, over the real crossbeam-epoch. Arguments: names of models to run; `--bound N` to bound the preemptions of all;
-//! `--more N` to explore so many preemptions more, where there is a bound; `--record` to record how many executions they take.
+//! There are two layers:
+//!
+//! - The first runs over an abstract epoch that gives the guarantees of its contract and no others
+//!   (`src/sync/model.rs`). Its command is `RUSTFLAGS="--cfg loom" cargo test -p loom-tests --release`.
+//! - The second runs over the real crossbeam-epoch. Its command also has `--features whole`, and its `RUSTFLAGS` also
+//!   have `--cfg crossbeam_loom --cfg crossbeam_sanitize`.
+//!
+//! Arguments:
+//!
+//! - names of models: runs only these;
+//! - `--bound N`: bounds the preemptions of every model by N;
+//! - `--more N`: explores N more preemptions in each model that has a bound;
+//! - `--record`: records how many executions the models take.
 
 #[cfg(loom)]
 mod harness;
@@ -16,7 +25,7 @@ mod world;
 
 #[cfg(not(loom))]
 fn main() {
-    panic!("these models run under the model checker only: set RUSTFLAGS=\"--cfg loom\"");
+    panic!("these models need the model checker: set RUSTFLAGS=\"--cfg loom\"");
 }
 
 #[cfg(all(loom, not(crossbeam_loom)))]

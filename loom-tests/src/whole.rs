@@ -1,5 +1,7 @@
-//! The second layer: models over the real collector, compiled against loom as well. Those of the first layer whose subject
-//! it is, and some on what an abstract one does not have: participants that come and go, bags, two advances of an epoch.
+//! The second layer: models over the real collector, which is also compiled against loom.
+//!
+//! It runs the models of the first layer that depend on the collector. It adds models of what the abstract collector
+//! does not have: participants that register and leave, bags, and grace periods of two epoch advances.
 
 use crate::harness::Model;
 use crate::races;
@@ -12,7 +14,10 @@ use std::sync::Arc;
 
 pub fn models() -> Vec<Model> {
     let shared = |name, bound| {
-        let model = races::models().into_iter().find(|model| model.name == name).expect("a model of the first layer");
+        let model = races::models()
+            .into_iter()
+            .find(|model| model.name == name)
+            .expect("a shared model must be a model of the first layer");
         Model { bound, ..model }
     };
     let model = |name, claim, bound, run| Model { name, claim, bound, run };
@@ -47,28 +52,33 @@ pub fn models() -> Vec<Model> {
         shared("synchronize_reader", None),
         shared("barrier_call", Some(3)),
         shared("reclaimer_remove", Some(3)),
-        model("call_reader", "a callback runs after the section that was open has closed", Some(3), call_reader),
+        model(
+            "call_reader",
+            "a callback runs only after a section that was open when it was queued has closed",
+            Some(3),
+            call_reader,
+        ),
         model(
             "session_reads_on",
-            "what a session borrows after it has pinned anew is valid until its next read",
+            "a borrow that a session takes after it has repinned is valid until its next read",
             Some(3),
             session_reads_on,
         ),
         model(
             "poll_elsewhere",
-            "a grace period that one thread has begun is ended by another that polls",
+            "a grace period that one thread begins is completed by another thread that polls",
             Some(3),
             poll_elsewhere,
         ),
         model(
             "reclaim_remove_own_borrow",
-            "a reader that removes what it borrows in the midst of a collection may read on",
+            "a reader may keep using a borrow of an entry that it removed during a collection",
             Some(2),
             reclaim_remove_own_borrow,
         ),
         model(
             "remove_reclaim_get",
-            "what is about to be removed waits from its unlink on, whoever collects meanwhile",
+            "an entry's grace period begins after its unlink, even if another thread collects at that moment",
             Some(3),
             remove_reclaim_get,
         ),
@@ -80,20 +90,20 @@ pub fn models() -> Vec<Model> {
         ),
         model(
             "leave_synchronize",
-            "synchronize returns though the reader's thread ends, and after its section",
+            "synchronize returns although the reader's thread exits, and only after the reader's section",
             Some(3),
             leave_synchronize,
         ),
         model(
             "two_periods",
-            "an entry waits for its own grace period and not for one that began before",
+            "an entry waits for its own grace period, not for one that began earlier",
             Some(3),
             two_periods,
         ),
     ]
 }
 
-/// A value that is published until it is said not to be.
+/// A value with a flag that tells whether it is published.
 struct Published {
     is_there: AtomicBool,
     value: Watched,
@@ -105,9 +115,9 @@ impl Published {
         Arc::new(Published { is_there: AtomicBool::new(true), value })
     }
 
-    /// To be called in a critical section.
+    /// Reads the value if it is published. Must be called in a critical section.
     fn read(&self) {
-        // ORDERING: Acquire, pairs with nothing: the section alone must keep the writer away.
+        // ORDERING: Acquire, pairs with nothing: only the critical section may keep the writer out.
         if self.is_there.load(Ordering::Acquire) {
             assert_eq!(self.value.read(), 1);
         }
@@ -117,10 +127,10 @@ impl Published {
         self.is_there.store(false, Ordering::Release);
     }
 
-    /// To be called a grace period after `unpublish`.
+    /// Writes the value. Must be called after a grace period that began after `unpublish`.
     fn write(&self) {
         self.value.memory.with_mut(|memory| {
-            // SAFETY: checked by loom: every reader that saw the value has left.
+            // SAFETY: loom checks that every reader that saw the value published has left its section.
             unsafe { *memory = 2 }
         });
     }
@@ -149,7 +159,8 @@ fn session_reads_on() {
     let reading = prepared_part(
         move || {
             let mut session = domain.session();
-            // The first pin of a participant advances the epoch, and is behind then: this one is not.
+            // The first pin of a participant advances the epoch, and is then behind it. Going offline and online again
+            // pins the session at the current epoch.
             session.offline(|| ());
             session
         },
@@ -170,13 +181,13 @@ fn poll_elsewhere() {
     let domain = domain();
     let poller = domain.clone();
     let cookie = domain.start_poll();
-    // Two advances of the epoch, for which it takes two looks at the most, as nobody is in the way.
+    // A grace period takes two advances of the epoch. No reader delays them, so two polls are enough.
     let polling = part(&domain, move || assert!(poller.poll(cookie) || poller.poll(cookie)));
     polling.join().unwrap();
 }
 
-/// `remove_own_borrow`, with the parts exchanged. In this layer the part runs first, so that two preemptions lead into the
-/// midst of the collection and out again, and not three.
+/// `remove_own_borrow` with the roles of the two threads exchanged. In this layer the spawned part runs first. So the
+/// model needs two preemptions, not three, to stop in the middle of the collection and to resume it.
 fn reclaim_remove_own_borrow() {
     let world = World::in_domain(Domain::builder().name("model").manual().build(), 0, 1..3);
     let other = Arc::clone(&world);
@@ -206,7 +217,7 @@ fn remove_reclaim_get() {
     world.account(2);
 }
 
-/// A world with key 1, whose removal fills a bag. No write reclaims.
+/// Returns a world with key 1, whose removal fills the open bag. The domain is manual, so no write reclaims.
 fn half_a_bag() -> Arc<World> {
     let world = World::in_domain(Domain::builder().name("model").manual().build(), 0, 1..3);
     assert!(world.registry().delete(&2));

@@ -1,4 +1,4 @@
-//! What the models share: a value that the checker watches, and a registry small enough to explore.
+//! Shared parts of the models: a value that loom watches, and a registry that is small enough to explore.
 
 use epoch_registry::{Builder, Domain, ManualClock, Registry};
 use loom::cell::UnsafeCell;
@@ -9,24 +9,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A value that the checker watches: reading it must be ordered before its drop, and after its creation.
+/// A value whose memory loom watches. Its creation must happen before each read, and each read before its drop.
 pub struct Watched {
     pub memory: UnsafeCell<u32>,
     pub drops: Arc<AtomicUsize>,
-    /// A bit for each content that was dropped.
+    /// One bit for each content that was dropped.
     pub dropped: Arc<AtomicUsize>,
     pub bit: usize,
 }
 
-// SAFETY: that the accesses are ordered is what the models check.
+// SAFETY: the models check that all accesses are ordered.
 unsafe impl Send for Watched {}
-// SAFETY: as for `Send`.
+// SAFETY: the models check that all accesses are ordered.
 unsafe impl Sync for Watched {}
 
 impl Watched {
     pub fn read(&self) -> u32 {
         self.memory.with(|memory| {
-            // SAFETY: checked by loom, which knows of the access.
+            // SAFETY: loom checks that no write is concurrent with this read.
             unsafe { *memory }
         })
     }
@@ -35,7 +35,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.memory.with_mut(|memory| {
-            // SAFETY: checked by loom.
+            // SAFETY: loom checks that no other access is concurrent with this write.
             unsafe { *memory = u32::MAX }
         });
         self.drops.fetch_add(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ impl Drop for Watched {
     }
 }
 
-/// Hashes an integer to itself: models are deterministic, and choose where their keys live.
+/// A hasher that hashes an integer to itself. So models are deterministic, and choose the buckets of their keys.
 #[derive(Clone, Copy, Default)]
 pub struct Identity(u64);
 
@@ -61,7 +61,7 @@ impl Hasher for Identity {
     }
 
     fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("keys are u64");
+        unreachable!("keys must be u64");
     }
 
     fn write_u64(&mut self, key: u64) {
@@ -71,7 +71,8 @@ impl Hasher for Identity {
 
 type Timed = Builder<u64, Watched, Identity>;
 
-/// One shard in a domain of its own, and the number of values dropped. std's `Arc`, so that sharing orders nothing.
+/// A registry with one shard, its domain, and a count of dropped values. The models share it by std's `Arc`, which loom
+/// does not model, so sharing adds no ordering.
 pub struct World {
     pub registry: Option<Registry<u64, Watched, Identity>>,
     pub domain: Domain,
@@ -98,19 +99,19 @@ impl World {
         Arc::new(world)
     }
 
-    /// A world whose entries are past their time, and its clock.
+    /// Returns a world whose entries have expired, and its clock.
     pub fn expired(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
         let (world, clock) = World::aging(keys);
         clock.advance(Duration::from_secs(2));
         (world, clock)
     }
 
-    /// A world whose entries live for a second, and its clock.
+    /// Returns a world whose entries live for one second, and its clock.
     pub fn aging(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
         World::timed(|builder| builder.max_age(Duration::from_secs(1)), keys)
     }
 
-    /// A world whose entries may be idle for a second, and its clock.
+    /// Returns a world whose entries may be idle for one second, and its clock.
     pub fn idling(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
         World::timed(|builder| builder.max_idle(Duration::from_secs(1)), keys)
     }
@@ -139,7 +140,7 @@ impl World {
         self.registry().try_insert(key, self.value(key as u32)).is_ok()
     }
 
-    /// Everything retired is destroyed, and nothing else: created = dropped + live.
+    /// Runs a barrier, and checks that exactly the retired values are destroyed: created = dropped + live.
     pub fn account(&self, created: usize) {
         self.domain.barrier();
         let live = self.registry().len();
@@ -147,15 +148,15 @@ impl World {
     }
 }
 
-/// A thread that takes part in a race. Over the real collector it is a reader of the domain already when the race begins,
-/// and stays one until the race is over: how threads come and go is explored by models of its own.
+/// A thread that takes part in a race. Over the real collector it registers as a reader of the domain before the race
+/// begins, and stays registered until the race is over. Separate models explore registration and exit of threads.
 pub struct Part<T> {
     thread: thread::JoinHandle<T>,
     race: Option<MutexGuard<'static, ()>>,
 }
 
 loom::lazy_static! {
-    /// Held for as long as a race lasts.
+    /// Held by the main thread for the duration of a race.
     static ref RACE: Mutex<()> = Mutex::new(());
 }
 
@@ -168,7 +169,8 @@ pub fn part<T: 'static>(domain: &Domain, f: impl FnOnce() -> T + 'static) -> Par
     prepared_part(move || drop(of.pin()), |_| f())
 }
 
-/// A thread that prepares itself before the race begins, takes part in it, and drops what it prepared when it is over.
+/// Spawns a thread that runs `prepare` before the race begins, runs `f` in the race, and drops the prepared value after
+/// the race.
 pub fn prepared_part<P, T: 'static>(
     prepare: impl FnOnce() -> P + 'static,
     f: impl FnOnce(&mut P) -> T + 'static,
@@ -177,7 +179,7 @@ pub fn prepared_part<P, T: 'static>(
     let main = thread::current();
     let thread = thread::spawn(move || {
         let mut prepared = prepare();
-        // Between `spawn` and `park` the main thread waits for nothing else, which an early token would wake it from.
+        // Between `spawn` and `park` the main thread blocks on nothing else, so an early token cannot end another wait.
         main.unpark();
         let result = f(&mut prepared);
         drop(RACE.lock().unwrap());

@@ -1,8 +1,9 @@
-//! Reapers that a domain's reclaimer calls at intervals, and the mark of a thread that calls them.
+//! The reapers that a domain's reclaimer calls at intervals, and the mark of a thread that calls them.
 
 use super::Inner;
 use super::reclaimer::in_spawn;
-use super::thread::{Running, in_any_section};
+use super::frame::Running;
+use super::thread::in_any_section;
 use crate::reap::Reaper;
 use crate::sync::const_thread_local;
 use crate::util::panics::contain;
@@ -13,22 +14,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-/// Between two calls of a reaper that had nothing left to do, unless the user says otherwise.
+/// The default time between two calls of a reaper that had nothing left to do.
 pub(super) const REAP_EVERY: Duration = Duration::from_millis(100);
 
-/// The interval is no shorter than this: a reclaimer that called reapers all the time would do nothing else.
+/// The shortest interval. A reclaimer that called reapers all the time would do nothing else.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Entries that a reaper looks at before the next has its turn.
+/// The number of entries that a reaper examines before the next reaper has its turn.
 const BUDGET: usize = 1024;
 
 const_thread_local! {
-    /// Calls of reapers, of pressure sources and of the code around them that this thread is in the middle of. A thread of the
-    /// crate's own counts as one, for its whole life.
+    /// The number of nested calls, on this thread, of reapers, of pressure sources and of the code around them. A
+    /// thread of this crate has one more, for its whole life.
     static DEPTH: Cell<usize> = Cell::new(0);
 }
 
-/// A call of reapers, as long as it is there.
+/// Marks this thread as one that calls reapers, as long as the mark lives.
 pub(crate) struct Calling(());
 
 impl Calling {
@@ -44,20 +45,24 @@ impl Drop for Calling {
     }
 }
 
-/// Says that this thread is one that calls reapers, to its end.
+/// Marks this thread as one that calls reapers, until it ends.
 pub(crate) fn enter_for_good() {
     std::mem::forget(Calling::enter());
 }
 
-/// Whether this thread may wait for a thread that calls reapers or runs destructors. It may not where such a thread could
-/// wait for it in turn: in a reaper, pressure source or executor's `spawn`, in a destructor or callback, in the `Eq` of a key,
-/// and in a critical section of any domain.
+/// Returns whether this thread may wait for a thread that calls reapers or runs destructors. It may not where such
+/// a thread could wait for it in turn:
+///
+/// - in a reaper, pressure source or executor's `spawn`,
+/// - in a destructor or callback,
+/// - in the `Eq` of a key, under a shard lock,
+/// - in a critical section of any domain.
 pub(crate) fn may_wait_for_threads() -> bool {
     let called = DEPTH.with(Cell::get) > 0 || in_spawn();
     !called && !Running::is_anywhere() && !shard_locked() && !in_any_section()
 }
 
-/// The reapers of a domain. (Of std's types: whoever has none has nothing to do with them, and models have none.)
+/// The reapers of a domain. Not modelled by loom: models have no reapers.
 pub(super) struct Background {
     every: Duration,
     any: AtomicBool,
@@ -72,13 +77,13 @@ struct Round {
 impl Background {
     pub(super) fn new(every: Duration) -> Self {
         let round = Round { reapers: Vec::new(), next: Instant::now() };
-        // At most a day, so that no time overflows.
+        // At most a day, so that no sum of times overflows.
         let every = every.clamp(SHORTEST, Duration::from_secs(24 * 3600));
         Background { every, any: AtomicBool::new(false), round: Mutex::new(round) }
     }
 
     fn round(&self) -> MutexGuard<'_, Round> {
-        // Nothing panics under this lock.
+        // No code panics under this lock.
         self.round.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -86,11 +91,12 @@ impl Background {
         let mut round = self.round();
         round.reapers.push(reaper);
         round.next = Instant::now();
-        // ORDERING: Relaxed: whoever is woken for it finds it, by that.
+        // ORDERING: Relaxed: the caller wakes the reclaimer next, and the wake orders this store before the
+        // reclaimer's load.
         self.any.store(true, Relaxed);
     }
 
-    /// The reapers whose turn it is, or when that is. `None` if there are none.
+    /// Returns the reapers that are due, or the time until they are. Returns `None` if there are none.
     fn due(&self) -> Option<Result<Vec<Arc<dyn Reaper>>, Duration>> {
         // ORDERING: Relaxed, as in `add`.
         if !self.any.load(Relaxed) {
@@ -112,7 +118,7 @@ impl Background {
         Some(Ok(due))
     }
 
-    /// Some of them have something to do after this time.
+    /// Makes the reapers due after this time, if they are not due earlier.
     fn hurry(&self, after: Duration) {
         let mut round = self.round();
         round.next = round.next.min(Instant::now() + after.min(self.every));
@@ -125,13 +131,13 @@ impl Inner {
         self.wake();
     }
 
-    /// Whether there are reapers to be called.
+    /// Returns whether there are reapers to call.
     pub(super) fn has_reapers(&self) -> bool {
         // ORDERING: Relaxed, as in `Background::add`.
         self.settings.background.any.load(Relaxed)
     }
 
-    /// Calls the reapers, if it is time. Returns when it is time again, if there are any.
+    /// Calls the reapers, if they are due. Returns the time until they are due again, or `None` if there are none.
     pub(super) fn reap(&self) -> Option<Duration> {
         let due = match self.settings.background.due()? {
             Ok(due) => due,
@@ -146,7 +152,7 @@ impl Inner {
                 removed |= reaped.removed > 0;
                 idle = reaper.due_in().map_or(idle, |due_in| idle.min(due_in));
             });
-            // Its end is the user's code as well, if this was the last to hold it.
+            // The drop of a reaper is user code too, if this is its last reference.
             let panics = panics + contain(|| drop(reaper));
             // ORDERING: Relaxed, a statistic.
             self.panics.fetch_add(panics.into(), Relaxed);
@@ -156,11 +162,11 @@ impl Inner {
             return Some(Duration::ZERO);
         }
         self.settings.background.hurry(idle);
-        // What was removed is to be destroyed: another round is due at once.
+        // What the reapers removed must be destroyed: another round is due at once.
         Some(if removed { Duration::ZERO } else { idle })
     }
 
-    /// Has the reapers called within this time.
+    /// Makes the reapers due within this time, and wakes the reclaimer.
     pub(crate) fn reap_within(&self, time: Duration) {
         self.settings.background.hurry(time);
         self.wake();

@@ -1,4 +1,4 @@
-//! What waits to be destroyed, in objects and bytes.
+//! The amount of what waits to be destroyed, in objects and bytes.
 
 use crossbeam_utils::CachePadded;
 use std::fmt;
@@ -7,18 +7,19 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
-/// What waits to be destroyed: objects, and the bytes that they take.
+/// What waits to be destroyed: the number of objects, and the bytes that they take.
 ///
-/// An entry is an object, and takes the bytes of its node and what the registry's
-/// [weigher](crate::Builder::weigher) says of it. A callback is one. A table that was replaced by a larger or smaller one
-/// counts by its bytes alone.
+/// - An entry counts as one object. Its bytes are those of its node, plus what the registry's
+///   [weigher](crate::Builder::weigher) returns for it.
+/// - A callback counts as one object.
+/// - A table that was replaced by a larger or smaller one counts as no object, and with its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Backlog {
     /// Entries and callbacks.
     pub objects: u64,
-    /// Their bytes, and those of tables.
+    /// The bytes of entries, callbacks and tables.
     pub bytes: u64,
 }
 
@@ -67,25 +68,26 @@ impl fmt::Display for Backlog {
     }
 }
 
-/// What a domain has been given and has not destroyed yet: closed bags, orphans, callbacks and tables. (Of std's type: nothing is
-/// ordered by it, and no model is about it.)
+/// The amount that was handed over to a domain and is not destroyed yet: closed bags, orphans, callbacks and tables.
+/// (Not modelled by loom: nothing is ordered by these counts.)
 #[derive(Default)]
 pub(crate) struct Waiting(CachePadded<Amounts>);
 
 #[derive(Default)]
 struct Amounts {
     objects: AtomicU64,
-    /// Modulo 2^64.
+    /// The sum of the bytes, modulo 2^64.
     bytes: AtomicU64,
-    /// How many times 2^64 is to be added to the bytes.
+    /// How often the sum of the bytes has wrapped around: 2^64 times this is to be added to `bytes`.
     wraps: AtomicI64,
 }
 
 impl Waiting {
-    /// Before the objects are handed over, so that they are not subtracted before they are added.
+    /// Adds an amount. To be called before the objects are handed over, so that they are not subtracted before they
+    /// are added.
     pub(crate) fn add(&self, amount: Backlog) {
         let Amounts { objects, bytes, wraps } = &*self.0;
-        // ORDERING: Relaxed, here and below: counts.
+        // ORDERING: Relaxed, here and below. These are counts, and no other memory is read by their values.
         objects.fetch_add(amount.objects, Relaxed);
         if bytes.fetch_add(amount.bytes, Relaxed).checked_add(amount.bytes).is_none() {
             wraps.fetch_add(1, Relaxed);

@@ -1,17 +1,33 @@
-//! The thread that ends the waiting where others reclaim: after the last write, or when an executor drops its job.
+//! The backup thread: it reclaims what writers or an executor leave, after the last write, or when the executor
+//! drops its job.
 //!
-//! - A writer that retires something wakes the thread: [`wake`](Backup::wake). While the thread is awake or naps, that is
-//!   one load. A parked thread is unparked; where there is no thread, the writer starts one.
-//! - The thread naps for a tick and looks. If something waits, it makes a round of reclamation, as any writer does. After
-//!   [`QUIET`] looks that found nothing it parks, and after a minute of that it ends. A further wake starts another.
-//! - [`stop`](Backup::stop) ends it for good.
+//! - A writer that retires something wakes the thread: [`wake`](Backup::wake). While the thread is awake or naps, a
+//!   wake costs a fence and a load. A parked thread is unparked. If there is no thread, the writer starts one.
+//! - The thread naps for a tick and looks. If something waits, it makes a round of reclamation, as a writer does,
+//!   unless a writer has just made one and left nothing ready. After [`QUIET`] looks in a row that find nothing, it
+//!   parks. After a minute in which it stays parked, it ends. A later wake starts another thread.
+//! - [`stop`](Backup::stop) ends the thread for good.
 //!
-//! The word `state` says where the thread is. Only the thread goes from `AWAKE` to `PARKED` and from there to `NONE`. A waker
-//! goes from `PARKED` or `NONE` to `AWAKE`; the one whose exchange succeeds unparks or starts. `STOPPED` is final.
+//! The word `state` says where the thread is:
 //!
-//! No wake is lost. The thread says that it parks, and then looks once more; a waker retires, and then looks at `state`. Both
-//! have a SeqCst fence between the two steps. If the thread's fence comes first, the waker sees `PARKED` and unparks; if
-//! the waker's comes first, the thread sees what was retired.
+//! | from | to | by |
+//! |---|---|---|
+//! | `AWAKE` | `PARKED` | the thread, before it parks |
+//! | `PARKED` | `AWAKE` | a waker, which unparks the thread, or the thread, which goes on |
+//! | `PARKED` | `NONE` | the thread, before it ends |
+//! | `NONE` | `AWAKE` | a waker, which starts a thread |
+//! | `AWAKE` | `NONE` | a waker that cannot start the thread, or that finds itself in a forked child |
+//! | any | `STOPPED` | `stop`; final |
+//!
+//! Each step but the last is an exchange. If several wakers try the same step, only the one whose exchange succeeds
+//! unparks or starts the thread.
+//!
+//! No wake is lost:
+//!
+//! 1. The thread sets `PARKED`, and then looks once more for something that waits.
+//! 2. A waker retires something, and then loads `state`.
+//! 3. Both have a SeqCst fence between the two steps. If the thread's fence comes first, the waker sees `PARKED`
+//!    and unparks the thread. If the waker's fence comes first, the thread sees what was retired.
 
 use super::Inner;
 use super::background;
@@ -27,11 +43,11 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// The time between two looks.
 const TICK: Duration = Duration::from_millis(10);
-/// Looks in a row that find nothing before the thread parks. (In a model, naps are yields.)
+/// The number of looks in a row that find nothing before the thread parks. (In a model, naps are yields.)
 const QUIET: u32 = if cfg!(loom) { 1 } else { 8 };
-/// How long a parked thread stays. (Time does not pass in a model.)
+/// How long a parked thread stays before it ends. (Time does not pass in a model.)
 const LINGER: Option<Duration> = if cfg!(loom) {
     None
 } else if cfg!(test) {
@@ -39,32 +55,33 @@ const LINGER: Option<Duration> = if cfg!(loom) {
 } else {
     Some(Duration::from_secs(60))
 };
-/// Coarse ticks, of 4 ms, between two attempts to start a thread where the system refuses.
+/// The coarse ticks, of 4 ms, between two attempts to start a thread that the system refuses.
 const RETRY: u64 = 250;
-/// Coarse ticks, of 4 ms, for which a round of a writer is recent: less than [`TICK`] in all.
+/// The coarse ticks, of 4 ms, for which a writer's round counts as recent: less than [`TICK`] in all.
 const RECENT: u64 = 1;
-/// Objects that are destroyed between two looks at `state`.
+/// The number of objects that are destroyed between two looks at `state`.
 const ROUND: usize = 1024;
 
 /// There is no thread.
 const NONE: usize = 0;
-/// It looks, or naps between two looks, or is being started.
+/// The thread looks, or naps between two looks, or is being started.
 const AWAKE: usize = 1;
-/// It waits to be unparked.
+/// The thread waits to be unparked.
 const PARKED: usize = 2;
-/// There is none, and there will be none.
+/// There is no thread, and there will be none.
 const STOPPED: usize = 3;
 
-/// The thread, as the domain holds it.
+/// The backup thread, as the domain holds it.
 pub(crate) struct Backup {
     name: String,
     domain: Weak<Inner>,
     state: Arc<AtomicUsize>,
-    /// Whom to unpark. Locked for a moment, and while the thread is started.
+    /// The thread to unpark. Locked for a moment, and while the thread is started.
     running: Mutex<Option<Started>>,
-    /// Locked while the thread is started, or waited for by `stop`.
+    /// Locked while the thread is started, and while `stop` waits for it.
     join: Mutex<Option<thread::JoinHandle<()>>>,
-    /// The coarse tick from which on a start may be tried again. (Of std's types: no model is about that.)
+    /// The coarse tick from which on a start may be tried again. Not modelled by loom: only a hint, as is
+    /// `has_warned`.
     retry: AtomicU64,
     has_warned: AtomicBool,
 }
@@ -72,7 +89,7 @@ pub(crate) struct Backup {
 #[derive(Clone)]
 struct Started {
     thread: thread::Thread,
-    /// The process that started it. A child has a copy of this, and no such thread.
+    /// The process that started the thread. A forked child has a copy of this value, but no such thread.
     process: u32,
 }
 
@@ -89,21 +106,21 @@ impl Backup {
         }
     }
 
-    /// Says that something waits. The caller has published it.
+    /// Tells the thread that something waits. The caller has published it before.
     ///
     /// # Progress
     ///
-    /// A fence and a load, while the thread is awake. Else a system call, by one caller.
+    /// A fence and a load while the thread is awake. Else one of the callers makes a system call.
     pub(crate) fn wake(&self) {
-        // ORDERING: SeqCst, pairs with the fence in `park`: see the module.
+        // ORDERING: SeqCst, pairs with the fence in `park`: see the module's documentation.
         fence(Ordering::SeqCst);
         self.wake_hint();
     }
 
-    /// As [`wake`](Self::wake), for a caller that comes by and has published nothing.
+    /// As [`wake`](Self::wake), for a caller that has published nothing.
     #[inline]
     pub(crate) fn wake_hint(&self) {
-        // ORDERING: Relaxed, ordered by the fence in `wake`.
+        // ORDERING: Relaxed, ordered by the fence in `wake`. For callers without the fence it is a hint.
         match self.state.load(Ordering::Relaxed) {
             PARKED => self.unpark(),
             NONE => self.start(),
@@ -111,13 +128,13 @@ impl Backup {
         }
     }
 
-    /// Whether the thread is there, or being started, and will look.
+    /// Returns whether the thread exists or is being started, and will look.
     pub(super) fn is_awake(&self) -> bool {
         // ORDERING: Relaxed, a hint.
         self.state.load(Ordering::Relaxed) == AWAKE
     }
 
-    /// Ends a nap: something is ready, and callers wait for it.
+    /// Ends the thread's nap: something is ready, and callers wait for it.
     #[cold]
     pub(crate) fn hurry(&self) {
         self.wake();
@@ -134,7 +151,7 @@ impl Backup {
         let running = self.running.lock().clone();
         match running {
             Some(Started { thread, process }) if process == std::process::id() => thread.unpark(),
-            // A forked child.
+            // In a forked child, which has no such thread.
             _ => {
                 if exchange(&self.state, AWAKE, NONE) {
                     self.start();
@@ -145,24 +162,25 @@ impl Backup {
 
     #[cold]
     fn start(&self) {
-        // ORDERING: Relaxed (all of `retry` and `has_warned`), hints.
+        // ORDERING: Relaxed (all accesses of `retry` and `has_warned`), hints.
         if self.domain.strong_count() == 0 || coarse_ticks() < self.retry.load(Relaxed) {
             return;
         }
-        // Another thread starts it, or has stopped it.
+        // If the lock is taken, another thread starts this one, or stops it.
         let Some(mut join) = self.join.try_lock() else { return };
         if !exchange(&self.state, NONE, AWAKE) {
             return;
         }
         let (domain, state) = (Weak::clone(&self.domain), Arc::clone(&self.state));
-        // Locked, so that a waker that finds the thread parked finds it here.
+        // Locked before the thread is there, so that a waker that finds it parked also finds it in `running`.
         let mut running = self.running.lock();
         let error = match thread::Builder::new().name(self.name.clone()).spawn(move || work(&domain, &state)) {
             Ok(handle) => {
                 let process = std::process::id();
                 let before = running.replace(Started { thread: handle.thread().clone(), process });
                 let old = join.replace(handle);
-                // The one before has ended. If it is the parent's of a forked child, there is nothing to detach.
+                // The thread before this one has ended. In a forked child it was the parent's: there is nothing to
+                // detach, so its handle is forgotten.
                 if before.is_some_and(|before| before.process != process) {
                     std::mem::forget(old);
                 }
@@ -173,13 +191,13 @@ impl Backup {
         self.retry.store(coarse_ticks() + RETRY, Relaxed);
         exchange(&self.state, AWAKE, NONE);
         drop((running, join));
-        // A logger is the user's code: not under a shard lock, within an `Eq`.
+        // A logger is user code. It is not called under a shard lock, within the `Eq` of a key.
         if !shard_locked() && !self.has_warned.swap(true, Relaxed) {
             let domain = self.name.trim_end_matches(SUFFIX);
             contain(|| {
                 log::warn!(
                     target: "epoch_registry",
-                    "domain `{domain}`: its reclaimer thread cannot be started ({error}); writers reclaim alone, and try again"
+                    "domain `{domain}`: cannot start the reclaimer thread ({error}); writers reclaim alone and retry"
                 );
             });
         }
@@ -190,7 +208,8 @@ impl Backup {
         self.state.load(Ordering::Acquire) == STOPPED
     }
 
-    /// Ends the thread for good. Waits for it if that is wanted, and it is not the caller.
+    /// Ends the thread for good. If `wait` is set, waits for the thread, unless it is the caller or belongs to
+    /// another process.
     pub(crate) fn stop(&self, wait: bool) {
         // ORDERING: AcqRel, pairs with the Acquire loads in `work` and `park`.
         self.state.swap(STOPPED, Ordering::AcqRel);
@@ -200,21 +219,21 @@ impl Backup {
         }
         thread.unpark();
         if wait {
-            // Locked meanwhile: another caller waits too.
+            // Locked during the join, so that another caller waits too.
             let mut join = self.join.lock();
             if let Some(handle) = join.take() {
-                // It contains the panics of destructors; a panic of its own would be a bug in this crate.
+                // The thread contains the panics of destructors. A panic of its own is a bug in this crate.
                 handle.join().expect("the reclaimer thread does not panic");
             }
         }
     }
 }
 
-/// What follows the domain's name in the thread's.
+/// The suffix that follows the domain's name in the thread's name.
 pub(super) const SUFFIX: &str = "-reclaim";
 
 fn exchange(state: &AtomicUsize, from: usize, to: usize) -> bool {
-    // ORDERING: AcqRel, pairs with itself: what was done before the thread was woken, parked or ended is seen after that.
+    // ORDERING: AcqRel, pairs with itself: a thread that sees a step also sees what was done before the step.
     state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
@@ -232,7 +251,8 @@ fn work(domain: &Weak<Inner>, state: &AtomicUsize) {
         }
         let Some(held) = domain.upgrade() else { return };
         let Look { left, reap } = held.back_up();
-        // Not held while asleep. If this was the last one, the domain ends here, on this thread.
+        // The thread does not hold the domain while it sleeps. If this is the last reference, the domain is torn
+        // down here, on this thread.
         drop(held);
         quiet = if left.is_none() { quiet + 1 } else { 0 };
         nap = match reap {
@@ -251,11 +271,11 @@ fn work(domain: &Weak<Inner>, state: &AtomicUsize) {
     }
 }
 
-/// What a look has come to.
+/// The result of one look.
 struct Look {
-    /// What is left, if anything waited.
+    /// What is left to do. `None` if nothing waited.
     left: Option<Pending>,
-    /// The time to the next call of reapers, if there are any.
+    /// The time until the next call of reapers, if there are any.
     reap: Option<Duration>,
 }
 
@@ -264,7 +284,7 @@ impl Inner {
         self.has_work() && self.reclaimer.get().is_some_and(Reclaimer::needs_backup)
     }
 
-    /// One look of the thread.
+    /// Makes one look.
     fn back_up(&self) -> Look {
         let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.needs_backup()) else {
             return Look { left: None, reap: None };
@@ -277,30 +297,30 @@ impl Inner {
         Look { left, reap: self.reap() }
     }
 
-    /// Whether a writer has made a round just now, and has left nothing that is ready: values are best destroyed by the
-    /// thread that allocates the next ones.
+    /// Returns whether a writer has just made a round, and has left nothing that is ready. The thread that
+    /// allocates the next values is the best one to destroy the old ones.
     fn is_left_to_writers(&self) -> bool {
-        // ORDERING: Relaxed, a hint: what is left to writers in vain waits for a tick more.
+        // ORDERING: Relaxed, a hint: a wrong answer delays reclamation by one more tick.
         let since = coarse_ticks().saturating_sub(self.last_round.load(Ordering::Relaxed));
         !cfg!(loom) && since <= RECENT && self.state.try_lock().is_none_or(|state| state.left() != Pending::Ready)
     }
 }
 
-/// Why the thread is parked no more.
+/// Why the thread is no longer parked.
 enum Parked {
     Woken,
     /// The time has come to call reapers.
     ForReapers,
-    /// Nothing has come for long. The thread is to end.
+    /// Nothing has waited for a long time. The thread ends.
     ForNothing,
 }
 
-/// Parks until something waits, or for so long at the most.
+/// Parks until something waits: for at most `reap` if there are reapers, else for at most `LINGER`.
 fn park(domain: &Weak<Inner>, state: &AtomicUsize, reap: Option<Duration>) -> Parked {
     if !exchange(state, AWAKE, PARKED) {
         return Parked::Woken;
     }
-    // ORDERING: SeqCst, pairs with the fence in `wake`: see the module.
+    // ORDERING: SeqCst, pairs with the fence in `wake`: see the module's documentation.
     fence(Ordering::SeqCst);
     if domain.upgrade().is_none_or(|domain| domain.needs_backup()) {
         exchange(state, PARKED, AWAKE);
@@ -308,7 +328,7 @@ fn park(domain: &Weak<Inner>, state: &AtomicUsize, reap: Option<Duration>) -> Pa
     }
     let (since, limit) = (Instant::now(), reap.or(LINGER));
     loop {
-        // ORDERING: Acquire, pairs with the AcqRel of the waker's exchange, and of `stop`.
+        // ORDERING: Acquire, pairs with the AcqRel of the waker's exchange, and with that of `stop`.
         if state.load(Ordering::Acquire) != PARKED {
             return Parked::Woken;
         }
@@ -331,7 +351,7 @@ mod tests {
     use crate::Domain;
     use std::sync::mpsc::channel;
 
-    /// An hour is as a hundred milliseconds here: the thread ends, and is started anew.
+    /// `LINGER` is a hundred milliseconds here, in place of a minute: the thread ends, and is started again.
     #[test]
     fn a_thread_that_has_ended_is_started_again() {
         let domain = Domain::new();

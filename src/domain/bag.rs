@@ -1,9 +1,16 @@
-//! Retired nodes of one shard, up to a number: what goes from the shard to the domain, through a grace period, and back as
-//! free slots.
+//! Bags: arrays of retired nodes of one shard. A bag goes from the shard to the domain, through a grace period, and
+//! back to the shard with free slots.
 //!
-//! A bag is at each moment in one place and has one user: the shard, under its lock, while it is open, or a magazine; the
-//! domain's stack of closed bags; a batch, under the domain's lock; or the thread that destroys its nodes. So retiring a node
-//! is a store into an array, and neither retiring nor freeing allocates, once a shard has its few bags.
+//! At each moment a bag is in one place and has one user:
+//!
+//! - a shard, under its lock: as its open bag, as a magazine of free slots, or as a spare;
+//! - the domain's stack of closed bags;
+//! - a batch, under the domain's lock;
+//! - the thread that destroys the bag's nodes;
+//! - the domain's pool of empty bags.
+//!
+//! So to retire a node is one store into an array. Once a shard has its few bags, neither retiring nor freeing a
+//! node allocates memory.
 
 #![allow(unsafe_code)]
 
@@ -15,28 +22,31 @@ use crate::sync::{self, AtomicPtr, BAG, Mutex, Presence};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
-/// Bytes that the nodes of a bag count for, from which on it is closed before it is full.
+/// A bag is closed before it is full once its nodes count for this many bytes.
 const HEAVY: u64 = 64 << 10;
 
-/// Up to [`BAG`] nodes of one shard.
+/// An array of up to [`BAG`] nodes of one shard.
 ///
 /// ```text
 ///  nodes  ┌────────────┬────────────┬─────────────┬─────────┐
-///         │ free slots │ (given up) │ not looked  │ (unused)│
-///         │            │            │ at yet      │         │
+///         │ free slots │ (kept by   │ not visited │ (unused)│
+///         │            │  handles)  │ yet         │         │
 ///         └────────────┴────────────┴─────────────┴─────────┘
 ///         0          free         done          len       BAG
 /// ```
 ///
-/// While nodes are retired, `free` and `done` are zero. When all were looked at, those up to `free` are slots of destroyed
-/// nodes, and the others of handles that are left.
+/// While nodes are retired, `free` and `done` are zero. While nodes are destroyed, `done` moves from zero to `len`,
+/// and `free` counts the nodes that were destroyed. When `done` has reached `len`, the entries up to `free` are the
+/// slots of destroyed nodes. The other nodes still have handles, and the bag has given them up: `take` has returned
+/// them.
 pub(crate) struct Bag {
     shard: NonNull<ShardHeader>,
-    /// The next bag of the list that this one is in. Null while it is in none.
+    /// The next bag of the queue or stack that this bag is in. Null while it is in none.
     next: *mut Bag,
-    /// Whether its nodes have taken their place in the backlog: all but those that were in a registry when it was dropped.
+    /// Whether its nodes are counted in the backlog. Only nodes that were still in a registry when it was dropped
+    /// are not.
     pub(crate) is_counted: bool,
-    /// What the nodes from `done` on count for.
+    /// The bytes that the nodes from `done` on count for.
     bytes: u64,
     free: usize,
     done: usize,
@@ -45,8 +55,8 @@ pub(crate) struct Bag {
     presence: Presence,
 }
 
-// SAFETY: a bag owns the table's reference of its nodes, or their slots, and its users see to it that keys and values may
-// be sent.
+// SAFETY: a bag owns the table's reference of its nodes, or their slots. Every registry requires that its keys and
+// values are `Send` and `Sync`.
 unsafe impl Send for Bag {}
 
 impl Bag {
@@ -57,7 +67,7 @@ impl Bag {
         Box::new(Bag { shard, next, is_counted: true, bytes: 0, free: 0, done: 0, len: 0, nodes, presence })
     }
 
-    /// Empties it for another use, by another shard perhaps.
+    /// Empties the bag for another use, perhaps by another shard.
     pub(crate) fn reset(&mut self, shard: NonNull<ShardHeader>) {
         (self.shard, self.is_counted, self.bytes) = (shard, true, 0);
         (self.free, self.done, self.len) = (0, 0, 0);
@@ -67,7 +77,8 @@ impl Bag {
         self.shard
     }
 
-    /// Adds a retired node. True if the bag should be closed: then there may be no room for another.
+    /// Adds a retired node, which counts for `bytes`. Returns whether the bag must be closed now: it is full or
+    /// heavy.
     #[inline]
     pub(crate) fn push(&mut self, node: NonNull<Header>, bytes: u64) -> bool {
         self.presence.own();
@@ -77,24 +88,26 @@ impl Bag {
         self.len == BAG || self.bytes >= HEAVY
     }
 
+    /// Returns whether no node is left to destroy.
     pub(crate) fn is_empty(&self) -> bool {
         self.done == self.len
     }
 
-    /// What is left to destroy.
+    /// Returns the amount that is left to destroy.
     pub(crate) fn amount(&self) -> Backlog {
         Backlog::of((self.len - self.done) as u64, self.bytes)
     }
 
-    /// The node that is the next to be destroyed, `ahead` of the present one: to ask the processor for it.
+    /// Returns the node that is `ahead` positions after the next node to destroy. For prefetching.
     #[inline]
     pub(crate) fn peek(&self, ahead: usize) -> Option<NonNull<Header>> {
         let index = self.done + ahead;
-        // SAFETY: below `len`, written by `push`.
+        // SAFETY: the index is below `len`, so `push` has written the element.
         (index < self.len).then(|| unsafe { self.nodes[index].assume_init() })
     }
 
-    /// Takes the next node, which counts for so many bytes by what `weigh` says.
+    /// Takes the next node to destroy. `weigh` returns the bytes that the node counts for, as they were given to
+    /// `push`.
     #[inline]
     pub(crate) fn take(&mut self, weigh: impl FnOnce(NonNull<Header>) -> u64) -> Option<NonNull<Header>> {
         self.presence.own();
@@ -104,7 +117,7 @@ impl Bag {
         Some(node)
     }
 
-    /// Adds the slot of a destroyed node: one that was taken before.
+    /// Adds the slot of a destroyed node, which [`take`](Self::take) has returned.
     #[inline]
     pub(crate) fn push_free(&mut self, slot: NonNull<Header>) {
         debug_assert!(self.free < self.done);
@@ -112,12 +125,12 @@ impl Bag {
         self.free += 1;
     }
 
-    /// A free slot, of those added last.
+    /// Takes the free slot that was added last.
     #[inline]
     pub(crate) fn pop_free(&mut self) -> Option<NonNull<Header>> {
         self.presence.own();
         self.free = self.free.checked_sub(1)?;
-        // SAFETY: written by `push_free`. (The index is below the length of the array, as `free` never exceeds `done`.)
+        // SAFETY: `push_free` has written the element. (The index is in bounds: `free` never exceeds `done`.)
         Some(unsafe { self.nodes[self.free].assume_init() })
     }
 
@@ -125,20 +138,20 @@ impl Bag {
         self.free > 0
     }
 
-    /// Whether it holds enough free slots to be worth keeping.
+    /// Returns whether the bag holds enough free slots to be kept as a magazine.
     pub(crate) fn is_half_full(&self) -> bool {
         self.free >= BAG / 2
     }
 }
 
-/// Bags in order: first in, first out.
+/// A queue of bags: first in, first out.
 pub(crate) struct Bags {
     first: *mut Bag,
     /// Null exactly if `first` is.
     last: *mut Bag,
 }
 
-// SAFETY: it owns its bags, which are `Send`.
+// SAFETY: the queue owns its bags, which are `Send`.
 unsafe impl Send for Bags {}
 
 impl Default for Bags {
@@ -154,7 +167,7 @@ impl Bags {
 
     pub(crate) fn push(&mut self, bag: Box<Bag>) {
         let bag = Box::into_raw(bag);
-        // SAFETY: the list owns its last bag.
+        // SAFETY: null, or the queue owns its last bag.
         match unsafe { self.last.as_mut() } {
             Some(last) => last.next = bag,
             None => self.first = bag,
@@ -174,7 +187,7 @@ impl Bags {
         if self.first.is_null() {
             return None;
         }
-        // SAFETY: from `into_raw`, and the list owns it.
+        // SAFETY: the pointer comes from `into_raw`, and the queue owns the bag.
         let mut bag = unsafe { Box::from_raw(self.first) };
         self.first = std::mem::replace(&mut bag.next, ptr::null_mut());
         if self.first.is_null() {
@@ -190,13 +203,13 @@ impl Bags {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Bag> {
-        // SAFETY: null, or from `into_raw`, and the list owns it.
+        // SAFETY: null, or from `into_raw`; the queue owns the bag and is borrowed.
         let first = unsafe { self.first.as_ref() };
-        // SAFETY: as said.
+        // SAFETY: null, or from `into_raw`; the queue owns the bag and is borrowed.
         std::iter::successors(first, |bag| unsafe { bag.next.as_ref() })
     }
 
-    /// Takes out the bags of which `is_wanted` holds.
+    /// Takes out the bags for which `is_wanted` returns true.
     pub(crate) fn extract(&mut self, is_wanted: impl Fn(&Bag) -> bool) -> Bags {
         let (mut wanted, mut others) = (Bags::default(), Bags::default());
         while let Some(bag) = self.pop() {
@@ -213,7 +226,7 @@ impl Drop for Bags {
     }
 }
 
-/// Bags that any thread adds, and one takes all at a time. Lock-free.
+/// The closed bags of a domain: a lock-free stack. Any thread pushes a bag; one thread at a time takes all of them.
 pub(crate) struct ClosedBags {
     head: AtomicPtr<Bag>,
 }
@@ -224,7 +237,8 @@ impl ClosedBags {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        // ORDERING: Relaxed, a hint.
+        // ORDERING: Relaxed, a hint. A barrier misses no bag by it: the pushes that it must see happen before its
+        // call.
         self.head.load(Ordering::Relaxed).is_null()
     }
 
@@ -232,10 +246,10 @@ impl ClosedBags {
         let bag = Box::into_raw(bag);
         let mut head = sync::guess(&self.head);
         loop {
-            // SAFETY: from `into_raw`, and no other thread has it yet.
+            // SAFETY: from `into_raw`; no other thread knows the bag before the exchange below succeeds.
             unsafe { (*bag).next = head };
-            // ORDERING: Release, pairs with the Acquire in `take`: hands the bag over, and all that was done to its nodes, the
-            // unlinking above all.
+            // ORDERING: Release, pairs with the Acquire in `take`. It hands over the bag and everything done to its
+            // nodes before, above all their unlinking.
             match self.head.compare_exchange_weak(head, bag, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -243,7 +257,7 @@ impl ClosedBags {
         }
     }
 
-    /// Takes all bags, the oldest first.
+    /// Takes all bags, and returns them with the oldest first.
     pub(crate) fn take(&self) -> Bags {
         let mut bags = Bags::default();
         if self.is_empty() {
@@ -252,7 +266,7 @@ impl ClosedBags {
         // ORDERING: Acquire, pairs with the Release in `push`.
         let mut newest = self.head.swap(ptr::null_mut(), Ordering::Acquire);
         while !newest.is_null() {
-            // SAFETY: from `into_raw`, and the swap made it ours.
+            // SAFETY: from `into_raw`; the exchange above has made this thread the owner of the whole stack.
             let bag = unsafe { Box::from_raw(newest) };
             newest = bag.next;
             bags.push_front(bag);
@@ -267,7 +281,7 @@ impl Drop for ClosedBags {
     }
 }
 
-/// Empty bags that no shard needs at the moment.
+/// A domain's pool of empty bags that no shard needs at the moment.
 pub(crate) struct BagPool(Mutex<Pooled>);
 
 #[derive(Default)]
@@ -276,7 +290,7 @@ struct Pooled {
     len: usize,
 }
 
-/// Bags that are kept: 64 KiB.
+/// The most bags that the pool keeps: 64 KiB in all.
 const POOLED: usize = 64;
 
 impl BagPool {

@@ -1,15 +1,18 @@
-//! How much may wait: limits of the backlog, and what is prefetched of them in advance.
+//! The limits of a domain's backlog, and the credits that shards prefetch of them.
 //!
-//! Every node that is unlinked takes its place in the backlog before: one object, and its bytes. It gives it back when
-//! the reclaim side is done with it. So that not every removal writes the domain's one counter, a shard takes places
-//! in advance, an [`Credits`] of up to [`DUE`] at a time, and spends them under its own lock.
+//! A writer takes a place in the backlog before it unlinks a node: one object, and its bytes. The reclaim side
+//! gives the place back when it has finished with the node. Most removals do not write the domain's counter: a
+//! shard takes places in advance, as [`Credits`] of up to [`DUE`] objects at a time, and spends them under its own
+//! lock.
 //!
 //! # Invariants
 //!
-//! - **L1** A meter shows no less than what waits: retired nodes and callbacks that are not reclaimed, and allowances.
-//! - **L2** What is taken is at most the limit, but for what cannot be refused: see [`Budget::charge_unchecked`].
-//! - **L3** What is prefetched, that is in credits beyond the place that was needed, is at most a fourth of the limit. (Where the
-//!   policy is to grow it may be more.)
+//! - **L1** The count of what is taken of a limit is at least the backlog (retired nodes and callbacks that are not
+//!   reclaimed) plus the unused credits.
+//! - **L2** What is taken is at most the limit, except with the policy [`WhenFull::Grow`], and for what cannot be
+//!   refused: see [`Budget::charge_unchecked`].
+//! - **L3** What is prefetched (credits beyond the place that was needed) is at most a fourth of the limit. With
+//!   the policy [`WhenFull::Grow`] it may be more.
 
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, AtomicUsize};
@@ -20,30 +23,36 @@ use std::time::Duration;
 
 pub use super::backlog::Backlog;
 
-/// What becomes of a removal, or of a callback, for which there is no room in the backlog.
+/// What happens to a removal, or to a callback, for which there is no room in the backlog.
 ///
-/// Before any of it, the caller assists: it reclaims what is ready, and pushes the grace period on.
+/// With [`Wait`](Self::Wait) and [`Refuse`](Self::Refuse), the caller assists first: it reclaims what is ready, and
+/// advances the grace period.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It goes on. The limit says from where on writers assist, and nothing more.
+    /// The operation proceeds. The limit only decides when writers start to assist in reclamation.
     #[default]
     Grow,
-    /// It waits for so long at the most. Then it is refused, if it may be (by [`Registry::fallible`](crate::Registry::fallible)); else it goes on,
-    /// and is counted as an [charge_unchecked](crate::DomainStats::overruns). Within a critical section of the same domain, which
-    /// it would wait for, and in destructors and callbacks, it does not wait. A sweep that cannot be refused (`retain`,
-    /// `clear`, `drain`) waits once in vain at the most.
+    /// The operation waits for room, for at most this time. If there is still no room, a fallible operation (of
+    /// [`Registry::fallible`](crate::Registry::fallible), or [`Domain::try_call`](crate::Domain::try_call)) is
+    /// refused. An infallible operation proceeds, and is counted as an [overrun](crate::DomainStats::overruns).
+    ///
+    /// The operation does not wait in a critical section of the same domain, where it would wait for itself, nor in
+    /// a destructor or callback. An infallible sweep (`retain`, `clear`, `drain`) does not wait again after one
+    /// wait that ended without room.
     Wait(Duration),
-    /// It is refused at once, if it can be; else it goes on, and is counted as an charge_unchecked.
+    /// A fallible operation is refused at once. An infallible operation proceeds, and is counted as an
+    /// [overrun](crate::DomainStats::overruns).
     Refuse,
 }
 
-/// There is no room in the backlog, and its policy is to refuse.
+/// The error of a fallible operation: the backlog has no room, and the policy does not let the operation exceed the
+/// limit.
 pub(crate) struct Full;
 
-/// How an operation may end where the backlog is full: by [`Full`], or, if it is [`Infallible`], not at all.
+/// How an operation may fail when the backlog is full: with [`Full`], or, if it is [`Infallible`], not at all.
 pub(crate) trait Failure: Sized {
-    /// `Ok` if the operation goes on beyond the limit.
+    /// Returns `Ok` if the operation proceeds beyond the limit.
     fn full() -> Result<(), Self>;
 }
 
@@ -59,9 +68,9 @@ impl Failure for Infallible {
     }
 }
 
-/// What an operation does where the backlog is full: whether it may fail (`E`), and whether it may wait before.
+/// What an operation does when the backlog is full: whether it may fail (`E`), and whether it may wait first.
 pub(crate) struct IfFull<E> {
-    /// Cleared when it has waited in vain.
+    /// Cleared when the operation has waited and there is still no room.
     pub(crate) may_wait: bool,
     failure: PhantomData<E>,
 }
@@ -85,25 +94,25 @@ impl IfFull<Full> {
         IfFull { may_wait: true, failure: PhantomData }
     }
 
-    /// For what can be done later as well.
+    /// For an operation that can be done later as well: it fails without waiting.
     pub(crate) const fn fail_at_once() -> Self {
         IfFull { may_wait: false, failure: PhantomData }
     }
 }
 
-/// Removals of one shard between two calls on the domain, at the most.
+/// The most removals that a shard makes between two refills of its credits.
 pub(crate) const DUE: u64 = 128;
 
-/// The part of a limit that is prefetched in advance, at the most, to all shards together: a fourth (L3).
+/// The divisor for the part of a limit that all shards together may prefetch: a fourth (L3).
 const LENT: u64 = 4;
 
-/// The most bytes that one object counts for: as many as a [weight](crate::node::weight::Weight) can tell.
+/// The most bytes that one object counts for: the largest [weight](crate::node::weight::Weight).
 const HEAVIEST: u64 = 2047 << 31;
 
-/// The highest limit there is: what is taken of it, and charge_unchecked by, stays far below what a counter holds.
+/// The highest limit. What is taken of it, with overruns, stays far below the largest value of a counter.
 const HIGHEST: u64 = 1 << 60;
 
-/// The bytes of an credits where they are not limited.
+/// The bytes of [`Credits`] in a domain without a limit on bytes.
 const UNLIMITED: u64 = u64::MAX;
 
 /// Places in the backlog that a shard has taken and not used.
@@ -111,12 +120,12 @@ const UNLIMITED: u64 = u64::MAX;
 pub(crate) struct Credits {
     objects: u64,
     bytes: u64,
-    /// What of it was prefetched, when it was last filled up.
+    /// The part that was prefetched at the last refill.
     prefetched: Backlog,
 }
 
 impl Credits {
-    /// Takes the place of one object from it. False if it has none.
+    /// Takes the place of one object of `bytes` bytes from the credits. Returns false if they do not cover it.
     #[inline]
     pub(crate) fn spend(&mut self, bytes: u64) -> bool {
         let enough = self.objects > 0 && self.bytes >= bytes;
@@ -133,14 +142,14 @@ pub(crate) struct Budget {
     objects: Option<Limit>,
     bytes: Option<Limit>,
     pub(crate) when_full: WhenFull,
-    /// Shards of the domain's registries.
+    /// The number of shards of the domain's registries.
     shards: AtomicUsize,
 }
 
 struct Limit {
     limit: u64,
     taken: CachePadded<AtomicU64>,
-    /// L3. (Of std's type: it bounds what lies idle, and no model is about that.)
+    /// L3. Not modelled by loom: it only bounds unused credits.
     prefetched: std::sync::atomic::AtomicU64,
 }
 
@@ -149,9 +158,10 @@ impl Limit {
         Limit { limit, taken: CachePadded::new(AtomicU64::new(0)), prefetched: Default::default() }
     }
 
-    /// Takes `wanted`, or else `needed`. Returns which.
+    /// Takes `wanted` if there is room for it, else `needed`. Returns what it took, or `None` if there is no room
+    /// for either.
     fn take(&self, wanted: u64, needed: u64) -> Option<u64> {
-        // ORDERING: Relaxed, only compared, and by the exchange below again.
+        // ORDERING: Relaxed, only a first guess: the exchange below compares it again.
         let mut taken = self.taken.load(Ordering::Relaxed);
         loop {
             let room = self.limit.saturating_sub(taken);
@@ -159,7 +169,8 @@ impl Limit {
             if granted > room {
                 return None;
             }
-            // ORDERING: Relaxed, a count: that it is one step keeps it below the limit, and nothing is handed over with it.
+            // ORDERING: Relaxed, a count. The exchange checks the limit and adds in one step (L2). It publishes no
+            // other data.
             match self.taken.compare_exchange_weak(taken, taken + granted, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(granted),
                 Err(now) => taken = now,
@@ -167,7 +178,8 @@ impl Limit {
         }
     }
 
-    /// Takes what is `needed`, and lends up to `extra` with it. Returns how much was prefetched.
+    /// Takes `needed`, and prefetches up to `extra` with it. Returns how much it prefetched, or `None` if there is
+    /// no room for `needed`.
     fn lend(&self, needed: u64, extra: u64, when_full: WhenFull) -> Option<u64> {
         if when_full == WhenFull::Grow {
             self.charge_unchecked(needed + extra);
@@ -179,7 +191,7 @@ impl Limit {
         let mut prefetched = self.prefetched.load(Ordering::Relaxed);
         let extra = loop {
             let extra = extra.min((self.limit / LENT).saturating_sub(prefetched));
-            // ORDERING: Relaxed, as in `take`: one step keeps it below a part of the limit (L3).
+            // ORDERING: Relaxed, as in `take`: the exchange checks the bound and adds in one step (L3).
             match self.prefetched.compare_exchange_weak(
                 prefetched,
                 prefetched + extra,
@@ -197,9 +209,9 @@ impl Limit {
         used
     }
 
-    /// What was prefetched is used up, or given back.
+    /// Records that prefetched credits are used up or given back.
     fn return_credits(&self, prefetched: u64) {
-        // ORDERING: Relaxed, a count: the shard's lock orders what it has been prefetched.
+        // ORDERING: Relaxed, a count. The shard lock orders the accesses to the credits themselves.
         self.prefetched.fetch_sub(prefetched, Ordering::Relaxed);
     }
 
@@ -212,14 +224,14 @@ impl Limit {
         if amount == 0 {
             return;
         }
-        // ORDERING: Relaxed, a count: who takes the place next does not look at what had it.
+        // ORDERING: Relaxed, a count: the thread that takes the place next does not access the object that had it.
         let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
         debug_assert!(before >= amount, "L1: {amount} given back of {before}");
     }
 
-    /// Beyond the soft mark, which is at half of the limit.
+    /// Returns whether the backlog is beyond the soft mark, which is half of the limit.
     fn is_pressed(&self) -> bool {
-        // ORDERING: Relaxed, a hint: two counts of different moments, of which the difference is not taken below zero.
+        // ORDERING: Relaxed, a hint: the two counts may be of different moments, so the difference saturates at 0.
         let taken = self.taken.load(Ordering::Relaxed);
         taken.saturating_sub(self.prefetched.load(Ordering::Relaxed)) > self.limit / 2
     }
@@ -235,7 +247,8 @@ impl Budget {
         self.objects.is_some() || self.bytes.is_some()
     }
 
-    /// What an object of so many bytes counts for: half of the limit at the most, so that it can go at all.
+    /// Returns what an object of `bytes` bytes counts for: at most half of the limit, so that it can be admitted at
+    /// all.
     pub(crate) fn weigh(&self, bytes: usize) -> u64 {
         let most = self.bytes.as_ref().map_or(HEAVIEST, |meter| HEAVIEST.min(meter.limit / 2));
         (bytes as u64).min(most)
@@ -243,7 +256,7 @@ impl Budget {
 
     pub(crate) fn add_shards(&self, shards: usize) {
         if self.is_limited() {
-            // ORDERING: Relaxed. It bounds the loans to come.
+            // ORDERING: Relaxed: the count only sizes later refills.
             self.shards.fetch_add(shards, Ordering::Relaxed);
         }
     }
@@ -255,20 +268,21 @@ impl Budget {
         }
     }
 
-    /// What a shard has to begin with: nothing of a limit.
+    /// Returns the credits of a new shard: none if the domain has a limit.
     pub(crate) fn first_credits(&self) -> Credits {
         let unlimited = Credits { objects: DUE, bytes: UNLIMITED, prefetched: Backlog::default() };
         if self.is_limited() { Credits::default() } else { unlimited }
     }
 
-    /// Takes the place of one object of so many bytes, and fills the credits up, which has not enough for it. False if
-    /// there is no room. Lock-free.
+    /// Takes the place of one object of `bytes` bytes, and refills `credits`, which do not cover it. Returns false
+    /// if there is no room. Lock-free.
     pub(crate) fn refill(&self, credits: &mut Credits, bytes: u64) -> bool {
         if !self.is_limited() {
             credits.objects = DUE - 1;
             return true;
         }
-        // What is left of the old one goes back: heavy entries use up bytes before objects, and light ones the reverse.
+        // The rest of the old credits goes back: heavy entries use up bytes before objects, and light ones objects
+        // before bytes.
         self.give_back_credits(std::mem::take(credits));
         // ORDERING: Relaxed, as in `add_shards`.
         let shards = LENT * self.shards.load(Ordering::Relaxed).max(1) as u64;
@@ -297,7 +311,7 @@ impl Budget {
         }
     }
 
-    /// Takes room for what cannot be refused, whether there is any or not.
+    /// Takes `amount` for what cannot be refused, even if there is no room.
     pub(crate) fn charge_unchecked(&self, amount: Backlog) {
         if let Some(meter) = &self.objects {
             meter.charge_unchecked(amount.objects);
@@ -307,7 +321,7 @@ impl Budget {
         }
     }
 
-    /// Takes room for exactly this, if there is, or if the policy is to grow.
+    /// Takes exactly `amount` if there is room, or if the policy is [`WhenFull::Grow`]. Returns whether it took it.
     pub(crate) fn take(&self, amount: Backlog) -> bool {
         let fits =
             |meter: &Option<Limit>, wanted| meter.as_ref().is_none_or(|meter| meter.take(wanted, wanted).is_some());
@@ -334,12 +348,12 @@ impl Budget {
     }
 
     pub(crate) fn give_back_credits(&self, credits: Credits) {
-        // (Where something is not limited, there is no meter to give it to.)
+        // (A count that is not limited has no `Limit`, and nothing is given back.)
         self.give_back(Backlog { objects: credits.objects, bytes: credits.bytes });
         self.return_credits(credits.prefetched);
     }
 
-    /// Whether the backlog is beyond the soft mark.
+    /// Returns whether the backlog is beyond the soft mark of either limit.
     pub(crate) fn is_pressed(&self) -> bool {
         let pressed = |meter: &Option<Limit>| meter.as_ref().is_some_and(Limit::is_pressed);
         pressed(&self.objects) || pressed(&self.bytes)

@@ -1,4 +1,4 @@
-//! Settings of a domain.
+//! The settings of a domain.
 
 use super::Domain;
 use super::background::{Background, REAP_EVERY};
@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Settings of a new [`Domain`].
+/// The settings of a new [`Domain`].
 pub struct DomainBuilder {
     name: Option<String>,
     who: Who,
@@ -27,7 +27,7 @@ pub struct DomainBuilder {
     clock: Stopwatch,
 }
 
-/// Who reclaims, beside the callers of `reclaim` and `barrier`.
+/// Who reclaims, besides the callers of `reclaim` and `barrier`.
 enum Who {
     /// Writers, and a backup thread.
     Default,
@@ -37,17 +37,17 @@ enum Who {
     Executor(Box<dyn Fn(ReclaimJob) + Send + Sync>),
 }
 
-/// As the Linux kernel's (`rcu_cpu_stall_timeout`).
+/// The default threshold of stall reports, that of the Linux kernel (`rcu_cpu_stall_timeout`).
 const STALL_AFTER: Duration = Duration::from_secs(21);
 
-/// With less, each look at a grace period would make a report.
+/// The shortest threshold of stall reports. With less, each look at a grace period would make a report.
 const SHORTEST_STALL: Duration = Duration::from_millis(1);
 
 impl DomainBuilder {
     pub(super) fn new() -> Self {
         DomainBuilder {
             name: None,
-            // A model says itself which threads it has.
+            // A model sets its threads itself.
             who: if cfg!(loom) { Who::Writers } else { Who::Default },
             objects: None,
             bytes: None,
@@ -59,34 +59,36 @@ impl DomainBuilder {
         }
     }
 
-    /// The domain's name, in panics, reports and the name of its reclaimer thread.
+    /// Sets the domain's name, which appears in panics, in reports and in the name of the reclaimer thread.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Whether the domain has a thread of its own that runs destructors and callbacks, promptly, so that writers run none. It
-    /// is started at once, and joined when the domain is torn down or [stopped](Domain::stop_reclaimer).
+    /// Sets whether the domain has a thread of its own that runs destructors and callbacks promptly, so that
+    /// writers run none. The thread is started at once. It is joined when the domain is torn down or its reclaimer
+    /// is [stopped](Domain::stop_reclaimer).
     ///
-    /// `false` means [`writers_only`](Self::writers_only). By default neither is so: writers share the work, and a thread that
-    /// is started when something waits ends the waiting after the last write: see [`Domain`].
+    /// `false` means [`writers_only`](Self::writers_only). The default is neither: writers share the work, and a
+    /// thread, started when something waits, reclaims what is left after the last write. See [`Domain`].
     pub fn reclaimer(mut self, on: bool) -> Self {
         self.who = if on { Who::Thread } else { Who::Writers };
         self
     }
 
-    /// Leaves reclamation to writers, each of which destroys a bounded number of objects, and to explicit calls. There is no
-    /// thread: what was removed last stays until the next write, [`reclaim`](Domain::reclaim) or
-    /// [`barrier`](Domain::barrier). For programs that may start no threads, or that fork and go on in the child.
+    /// Leaves reclamation to writers, each of which destroys a bounded number of objects, and to explicit calls.
+    /// There is no thread: what was removed last stays until the next write, [`reclaim`](Domain::reclaim) or
+    /// [`barrier`](Domain::barrier). For programs that must not start threads, or that fork and continue in the
+    /// child.
     pub fn writers_only(mut self) -> Self {
         self.who = Who::Writers;
         self
     }
 
-    /// Has destructors and callbacks run by an executor of yours: `spawn` is given a [job](ReclaimJob) when there is
-    /// something to do and none is under way, and must have it run elsewhere. Writers and threads that drop handles call it,
-    /// outside every lock; a panic in it is contained. [`ReclaimJob`] says how each kind of executor runs it, and what happens to
-    /// a job that is dropped.
+    /// Sets the caller's executor, which runs destructors and callbacks. `spawn` receives a [job](ReclaimJob) when
+    /// there is something to do and no job is under way, and must hand the job over, to be run elsewhere. Writers
+    /// and threads that drop handles call `spawn`, outside every lock. A panic in it is contained. [`ReclaimJob`]
+    /// says how each kind of executor runs a job, and what happens to a job that is dropped.
     ///
     /// ```
     /// use epoch_registry::{Domain, Registry};
@@ -109,72 +111,75 @@ impl DomainBuilder {
         self
     }
 
-    /// Leaves reclamation to explicit calls of [`Domain::reclaim`] and [`Domain::barrier`]: no write runs a destructor,
-    /// unless the backlog is beyond half of its limit.
+    /// Leaves reclamation to explicit calls of [`Domain::reclaim`] and [`Domain::barrier`]. No write runs a
+    /// destructor, unless the backlog is beyond half of its limit.
     pub fn manual(mut self) -> Self {
         self.who = Who::Nobody;
         self
     }
 
-    /// The most objects that may wait to be destroyed: see [`Backlog`](crate::Backlog). No limit by default; at least 1.
+    /// Sets the largest number of objects that may wait to be destroyed: see [`Backlog`](crate::Backlog). No limit
+    /// by default; at least 1.
     ///
-    /// At half of it, the soft mark, writers assist whoever else reclaims, and expedite the grace period. At the limit it
-    /// is as [`when_full`](Self::when_full) says. Shards take up to a fourth of it in advance, so it may show before all
-    /// of it is used.
+    /// - From half of the limit on (the soft mark), writers assist in reclamation, even if a thread or an executor
+    ///   reclaims, and expedite the grace period.
+    /// - At the limit, the policy of [`when_full`](Self::when_full) applies. Shards take up to a fourth of the
+    ///   limit in advance, so the policy may apply before the whole limit is used.
     ///
-    /// What is not held to it: entries whose last handle goes after their grace period (they wait for nobody), and the
-    /// entries of a registry that is dropped (they do not wait at all).
+    /// The limit does not apply to entries whose last handle is dropped after their grace period (they do not wait
+    /// for readers), nor to the entries of a registry that is dropped (they do not wait at all).
     pub fn backlog_objects(mut self, limit: usize) -> Self {
         self.objects = Some((limit as u64).max(1));
         self
     }
 
-    /// The most bytes that may wait to be destroyed, as [`backlog_objects`](Self::backlog_objects). An entry that takes
-    /// more than half of that counts for half. Tables that were replaced by others are counted, but not held to it.
+    /// Sets the largest number of bytes that may wait to be destroyed. Otherwise as
+    /// [`backlog_objects`](Self::backlog_objects); at least 2. An entry that takes more than half of the limit
+    /// counts for half. Tables that a resize has replaced are counted, but are never refused.
     pub fn backlog_bytes(mut self, limit: usize) -> Self {
         self.bytes = Some((limit as u64).max(2));
         self
     }
 
-    /// What becomes of a removal for which there is no room in the backlog. By default it goes on.
+    /// Sets what happens to a removal for which there is no room in the backlog. By default it proceeds.
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.when_full = policy;
         self
     }
 
-    /// How long a grace period that something waits for may last before it is reported: 21 seconds by default, 1 ms at least.
-    /// It is reported once within 10% of that, and again after twice that time, four times, and so on.
+    /// Sets how long a grace period that something waits for may last before it is reported: 21 seconds by default,
+    /// at least 1 ms. The first report is made within 10% of that time. Further reports follow twice that time
+    /// later, then four times that time later, and so on.
     ///
-    /// What drives reclamation notices it: a thread of the domain's, a job on an executor, a caller that waits for a grace
-    /// period, a writer. Without any of these, it is not noticed.
+    /// Whatever drives reclamation notices a stall: the domain's thread, a job on an executor, a caller that waits
+    /// for a grace period, a writer. Without any of these, a stall is not noticed.
     pub fn stall_after(mut self, threshold: Duration) -> Self {
         self.stall_after = threshold.max(SHORTEST_STALL);
         self
     }
 
-    /// What is done with the report of a grace period that lasts too long. By default it is logged as a warning, by the
-    /// `log` crate. It runs where destructors run, outside every lock, and must not wait for a grace period; a panic in
-    /// it is contained.
+    /// Sets the handler of reports of grace periods that last too long. By default a report is logged as a warning,
+    /// by the `log` crate. The handler runs where destructors run, outside every lock, and must not wait for a
+    /// grace period. A panic in it is contained.
     pub fn on_stall(mut self, handler: impl Fn(&StallReport) + Send + Sync + 'static) -> Self {
         self.on_stall = Box::new(handler);
         self
     }
 
-    /// How often reapers are called that were [added](Domain::add_reaper) to the domain: every 100 ms by default. An interval
-    /// shorter than 1 ms counts as 1 ms, and one longer than a day as a day. They are called again at once for as long as
-    /// they have more to do.
+    /// Sets how often the domain calls the reapers that were [added](Domain::add_reaper) to it: every 100 ms by
+    /// default, at least 1 ms, at most a day. The domain calls them again at once while they have more to do.
     pub fn reap_every(mut self, interval: Duration) -> Self {
         self.reap_every = interval;
         self
     }
 
-    /// Measures grace periods and stalls by a clock that moves only when told to. For tests.
+    /// Sets a clock that moves only when told to, by which grace periods and stalls are measured. For tests.
     pub fn manual_clock(mut self, clock: ManualClock) -> Self {
         self.clock = Stopwatch::Manual(clock);
         self
     }
 
-    /// A backup thread, as domains have by default outside of models.
+    /// Sets a backup thread, which domains have by default outside of models.
     #[cfg(loom)]
     #[doc(hidden)]
     pub fn backup(mut self) -> Self {
@@ -186,7 +191,7 @@ impl DomainBuilder {
     ///
     /// # Panics
     ///
-    /// If a reclaimer thread is [asked for](Self::reclaimer) and cannot be started.
+    /// If a reclaimer thread is [requested](Self::reclaimer) and the system cannot start it.
     pub fn build(self) -> Domain {
         let DomainBuilder { name, who, objects, bytes, when_full, stall_after, reap_every, on_stall, clock } = self;
         let writers_share = !matches!(who, Who::Nobody);
@@ -198,13 +203,13 @@ impl DomainBuilder {
         let reclaimer = match who {
             Who::Writers | Who::Nobody => return domain,
             Who::Default => Reclaimer::Backup(Backup::new(thread, weak)),
-            Who::Thread => Reclaimer::Thread(ReclaimThread::start(thread, weak).expect("starting the reclaimer")),
+            Who::Thread => Reclaimer::Thread(ReclaimThread::start(thread, weak).expect("cannot start the reclaimer")),
             Who::Executor(spawn) => {
                 let backup = (!cfg!(loom)).then(|| sync::Arc::new(Backup::new(thread, weak.clone())));
                 Reclaimer::Executor(Executor::new(spawn, weak, backup))
             }
         };
-        assert!(domain.0.reclaimer.set(reclaimer).is_ok(), "it is set once");
+        assert!(domain.0.reclaimer.set(reclaimer).is_ok(), "the reclaimer is set once");
         domain
     }
 }

@@ -1,10 +1,10 @@
-//! What can go wrong, with what the caller gets back.
+//! The errors of a domain, which return what the caller handed over.
 
 use std::error::Error;
 use std::fmt;
 
-/// There is no room in the domain's backlog, and its [policy](crate::WhenFull) is to refuse: nothing was done. With what
-/// the caller handed over.
+/// The error of an operation for which the domain's backlog has no room. Its [policy](crate::WhenFull) does not let
+/// the operation exceed the limit, and nothing was done. Contains what the caller handed over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BacklogFull<T = ()>(pub T);
 
@@ -16,7 +16,7 @@ impl<T> fmt::Debug for BacklogFull<T> {
 
 impl<T> fmt::Display for BacklogFull<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too much waits to be destroyed already")
+        f.write_str("the backlog of the domain is full")
     }
 }
 

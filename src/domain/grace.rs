@@ -1,10 +1,13 @@
-//! Grace periods, numbered.
+//! Numbered grace periods.
 //!
-//! A grace period is one [`Marker`] given to the epoch collector by `defer_destroy`: the collector destroys it once
-//! every critical section that was open at that moment has closed, and its destruction says so here. Batches of
-//! retired nodes, callbacks and those who wait for a grace period all wait for a number, so that one deferral serves
-//! any amount of garbage, and whatever thread the collector runs on (it may be a reader's) does no more than add to
-//! a counter.
+//! To begin a grace period, a thread gives the epoch collector one [`Marker`], by `defer_destroy`. The collector
+//! destroys the marker once every critical section that was open at that moment has closed. The marker's destructor
+//! then raises `completed` to the number of its grace period.
+//!
+//! Batches of retired nodes, callbacks and waiting callers all wait for a number. So:
+//!
+//! - one deferral serves any amount of garbage;
+//! - a thread that runs the collector, which may be a reader, does no more than update a counter.
 
 #![allow(unsafe_code)]
 
@@ -12,11 +15,11 @@ use crate::sync::atomic::Ordering;
 use crate::sync::epoch::{Guard, Owned};
 use crate::sync::{Arc, AtomicBool, AtomicU64};
 
-/// What outlives the domain: the collector may destroy a marker later.
+/// The progress of a domain's grace periods. It may outlive the domain, as the collector may destroy a marker later.
 pub(crate) struct Grace {
     /// All grace periods up to this one are over.
     completed: AtomicU64,
-    /// The domain is gone; threads forget their registration when they see it.
+    /// The domain is gone. Only a debug assertion reads this, when a thread drops its record of the domain.
     abandoned: AtomicBool,
 }
 
@@ -25,14 +28,15 @@ impl Grace {
         Grace { completed: AtomicU64::new(0), abandoned: AtomicBool::new(false) }
     }
 
-    /// The newest grace period that is over. Everything that its critical sections did happens before this returns.
+    /// Returns the newest grace period that is over. Everything done in the critical sections that it waited for
+    /// happens before this returns.
     pub(crate) fn completed(&self) -> u64 {
         // ORDERING: Acquire, pairs with the Release in `Marker::drop`.
         self.completed.load(Ordering::Acquire)
     }
 
     pub(crate) fn abandon(&self) {
-        // ORDERING: Relaxed. A hint by which memory is given back earlier.
+        // ORDERING: Relaxed. The lock of `Departed`, which tells the threads that the domain is gone, orders it.
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
@@ -41,14 +45,16 @@ impl Grace {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Begins grace period `number`. The caller holds the domain's lock, so that numbers begin in order.
+    /// Begins grace period `number`. The caller holds the domain's lock, so that grace periods begin in the order of
+    /// their numbers.
     pub(crate) fn begin(grace: &Arc<Self>, number: u64, guard: &Guard) {
         let marker = Owned::new(Marker { grace: Arc::clone(grace), number }).into_shared(guard);
-        // SAFETY: the marker was made here and is reachable from nowhere else.
+        // SAFETY: the marker was allocated above, and nothing else points to it.
         unsafe { guard.defer_destroy(marker) };
     }
 }
 
+/// The object that the collector destroys when grace period `number` is over.
 struct Marker {
     grace: Arc<Grace>,
     number: u64,
@@ -56,9 +62,10 @@ struct Marker {
 
 impl Drop for Marker {
     fn drop(&mut self) {
-        // A later grace period may end first, by a few instructions; what is over stays over.
-        // ORDERING: Release, pairs with the Acquire in `completed`: the collector has ordered the end of all critical
-        // sections before this destructor, and this hands it on.
+        // `fetch_max`, as the collector may destroy the marker of a later grace period first, by a few instructions.
+        // When the later one is over, so is this one, and `completed` must not go back.
+        // ORDERING: Release, pairs with the Acquire in `completed`. The collector orders the end of all critical
+        // sections before this destructor, and this store passes that order on.
         self.grace.completed.fetch_max(self.number, Ordering::Release);
     }
 }

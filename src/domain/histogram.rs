@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How many durations there were of which length: in buckets, each of which goes to twice the length of the one before,
-/// from a microsecond on.
+/// Counts of durations by length, in buckets. The first bucket ends at one microsecond, and each bucket ends at
+/// twice the length of the one before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Histogram {
@@ -13,27 +13,27 @@ pub struct Histogram {
     max: Duration,
 }
 
-/// The last one holds all that took longer than 18 minutes.
+/// The number of buckets. The last one holds all durations of about 18 minutes or more.
 const BUCKETS: usize = 32;
 
 impl Histogram {
-    /// Durations recorded.
+    /// Returns the number of durations recorded.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Their sum.
+    /// Returns the sum of the durations.
     pub fn total(&self) -> Duration {
         self.total
     }
 
-    /// The longest.
+    /// Returns the longest duration.
     pub fn max(&self) -> Duration {
         self.max
     }
 
-    /// A duration that a share of `q` (0 to 1) of those recorded does not exceed, at most twice the least such (and at
-    /// most [`max`](Self::max)). Zero if nothing was recorded.
+    /// Returns a duration that a share of `q` (0 to 1) of the recorded ones does not exceed. It is at most twice
+    /// the least such duration, and at most [`max`](Self::max). Zero if nothing was recorded.
     pub fn quantile(&self, q: f64) -> Duration {
         let rank = (q.clamp(0.0, 1.0) * self.count() as f64).ceil().max(1.0) as u64;
         let mut below = 0;
@@ -48,7 +48,8 @@ impl Histogram {
         }
     }
 
-    /// The buckets: where each ends, and how many durations it holds. The last has no end: all that is longer.
+    /// Returns the buckets: the end of each, and the number of durations in it. The last bucket has no end: it
+    /// holds all longer durations.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + '_ {
         let end = |bucket| (bucket + 1 < BUCKETS).then(|| Histogram::end(bucket));
         self.counts.iter().enumerate().map(move |(bucket, &count)| (end(bucket), count))
@@ -56,7 +57,7 @@ impl Histogram {
 
     pub(crate) fn record(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        // 0 for less than a microsecond; else one more than its binary logarithm.
+        // Bucket 0 is for less than a microsecond. Else the bucket is one more than the binary logarithm.
         let bucket = (u64::BITS - micros.leading_zeros()) as usize;
         self.counts[bucket.min(BUCKETS - 1)] += 1;
         self.total = self.total.saturating_add(duration);
@@ -68,7 +69,7 @@ impl Histogram {
     }
 }
 
-/// The median, the 99th percentile and the maximum.
+/// Prints the median, the 99th percentile and the maximum.
 impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "p50 {:.1?}, p99 {:.1?}, max {:.1?}", self.quantile(0.5), self.quantile(0.99), self.max)

@@ -1,4 +1,4 @@
-//! What a domain consists of, and who is called upon to reclaim.
+//! The fields of a domain, and what each write does for its reclamation.
 
 use super::background::Background;
 use super::backlog::{Backlog, Waiting};
@@ -10,7 +10,7 @@ use super::readers::Readers;
 use super::reclaimer::Reclaimer;
 use super::stall::{Stall, StallHandler, StallReport, Watchdog};
 use super::state::{Callback, State};
-use super::thread::Running;
+use super::frame::Running;
 use crate::sync::atomic::Ordering;
 use crate::sync::epoch::Collector;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Pause};
@@ -22,75 +22,83 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+/// The shared state of a domain. [`Domain`](super::Domain) is a handle to it.
 pub(crate) struct Inner {
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) collector: Collector,
     pub(super) grace: crate::sync::Arc<Grace>,
-    /// Goes up whenever sessions are asked to announce a quiescent state.
+    /// The number of requests so far that sessions announce a quiescent state.
     pub(super) quiesce: CachePadded<AtomicUsize>,
-    /// Shards whose open bags hold nodes.
+    /// The shards whose open bags hold nodes (Q1).
     pub(super) dirty: CachePadded<DirtyShards>,
-    /// Taken by the thread that collects open bags, before the locks of shards and domain.
+    /// The lock of the collector of open bags. It is taken before the lock of any shard.
     pub(super) collecting: Mutex<()>,
-    /// Bags that were handed over, and that no batch holds yet.
+    /// Bags that shards have handed over, and that are in no batch yet.
     pub(super) closed: CachePadded<ClosedBags>,
+    /// Nodes whose last reference was put after their grace period, and that are in no batch yet.
     pub(super) orphans: CachePadded<Orphans>,
+    /// Callbacks that are in no batch yet, the oldest first.
     pub(super) calls: Mutex<Vec<Callback>>,
+    /// Empty bags.
     pub(super) bags: BagPool,
-    /// All that was handed over and is not destroyed yet.
+    /// The amount that was handed over and is not destroyed yet.
     pub(super) waiting: Waiting,
+    /// The domain's lock, with what it guards.
     pub(super) state: CachePadded<Mutex<State>>,
-    /// Signalled when a batch has been destroyed and somebody sleeps on it.
+    /// Notified whenever the domain's lock is released after a round or a part, if threads sleep on it.
     pub(super) finished: Condvar,
-    /// A hint that `state` or `calls` hold something.
+    /// A hint: there are batches, or callbacks that are in no batch yet.
     pub(super) unfinished: CachePadded<AtomicBool>,
-    /// A hint that something could be destroyed now.
+    /// A hint: there are batches that can be destroyed now.
     pub(super) ready: AtomicBool,
-    /// The coarse tick in which a writer last drove reclamation.
+    /// The coarse tick in which a writer last made a round.
     pub(super) last_round: CachePadded<AtomicU64>,
-    /// The [tag](thread_tag) of the writer that last made a round beyond the soft mark. (Not modelled by loom: only a hint.)
+    /// The [tag](thread_tag) of the writer that last made a round beyond the soft mark. (Not modelled by loom: only
+    /// a hint.)
     last_payer: std::sync::atomic::AtomicUsize,
     pub(crate) budget: Budget,
     pub(super) readers: Readers,
-    /// Callbacks that panicked, and reports of stalls that did.
+    /// The number of callbacks, stall handlers and reapers that panicked.
     pub(super) panics: AtomicU64,
-    /// What was retired beyond the limits.
+    /// The number of objects that were retired beyond the limits.
     pub(super) overruns: AtomicU64,
     pub(super) settings: Settings,
+    /// The thread, executor or backup thread of the domain. Not set where writers or explicit calls reclaim alone.
     pub(super) reclaimer: OnceLock<Reclaimer>,
 }
 
-/// What a domain is told when it is built, and keeps.
+/// The settings of a domain that do not change after it is built.
 pub(crate) struct Settings {
-    /// Whether writers reclaim as long as nobody else does.
+    /// Whether writers reclaim where no thread or job does: in all domains but manual ones.
     pub(super) writers_share: bool,
-    /// What grace periods and stalls are measured by.
+    /// The clock used to measure grace periods and stalls.
     pub(super) clock: Stopwatch,
+    /// The reapers that the domain calls at intervals.
     pub(super) background: Background,
-    /// There until the domain is torn down.
+    /// The handler of stall reports. `None` only while the domain is torn down.
     pub(super) on_stall: Option<StallHandler>,
 }
 
-/// Objects that one write destroys at the most, beside its own work, where no reclaimer does.
+/// The most objects that one write destroys, or twice the number that it has retired if that is more.
 const WRITERS_SHARE: usize = 256;
-/// The same where the backlog is beyond its soft mark, and how often a write tries.
+/// The same beyond the soft mark of the backlog, and the most rounds that a write makes there.
 const PRESSED_SHARE: usize = 512;
 const PRESSED_ROUNDS: usize = 4;
-/// Objects beyond the soft mark that one write destroys at the most, whichever thread retired them.
+/// The most objects beyond the soft mark that one write destroys, by whichever thread they were retired.
 const EXCESS_SHARE: u64 = 4096;
-/// The soft mark of a domain without limits.
+/// The soft mark of a domain without limits, in objects and in bytes.
 const SOFT_OBJECTS: u64 = 2048;
 const SOFT_BYTES: u64 = 1 << 20;
 /// The longest pause of a caller of [`Domain::call`](super::Domain::call) while other threads destroy what is ready.
 const CALLERS_WAIT: Duration = Duration::from_millis(1);
-/// Coarse ticks, of 4 ms, for which callers expect a further round of a writer that has made one.
+/// After a writer has made a round, callers expect another one from it for this many coarse ticks, of 4 ms each.
 const WRITER_RETURNS: u64 = 25;
 
 impl Inner {
     pub(super) fn new(name: Option<String>, stall_after: Duration, budget: Budget, settings: Settings) -> Arc<Self> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        // ORDERING: Relaxed, only the number matters. (std's own atomic: identity is not part of any model.)
+        // ORDERING: Relaxed, only the number matters. (Not modelled by loom: no model depends on it.)
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Inner {
             id,
@@ -120,46 +128,46 @@ impl Inner {
         })
     }
 
-    /// The number of the last request that sessions announce a quiescent state.
+    /// Returns the number of the newest request that sessions announce a quiescent state.
     #[inline]
     pub(crate) fn asked(&self) -> usize {
-        // ORDERING: Relaxed. An old value delays the announcement and nothing else: until it pins anew, a session stays pinned
-        // where it was.
+        // ORDERING: Relaxed. An old value only delays the announcement: until the session pins again, it stays
+        // pinned where it was.
         self.quiesce.load(Ordering::Relaxed)
     }
 
-    /// An empty bag for a shard.
+    /// Returns an empty bag for a shard.
     pub(crate) fn new_bag(&self, shard: NonNull<ShardHeader>) -> Box<Bag> {
         self.bags.take(shard)
     }
 
-    /// Marks a shard as dirty, whose open bag has received its first node. Under the shard lock (Q1). The caller wakes the
-    /// reclaimer after the lock.
+    /// Marks a shard as dirty: its open bag has received its first node. The caller holds the shard lock (Q1), and
+    /// wakes the reclaimer after it has released the lock.
     pub(crate) fn mark_dirty(&self, shard: &ShardHeader) {
         self.dirty.add(shard);
     }
 
-    /// Takes a bag over. Lock-free, and allowed under a shard lock.
+    /// Takes a closed bag from a shard. Lock-free, and allowed under a shard lock.
     pub(crate) fn hand_over(&self, bag: Box<Bag>) {
         self.waiting.add(bag.amount());
         self.closed.push(bag);
     }
 
-    /// Whether something waits for a grace period or its turn, as far as a glance tells.
+    /// Returns whether something waits for a grace period or to be destroyed. Only a hint.
     pub(crate) fn has_work(&self) -> bool {
-        // ORDERING: Relaxed, a hint.
+        // ORDERING: Relaxed, a hint: a round that comes later finds what this misses.
         let unfinished = self.unfinished.load(Ordering::Relaxed);
         unfinished || !self.closed.is_empty() || !self.dirty.is_empty() || !self.orphans.is_empty()
     }
 
-    /// Whether writes that have retired nothing look for something to reclaim: where no thread or executor does.
+    /// Returns whether a write that has retired nothing looks for something to reclaim: where no thread or job does.
     #[inline]
     pub(crate) fn do_writers_look(&self) -> bool {
         self.settings.writers_share && self.reclaimer.get().is_none()
     }
 
-    /// What a write does for reclamation, outside its lock: if it has handed over `retired` nodes, or begun to retire, or if its
-    /// turn has come to look.
+    /// Does a write's share of reclamation. The caller has released the shard lock. It has handed over `retired`
+    /// nodes, or has opened a bag, or it is its turn to look for something to reclaim.
     #[cold]
     #[inline(never)]
     pub(crate) fn assist(&self, retired: usize) {
@@ -169,18 +177,20 @@ impl Inner {
         }
         let reclaimer = self.reclaimer.get();
         if reclaimer.is_some_and(|reclaimer| reclaimer.is_on() && reclaimer.nudge(retired > 0)) {
-            // It was woken when the first node was retired.
+            // The reclaimer sees to it. It was woken when the first node was retired.
             return;
         }
         if !self.settings.writers_share {
             return;
         }
         let now = coarse_ticks();
-        // ORDERING: Relaxed. Two writers may both think it is their turn; one of them gets the lock.
+        // ORDERING: Relaxed. Two writers may both take this tick for new; one of them gets the domain's lock.
         let is_new_tick = self.last_round.load(Ordering::Relaxed) != now;
-        // Of a shard that is dirty already, writes do not come by here until its bag is full.
+        // The shard is dirty now. Its next write that comes here is the one that fills the bag. So if no thread or
+        // job will collect the bag before, this write does.
         let is_alone = reclaimer.is_some_and(|reclaimer| !reclaimer.comes_later());
         if is_new_tick || is_alone && retired == 0 {
+            // ORDERING: Relaxed, as above: a hint.
             self.last_round.store(now, Ordering::Relaxed);
             self.try_reclaim(WRITERS_SHARE.max(2 * retired));
         } else if retired > 0 {
@@ -188,14 +198,15 @@ impl Inner {
         }
     }
 
-    /// Beyond the soft mark a writer pays for what it retires twice over, whatever else reclaims, and does not leave it at one
-    /// try: the grace period is expedited.
+    /// Does a write's share of reclamation beyond the soft mark, whatever else reclaims. The share is at least twice
+    /// the number of objects that the writer has retired. The writer makes up to four rounds, and expedites the
+    /// grace period.
     #[cold]
     fn assist_pressed(&self, retired: usize) {
-        // ORDERING: Relaxed, both: hints, see `may_expect_writer`.
+        // ORDERING: Relaxed, both: hints for `may_expect_writer`.
         self.last_round.store(coarse_ticks(), Ordering::Relaxed);
         self.last_payer.store(thread_tag(), Ordering::Relaxed);
-        // What callers of `Domain::call` add, who destroy nothing, is destroyed by writers too.
+        // Callers of `Domain::call` destroy nothing, so writers also destroy what those callers have added.
         let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
         let mut share = PRESSED_SHARE.max(2 * retired).max(excess as usize);
         for _ in 0..PRESSED_ROUNDS {
@@ -207,7 +218,7 @@ impl Inner {
         }
     }
 
-    /// Whether so much waits that writers must pay for what they retire.
+    /// Returns whether so much waits that writers must pay for what they retire: more than the soft mark.
     pub(super) fn is_pressed(&self) -> bool {
         if self.budget.is_limited() {
             return self.budget.is_pressed();
@@ -216,23 +227,24 @@ impl Inner {
         self.settings.writers_share && (objects > SOFT_OBJECTS || bytes > SOFT_BYTES)
     }
 
+    /// Returns whether the domain has a thread, an executor or a backup thread that was not stopped.
     pub(super) fn is_reclaimer_on(&self) -> bool {
         self.reclaimer.get().is_some_and(Reclaimer::is_on)
     }
 
-    /// Takes a callback whose place in the backlog is taken already.
+    /// Queues a callback whose place in the backlog is taken already.
     pub(super) fn push_call(&self, call: Callback) {
         self.waiting.add(call.amount);
         let mut calls = self.calls.lock();
         calls.push(call);
-        // ORDERING: Relaxed, a hint to writers; under the lock, as in `unlock`.
+        // ORDERING: Relaxed, a hint to writers. It is stored under the lock of the callbacks, as in `unlock`.
         self.unfinished.store(true, Ordering::Relaxed);
         drop(calls);
         self.wake();
     }
 
-    /// Beyond the soft mark, pauses a caller of `call` while other threads have something to destroy. The caller destroys
-    /// nothing itself, because it may hold locks that callbacks take.
+    /// Beyond the soft mark, pauses a caller of `call` while other threads have something to destroy. The caller
+    /// itself destroys nothing, because it may hold locks that callbacks take.
     pub(super) fn slow_down(&self) {
         if !self.is_pressed() || self.would_wait_for_itself() {
             return;
@@ -258,27 +270,29 @@ impl Inner {
             && coarse_ticks().saturating_sub(self.last_round.load(Ordering::Relaxed)) <= WRITER_RETURNS
     }
 
-    /// Calls `run` after a grace period, to free so many bytes of the registry's own. Not to be refused. Not under a lock,
-    /// since it may wake an executor of the user's.
+    /// Calls `run` after a grace period, to free `bytes` bytes of the registry's own. Never refused. The caller
+    /// holds no lock, since this may call the user's executor.
     pub(crate) fn defer(&self, bytes: usize, run: impl FnOnce() + Send + 'static) {
         let amount = Backlog::of(0, bytes as u64);
         self.budget.charge_unchecked(amount);
         self.push_call(Callback::new(run, amount));
     }
 
+    /// Tells the domain's thread, executor or backup thread, if it has one, that something waits.
     pub(super) fn wake(&self) {
         if let Some(reclaimer) = self.reclaimer.get() {
             reclaimer.wake();
         }
     }
 
-    /// Whether waiting for readers or destructors on this thread could be waiting for itself.
+    /// Returns whether this thread would wait for itself if it waited for readers or destructors.
     pub(super) fn would_wait_for_itself(&self) -> bool {
         shard_locked() || Running::is_anywhere() || self.in_critical_section()
     }
 
-    /// After a round, with its frame gone: an executor that ran its job within `spawn`, within that round, has had nothing of
-    /// it.
+    /// Wakes an idle executor after a round, if something is left. The frame of the round is gone. It matters where
+    /// the executor runs its job within `spawn`, and the round itself has called `spawn`: that job found this thread
+    /// reclaiming in the same domain, and did nothing.
     pub(super) fn after_round(&self) {
         let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.is_on()) else { return };
         if self.has_work() {
@@ -286,7 +300,8 @@ impl Inner {
         }
     }
 
-    /// Counts and hands out a report. Without a lock: it is the user's code.
+    /// Calls the stall handler with a report, if there is one, and counts its panic. The caller holds no lock: the
+    /// handler is user code.
     pub(super) fn report(&self, stall: Option<Stall>) {
         let Some(Stall { lasted, readers, repeats }) = stall else { return };
         let (backlog, waiters) = (self.waiting.get(), self.state.lock().waiters);
@@ -306,7 +321,7 @@ impl Drop for Inner {
         }
         self.grace.abandon();
         self.drain();
-        // Closures of the user's, on anybody's thread.
+        // These closures are the user's, and any thread may be the one that drops the domain. Their panics end here.
         let handler = self.settings.on_stall.take();
         contain(|| drop(reclaimer));
         contain(|| drop(handler));

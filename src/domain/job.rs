@@ -1,4 +1,4 @@
-//! Jobs for an executor of the user's, and how they sleep.
+//! Jobs for the user's executor, and how they sleep.
 
 use super::Inner;
 use super::backup::Backup;
@@ -18,18 +18,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a grace period that readers hold up: the shortest and the longest sleep.
+/// The sleep between two looks at a grace period that readers hold up: the shortest, and the longest.
 const SHORT_NAP: Duration = Duration::from_micros(50);
 const LONG_NAP: Duration = Duration::from_millis(2);
-/// Objects that are destroyed between two looks at the time.
+/// The number of objects that are destroyed between two looks at the time.
 const STRIDE: usize = 256;
-/// How long one call of a job works, as long as it leaves more to do: at first, and at most.
+/// How long one call of a job works while it leaves more to do: at first, and at most.
 const SLICE: Duration = Duration::from_millis(1);
 const LONGEST_SLICE: Duration = Duration::from_millis(8);
-/// The longest time to sleep that [`ReclaimJob::step`] asks for: nothing wakes its caller.
+/// The longest time to sleep that [`ReclaimJob::step`] asks for, because nothing wakes its caller.
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
-/// How long to sleep while readers are in the way: longer each time that nothing comes of it.
+/// The time to sleep while readers hold up a grace period. It doubles after each round that achieves nothing.
 pub(super) struct Naps(Duration);
 
 impl Naps {
@@ -37,7 +37,8 @@ impl Naps {
         Naps(SHORT_NAP)
     }
 
-    /// The time to the next round, after one that destroyed so much. `None` if nothing is left.
+    /// Returns the time until the next round, after a round that destroyed `done` objects. Returns `None` if
+    /// nothing is left.
     pub(super) fn after(&mut self, domain: &Inner, left: Pending, done: usize) -> Option<Duration> {
         if done > 0 || domain.budget.is_pressed() {
             self.0 = SHORT_NAP;
@@ -54,7 +55,7 @@ impl Naps {
     }
 }
 
-/// The shorter of two times to wait, where there may be none.
+/// Returns the shorter of two waits, either of which may be absent.
 pub(super) fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     one.into_iter().chain(other).min()
 }
@@ -65,39 +66,41 @@ pub(crate) struct Executor {
     domain: Weak<Inner>,
     job: Arc<JobState>,
     stop: AtomicBool,
-    /// Takes over when a job is dropped before its end. `None` in models.
+    /// The thread that takes over when a job is dropped before its end. `None` in models.
     backup: Option<Arc<Backup>>,
     has_told: AtomicBool,
 }
 
 thread_local! {
-    /// This thread is handing a job over.
+    /// Whether this thread is in a call of an executor's `spawn`.
     static IN_SPAWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is in an executor's `spawn`.
+/// Returns whether this thread is in an executor's `spawn`.
 pub(crate) fn in_spawn() -> bool {
     IN_SPAWN.get()
 }
 
-/// Whether a job is under way, and whether it is to make another round.
+/// Whether a job is under way, and whether it must make another round.
 struct JobState {
-    /// `NONE`, `UNDER_WAY` or `WOKEN`.
+    /// `NONE` (no job), `UNDER_WAY` (a job that was not woken since its last round began), or `WOKEN` (a job that
+    /// must make another round).
     stage: AtomicUsize,
-    /// What a job that sleeps is woken by. Locked for a moment.
+    /// What wakes a job that sleeps. Locked for a moment.
     sleeper: Mutex<Option<Sleeper>>,
-    /// The last round left more than it had time for. (Of std's types, as the next: hints, which no model is about.)
+    /// Whether the last round left more than it had time for. Not modelled by loom: only a hint, as are `woken` and
+    /// `owed`.
     is_behind: std::sync::atomic::AtomicBool,
-    /// The coarse tick in which it became `WOKEN`.
+    /// The coarse tick in which `stage` became `WOKEN`.
     woken: AtomicU64,
-    /// How often a shard has had its share of removals since the last look at what was retired.
+    /// How often a shard has handed retired nodes over since the last round began.
     owed: AtomicU64,
 }
 
-/// Such shares, of 128 objects, from which on the job counts as behind.
+/// The value of `owed` above which the job counts as behind. A shard usually hands 128 objects over.
 const MUCH: u64 = 16;
 
-/// Coarse ticks, of 4 ms, for which a job may be woken and not run before it counts as behind.
+/// The coarse ticks, of 4 ms, for which a woken job may not run before it counts as behind.
 const LATE: u64 = 5;
 
 const NONE: usize = 0;
@@ -110,23 +113,24 @@ enum Sleeper {
 }
 
 impl JobState {
-    /// Has `sleeper` woken by the next wake. True if there was one since the last round began.
+    /// Sets what the next wake wakes. Returns whether the job was woken since its last round began.
     fn sleep(&self, sleeper: Sleeper) -> bool {
         if cfg!(loom) {
-            // A sleep in a model is a yield, which nothing needs to end.
+            // A sleep in a model is a yield, which needs no wake.
             return false;
         }
         let old = self.sleeper.lock().replace(sleeper);
-        // A waker is the executor's: dropped without the lock.
+        // The old waker is the executor's code, so it is dropped without the lock.
         drop(old);
-        // The lock orders it: either the waker, which marks `stage` before, finds the sleeper, or this finds the mark.
+        // The lock orders the two threads. The thread that wakes sets `stage` before it takes the lock. Either it
+        // finds the sleeper, or this load finds `WOKEN`.
         // ORDERING: Acquire, pairs with the AcqRel in `Executor::wake`.
         self.stage.load(Ordering::Acquire) == WOKEN
     }
 
-    /// Whether writers are to help: the job has more to do than it has time for, or is not run.
+    /// Returns whether writers must help: the job has more to do than it has time for, or does not run.
     fn is_behind(&self) -> bool {
-        // ORDERING: Relaxed (all of it), hints.
+        // ORDERING: Relaxed (all loads here), hints.
         let is_late = || {
             let since = coarse_ticks().saturating_sub(self.woken.load(Relaxed));
             // (Time does not pass in a model.)
@@ -160,13 +164,14 @@ impl Executor {
         Executor { spawn, domain, job, stop, backup, has_told }
     }
 
-    /// Whether no job is under way.
+    /// Returns whether no job is under way.
     pub(super) fn is_idle(&self) -> bool {
         // ORDERING: Relaxed, a hint.
         self.job.stage.load(Ordering::Relaxed) == NONE
     }
 
-    /// Whether writers are to help the job that is under way. `due`: the caller's shard has had a share of removals.
+    /// Returns whether writers must help the job that is under way. `due`: the caller's shard has handed retired
+    /// nodes over.
     pub(super) fn is_behind(&self, due: bool) -> bool {
         if due {
             // ORDERING: Relaxed, a hint.
@@ -189,14 +194,15 @@ impl Executor {
     }
 
     pub(super) fn wake(&self) {
-        // No code of the user's under a shard lock, within an `Eq`: the next write sees to it.
-        // ORDERING: Relaxed, a hint: a job that is spawned nevertheless does no harm.
+        // No user code runs under a shard lock, within the `Eq` of a key. The next write wakes the job.
+        // ORDERING: Relaxed, a hint: a job that is spawned after the stop does no harm.
         if shard_locked() || self.stop.load(Ordering::Relaxed) {
             return;
         }
-        // ORDERING: AcqRel, pairs with itself in `round`: the round that follows finds what it is woken for.
+        // ORDERING: AcqRel, pairs with that in `round`: the round that follows sees what it is woken for.
         let before = self.job.stage.swap(WOKEN, Ordering::AcqRel);
         if before != WOKEN {
+            // ORDERING: Relaxed, a hint.
             self.job.woken.store(coarse_ticks(), Relaxed);
         }
         match before {
@@ -209,12 +215,12 @@ impl Executor {
                     naps: Naps::new(),
                     slice: SLICE,
                 };
-                // The user's code. If it panics, or drops the job, the next caller that wakes spawns another.
+                // `spawn` is user code. If it panics, or drops the job, the next wake spawns another job.
                 let outer = IN_SPAWN.replace(true);
                 contain(|| (self.spawn)(job));
                 IN_SPAWN.set(outer);
             }
-            // It may be asleep. A waker is the executor's code.
+            // The job may be asleep. A waker is the executor's code.
             UNDER_WAY => {
                 contain(|| self.job.rouse());
             }
@@ -222,65 +228,68 @@ impl Executor {
         }
     }
 
-    /// Logs, once, that another thread does its work.
+    /// Logs, once, that a thread does the executor's work.
     pub(super) fn tell_of_backup(&self, domain: &str) {
-        // ORDERING: Relaxed, only whether it is the first.
+        // ORDERING: Relaxed, the exchange only says who is first.
         if !self.has_told.swap(true, Ordering::Relaxed) {
             contain(|| {
                 log::warn!(
                     target: "epoch_registry",
-                    "domain `{domain}`: its executor has dropped a reclaim job before its end; a thread reclaims while it has none"
+                    "domain `{domain}`: a reclaim job was dropped before its end; a thread reclaims until the next job"
                 );
             });
         }
     }
 }
 
-/// A domain's reclamation, for an executor of the user's to run: see
+/// A domain's reclamation, for the user's executor to run: see
 /// [`DomainBuilder::executor`](crate::DomainBuilder::executor).
 ///
-/// There is one at a time, from when something is retired until nothing is left to do. It does not keep the domain from
-/// being torn down.
+/// A domain has one job at a time, from when something is retired until nothing is left to do. A job does not keep
+/// the domain from being torn down.
 ///
 /// | executor | run the job by |
 /// |---|---|
 /// | threads that may block | [`run`](Self::run) |
 /// | an async runtime | [`run_with`](Self::run_with) and the runtime's sleep function |
-/// | a loop of the program's own | [`step`](Self::step) |
+/// | the program's own loop | [`step`](Self::step) |
 ///
-/// Writers destroy nothing, as long as the job keeps up. While it is behind, they share the work, as they do without an
-/// executor: when it has left more to do than it had time for, when some thousand objects were retired since it last looked, or
-/// when it has not run for 20 ms since it was woken.
+/// Writers destroy nothing while the job keeps up. While it is behind, they share the work, as they do without an
+/// executor. The job is behind in these cases:
 ///
-/// A job that is dropped before its end, as when its runtime shuts down, leaves its work to a thread, which the domain
-/// starts for that, and logs a warning, once. The next write gives the executor another job. (A job that is forgotten
-/// holds reclamation up: there is one at a time.)
+/// - Its last round left more to do than it had time for.
+/// - Some thousand objects were retired since its last round began.
+/// - It was woken, and has not run for 20 ms.
+///
+/// If a job is dropped before its end, as when its runtime shuts down, the domain starts a thread that does the
+/// job's work, and logs a warning, once. The next write gives the executor another job. (A job that is forgotten
+/// holds up reclamation, because the domain has one job at a time.)
 #[must_use = "nothing is reclaimed unless the job runs"]
 pub struct ReclaimJob {
     domain: Weak<Inner>,
     state: Arc<JobState>,
     backup: Option<Arc<Backup>>,
-    /// It has said that it has ended; whatever the state is, is another's.
+    /// The job has set `stage` to `NONE`. From then on, `stage` belongs to the next job.
     ended: bool,
     naps: Naps,
     /// How long the next step may work.
     slice: Duration,
 }
 
-/// Between two rounds of a job.
+/// The wait between two rounds of a job.
 struct Wait {
     time: Duration,
-    /// Nothing waits to be destroyed. What comes ends the wait.
+    /// Nothing waits to be destroyed. A wake ends the wait.
     until_woken: bool,
 }
 
 impl ReclaimJob {
-    /// Destroys what is ready, for about a millisecond. Returns the time after which to call it again, 20 ms at most, or
-    /// `None` if nothing is left to do, which ends the job. Zero means that more is ready.
+    /// Destroys what is ready, for about a millisecond. Returns the time, at most 20 ms, after which to call it
+    /// again. Zero means that more is ready. Returns `None` if nothing is left to do, which ends the job.
     ///
-    /// It keeps up with writers where the caller sleeps for a millisecond in spite of a zero, as timers do: a call works
-    /// twice as long as the one before, up to 8 ms, as long as it leaves more to do. (A single destructor takes its own
-    /// time.)
+    /// A caller may sleep for a millisecond in spite of a zero, as timers do. So that the job keeps up with
+    /// writers, each call that follows a zero works twice as long as the one before, up to 8 ms. (A destructor is
+    /// not interrupted.)
     ///
     /// # Progress
     ///
@@ -292,13 +301,14 @@ impl ReclaimJob {
         Some(wait.min(LONGEST_WAIT))
     }
 
-    /// Works for a slice of time, as long as more is ready. Returns the wait before the next round.
+    /// Works for a slice of time while more is ready. Returns the wait before the next round, or `None` if there is
+    /// no next round.
     fn round(&mut self, slice: Duration) -> Option<Wait> {
         if self.ended {
             return None;
         }
-        // Before the round: what comes during it is for the next.
-        // ORDERING: AcqRel, pairs with itself in `wake`.
+        // Set before the round: a wake during the round is for the next one.
+        // ORDERING: AcqRel, pairs with that in `wake`.
         self.state.stage.swap(UNDER_WAY, Ordering::AcqRel);
         let domain = self.domain.upgrade().filter(|domain| domain.is_reclaimer_on())?;
         let begun = Instant::now();
@@ -308,30 +318,32 @@ impl ReclaimJob {
             domain.try_reclaim(STRIDE)
         };
         let (mut left, mut done) = drive();
-        // (Models are deterministic.)
+        // (One call in a model, which must be deterministic.)
         while !cfg!(loom) && left == Pending::Ready && done > 0 && begun.elapsed() < slice {
             (left, done) = drive();
         }
         // ORDERING: Relaxed, a hint.
         self.state.is_behind.store(left == Pending::Ready, Relaxed);
         let (nap, reap) = (self.naps.after(&domain, left, done), domain.reap());
-        // Within `spawn` there is no background to wait in for the next time that reapers are called.
+        // A job that runs within `spawn` does not wait there for the next call of reapers.
         let nap = if in_spawn() { nap } else { sooner(nap, reap) };
         drop(domain);
-        // ORDERING: AcqRel, as before: either this sees that it was woken, or the waker sees that there is none.
+        // ORDERING: AcqRel, pairs with that in `wake`: either this exchange fails because the job was woken, or the
+        // caller of `wake` sees `NONE` and spawns another job.
         let end = || self.state.stage.compare_exchange(UNDER_WAY, NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.ended = nap.is_none() && end();
         if self.ended {
             return None;
         }
-        // A round that leaves something has woken its own job. That is no reason to end a wait, and it is a short one.
+        // A round that leaves something has woken its own job. That wake does not end the wait, which is short.
         Some(Wait { time: nap.unwrap_or(Duration::ZERO), until_woken: left == Pending::Nothing })
     }
 
-    /// Makes rounds until nothing is left to do, asleep in between for as long as readers are in the way.
+    /// Makes rounds until nothing is left to do. Sleeps between rounds while readers hold up the grace period, or
+    /// until reapers are due.
     ///
-    /// Where it would wait for itself, in a destructor or callback or in a critical section of the same domain, it
-    /// returns at once, and leaves what is left to the next job. (An executor may run it within `spawn`, which is called
+    /// Returns at once where it would wait for itself: in a destructor or callback, or in a critical section of the
+    /// same domain. The next job does what is left. (An executor may run the job within `spawn`, which is called
     /// from anywhere.)
     pub fn run(mut self) {
         while !self.domain.upgrade().is_some_and(|domain| domain.would_wait_for_itself()) {
@@ -339,20 +351,22 @@ impl ReclaimJob {
             let is_woken = until_woken && self.state.sleep(Sleeper::Thread(thread::current()));
             // (In a model, each wait is a yield.)
             if (cfg!(loom) || !time.is_zero()) && !is_woken {
-                // (An unpark that is meant for something else ends it too.)
+                // (An unpark that is meant for other code ends it too.)
                 park_for(time);
             }
         }
     }
 
-    /// Makes rounds until nothing is left to do, as a future for an async runtime. `sleep` is the runtime's own sleep function.
+    /// Makes rounds until nothing is left to do, as a future for an async runtime. `sleep` is the runtime's own
+    /// sleep function.
     ///
-    /// One poll works for about a millisecond, so that other tasks have their turn. If more is ready then, the task wakes itself
-    /// and is polled again. Else it sleeps until readers may have left, until reapers are due, or until something is removed.
+    /// One poll works for about a millisecond, so that other tasks have their turn. If more is ready after that,
+    /// the task wakes itself and is polled again. Else it sleeps until readers may have left, until reapers are
+    /// due, or until something is removed.
     ///
-    /// The future is `Send` if `sleep` and what it returns are.
+    /// The future is `Send` if `sleep` and the future that it returns are `Send`.
     ///
-    /// On tokio (`examples/tokio` of the repository has it whole, with tests):
+    /// On tokio (`examples/tokio` of the repository has the whole program, with tests):
     ///
     /// ```text
     /// let runtime = tokio::runtime::Handle::current();
@@ -361,7 +375,7 @@ impl ReclaimJob {
     ///     .build();
     /// ```
     ///
-    /// By hand, with a future that sleeps at once:
+    /// By hand, with a future that sleeps when it is polled:
     ///
     /// ```
     /// use epoch_registry::{Domain, Registry};
@@ -414,7 +428,7 @@ impl ReclaimJob {
 impl Drop for ReclaimJob {
     fn drop(&mut self) {
         if !self.ended {
-            // ORDERING: AcqRel, pairs with that in `wake`.
+            // ORDERING: Relaxed for `is_behind`, a hint. AcqRel for `stage`, pairs with that in `wake`.
             self.state.is_behind.store(false, Relaxed);
             self.state.stage.swap(NONE, Ordering::AcqRel);
             if let Some(backup) = &self.backup {

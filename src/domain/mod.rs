@@ -1,4 +1,4 @@
-//! Domains: one collector with its readers, and what waits for them.
+//! Domains: a domain is one collector, its readers, and the retired objects that wait for them.
 
 mod admission;
 mod background;
@@ -8,6 +8,7 @@ mod bag;
 mod budget;
 mod builder;
 mod error;
+mod frame;
 mod grace;
 mod header;
 mod histogram;
@@ -41,7 +42,7 @@ pub use stall::StallReport;
 pub use stats::DomainStats;
 
 use self::state::Callback;
-use self::thread::Running;
+use self::frame::Running;
 use crate::reap::Reaper;
 use crate::sync::Pause;
 use crate::util::reentrancy::shard_locked;
@@ -49,40 +50,50 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Readers and what waits for them: a grace period is a grace period *of* a domain.
+/// A set of readers, and the retired objects that wait for them. A grace period belongs to one domain.
 ///
-/// Registries that share a domain share its readers: a critical section in one delays the destruction of what was
-/// removed from the other. An isolated domain (the kernel's SRCU) keeps slow readers to themselves. It costs about
-/// a kilobyte, and 2 KB for each thread that reads in it.
+/// Registries that share a domain share its readers: a critical section in one registry delays the destruction of
+/// what was removed from the other. A domain of its own (as in the kernel's SRCU) keeps the slow readers of one
+/// registry away from others. A domain costs about a kilobyte, and 2 KB for each thread that reads in it.
 ///
 /// # Who reclaims
 ///
 /// | built by | what destroys values | writers |
 /// |---|---|---|
-/// | default | writers, and a thread that ends the waiting after the last write | share the work |
+/// | default | writers, and a thread that does the rest after the last write | share the work |
 /// | [`writers_only`](DomainBuilder::writers_only) | writers | share the work |
 /// | [`reclaimer(true)`](DomainBuilder::reclaimer) | a thread | destroy nothing |
 /// | [`executor`](DomainBuilder::executor) | jobs on an executor of the program's | help a job that is behind |
 /// | [`manual`](DomainBuilder::manual) | [`reclaim`](Self::reclaim) and [`barrier`](Self::barrier) | destroy nothing |
 ///
-/// (Near the [limit](DomainBuilder::backlog_objects) of a backlog, writers always reclaim.)
+/// Near the [limit](DomainBuilder::backlog_objects) of a backlog, writers always reclaim.
 ///
-/// The thread of a default domain is started by the first removal, or whatever else begins to wait. It is named
-/// `<domain>-reclaim`, looks every 10 ms while something waits, parks when nothing does, and ends after a minute of that.
-/// A value is dropped within 50 ms of when its last reference is gone and no reader is in the way, with no further call. If
-/// the system gives no thread, that is logged as a warning, once; writers reclaim alone, and try again after a second.
+/// The thread of a default domain:
+///
+/// - The first removal starts it, or anything else that begins to wait. Its name is `<domain>-reclaim`.
+/// - It looks every 10 ms while something waits, parks when nothing does, and ends when it has been parked for a
+///   minute.
+/// - A value is dropped within 50 ms, with no further call, once its last reference is gone and no reader is in the
+///   way.
+/// - If the system refuses to start the thread, that is logged as a warning, once. Writers then reclaim alone, and
+///   try again after a second.
 ///
 /// # Fork
 ///
-/// A child that a process forks has none of the threads of its parent, and every lock as another thread left it. So it must
-/// not use a domain or registry of before, but replace itself (`exec`) or end. That goes for default domains too, which have
-/// a thread. A program that forks and goes on in the child builds its domains with
-/// [`writers_only`](DomainBuilder::writers_only), or in the child. (A child that is forked while the thread of a default domain is
-/// parked finds that out when it wakes that, and starts a thread of its own.)
+/// A child process that a process forks has none of its parent's threads, and its locks may be held by threads that
+/// it does not have. So the child must not use a domain or registry that existed before the fork: it must call
+/// `exec` or end. This holds for default domains too, as they have a thread.
 ///
-/// A `Domain` is a handle: clones mean the same domain. It is torn down when the last handle, registry, session and
-/// entry handle that belongs to it is gone, and everything retired in it is destroyed then: by that call, or, if its thread or
-/// a job is in the middle of a round, by that soon after.
+/// If the child is to go on, it builds its domains itself, or the program builds them with
+/// [`writers_only`](DomainBuilder::writers_only). (One case is handled: if the thread of a default domain was parked
+/// at the fork, the child notices that when it wakes the thread, and starts a thread of its own.)
+///
+/// # Teardown
+///
+/// A `Domain` is a handle: clones refer to the same domain. The domain is torn down when the last handle, registry,
+/// session and entry handle that belongs to it is gone. Everything retired in it is destroyed then: by the call that
+/// drops the last of them, or, if the domain's thread or a job is in the middle of a round, by that thread or job
+/// soon after.
 ///
 /// ```
 /// use epoch_registry::{Domain, Registry};
@@ -98,36 +109,41 @@ use std::time::{Duration, Instant};
 pub struct Domain(Arc<Inner>);
 
 impl Domain {
-    /// A new domain, isolated from all others, with the default settings.
+    /// Returns a new domain with the default settings, isolated from all others.
     pub fn new() -> Domain {
         Domain::builder().build()
     }
 
-    /// Configures a new domain.
+    /// Returns a builder that configures a new domain.
     pub fn builder() -> DomainBuilder {
         DomainBuilder::new()
     }
 
-    /// The process-wide domain, which registries use unless told otherwise. It has the default settings, and is never torn
-    /// down: its thread is still there when the process exits, and ends with it.
+    /// Returns the process-wide domain, which a registry uses unless it is given another. It has the default
+    /// settings and is never torn down: its thread ends with the process.
     pub fn global() -> &'static Domain {
         static GLOBAL: OnceLock<Domain> = OnceLock::new();
         GLOBAL.get_or_init(|| Domain::builder().name("global").build())
     }
 
-    /// The name given by [`DomainBuilder::name`], or `domain-` and a number.
+    /// Returns the name given by [`DomainBuilder::name`], or `domain-` and a number.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Has a reaper asked to [expire](Reaper::expire) what is due, at intervals, by the domain's thread or a job on its executor
-    /// (which then does not end): see [`DomainBuilder::reap_every`]. It is held weakly, and asked no more when it is gone. A
-    /// panic in it is contained, and counted. (An executor that runs a job at once, within `spawn`, asks it with each job.)
+    /// Adds a reaper. The domain's thread, or a job on its executor, asks it at intervals to
+    /// [expire](Reaper::expire) entries that are due. For the interval see [`DomainBuilder::reap_every`].
+    ///
+    /// - A job on an executor does not end while there are reapers.
+    /// - The domain holds the reaper weakly, and stops calling it when it is gone.
+    /// - A panic in the reaper is contained, and counted.
+    /// - An executor that runs a job at once, within `spawn`, calls the reaper with each job.
     ///
     /// # Panics
     ///
-    /// If the domain has neither thread nor executor: it was built [`writers_only`](DomainBuilder::writers_only) or
-    /// [`manual`](DomainBuilder::manual), or its reclaimer was stopped.
+    /// If the domain has neither a thread nor an executor: it was built
+    /// [`writers_only`](DomainBuilder::writers_only) or [`manual`](DomainBuilder::manual), or its reclaimer was
+    /// stopped.
     ///
     /// ```
     /// use epoch_registry::{Domain, ManualClock, Registry};
@@ -162,7 +178,8 @@ impl Domain {
     ///
     /// # Progress
     ///
-    /// Wait-free, but for the first pin of a thread, which registers it (under a short lock, and allocates about 2 KB).
+    /// Wait-free, except for the first pin of a thread. That one registers the thread: it takes a short lock, and
+    /// allocates about 2 KB.
     pub fn pin(&self) -> DomainGuard<'_> {
         DomainGuard { pin: self.0.pin(), domain: &self.0 }
     }
@@ -176,14 +193,16 @@ impl Domain {
     ///
     /// # Progress
     ///
-    /// Blocks, for as long as the slowest reader stays in its critical section. It neither destroys anything nor
-    /// waits for destruction; [`barrier`](Self::barrier) does.
+    /// Blocks for as long as the slowest reader stays in its critical section. Destroys nothing, and does not wait
+    /// for destruction; [`barrier`](Self::barrier) does both.
     ///
     /// # Panics
     ///
-    /// In a critical section of the same domain (a guard, or an online session of this thread), in which it would wait for
-    /// itself; in a destructor or callback that any domain runs, two of which could wait for each other; and in the `Eq`
-    /// of a key.
+    /// Where it could wait for itself:
+    ///
+    /// - in a critical section of the same domain (a guard, or an online session of this thread);
+    /// - in a destructor or callback that any domain runs, as two of them could wait for each other;
+    /// - in the `Eq` of a key.
     pub fn synchronize(&self) {
         self.refuse_to_wait("synchronize");
         let mut pause = Pause::new();
@@ -191,8 +210,9 @@ impl Domain {
         self.0.wait_for(number, || pause.pause(), || false);
     }
 
-    /// As [`synchronize`](Self::synchronize), asking more often: about every 60 µs, where `synchronize` asks ever less
-    /// often, down to once a millisecond. So it returns up to a millisecond sooner where a reader takes its time.
+    /// Waits as [`synchronize`](Self::synchronize) does, and checks more often: about every 60 µs. `synchronize`
+    /// checks less and less often, down to once a millisecond. So this returns up to a millisecond sooner where a
+    /// reader takes its time.
     ///
     /// # Panics
     ///
@@ -204,12 +224,13 @@ impl Domain {
         self.0.wait_for(number, || pause.pause(), || false);
     }
 
-    /// Waits until everything that was retired, or given to [`call`](Self::call), before this call, on whatever
-    /// thread, has been destroyed or run. What these destructors retire in turn by dropping a last handle is included.
+    /// Waits until everything that any thread retired, or gave to [`call`](Self::call), before this call has been
+    /// destroyed or run. This includes what those destructors retire in turn by dropping a last handle.
     ///
     /// # Progress
     ///
-    /// Blocks, for a grace period and the destructors. The caller runs those that are ready and not being run.
+    /// Blocks for a grace period and the destructors. The caller runs destructors that are ready and that no other
+    /// thread runs.
     ///
     /// # Panics
     ///
@@ -219,23 +240,27 @@ impl Domain {
         self.0.barrier();
     }
 
-    /// Calls `f` after a grace period: when every critical section that is open now has closed. It runs on the reclaim
-    /// side, wherever destructors run, and never on a reader; callbacks given by one thread run in their order, unless
-    /// several threads reclaim. A panic in it is contained and counted.
+    /// Calls `f` after a grace period: when every critical section that is open now has closed.
     ///
-    /// The caller runs neither `f` nor anything else, so it may hold locks that `f` takes (unless the domain has a
-    /// [limit](DomainBuilder::backlog_objects), and is at it).
-    ///
-    /// A callback that itself holds a handle of the domain (or of an entry in it) keeps the domain from being torn down until it
-    /// is run. Where neither thread nor executor runs it, a write or a call of [`reclaim`](Self::reclaim) must.
+    /// - `f` runs where destructors run, and never on a reader.
+    /// - Callbacks given by one thread run in their order, unless several threads reclaim.
+    /// - A panic in `f` is contained and counted.
+    /// - This call runs neither `f` nor any other callback or destructor. So the caller may hold locks that `f`
+    ///   takes. The exception is a domain with a [limit](DomainBuilder::backlog_objects) that it has reached: there
+    ///   the call reclaims first.
+    /// - A callback that holds a handle of the domain, or of an entry in it, keeps the domain from being torn down
+    ///   until it has run. If the domain has neither a thread nor an executor, a write or a call of
+    ///   [`reclaim`](Self::reclaim) must run it.
     ///
     /// # Progress
     ///
-    /// Takes a short lock. Does not wait for readers, unless the domain has a [limit](DomainBuilder::when_full) of which
-    /// that is the policy. While more than some thousand objects wait and another thread destroys them (the reclaimer, a
-    /// job, or a writer), it pauses for up to a millisecond, so that a flood of calls does not outrun reclamation. It does
-    /// not pause in a critical section, destructor or callback. (In a domain of [writers only](DomainBuilder::writers_only)
-    /// without writers, nothing slows callers down.)
+    /// Takes a short lock. Waits for readers only if the domain has a limit whose [policy](DomainBuilder::when_full)
+    /// is to wait.
+    ///
+    /// If the backlog is beyond its soft mark (2,048 objects or 1 MiB, or half of a limit) while another thread (the
+    /// reclaimer, a job, or a writer) destroys what is ready, the call pauses for up to a millisecond, so that a
+    /// flood of calls does not outrun reclamation. It does not pause in a critical section, destructor or callback.
+    /// In a domain of [writers only](DomainBuilder::writers_only) without writers, nothing slows callers down.
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
         if !self.0.budget.take(amount) {
@@ -245,11 +270,12 @@ impl Domain {
         self.0.slow_down();
     }
 
-    /// As [`call`](Self::call), unless there is no room in the backlog and its policy is to refuse.
+    /// Calls `f` after a grace period, as [`call`](Self::call) does, unless the backlog has no room and its policy
+    /// refuses `f`.
     ///
     /// # Errors
     ///
-    /// [`BacklogFull`], with the callback.
+    /// [`BacklogFull`], which returns the callback.
     pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
         let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
         if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, &mut IfFull::fail()).is_err() {
@@ -260,26 +286,26 @@ impl Domain {
         Ok(())
     }
 
-    /// Begins a grace period, to be polled. It covers every critical section that is open now.
+    /// Begins a grace period that covers every critical section that is open now. Returns a cookie to poll it with.
     pub fn start_poll(&self) -> Cookie {
         Cookie { domain: self.0.id, number: self.0.start_poll(false) }
     }
 
-    /// Whether the grace period of `cookie` is over. Pushes it on, without waiting.
+    /// Returns whether the grace period of `cookie` is over. Advances it if possible, without waiting.
     ///
     /// # Panics
     ///
-    /// If the cookie is another domain's.
+    /// If the cookie is of another domain.
     pub fn poll(&self, cookie: Cookie) -> bool {
         assert_eq!(cookie.domain, self.0.id, "a cookie of another domain");
         self.0.poll(cookie.number)
     }
 
-    /// Waits for the grace period of `cookie`, for `timeout` at most. True if it is over.
+    /// Waits for the grace period of `cookie`, but at most for `timeout`. Returns whether it is over.
     ///
     /// # Panics
     ///
-    /// If the cookie is another domain's.
+    /// If the cookie is of another domain.
     pub fn poll_timeout(&self, cookie: Cookie, timeout: Duration) -> bool {
         assert_eq!(cookie.domain, self.0.id, "a cookie of another domain");
         let since = Instant::now();
@@ -287,36 +313,39 @@ impl Domain {
         self.0.wait_for(cookie.number, || pause.pause(), || since.elapsed() >= timeout)
     }
 
-    /// Destroys up to `budget` objects that are ready, and tries to make more ready. Returns how many it destroyed.
+    /// Destroys up to `budget` objects that are ready, and tries to make more ready. Returns how many it has
+    /// destroyed.
     ///
     /// # Progress
     ///
-    /// Does not wait for readers. Does nothing within a destructor or callback of the same domain, or while another
-    /// thread is at it.
+    /// Does not wait for readers. Takes the locks of shards for a moment. Returns zero, and destroys nothing, in a
+    /// destructor or callback of the same domain, in the `Eq` of a key, and while another thread holds the domain's
+    /// lock.
     pub fn reclaim(&self, budget: usize) -> usize {
         self.0.reclaim(budget)
     }
 
-    /// What waits to be destroyed, for a grace period or for its turn.
+    /// Returns the amount that waits to be destroyed: for a grace period, or because no thread has destroyed it yet.
     ///
     /// # Progress
     ///
-    /// As [`stats`](Self::stats).
+    /// As for [`stats`](Self::stats).
     pub fn backlog(&self) -> Backlog {
         self.0.backlog()
     }
 
-    /// Whether this thread is in a critical section of the domain: has a guard, or a session that is online. (While the
-    /// thread exits, also one of another domain may count.) For assertions, as the kernel's `rcu_read_lock_held`.
+    /// Returns whether this thread is in a critical section of the domain: it has a guard, or a session that is
+    /// online. For assertions, as the kernel's `rcu_read_lock_held`. While the thread exits, a critical section of
+    /// another domain may count too.
     pub fn in_critical_section(&self) -> bool {
         self.0.in_critical_section()
     }
 
-    /// Ends the domain's thread for good and waits for it, or ends the use of the executor. From then on writers share the work.
-    /// Without either it does nothing.
+    /// Ends the domain's thread for good and waits for it, or stops the use of its executor. From then on writers
+    /// share the work. Does nothing if the domain has neither.
     ///
-    /// Where the thread could be waiting for the caller, it does not wait, and the thread ends after its round: in a reaper or
-    /// pressure source, in an executor's `spawn`, and in a critical section of any domain.
+    /// It does not wait where the thread could be waiting for the caller: in a reaper or pressure source, in an
+    /// executor's `spawn`, and in a critical section of any domain. The thread then ends after its round.
     ///
     /// # Panics
     ///
@@ -350,7 +379,7 @@ impl Domain {
 }
 
 impl Default for Domain {
-    /// The [global](Domain::global) domain.
+    /// Returns the [global](Domain::global) domain.
     fn default() -> Self {
         Domain::global().clone()
     }
@@ -364,7 +393,7 @@ impl PartialEq for Domain {
 
 impl Eq for Domain {}
 
-/// Panics of destructors and callbacks are contained, and leave the domain as it was.
+/// Panics of destructors and callbacks are contained, and leave the domain in a valid state.
 impl std::panic::RefUnwindSafe for Domain {}
 impl std::panic::UnwindSafe for Domain {}
 
@@ -374,7 +403,7 @@ impl fmt::Debug for Domain {
     }
 }
 
-/// A grace period to be polled, from [`Domain::start_poll`].
+/// A grace period to poll, from [`Domain::start_poll`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cookie {
     domain: u64,
@@ -389,7 +418,8 @@ pub struct DomainGuard<'d> {
 }
 
 impl DomainGuard<'_> {
-    /// Closes the critical section and opens a new one. Nested in another of the same thread it does nothing.
+    /// Closes the critical section and opens a new one. Does nothing if it is nested in another one of the same
+    /// thread.
     pub fn repin(&mut self) {
         self.pin.repin();
     }

@@ -1,20 +1,21 @@
-//! The readers of a domain, as other threads see them: for the reports of readers that stay.
+//! The readers of a domain as other threads see them: the data for reports of stalled readers.
 //!
-//! Other threads use it for those reports alone, and what its own thread asks it, no other thread writes. It is therefore
-//! kept in std's types, which the model checker does not see, and read with little order: a section that closes at this very
-//! moment may be taken for open.
+//! Other threads use this data only for those reports, and to count the readers. What a reader asks about itself is
+//! written by its own thread alone. So the data is in std's types, which the model checker does not see, and its
+//! ordering is weak: a section that closes at this moment may be taken for open.
 
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Thread, ThreadId};
 
-/// One thread's pins, or one session, as other threads see it.
+/// One thread's pins in a domain, or one session, as other threads see them.
 pub(crate) struct ReaderState {
-    /// On a line of their own, which only their reader writes.
+    /// On a cache line of its own, which only the reader writes.
     sections: CachePadded<Sections>,
     thread: ReaderThread,
-    /// Where the end of the domain is announced to a thread that keeps a record of it. `None` for a session.
+    /// The domain's number, and the list that receives it when the domain ends, for a thread that keeps a record of
+    /// the domain. `None` for a session.
     departed: Option<(u64, Arc<Departed>)>,
 }
 
@@ -24,22 +25,25 @@ pub(crate) enum ReaderThread {
     Handle(Thread),
     /// The thread exits, and its handle may be gone.
     Exiting(ThreadId),
-    /// The thread exits, and used no domain before.
+    /// The thread exits, and has used no domain before.
     Unknown,
 }
 
 #[derive(Default)]
 struct Sections {
-    /// How many times more often a section was entered than left: one within another belongs to it. (The collector counts as
-    /// many guards, before, and panics where there are too many to count.)
+    /// The number of sections entered minus the number of sections left. A nested section belongs to the outermost
+    /// one. (The count does not overflow: the collector counts as many guards first, and panics if there are too
+    /// many.)
     open: AtomicUsize,
-    /// Those that have ended, by leaving or renewal.
+    /// The number of sections that have ended, by leaving or by renewal.
     completed: AtomicUsize,
 }
 
-/// All but [`section`](Self::section) is for the reader alone. Nothing is lost, as there is one writer.
+/// All methods except [`section`](Self::section) are for the reader alone. It is the only writer, so a load and a
+/// store lose no update.
 impl ReaderState {
-    /// The pins of a thread in the domain of that number. The thread is told in `departed` when the domain is gone.
+    /// Makes the state of a thread's pins in the domain with number `domain`. When the domain is gone, its number
+    /// is added to `departed`.
     pub(crate) fn of_thread(thread: Thread, domain: u64, departed: Arc<Departed>) -> Self {
         ReaderState::new(ReaderThread::Handle(thread), Some((domain, departed)))
     }
@@ -48,7 +52,7 @@ impl ReaderState {
         ReaderState::new(thread, None)
     }
 
-    /// A reader that is in no domain's list.
+    /// Makes the state of a reader that is in no domain's list.
     pub(crate) fn unlisted() -> Self {
         ReaderState::new(ReaderThread::Unknown, None)
     }
@@ -57,13 +61,13 @@ impl ReaderState {
         ReaderState { sections: CachePadded::default(), thread, departed }
     }
 
-    /// Says that it enters a critical section.
+    /// Records that the reader enters a critical section.
     #[inline]
     pub(crate) fn enter(&self) {
         self.set_open(self.open() + 1);
     }
 
-    /// Says that it leaves a critical section. True if it is in none then.
+    /// Records that the reader leaves a critical section. Returns whether it is then in none.
     #[inline]
     pub(crate) fn leave(&self) -> bool {
         let open = self.open() - 1;
@@ -74,7 +78,8 @@ impl ReaderState {
         open == 0
     }
 
-    /// Says that it has left a critical section and entered another, unless that lies within another.
+    /// Records that the reader has left a critical section and entered another one. Does nothing in a nested
+    /// section.
     #[inline]
     pub(crate) fn renew(&self) {
         if self.open() == 1 {
@@ -82,7 +87,7 @@ impl ReaderState {
         }
     }
 
-    /// Whether it is in a critical section.
+    /// Returns whether the reader is in a critical section.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.open() > 0
@@ -90,7 +95,7 @@ impl ReaderState {
 
     #[inline]
     fn open(&self) -> usize {
-        // ORDERING: Relaxed, the reader's own; and to others a statistic.
+        // ORDERING: Relaxed. The reader loads its own stores; for other threads it is a statistic.
         self.sections.open.load(Ordering::Relaxed)
     }
 
@@ -102,16 +107,17 @@ impl ReaderState {
 
     #[inline]
     fn complete(&self) {
-        // ORDERING: Relaxed, the reader's own.
+        // ORDERING: Relaxed, only the reader writes it.
         let completed = self.sections.completed.load(Ordering::Relaxed);
-        // ORDERING: Release, as in `section`.
+        // ORDERING: Release, pairs with the Acquire in `section`: a thread that loads this number also sees that
+        // the section before has ended.
         self.sections.completed.store(completed.wrapping_add(1), Ordering::Release);
     }
 
-    /// The number of its critical section, if it is in one. If that ends meanwhile, it may be the number of one that has ended,
-    /// but never of one that has not begun.
+    /// Returns the number of the reader's critical section, if it is in one. If that section ends during the call,
+    /// the number may be that of a section that has ended, but never that of a section that has not begun.
     fn section(&self) -> Option<usize> {
-        // ORDERING: Acquire, so that what is open is looked at after the number is.
+        // ORDERING: Acquire, pairs with the Release in `complete`: `open` is loaded after the number.
         let number = self.sections.completed.load(Ordering::Acquire);
         self.is_open().then_some(number)
     }
@@ -124,12 +130,13 @@ pub(crate) struct Readers(Mutex<List>);
 #[derive(Default)]
 struct List {
     all: Vec<Weak<ReaderState>>,
-    /// The length at which the list is next searched for readers that are gone: twice that after the last search. So the cost
-    /// of a registration is constant on average.
+    /// The length at which dead readers are next removed from the list: twice its length after the last removal. So
+    /// the amortized cost of a registration is constant.
     full: usize,
 }
 
-/// The domains of which a thread keeps a record and which are gone. Written by the threads on which they end.
+/// The numbers of domains that are gone and of which a thread keeps a record. The threads on which the domains end
+/// write it.
 #[derive(Default)]
 pub(crate) struct Departed(Mutex<Vec<u64>>);
 
@@ -138,7 +145,7 @@ impl Departed {
         self.lock().push(domain);
     }
 
-    /// The numbers of those that were added since the last call.
+    /// Returns the numbers that were added since the last call.
     pub(crate) fn take(&self) -> Vec<u64> {
         std::mem::take(&mut *self.lock())
     }
@@ -148,14 +155,14 @@ impl Departed {
     }
 }
 
-/// A critical section that was open when it was looked for.
+/// A critical section that was open when the readers were sampled.
 pub(crate) struct Section {
     reader_state: Weak<ReaderState>,
     number: usize,
 }
 
 impl Readers {
-    /// Adds a reader: a thread with the sections that it opens by pins, or a session.
+    /// Adds a reader: a thread with its pins, or a session.
     pub(crate) fn register(&self, reader_state: ReaderState) -> Arc<ReaderState> {
         let reader_state = Arc::new(reader_state);
         let mut list = self.lock();
@@ -167,12 +174,12 @@ impl Readers {
         reader_state
     }
 
-    /// The number of readers, threads and sessions, that are registered.
+    /// Returns the number of registered readers, threads and sessions.
     pub(crate) fn count(&self) -> usize {
         self.lock().all.iter().filter(|known| known.strong_count() > 0).count()
     }
 
-    /// All critical sections that are open.
+    /// Returns all critical sections that are open.
     pub(crate) fn open(&self) -> Vec<Section> {
         let list = self.lock();
         let section = |known: &Weak<ReaderState>| {
@@ -187,7 +194,7 @@ impl Readers {
     }
 }
 
-/// The domain ends: its threads are told, so that they forget it.
+/// Tells the threads that keep a record of the domain that the domain has ended, so that they drop the record.
 impl Drop for Readers {
     fn drop(&mut self) {
         for reader_state in self.lock().all.iter().filter_map(Weak::upgrade) {
@@ -199,7 +206,7 @@ impl Drop for Readers {
 }
 
 impl Section {
-    /// The reader that is in it, if it is still open and the reader is known.
+    /// Returns the reader that is in this section, if the section is still open and the reader's thread is known.
     pub(crate) fn reader(&self) -> Option<StalledReader> {
         let reader_state = self.reader_state.upgrade()?;
         let (thread_name, thread_id) = match &reader_state.thread {
@@ -216,13 +223,13 @@ impl Section {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct StalledReader {
-    /// The name of its thread. `None` if the thread has none, and for a session that was made in a destructor of a
-    /// thread-local, while its thread exited.
+    /// The name of the reader's thread. `None` if the thread has no name, and for a session that was made in a
+    /// destructor of a thread-local, while its thread exited.
     pub thread_name: Option<String>,
-    /// Its thread.
+    /// The id of the reader's thread.
     pub thread_id: ThreadId,
-    /// Whether it is a session rather than a guard that is held: one that is online and has read nothing since, or one of
-    /// whose guards ([`Session::pin`](crate::Session::pin)) was forgotten (`std::mem::forget`).
+    /// Whether the reader is a session, and not a guard. Such a session is online and has not read since, or one of
+    /// its guards ([`Session::pin`](crate::Session::pin)) was forgotten (`std::mem::forget`).
     pub is_session: bool,
 }
 
@@ -230,7 +237,7 @@ pub struct StalledReader {
 mod tests {
     use super::{ReaderState, ReaderThread, Readers};
 
-    /// Whatever their number: also where it is the most that fit into the list's memory.
+    /// Holds for any number of other readers, including the largest number that fits into the list's memory.
     #[test]
     fn readers_that_come_and_go_beside_others_rarely_have_the_list_searched() {
         let (readers, session) = (Readers::default(), || ReaderState::of_session(ReaderThread::Unknown));

@@ -1,32 +1,110 @@
-//! The way from a closed bag to the destructor: who does what, in which order, and what wakes what.
+//! The way of a retired node from an open bag to its destructor.
 //!
 //! ```text
-//!  open bags ──collect_dirty──▶ closed bags ─┐
-//!  (one a shard, under its lock)             ├─collect──▶ waiting ──grace period over──▶ ready ──take──▶ running ──▶ destroyed
-//!                               callbacks ───┘            (batches, by the number          (parts, of a budget)
-//!                               orphans ─────────────────▶ of their grace period)
+//!  open bags ─collect_dirty─▶ closed bags ─┐
+//!  (one per shard,                         ├─collect─▶ waiting ─grace period over─▶ ready ─take─▶ running ─▶ destroyed
+//!  under its lock)            callbacks ───┘           (batches, in the order       ▲             (parts, up
+//!                                                      of their tickets)            │             to a budget)
+//!                             orphans ──────collect─────────────────────────────────┘
 //! ```
 //!
-//! - **A writer** unlinks a node under the lock of its shard and puts it into the shard's open bag. The first node in a bag marks
-//!   the shard as dirty. When the bag is full, the writer closes it: it pushes the bag onto the domain's closed bags. After
-//!   the lock it does its share: one round of reclamation, in which it destroys twice as many objects as it closed.
-//! - **A round** takes the closed bags, the callbacks and the orphans under the domain's lock. What must wait becomes a batch,
-//!   whose grace period begins. The round pushes the newest grace period on, makes batches ready whose grace period is over,
-//!   takes a part of those, and destroys it without any lock.
-//! - **The reclaimer thread, and a job on an executor**, make rounds in which open bags are collected as well: as long as
-//!   something is ready at once, else after a nap. A writer, or the drop of a last handle, wakes them when something begins
-//!   to wait. A round that leaves something wakes them too.
-//! - **A barrier** collects the open bags of all dirty shards, and waits for their locks. Then it begins a grace period,
-//!   whose number is its target: what was retired before has a ticket up to that. It destroys what is ready up to its
-//!   target, and nothing beyond it, and sleeps while other threads destroy the rest. Each thread that finishes a part
-//!   notifies the sleepers.
+//! A *batch* is what was collected at one time. Its *ticket* is the number of the grace period that it waits for. A
+//! *part* is what a thread has taken from a batch to destroy. An *orphan* is a node that lost its last reference
+//! after its grace period (see [`header`](super::header)).
 //!
-//! No lock of a shard is taken under the domain's lock, nor the reverse. The lock for collecting is taken before either. No
-//! destructor, callback or other code of the user's runs under any of them.
+//! # The writer
 //!
-//! A destructor may put the last handle of a further node. Such a node is left to the run that the destructor is part
-//! of, and belongs to the same batch: a barrier waits for whole chains of them, and a chain of any length is destroyed
-//! by a loop and not by recursion.
+//! A writer retires nodes, and pays for that with a share of the reclamation.
+//!
+//! 1. It holds the shard lock. It unlinks a node and puts it into the shard's open bag.
+//! 2. If the bag was empty, and the shard is not dirty yet, it adds the shard to the domain's list of dirty shards.
+//! 3. If the bag is full now, it closes the bag: it pushes the bag onto the domain's closed bags.
+//! 4. It releases the shard lock. If it has marked the shard as dirty or has closed a bag, it goes on with 5. (In a
+//!    domain where writers alone reclaim, other writes also go on now and then.)
+//! 5. It wakes the reclaimer, if the domain has one.
+//! 6. It makes at most one round, and none where a reclaimer thread, or a job that keeps up, does the work. In that
+//!    round it destroys up to twice as many objects as its closed bags hold, or 256 if that is more. Beyond the soft
+//!    mark of the backlog it makes up to four rounds, whatever else reclaims (see [`Inner::assist`]).
+//!
+//! A thread that drops a last handle after the grace period pushes the node onto the orphans, and a caller of
+//! `Domain::call` queues a callback. Both then wake the reclaimer. Neither makes a round.
+//!
+//! # A round
+//!
+//! Any thread may make a round: a writer, the reclaimer, or a caller of `Domain::reclaim`. Several rounds may be in
+//! step 6 at the same time.
+//!
+//! 1. It closes open bags of dirty shards. It holds the lock `collecting`, and takes one shard lock after the other.
+//!    [`Collect`] says which bags it closes: with `All` it waits for these locks, with `Free` it does not (except
+//!    for the shards of closed registries), and with `Closed` it skips this step.
+//! 2. It takes the domain's lock. If another thread holds that lock, the round ends here, unless it is expedited.
+//! 3. It takes all closed bags and callbacks. They become one batch, whose grace period begins now: after the bags
+//!    were taken, and under the same lock. It takes all orphans. They become a batch that is ready at once.
+//! 4. It tries to end the newest grace period: it advances the epoch up to twice, and asks the sessions for a
+//!    quiescent state. It makes the batches ready whose grace period is over.
+//! 5. It takes a part of the oldest ready batch, and releases the domain's lock. It wakes sleeping threads, and, if
+//!    batches are left, the reclaimer.
+//! 6. It destroys the part, without any lock. Then it takes the domain's lock, puts the rest of the part back, marks
+//!    the part as finished, and releases the lock. Again it wakes sleeping threads, and, if batches are left, the
+//!    reclaimer.
+//! 7. It repeats 6 with further parts until it has destroyed as many objects as its budget allows, or nothing is
+//!    ready.
+//!
+//! # The reclaimer: a thread, or a job on an executor
+//!
+//! The reclaimer makes rounds, so that writers need not, and so that the last removal is not left over.
+//!
+//! 1. It makes a round. It also closes open bags, but only those of shards whose lock is free.
+//! 2. It calls the domain's reapers, if they are due.
+//! 3. If batches are ready, it makes the next round at once. If batches only wait for grace periods, it naps: 50 µs
+//!    at first, up to 2 ms, twice as long each time that a round has destroyed nothing. A wake ends the nap of a
+//!    thread, not of a job.
+//! 4. If nothing is left, the thread parks until it is woken, and the job ends. A later wake gives the executor a
+//!    new job.
+//!
+//! In a domain of default settings, a backup thread does this less often: see [`backup`](super::backup).
+//!
+//! # The barrier
+//!
+//! A barrier waits until everything retired before its call is destroyed, and helps with that.
+//!
+//! 1. It closes the open bags of all dirty shards. It waits for another collector, and for shard locks.
+//! 2. It takes the domain's lock. It makes a batch of what it finds, or else only begins a grace period. The number
+//!    of that grace period is its *target*. Everything that was retired before has a ticket up to the target.
+//! 3. It tries to end the newest grace period, as in step 4 of a round.
+//! 4. It takes ready parts with a ticket up to the target, and destroys them without any lock. It takes nothing with
+//!    a higher ticket, so other threads that retire more do not delay it.
+//! 5. It returns if nothing with a ticket up to the target waits, is ready or is running, and the grace period is
+//!    over.
+//! 6. Otherwise, if other threads run parts, it sleeps until one of them finishes. It pauses, and goes on with 3.
+//!
+//! docs/ordering.md, "Why a barrier misses nothing", has the proof.
+//!
+//! # What wakes what
+//!
+//! | event | what it wakes | which thread does it |
+//! |---|---|---|
+//! | a shard becomes dirty, or a bag is closed | the reclaimer | the writer, without the lock ([`Inner::assist`]) |
+//! | a last handle is dropped after the grace period | the reclaimer | the thread that drops it (`put_last`) |
+//! | a callback is queued | the reclaimer | the caller ([`Inner::push_call`]) |
+//! | the domain's lock is released while batches are left | the reclaimer | a round, a barrier ([`Inner::unlock`]) |
+//! | a part is finished | sleepers on `finished`: barriers, ends of registries | the thread that ran it (`unlock`) |
+//! | a grace period is to end | sessions, at their next read | a round, a barrier, a poll ([`Inner::advance`]) |
+//! | a reader leaves its critical section | nothing | rounds, barriers and polls look again by themselves |
+//!
+//! # Locks
+//!
+//! - The lock `collecting` is taken before the locks of shards. Under a shard lock (within the `Eq` of a key) it is
+//!   only tried.
+//! - No shard lock is taken under the domain's lock. The reverse happens in one place: the `Eq` of a key, which runs
+//!   under a shard lock, may poll a grace period, read figures, or drop a handle or a registry.
+//! - No destructor, callback or other user code runs under any of these locks, except that `Eq` and what it calls.
+//!
+//! # Chains of destructors
+//!
+//! A destructor may put the last reference of another node. If that node is of the same domain, it is left to the
+//! run that called the destructor, and belongs to the same part. So a chain of any length is destroyed by a loop,
+//! without recursion, and a barrier waits for the whole chain.
 
 #![allow(unsafe_code)]
 
@@ -38,7 +116,7 @@ use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
 use super::state::{Batch, Pending, State};
-use super::thread::Running;
+use super::frame::Running;
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
@@ -47,22 +125,22 @@ use crate::util::reentrancy::shard_locked;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-/// Objects that are destroyed between two looks at the state of the domain.
+/// The most objects that are destroyed between two looks at the state of the domain.
 const PART: usize = 4096;
 
-/// Which open bags a round collects.
+/// Which open bags a round closes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Collect {
     /// None.
     Closed,
-    /// Those of shards whose lock is free.
+    /// Those of dirty shards whose lock is free.
     Free,
-    /// All.
+    /// Those of all dirty shards. The round waits for their locks.
     All,
 }
 
 impl Inner {
-    /// Has open bags closed. Not under any lock.
+    /// Closes open bags of dirty shards. The caller holds no lock.
     fn collect_dirty(&self, collect: Collect) {
         debug_assert!(!shard_locked());
         if collect == Collect::Closed || self.dirty.is_empty() && collect == Collect::Free {
@@ -77,10 +155,11 @@ impl Inner {
         }
     }
 
-    /// Takes the shards of a registry that is closed out of the dirty list, which would keep it.
+    /// Takes the shards of a registry that has closed out of the dirty list, which would keep the registry alive.
     ///
-    /// In the `Eq` of a key, under the lock of a shard for which another collector may wait, it does not wait for that one. The
-    /// next write to that shard sees to it.
+    /// A registry may be dropped in the `Eq` of a key. Then this thread holds a shard lock for which another
+    /// collector may wait. So it does not wait for that collector, and leaves the list to the next write to that
+    /// shard.
     pub(crate) fn collect_dropped(&self) {
         let collecting = if shard_locked() { self.collecting.try_lock() } else { Some(self.collecting.lock()) };
         if collecting.is_some() {
@@ -88,8 +167,9 @@ impl Inner {
         }
     }
 
-    /// Takes what was handed over since the last look: what must wait goes into a new batch whose grace period begins here;
-    /// what need not wait becomes ready. Returns the number of that grace period, if there is one.
+    /// Takes what was handed over since the last call. Orphans are ready at once. Closed bags and callbacks become a
+    /// batch, whose grace period begins here. Returns the number of that grace period, or `None` if there is no such
+    /// batch.
     pub(super) fn collect(&self, state: &mut State) -> Option<u64> {
         let orphans = self.orphans.take();
         if !orphans.is_empty() {
@@ -100,7 +180,10 @@ impl Inner {
         if bags.is_empty() && calls.is_empty() {
             return None;
         }
+        // `Batch::calls` holds the next callback last.
         calls.reverse();
+        // The grace period begins after the bags were taken: everything in the batch is unlinked by now. See
+        // docs/ordering.md, "Grace periods".
         let ticket = self.begin_grace_period(state);
         state.waiting.push_back(Batch { ticket, bags, calls, ..Batch::default() });
         let figures = &mut state.figures;
@@ -109,33 +192,35 @@ impl Inner {
         Some(ticket)
     }
 
+    /// Begins a grace period, and returns its number.
     fn begin_grace_period(&self, state: &mut State) -> u64 {
         let number = state.begin_period(self.settings.clock.now());
         let pin = self.pin();
         Grace::begin(&self.grace, number, pin.guard());
-        // Out of this thread's bag, where no other thread would find it.
+        // Move the marker from this thread's collector bag to the collector's queue, where any thread finds it.
         pin.guard().flush();
         number
     }
 
-    /// Tries to bring the newest grace period to its end. Two advances of the epoch do, if no reader is in the way, and
-    /// each needs a pin of its own, since a pin blocks its own second advance.
+    /// Tries to end the newest grace period, and makes batches ready. If no reader is in the way, two advances of
+    /// the epoch end it. Each advance needs a new pin, since a pin blocks its own second advance.
     fn advance(&self, state: &mut MutexGuard<'_, State>) {
         for _ in 0..2 {
             if self.grace.completed() >= state.begun {
                 break;
             }
             self.pin().guard().flush();
-            // Sessions pin anew at their next read.
-            // ORDERING: Relaxed. That pin has all the fences it needs; this only asks for it.
+            // Ask the sessions to pin again at their next read.
+            // ORDERING: Relaxed. The session's new pin has the fences that it needs; this is only the request for
+            // it.
             self.quiesce.fetch_add(1, Ordering::Relaxed);
         }
         state.promote_ready(self.grace.completed(), || self.settings.clock.now());
     }
 
-    /// Looks at the grace period that everything waits for.
+    /// Checks the oldest grace period that something waits for. Returns a report if it has stalled.
     fn stalled(&self, state: &mut State) -> Option<Stall> {
-        // No report is handed out under a shard lock, within an `Eq`.
+        // Not under a shard lock (within an `Eq`): the handler of reports is user code.
         let (number, begun) = state.awaited_period().filter(|_| !shard_locked())?;
         let lasted = self.settings.clock.now().saturating_sub(begun);
         let stall = state.watchdog.look(number, lasted, &self.readers)?;
@@ -143,11 +228,13 @@ impl Inner {
         Some(stall)
     }
 
+    /// Releases the domain's lock, and wakes what waits for that. Returns the stage of what is left.
     fn unlock(&self, state: MutexGuard<'_, State>) -> Pending {
         let left = state.left();
-        // Under the lock of the callbacks too, as in `push_call`: what was given meanwhile is not forgotten.
+        // The lock of the callbacks orders this with `push_call`: the store below does not hide a callback that is
+        // given at the same time.
         let calls = self.calls.lock();
-        // ORDERING: Relaxed, both: hints, that end up right by the locks.
+        // ORDERING: Relaxed, both: hints. They are stored under the locks, so their last values are right.
         self.ready.store(left == Pending::Ready, Ordering::Relaxed);
         self.unfinished.store(left != Pending::Nothing || !calls.is_empty(), Ordering::Relaxed);
         drop(calls);
@@ -156,31 +243,32 @@ impl Inner {
         }
         drop(state);
         if left != Pending::Nothing {
-            // The reclaimer may have found nothing while this thread had it.
+            // While this thread had the lock or a part, the reclaimer may have found nothing and gone to sleep.
             self.wake();
         }
         left
     }
 
-    /// Destroys up to `budget` objects of `batch`, and the nodes whose last handles their destructors put. Returns how
-    /// many it destroyed, and how much that is of the backlog.
+    /// Destroys up to `budget` objects of `batch`. Also destroys the nodes whose last references the destructors
+    /// put. Returns how many objects it has destroyed, and how much of the backlog that is.
     ///
     /// # Safety
     ///
-    /// The batch's grace period is over, or its nodes are of closed registries, which no reader can be in: guards and
-    /// sessions borrow the registry.
+    /// The batch's grace period is over, or its nodes are of closed registries. No reader can be in a closed
+    /// registry, as guards and sessions borrow the registry.
     unsafe fn destroy(&self, frame: &Running, batch: &mut Batch, budget: usize) -> Destroyed {
         let mut done = Destroyed::default();
         while done.objects < budget {
             let left = budget - done.objects;
             if let Some(mut bag) = batch.bags.pop() {
                 let (before, is_counted) = (bag.amount(), bag.is_counted);
-                // SAFETY: Q2, the bag holds a node that is not destroyed.
+                // SAFETY: Q2 (the bag holds a node that is not destroyed, so it keeps the shard alive).
                 let registry = unsafe { bag.shard().as_ref() }.registry_pointer();
-                // SAFETY: as said.
+                // SAFETY: Q2 (the bag holds a node that is not destroyed, so it keeps the header alive).
                 let this = unsafe { registry.as_ref() };
                 this.enter();
-                // SAFETY: the visit keeps the registry; the caller's promise.
+                // SAFETY: the visit keeps the registry; the caller guarantees that no reader can reach the bag's
+                // nodes.
                 let reclaimed = unsafe { (this.operations.reclaim)(&mut bag, left) };
                 let mut amount = before;
                 amount -= bag.amount();
@@ -189,42 +277,43 @@ impl Inner {
                     done.amount += amount;
                 }
                 if bag.is_empty() {
-                    // SAFETY: the visit keeps the registry, and `reclaim` is through with the bag.
+                    // SAFETY: the visit keeps the registry, and `reclaim` has taken all nodes from the bag.
                     let emptied = unsafe { (this.operations.recycle)(bag) };
                     self.bags.put(emptied);
                 } else {
                     batch.bags.push_front(bag);
                 }
-                // SAFETY: pairs with `enter`.
+                // SAFETY: pairs with the `enter` above; neither `this` nor `registry` is used afterwards.
                 unsafe { RegistryHeader::leave(registry, reclaimed) };
             } else if let Some(orphan) = batch.orphans.pop() {
-                // SAFETY: the batch owns it.
+                // SAFETY: R2 (the batch owns the orphan).
                 let amount = unsafe { amount_of(orphan) };
-                // SAFETY: as said.
+                // SAFETY: R2 (the batch owns the orphan, whose grace period is over).
                 unsafe { destroy_orphan(orphan) };
                 done.objects += 1;
                 done.amount += amount;
             } else if let Some(call) = batch.calls.pop() {
                 done.panics += u64::from(contain(call.run));
-                // (A table counts by its bytes alone.)
+                // A replaced table counts as no object, and with its bytes.
                 done.objects += call.amount.objects as usize;
                 done.amount += call.amount;
             } else {
                 break;
             }
-            // A chain of destructors goes on here. Its nodes are counted for none of the backlog, unless they are left over.
+            // Go on with a chain of destructors: nodes whose last references the destructors above have put. The
+            // backlog does not count these nodes, unless the budget is used up and they are left over.
             loop {
                 let orphan = frame.orphans.borrow_mut().pop();
                 let Some(orphan) = orphan else { break };
                 if done.objects >= budget {
-                    // SAFETY: it was left to this run, which owns it.
+                    // SAFETY: R2 (the destructor has left the orphan to this run, which owns it).
                     let amount = unsafe { amount_of(orphan) };
                     self.budget.charge_unchecked(amount);
                     self.waiting.add(amount);
                     batch.orphans.push(orphan);
                 } else {
-                    // SAFETY: it was left to this run, which owns it. It needs no grace period: no reader has reached it since
-                    // its own.
+                    // SAFETY: R2 (the destructor has left the orphan to this run, which owns it; its own grace
+                    // period was over before its table's reference was put).
                     unsafe { destroy_orphan(orphan) };
                     done.objects += 1;
                 }
@@ -233,18 +322,19 @@ impl Inner {
         done
     }
 
-    /// Destroys up to `budget` objects of `batch`, a part that was taken, and what its destructors leave behind of closed
-    /// registries. Returns how many objects that was.
+    /// Destroys up to `budget` objects of `batch`, a part that this thread has taken. Then destroys what the
+    /// destructors have left behind of closed registries. Returns how many objects it has destroyed.
     fn run(&self, frame: &Running, mut batch: Batch, mut budget: usize) -> usize {
         let mut total = 0;
         loop {
             let number = batch.number;
-            // SAFETY: callers take it from `ready`, or `extract` it for a closed registry.
+            // SAFETY: the part comes from `ready`, so its grace period is over; or its nodes are of closed
+            // registries (it comes from `extract` or `running_batch`).
             let done = frame.destroy(|| unsafe { self.destroy(frame, &mut batch, budget.min(PART)) });
             total += done.objects;
             budget = budget.saturating_sub(done.objects);
             self.waiting.subtract(done.amount);
-            // After that: what is counted as waiting has its place.
+            // The place is given back after the subtraction, so that everything counted in `waiting` has its place.
             self.budget.give_back(done.amount);
             if done.panics > 0 {
                 // ORDERING: Relaxed, a statistic.
@@ -262,8 +352,11 @@ impl Inner {
             if !batch.is_empty() {
                 state.put_back(batch);
             }
-            // No other thread may ever come by for what a closed registry left, or closed meanwhile. Its end looks in the queues
-            // after it has closed it, and under this lock: it finds what is put back before, and this finds it closed after.
+            // Perhaps no other thread ever looks for what a closed registry has left, even if it was closed only a
+            // moment ago.
+            // - If the thread that ends the registry takes this lock first: it has closed the registry, so
+            //   `is_closed` returns true here, and this thread takes the rest.
+            // - If this thread takes the lock first: the other thread finds in the queues what was put back here.
             let next = if has_cascade || has_closed { state.extract(is_closed) } else { None };
             state.finish(number);
             self.unlock(state);
@@ -274,29 +367,31 @@ impl Inner {
         }
     }
 
-    /// One round of reclamation by a writer: of what was handed over. See [`try_reclaim`](Self::try_reclaim).
+    /// Makes a round for a writer. Closes no open bags. Otherwise as [`try_reclaim`](Self::try_reclaim).
     pub(super) fn try_reclaim_closed(&self, budget: usize, expedited: bool) -> (Pending, usize) {
         self.round(budget, Collect::Closed, expedited)
     }
 
-    /// One round of reclamation: collects what was retired, tries to end grace periods, and destroys up to `budget`
-    /// objects that are ready. Returns without waiting if another thread is at it. Does not destroy anything within a
-    /// destructor or callback of the same domain, nor within an `Eq` under a shard lock. Returns what is left, and how
-    /// many were destroyed.
+    /// Makes a round. It closes open bags whose shard lock is free, tries to end grace periods, and destroys up to
+    /// `budget` objects that are ready. Returns what is left, and how many objects it has destroyed.
+    ///
+    /// Destroys nothing if another thread holds the domain's lock, in a destructor or callback of the same domain,
+    /// and in an `Eq` under a shard lock.
     pub(crate) fn try_reclaim(&self, budget: usize) -> (Pending, usize) {
         self.round(budget, Collect::Free, false)
     }
 
-    /// The same, for a caller that will be back at once if grace periods are not over: it collects all open bags.
+    /// Makes a round for a caller that calls again at once if grace periods are not over. Closes all open bags.
     pub(super) fn try_reclaim_expedited(&self, budget: usize) -> (Pending, usize) {
         self.round(budget, Collect::All, true)
     }
 
-    /// The same, on request: it collects all open bags.
+    /// Makes a round for `Domain::reclaim`. Closes all open bags. Returns how many objects it has destroyed.
     pub(super) fn reclaim(&self, budget: usize) -> usize {
         self.round(budget, Collect::All, false).1
     }
 
+    /// Makes a round: see the module. Returns what is left, and how many objects it has destroyed.
     fn round(&self, budget: usize, collect: Collect, expedited: bool) -> (Pending, usize) {
         if shard_locked() {
             return (Pending::Waiting, 0);
@@ -321,7 +416,7 @@ impl Inner {
                 batch = if done < budget { state.take(u64::MAX, budget - done) } else { None };
                 left = state.left();
             }
-            // A shard whose lock was taken has a bag that is still to be collected.
+            // A shard that is still in the list has a bag to be collected: its lock was taken.
             (if self.dirty.is_empty() { left } else { left.max(Pending::Waiting) }, done)
         });
         self.report(stall);
@@ -331,8 +426,8 @@ impl Inner {
         round.unwrap_or((Pending::Waiting, 0))
     }
 
-    /// Destroys all that a closed registry has retired, and the nodes in `live`, which it still held, without a grace
-    /// period, which they do not need: nothing can be reading a registry that is gone.
+    /// Destroys everything that a closed registry has retired, and the nodes in `live`, which were still in it. They
+    /// need no grace period: a closed registry has no readers.
     pub(crate) fn expedite(&self, registry: NonNull<RegistryHeader>, live: Bags) {
         let mut kept = Some(live);
         let entered = Running::enter(self, |frame| {
@@ -349,7 +444,8 @@ impl Inner {
             }
         });
         if entered.is_err() {
-            // Within a destructor of this domain the thread's own loop, further up, will see to it.
+            // This thread is already reclaiming in this domain. `Running::enter` has told that run that there is
+            // more to do, so hand the nodes over to it.
             let mut bags = kept.unwrap_or_default();
             while let Some(mut bag) = bags.pop() {
                 if !std::mem::replace(&mut bag.is_counted, true) {
@@ -363,9 +459,11 @@ impl Inner {
         }
     }
 
-    /// Waits for threads that have nodes of a closed registry in hand: what was retired before is destroyed when the registry's
-    /// drop returns. For a second at the most, as their destructors may wait for what the caller has; and not where such a
-    /// destructor may be waiting for this thread.
+    /// Waits until no other thread has nodes of a closed registry in hand. So everything that the registry has
+    /// retired is destroyed when its drop returns.
+    ///
+    /// Waits for a second at most, as the destructors of those threads may wait for what the caller holds. Does not
+    /// wait where such a destructor may be waiting for this thread.
     pub(crate) fn wait_for_hands(&self, registry: NonNull<RegistryHeader>) {
         if shard_locked() || Running::is_anywhere() {
             return;
@@ -379,12 +477,10 @@ impl Inner {
         }
     }
 
-    /// Waits until everything retired before is destroyed, and helps.
-    ///
-    /// Its own work is bounded by that: it takes nothing with a ticket beyond its target.
+    /// Waits until everything retired before this call is destroyed, and helps: see the module.
     pub(crate) fn barrier(&self) {
-        // What was retired before is in an open bag of a shard that is dirty, or in the hands of a collector, for which this
-        // waits (Q1); or it was handed over already.
+        // What was retired before is in the open bag of a dirty shard, or in the hands of a collector, for which
+        // this waits (Q1). Or it was handed over already.
         self.collect_dirty(Collect::All);
         let mut state = self.state.lock();
         let begun = self.collect(&mut state);
@@ -395,11 +491,12 @@ impl Inner {
             self.advance(&mut state);
             while let Some(batch) = state.take(target, PART) {
                 let helped = Running::enter(self, |frame| {
-                    // In the frame: an executor that is woken must not wait for the batch that is in hand here.
+                    // In the frame: this may call the executor, and a job that it runs at once must not wait for the
+                    // part that this thread has in hand.
                     self.unlock(state);
                     self.run(frame, batch, usize::MAX)
                 });
-                debug_assert!(helped.is_ok(), "a barrier within a callback is refused before");
+                debug_assert!(helped.is_ok(), "`Domain::barrier` refuses calls within a destructor or callback");
                 state = self.state.lock();
             }
             if state.is_done(target) && self.grace.completed() >= target {
@@ -420,7 +517,7 @@ impl Inner {
         }
     }
 
-    /// Begins a grace period that covers every critical section open now. Returns its number.
+    /// Begins a grace period that covers every critical section that is open now. Returns its number.
     pub(crate) fn start_poll(&self, expedited: bool) -> u64 {
         let mut state = self.state.lock();
         let number = self.begin_grace_period(&mut state);
@@ -430,7 +527,7 @@ impl Inner {
         number
     }
 
-    /// Pushes a grace period on, without destroying anything. True if it is over.
+    /// Advances a grace period without destroying anything. Returns whether it is over.
     pub(crate) fn poll(&self, number: u64) -> bool {
         let mut stall = None;
         if let Some(mut state) = self.state.try_lock() {
@@ -441,7 +538,8 @@ impl Inner {
         self.grace.completed() >= number
     }
 
-    /// Waits for a grace period that has begun, until `give_up` says so after a look at it.
+    /// Waits for a grace period that has begun. Calls `give_up` after each unsuccessful check, and stops waiting if
+    /// that returns true. Returns whether the grace period is over.
     pub(super) fn wait_for(&self, number: u64, mut pause: impl FnMut(), mut give_up: impl FnMut() -> bool) -> bool {
         if self.poll(number) {
             return true;
@@ -460,8 +558,8 @@ impl Inner {
         over
     }
 
-    /// Has what was given to [`call`](super::Domain::call) and the like begin its grace period, and pushes that on, without
-    /// running anything. True if something is ready.
+    /// Collects what was handed over, and tries to end the newest grace period, without running anything. Returns
+    /// whether something is ready.
     pub(super) fn press_on(&self) -> bool {
         if let Some(mut state) = self.state.try_lock() {
             self.collect(&mut state);
@@ -472,7 +570,7 @@ impl Inner {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Runs all that is left, when no reader can be there any more.
+    /// Destroys and runs everything that is left, at the end of the domain, which has no readers any more.
     pub(super) fn drain(&self) {
         let _ = Running::enter(self, |frame| {
             loop {
@@ -485,15 +583,15 @@ impl Inner {
                     return;
                 }
                 for mut batch in batches {
-                    // SAFETY: no reader is left, so that every grace period is over.
+                    // SAFETY: the domain has no readers any more, so every grace period is over.
                     frame.destroy(|| unsafe { self.destroy(frame, &mut batch, usize::MAX) });
                 }
             }
         });
     }
 
-    /// All that waits to be destroyed, after a look at what was retired since the last. (It looks only where it may: see
-    /// [`try_reclaim`](Self::try_reclaim).)
+    /// Returns the amount that waits to be destroyed. Collects first what was retired since the last round. Within
+    /// an `Eq`, under a shard lock, it leaves the open bags alone.
     pub(super) fn backlog(&self) -> Backlog {
         if !shard_locked() {
             self.collect_dirty(Collect::All);
@@ -505,35 +603,37 @@ impl Inner {
     }
 }
 
-/// What a run has done.
+/// The result of [`Inner::destroy`].
 #[derive(Default)]
 struct Destroyed {
-    /// Objects, those of chains among them.
+    /// The objects destroyed, including those of chains.
     objects: usize,
-    /// What of the backlog is done with.
+    /// The part of the backlog that is destroyed.
     amount: Backlog,
-    /// Callbacks that panicked.
+    /// The number of callbacks that panicked.
     panics: u64,
 }
 
 fn is_closed(registry: NonNull<RegistryHeader>) -> bool {
-    // SAFETY: Q2, callers have a node of it that is not destroyed.
+    // SAFETY: Q2 (callers have a node of the registry that is not destroyed).
     unsafe { registry.as_ref() }.is_closed()
 }
 
+/// Destroys an orphan.
+///
 /// # Safety
 ///
 /// The caller owns the node (R2), whose grace period is over.
 unsafe fn destroy_orphan(orphan: NonNull<Header>) {
-    // SAFETY: the caller owns it.
+    // SAFETY: R2 (the caller owns the node, so it is not freed).
     let shard = unsafe { shard_of(orphan) };
-    // SAFETY: Q2, the node is not destroyed.
+    // SAFETY: Q2 (the node is not destroyed, so it keeps its shard alive).
     let registry = unsafe { shard.as_ref() }.registry_pointer();
-    // SAFETY: as said.
+    // SAFETY: Q2 (the node is not destroyed, so it keeps the header alive).
     let this = unsafe { registry.as_ref() };
     this.enter();
-    // SAFETY: the caller owns it, and the visit keeps the registry.
+    // SAFETY: R2 (the caller owns the node), and the visit keeps the registry.
     let panics = unsafe { (this.operations.destroy)(orphan) };
-    // SAFETY: pairs with `enter`.
+    // SAFETY: pairs with the `enter` above; neither `this` nor `registry` is used afterwards.
     unsafe { RegistryHeader::leave(registry, Reclaimed { destroyed: 1, panics }) };
 }

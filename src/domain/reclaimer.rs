@@ -1,5 +1,5 @@
-//! What reclaims beside the writers: a thread of the domain's own, jobs on an executor of the user's, or a
-//! [backup](super::backup) that ends the waiting after the last write.
+//! What reclaims besides the writers: a thread of the domain, jobs on the user's executor, or a
+//! [backup](super::backup) thread for what writers leave.
 
 use super::Inner;
 use super::background;
@@ -13,18 +13,22 @@ use std::time::Duration;
 
 pub(crate) use super::job::in_spawn;
 
-/// Objects that are destroyed between two looks at whether the thread is to stop.
+/// The number of objects that are destroyed between two checks whether the thread must stop.
 const ROUND: usize = 1024;
-/// What a domain has beside its writers.
+/// What a domain has besides its writers.
 pub(crate) enum Reclaimer {
     Thread(ReclaimThread),
     Executor(Executor),
-    /// Writers reclaim, and this thread after them.
+    /// Writers reclaim, and this thread reclaims what they leave.
     Backup(Backup),
 }
 
 impl Reclaimer {
-    /// Says that there is something to do. Lock-free; for a thread, a system call if it is asleep.
+    /// Tells the reclaimer that there is something to do.
+    ///
+    /// - A thread: lock-free. A system call if the thread is asleep.
+    /// - An executor: a call of `spawn`, or a short lock and a wake of the job, if it may be asleep.
+    /// - A backup: a fence and a load while its thread is awake, else a short lock and a system call.
     pub(crate) fn wake(&self) {
         match self {
             Reclaimer::Thread(thread) => thread.wake(),
@@ -33,11 +37,12 @@ impl Reclaimer {
         }
     }
 
-    /// For writers that come by. False if they are to reclaim: there is a backup alone, or an executor that drops its jobs or
-    /// is behind with them. `due`: the caller's shard has had a share of removals since it last came by.
+    /// Called after a write, and after a round of reclamation. Returns false if the caller must reclaim: there is
+    /// only a backup, or the executor drops its jobs or is behind with them. `due`: the caller is a writer that has
+    /// handed over retired nodes.
     pub(crate) fn nudge(&self, due: bool) -> bool {
         match self {
-            // It sleeps only when there was nothing to do, and is woken by what comes then.
+            // The thread sleeps only when there is nothing to do, and what is retired then wakes it.
             Reclaimer::Thread(_) => true,
             Reclaimer::Executor(executor) => {
                 if executor.is_idle() {
@@ -52,7 +57,7 @@ impl Reclaimer {
         }
     }
 
-    /// Says that something is ready, for which callers wait.
+    /// Tells the reclaimer that callers wait for something that is ready.
     pub(super) fn hurry(&self) {
         match self {
             Reclaimer::Backup(backup) => backup.hurry(),
@@ -60,7 +65,7 @@ impl Reclaimer {
         }
     }
 
-    /// Whether it has not been stopped.
+    /// Returns whether the reclaimer has not been stopped.
     pub(crate) fn is_on(&self) -> bool {
         match self {
             // ORDERING: Acquire, pairs with the Release in `stop`.
@@ -70,7 +75,7 @@ impl Reclaimer {
         }
     }
 
-    /// Whether a thread or a job sees to what waits, if writers do not.
+    /// Returns whether a thread or a job reclaims what waits if writers do not.
     pub(super) fn comes_later(&self) -> bool {
         match self {
             Reclaimer::Thread(_) | Reclaimer::Executor(_) => self.is_on(),
@@ -78,7 +83,7 @@ impl Reclaimer {
         }
     }
 
-    /// Whether the backup thread is to do something: not where an executor has a job under way.
+    /// Returns whether the backup thread must reclaim. It need not while the executor has a job under way.
     pub(super) fn needs_backup(&self) -> bool {
         match self {
             Reclaimer::Thread(_) => false,
@@ -87,15 +92,17 @@ impl Reclaimer {
         }
     }
 
-    /// Logs, once, that the backup thread does the work of an executor. On that thread: a logger is the user's code.
+    /// Logs, once, that the backup thread does the work of an executor. Called on that thread, because a logger is
+    /// user code.
     pub(super) fn tell_of_backup(&self, domain: &str) {
         if let Reclaimer::Executor(executor) = self {
             executor.tell_of_backup(domain);
         }
     }
 
-    /// Ends it. Waits for a thread to end, unless that is the caller itself, or could be waiting for the caller: it then
-    /// ends by itself. Does not wait for the job of an executor, which ends with its round.
+    /// Stops the reclaimer. Waits for its thread to end, unless the thread is the caller or could be waiting for
+    /// the caller: then the thread ends by itself. Does not wait for the job of an executor, which ends with its
+    /// round.
     pub(crate) fn stop(&self) {
         let wait = background::may_wait_for_threads();
         match self {
@@ -106,24 +113,24 @@ impl Reclaimer {
     }
 }
 
-/// The thread, as the domain holds it.
+/// The reclaimer thread, as the domain holds it.
 pub(crate) struct ReclaimThread {
     thread: thread::Thread,
     join: Mutex<Option<thread::JoinHandle<()>>>,
-    /// The process that started it. A forked child has no such thread.
+    /// The process that started the thread. A forked child has no such thread.
     process: u32,
     signal: Arc<Signal>,
 }
 
-/// What the thread looks at before it parks. (That it was unparked is not enough: the destructors that it runs may park
-/// too, in a channel or a lock of std's, and take that for theirs.)
+/// What the thread checks before it parks. An unpark is not enough: the destructors that the thread runs may park
+/// too, in a channel or a lock of std, and may consume it.
 struct Signal {
     wake: AtomicBool,
     stop: AtomicBool,
 }
 
 impl ReclaimThread {
-    /// Starts the thread. It holds the domain weakly, so that the domain's last user ends it.
+    /// Starts the thread. It holds the domain weakly, so that the domain is torn down with its last user.
     pub(crate) fn start(name: String, domain: Weak<Inner>) -> std::io::Result<ReclaimThread> {
         let signal = Arc::new(Signal { wake: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let received = Arc::clone(&signal);
@@ -133,8 +140,8 @@ impl ReclaimThread {
     }
 
     fn wake(&self) {
-        // ORDERING: AcqRel, pairs with that in `work`: the thread finds what it is woken for. If it has been told already and
-        // has not looked yet, it will: the thread that told it unparks it.
+        // ORDERING: AcqRel, pairs with that in `work`: the thread sees what it is woken for. If the flag is set
+        // already, the thread has not cleared it yet and will do so: the caller that set the flag unparks it.
         let told = self.signal.wake.swap(true, Ordering::AcqRel);
         if !told && !works_for(&*self.signal) {
             self.thread.unpark();
@@ -148,10 +155,10 @@ impl ReclaimThread {
         if !wait || self.process != std::process::id() || works_for(&*self.signal) {
             return;
         }
-        // The lock is held meanwhile: another caller waits too.
+        // Locked during the join, so that another caller waits too.
         let mut join = self.join.lock();
         if let Some(join) = join.take() {
-            // It contains the panics of destructors; a panic of its own would be a bug in this crate.
+            // The thread contains the panics of destructors. A panic of its own is a bug in this crate.
             join.join().expect("the reclaimer thread does not panic");
         }
     }
@@ -162,7 +169,8 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
     set_works_for(signal);
     let mut naps = Naps::new();
     loop {
-        // Before the round: what comes during it is for the next. And before the look at `stop`, which is set before.
+        // Cleared before the round: a wake during the round is for the next one. Cleared before the check of
+        // `stop`: `stop` is set before the wake that goes with it.
         // ORDERING: AcqRel, pairs with that in `wake`.
         signal.wake.swap(false, Ordering::AcqRel);
         // ORDERING: Acquire, pairs with the Release in `stop`.
@@ -172,14 +180,15 @@ fn work(domain: &Weak<Inner>, signal: &Signal) {
         let Some(domain) = domain.upgrade() else { return };
         let (left, done) = domain.try_reclaim(ROUND);
         let nap = sooner(naps.after(&domain, left, done), domain.reap());
-        // Not held while asleep. If this was the last one, the domain ends here, on this thread.
+        // The thread does not hold the domain while it sleeps. If this is the last reference, the domain is torn
+        // down here, on this thread.
         drop(domain);
         match nap {
             Some(Duration::ZERO) => {}
             Some(nap) => park_for(nap),
             None => {
-                // ORDERING: AcqRel, pairs with that in `wake`, which comes before the unpark: what this exchange does
-                // not see yet ends the park that follows.
+                // ORDERING: AcqRel, pairs with that in `wake`, which comes before the unpark: if this exchange does
+                // not see the flag yet, the unpark ends the park that follows.
                 while !signal.wake.swap(false, Ordering::AcqRel) {
                     thread::park();
                 }

@@ -1,4 +1,4 @@
-//! Sessions: readers whose reads cost no fence, in the manner of QSBR.
+//! Sessions: readers whose reads need no fence, as in QSBR.
 
 use super::readers::ReaderState;
 #[cfg(debug_assertions)]
@@ -9,32 +9,33 @@ use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use std::fmt;
 use std::rc::Rc;
 
-/// A thread's long-lived registration with a domain, as a reader.
+/// A long-lived registration of a thread as a reader of a domain.
 ///
-/// While it is *online* the session is in a critical section all the time. Before each read it announces a *quiescent
-/// state*, if anybody has asked for one since the last: what earlier reads returned is no longer in use, which the
-/// borrow checker sees to. So a read costs one load of a word that rarely changes, and neither fence nor locked
-/// instruction.
+/// While the session is *online*, it is in a critical section at all times. Before each read it announces a
+/// *quiescent state*, if one was requested since the last: no result of an earlier read is still in use, which the
+/// borrow checker guarantees. So a read costs one load of a word that rarely changes, and neither a fence nor a
+/// locked instruction.
 ///
-/// The price: an online session that reads nothing for a while holds up every grace period of its domain. Drop it, or
-/// wrap what takes long in [`offline`](Self::offline).
+/// The price: an online session that does not read for a while holds up every grace period of its domain. Drop it,
+/// or run long work in [`offline`](Self::offline).
 ///
 /// [`Registry::reader`](crate::Registry::reader) makes a session for one registry. Use this type to read several
 /// registries of one domain.
 ///
 /// # Async
 ///
-/// A session is `!Send`, so an executor of several threads refuses a future that holds one across an `await`. An executor of
-/// one thread takes it, as a `block_on` does. While that future is suspended, the session is online and reads nothing: it
-/// holds up its domain. The [stall report](crate::StallReport) names the thread of the executor, and cannot name the task:
+/// A session is `!Send`, so a multi-threaded executor refuses a future that holds one across an `await`. A
+/// single-threaded executor, such as a `block_on`, accepts it. While that future is suspended, the session is
+/// online and does not read: it holds up its domain. The [stall report](crate::StallReport) names the executor's
+/// thread, but cannot name the task:
 ///
 /// ```text
 /// domain `watched`: a grace period has lasted 21.0s, held up by a session of thread `executor` (ThreadId(3)); 1 objects of 0 bytes and 0 callers wait
 /// ```
 ///
-/// - In a task, make the session anew for each poll: in a block that ends before the next `await`. For a single read,
+/// - In a task, make a new session for each poll, in a block that ends before the next `await`. A single read by
 ///   [`Registry::with`](crate::Registry::with) needs no session.
-/// - Outside of the tasks, take the session [`offline`](Self::offline) while the executor runs.
+/// - Outside of tasks, take the session [`offline`](Self::offline) while the executor runs.
 ///
 /// ```
 /// # fn block_on<F: Future>(future: F) -> F::Output {
@@ -66,26 +67,28 @@ use std::rc::Rc;
 ///
 /// # Threads
 ///
-/// A session belongs to its thread:
+/// A session belongs to its thread, and cannot be sent to another:
 ///
 /// ```compile_fail,E0277
 /// let mut session = epoch_registry::Domain::new().session();
 /// std::thread::spawn(move || session.quiescent());
 /// ```
 pub struct Session {
-    /// `None` while offline. Declared before `local`: dropped first.
+    /// `None` while the session is offline. Declared before `local`, so that it is dropped first.
     guard: Option<EpochGuard>,
     local: LocalHandle,
-    /// The domain's request that the last quiescent state answered.
+    /// The number of the domain's request that the last quiescent state answered.
     seen: usize,
-    /// Where it counts that this thread has a session online.
+    /// The thread's record, which counts its online sessions.
     record: Option<Rc<Record>>,
-    /// What others see of it.
+    /// The session as other threads see it.
     reader_state: std::sync::Arc<ReaderState>,
-    /// The same as `record`, for a session that is made while the thread exits, when there is no record any more.
+    /// Counts the session in place of `record`, if it goes online while the thread exits and has no table of
+    /// records.
     late: Option<LateMark>,
     domain: Domain,
-    /// The number of its thread: checks what `!Send` says, which unsafe code may have got around.
+    /// The number of the session's thread: checks that unsafe code has not moved the `!Send` session to another
+    /// thread.
     #[cfg(debug_assertions)]
     thread: u64,
 }
@@ -110,12 +113,12 @@ impl Session {
         session
     }
 
-    /// The domain.
+    /// Returns the session's domain.
     pub fn domain(&self) -> &Domain {
         &self.domain
     }
 
-    /// Announces a quiescent state if one has been asked for.
+    /// Announces a quiescent state if one was requested.
     ///
     /// # Progress
     ///
@@ -126,7 +129,7 @@ impl Session {
         self.answer(asked);
     }
 
-    /// Announces a quiescent state if the domain's request of that number is not answered yet.
+    /// Announces a quiescent state if the domain's request number `asked` is not answered yet.
     #[inline]
     pub(crate) fn answer(&mut self, asked: usize) {
         #[cfg(debug_assertions)]
@@ -140,8 +143,8 @@ impl Session {
     fn pin_anew(&mut self, asked: usize) {
         self.seen = asked;
         if let Some(guard) = &mut self.guard {
-            // Out and in again, with the fence of a new pin: see docs/ordering.md, "Sessions". A guard of `pin` that was forgotten
-            // keeps the session in the section in which that guard was opened.
+            // Unpins and pins again, with the fence of a new pin: see docs/ordering.md, "Sessions". If a guard from
+            // `pin` was forgotten, the session stays in the section in which that guard was opened.
             let stays = guard.repin_after(|| self.local.is_pinned());
             if !stays {
                 self.reader_state.renew();
@@ -149,17 +152,18 @@ impl Session {
         }
     }
 
-    /// Announces a quiescent state, and opens a critical section for reading with
-    /// [`Registry::view`](crate::Registry::view). No fence.
+    /// Announces a quiescent state if one was requested, and opens a critical section for reads with
+    /// [`Registry::view`](crate::Registry::view). It needs no fence.
     ///
-    /// A guard that is forgotten (`std::mem::forget`) keeps the session in this critical section for ever: offline, and when
-    /// the session is dropped.
+    /// A guard that is forgotten (`std::mem::forget`) keeps the session in this critical section forever, even
+    /// while the session is offline and after it is dropped.
     pub fn pin(&mut self) -> DomainGuard<'_> {
         self.quiescent();
         DomainGuard { pin: Pin::within_session(self.local.pin()), domain: self.domain.inner() }
     }
 
-    /// Calls `f` with the session offline: in no critical section, so that it holds nothing up. For work that blocks.
+    /// Calls `f` while the session is offline: it is in no critical section, and holds up no grace period. For work
+    /// that blocks.
     pub fn offline<R>(&mut self, f: impl FnOnce() -> R) -> R {
         self.go_offline();
         let session = BackOnline(self);
@@ -170,7 +174,7 @@ impl Session {
 
     fn online(&mut self) {
         self.seen = self.domain.inner().asked();
-        // If a guard was forgotten, the session has not left its critical section, and counts still.
+        // If a guard was forgotten, the session has not left its critical section, and is still counted.
         let stayed = self.local.is_pinned();
         self.guard = Some(self.local.pin());
         if stayed {
@@ -200,8 +204,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.go_offline();
         if self.reader_state.is_open() {
-            // A guard was forgotten, and nothing will end its critical section: reports go on naming the session, and waits of
-            // this thread are refused.
+            // A guard was forgotten, and nothing will end its critical section. Reports continue to name the
+            // session, and waits on this thread are refused.
             std::mem::forget((std::sync::Arc::clone(&self.reader_state), self.late.take()));
         }
     }
@@ -214,7 +218,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Brings the session back even if the closure panics.
+/// Brings the session back online, even if the closure panics.
 struct BackOnline<'s>(&'s mut Session);
 
 impl Drop for BackOnline<'_> {

@@ -1,15 +1,16 @@
-//! Reports of readers that hold up a grace period for long: after the kernel's RCU CPU stall warning.
+//! Reports of readers that hold up a grace period for long, like the RCU CPU stall warnings of the Linux kernel.
 //!
-//! Whoever drives reclamation looks at the oldest grace period that is not over: writers, waiters, the reclaimer thread. A
-//! reader is named if it has been in one critical section since early in that grace period.
+//! Each thread that drives reclamation (a writer, a waiter, the reclaimer thread, a job) looks at the oldest grace
+//! period that is not over. A report names a reader if it has been in one critical section since early in that
+//! grace period.
 
 use super::budget::Backlog;
 use super::readers::{Readers, Section, StalledReader};
 use std::fmt;
 use std::time::Duration;
 
-/// A grace period that something waits for has lasted longer than it should: given to the handler of
-/// [`DomainBuilder::on_stall`](crate::DomainBuilder::on_stall).
+/// A report of a grace period that something waits for and that has lasted longer than it should. The handler of
+/// [`DomainBuilder::on_stall`](crate::DomainBuilder::on_stall) receives it.
 ///
 /// Its `Display` is one line for a log.
 #[derive(Clone, Debug)]
@@ -17,16 +18,17 @@ use std::time::Duration;
 pub struct StallReport {
     /// The domain's name.
     pub domain: String,
-    /// How long the grace period has lasted. The readers have been in their critical sections for nearly as long, or
-    /// longer.
+    /// How long the grace period has lasted. The readers have been in their critical sections for nearly as long,
+    /// or longer.
     pub lasted: Duration,
-    /// The readers that hold it up. Empty if they are unknown: a thread that is exiting, or one that has left just now.
+    /// The readers that hold it up. Empty if they are unknown: the reader's thread exits, or the reader has just
+    /// left.
     pub readers: Vec<StalledReader>,
     /// What waits to be destroyed.
     pub backlog: Backlog,
-    /// Callers that wait in `synchronize`, `barrier` or `poll_timeout`.
+    /// The number of callers that wait in `synchronize`, `barrier` or `poll_timeout`.
     pub waiters: usize,
-    /// Reports of the same grace period before this one.
+    /// The number of earlier reports of the same grace period.
     pub repeats: u32,
 }
 
@@ -48,7 +50,7 @@ impl fmt::Display for StallReport {
 
 pub(crate) type StallHandler = Box<dyn Fn(&StallReport) + Send + Sync>;
 
-/// The grace period that may be stalled.
+/// Watches for a grace period that stalls.
 pub(crate) struct Watchdog {
     threshold: Duration,
     suspect: Option<Suspect>,
@@ -56,18 +58,20 @@ pub(crate) struct Watchdog {
 
 struct Suspect {
     number: u64,
-    /// Critical sections that were open when the grace period was so old.
+    /// The critical sections that were open when the grace period had the age `sampled`.
     sections: Vec<Section>,
     sampled: Duration,
-    /// None of the sections was open any more when the report was due: others have been looked for.
+    /// Whether the sections were sampled again, because all sections of the first sample had ended when the report
+    /// was due.
     sampled_again: bool,
-    /// The age of the grace period at which the next report is due, and how long after that the one that follows.
+    /// The age of the grace period at which the next report is due. With each report, `interval` doubles, and `due`
+    /// becomes the age at that report plus `interval`.
     due: Duration,
     interval: Duration,
     reports: u32,
 }
 
-/// What is found out under the lock, to be completed and given to the handler without it.
+/// What is found under the domain's lock. The caller completes it, and calls the handler, without the lock.
 pub(crate) struct Stall {
     pub(crate) lasted: Duration,
     pub(crate) readers: Vec<StalledReader>,
@@ -79,13 +83,14 @@ impl Watchdog {
         Watchdog { threshold, suspect: None }
     }
 
-    /// Something waits for the grace period of that number, which is the oldest and began so long ago.
+    /// Looks at grace period `number`, the oldest one, which something waits for and which has lasted for `lasted`.
+    /// Returns a stall if a report is due.
     pub(crate) fn look(&mut self, number: u64, lasted: Duration, readers: &Readers) -> Option<Stall> {
-        // Most grace periods end long before, and no list of readers is made for them.
+        // Most grace periods end long before that. They need no list of readers.
         if lasted < self.threshold / 20 {
             return None;
         }
-        // How long a section must have been watched to be named: nearly the threshold.
+        // How long a section must have been watched before it is named: nearly the threshold.
         let watch = self.threshold.mul_f64(0.9);
         let known = self.suspect.take().filter(|suspect| suspect.number == number);
         let suspect = self.suspect.insert(known.unwrap_or_else(|| Suspect {
@@ -97,7 +102,8 @@ impl Watchdog {
             interval: self.threshold,
             reports: 0,
         }));
-        // (It may be old for no better reason than that nobody has come by to end it.)
+        // (The sections must have been watched, too: the grace period may be old only because no thread has tried
+        // to end it.)
         if lasted < suspect.due.max(suspect.sampled.saturating_add(watch)) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What a domain's lock guards: batches and where they stand, grace periods that are under way, and the figures.
+//! What the domain's lock guards: the batches and their stages, the grace periods under way, and the statistics.
 
 #![allow(unsafe_code)]
 
@@ -13,10 +13,10 @@ use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-/// A deferred closure.
+/// A deferred closure, from [`Domain::call`](crate::Domain::call) or [`Inner::defer`](super::Inner::defer).
 pub(crate) struct Callback {
     pub(crate) run: Box<dyn FnOnce() + Send>,
-    /// What it counts for.
+    /// What it counts for in the backlog.
     pub(crate) amount: Backlog,
 }
 
@@ -26,22 +26,23 @@ impl Callback {
     }
 }
 
-/// What waits for one grace period, and then for its turn. Also a part of that, in the hands of the thread that destroys it.
+/// Retired objects that wait for one grace period, and then to be destroyed. Also a *part* of such a batch, which a
+/// thread has taken to destroy.
 #[derive(Default)]
 pub(crate) struct Batch {
-    /// The number of its grace period.
+    /// The number of its grace period. For orphans, the newest grace period that had begun when they were collected.
     pub(super) ticket: u64,
-    /// Tells it from other parts, while a thread has it in hand.
+    /// Identifies the part while a thread has it in hand.
     pub(super) number: u64,
     pub(super) bags: Bags,
-    /// The next one last.
+    /// In reverse order: the last one runs first.
     pub(super) calls: Vec<Callback>,
-    /// These do not wait for a grace period.
+    /// Nodes that wait for no grace period: theirs is over.
     pub(super) orphans: Vec<NonNull<Header>>,
 }
 
-// SAFETY: bags and callbacks are `Send`; orphans are owned by the batch, and its users see to it that keys and values may be
-// sent.
+// SAFETY: bags and callbacks are `Send`. The batch owns its orphans, and every registry requires that its keys and
+// values are `Send` and `Sync`.
 unsafe impl Send for Batch {}
 
 impl Batch {
@@ -49,19 +50,20 @@ impl Batch {
         self.bags.is_empty() && self.calls.is_empty() && self.orphans.is_empty()
     }
 
-    /// Whether a node is among it whose registry satisfies `belongs`.
+    /// Returns whether the batch holds a node whose registry satisfies `belongs`.
     pub(super) fn has_any(&self, belongs: impl Fn(NonNull<RegistryHeader>) -> bool) -> bool {
-        // SAFETY: Q2, the nodes are in the bag.
+        // SAFETY: Q2 (a bag in a batch holds a node that is not destroyed).
         self.bags.iter().any(|bag| belongs(unsafe { bag.shard().as_ref() }.registry_pointer()))
             || self.orphans.iter().any(|&orphan| {
-                // SAFETY: the batch owns it.
+                // SAFETY: the batch owns the orphan, so it is not freed.
                 let shard = unsafe { shard_of(orphan) };
-                // SAFETY: Q2, the node is not destroyed.
+                // SAFETY: Q2 (the orphan is not destroyed).
                 belongs(unsafe { shard.as_ref() }.registry_pointer())
             })
     }
 
-    /// Takes about so many objects out, in order: a bag at least, or the callbacks, or the orphans.
+    /// Takes about `budget` objects out, in order: whole bags, and at least one. If no bag is left, orphans. If no
+    /// orphan is left either, callbacks.
     fn split_off(&mut self, budget: usize) -> Batch {
         let mut part = Batch { ticket: self.ticket, ..Batch::default() };
         let mut taken = 0;
@@ -80,7 +82,7 @@ impl Batch {
         part
     }
 
-    /// Puts what is left of a part back.
+    /// Puts the rest of a part back, before everything else.
     fn put_back(&mut self, mut part: Batch) {
         let mut bags = std::mem::take(&mut part.bags);
         bags.append(std::mem::take(&mut self.bags));
@@ -90,28 +92,28 @@ impl Batch {
     }
 }
 
-/// A part that a thread is destroying.
+/// A part that a thread is destroying, as the other threads see it.
 pub(super) struct InHand {
     ticket: u64,
     number: u64,
-    /// Of its first nodes. Compared, and not followed.
+    /// The registries of its first nodes. These addresses are compared, and never dereferenced.
     registries: [Option<NonNull<RegistryHeader>>; 2],
-    /// There may be nodes of other registries too.
+    /// The part may also hold nodes of other registries.
     is_mixed: bool,
 }
 
-// SAFETY: the addresses are only compared.
+// SAFETY: the addresses are compared, and never dereferenced.
 unsafe impl Send for InHand {}
 
 impl InHand {
     fn of(part: &Batch) -> Self {
         let mut hand = InHand { ticket: part.ticket, number: part.number, registries: [None; 2], is_mixed: false };
-        // SAFETY: Q2, the nodes are in the bag.
+        // SAFETY: Q2 (a bag in a part holds a node that is not destroyed).
         let of_bags = part.bags.iter().map(|bag| unsafe { bag.shard().as_ref() }.registry_pointer());
         let of_orphans = part.orphans.iter().map(|&orphan| {
-            // SAFETY: the part owns it.
+            // SAFETY: the part owns the orphan, so it is not freed.
             let shard = unsafe { shard_of(orphan) };
-            // SAFETY: Q2, the node is not destroyed.
+            // SAFETY: Q2 (the orphan is not destroyed).
             unsafe { shard.as_ref() }.registry_pointer()
         });
         for registry in of_bags.chain(of_orphans) {
@@ -127,30 +129,31 @@ impl InHand {
         hand
     }
 
-    /// Whether nodes of this registry may be among it.
+    /// Returns whether the part may hold nodes of `registry`.
     fn may_hold(&self, registry: NonNull<RegistryHeader>) -> bool {
         self.is_mixed || self.registries.contains(&Some(registry))
     }
 }
 
-/// A grace period that was not seen to be over.
+/// A grace period that has begun, and whose end no thread has noticed yet.
 struct Period {
     number: u64,
-    /// By the domain's clock.
+    /// When it began, by the domain's clock.
     begun: Duration,
 }
 
 /// What is left to do after a round of reclamation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Pending {
+    /// Nothing waits.
     Nothing,
-    /// Batches whose grace period is not over.
+    /// Something waits, and nothing can be destroyed now.
     Waiting,
-    /// Batches that could be destroyed now.
+    /// There are batches that can be destroyed now.
     Ready,
 }
 
-/// See [`DomainStats`](crate::DomainStats).
+/// The counts behind [`DomainStats`](crate::DomainStats).
 #[derive(Default)]
 pub(crate) struct Figures {
     pub(super) peak: Backlog,
@@ -160,23 +163,25 @@ pub(crate) struct Figures {
     pub(super) stalls: u64,
 }
 
+/// The part of a domain that its lock guards.
 pub(crate) struct State {
-    /// The newest grace period that has begun.
+    /// The number of the newest grace period that has begun.
     pub(super) begun: u64,
-    /// In the order of their numbers.
+    /// Grace periods whose end no thread has noticed yet, in the order of their numbers.
     periods: VecDeque<Period>,
-    /// Grace periods up to this one are expedited.
+    /// Grace periods up to this one count as expedited.
     pub(super) expedite: u64,
-    /// In the order of their tickets, as is `ready`.
+    /// Batches whose grace period is not known to be over, in the order of their tickets.
     pub(super) waiting: VecDeque<Batch>,
+    /// Batches that can be destroyed, in the order of their tickets.
     pub(super) ready: VecDeque<Batch>,
-    /// The parts of batches that some thread is destroying now.
+    /// The parts that threads are destroying now.
     pub(super) running: Vec<InHand>,
-    /// Parts that were ever in hand.
+    /// The number of parts that were ever handed out.
     parts: u64,
-    /// Callers that wait for a grace period, or in a barrier.
+    /// Callers that wait for a grace period or in a barrier.
     pub(super) waiters: usize,
-    /// Those in a barrier that are asleep.
+    /// Threads that sleep on `Inner::finished`: in a barrier, or at the end of a registry.
     pub(super) sleepers: usize,
     pub(super) watchdog: Watchdog,
     pub(super) figures: Figures,
@@ -199,14 +204,15 @@ impl State {
         }
     }
 
-    /// Whether nothing is left of what was given a ticket up to `newest`.
+    /// Returns whether everything with a ticket up to `newest` is destroyed.
     pub(super) fn is_done(&self, newest: u64) -> bool {
-        // Both queues are in the order of their tickets.
+        // Both queues are in the order of their tickets, so their first batches are enough.
         let fronts = [self.waiting.front(), self.ready.front()].into_iter().flatten();
         let mut tickets = fronts.map(|batch| batch.ticket).chain(self.running.iter().map(|hand| hand.ticket));
         tickets.all(|ticket| ticket > newest)
     }
 
+    /// Returns the stage of the batches that are queued. Parts in hand do not count.
     pub(super) fn left(&self) -> Pending {
         match (self.ready.is_empty(), self.waiting.is_empty()) {
             (false, _) => Pending::Ready,
@@ -215,14 +221,15 @@ impl State {
         }
     }
 
-    /// The number of a grace period that begins now.
+    /// Begins a grace period, and returns its number.
     pub(super) fn begin_period(&mut self, now: Duration) -> u64 {
         self.begun += 1;
         self.periods.push_back(Period { number: self.begun, begun: now });
         self.begun
     }
 
-    /// Enters the grace periods that are over into the figures, and makes every batch ready that waited for them.
+    /// Makes the batches ready whose grace period is over, that is up to `completed`, and enters those grace periods
+    /// into the statistics.
     pub(super) fn promote_ready(&mut self, completed: u64, now: impl FnOnce() -> Duration) {
         while self.waiting.front().is_some_and(|batch| batch.ticket <= completed) {
             let Some(batch) = self.waiting.pop_front() else { break };
@@ -239,19 +246,20 @@ impl State {
         }
     }
 
-    /// The oldest grace period that was not seen to be over, and its beginning, if something waits for it.
+    /// Returns the oldest grace period whose end was not noticed yet, and its beginning, if a batch or a caller
+    /// waits.
     pub(super) fn awaited_period(&self) -> Option<(u64, Duration)> {
         let awaited = self.waiters > 0 || !self.waiting.is_empty();
         self.periods.front().filter(|_| awaited).map(|period| (period.number, period.begun))
     }
 
-    /// Makes nodes that wait for no grace period ready.
+    /// Adds orphans, which are ready at once.
     pub(super) fn add_orphans(&mut self, orphans: Vec<NonNull<Header>>) {
         self.ready.push_back(Batch { ticket: self.begun, orphans, ..Batch::default() });
     }
 
-    /// About `budget` objects that are ready and whose ticket is no higher than `newest`. Their ticket counts as running
-    /// until [`finish`](Self::finish).
+    /// Takes about `budget` objects that are ready and whose ticket is at most `newest`. Until
+    /// [`finish`](Self::finish) the part counts as running under its ticket.
     pub(super) fn take(&mut self, newest: u64, budget: usize) -> Option<Batch> {
         let oldest = self.ready.front_mut().filter(|batch| batch.ticket <= newest)?;
         let part = oldest.split_off(budget);
@@ -261,7 +269,7 @@ impl State {
         Some(self.hand_out(part))
     }
 
-    /// Puts what is left of a part that was taken back, to be the next.
+    /// Puts the rest of a part back, so that it is taken next among the batches with its ticket.
     pub(super) fn put_back(&mut self, part: Batch) {
         let place = self.ready.partition_point(|ready| ready.ticket < part.ticket);
         match self.ready.get_mut(place) {
@@ -270,17 +278,18 @@ impl State {
         }
     }
 
-    /// Takes out all nodes whose registry satisfies `belongs`, from wherever they wait, as one running batch.
+    /// Takes all nodes whose registry satisfies `belongs` out of both queues, as one part. It counts as running
+    /// under the lowest ticket found.
     pub(super) fn extract(&mut self, belongs: impl Fn(NonNull<RegistryHeader>) -> bool) -> Option<Batch> {
         let mut found = Batch { ticket: u64::MAX, ..Batch::default() };
         for batch in self.waiting.iter_mut().chain(&mut self.ready) {
-            // SAFETY: Q2, the nodes are in the bag.
+            // SAFETY: Q2 (a bag in a batch holds a node that is not destroyed).
             let bags = batch.bags.extract(|bag| belongs(unsafe { bag.shard().as_ref() }.registry_pointer()));
             let before = found.orphans.len();
             batch.orphans.retain(|&orphan| {
-                // SAFETY: the batch owns it.
+                // SAFETY: the batch owns the orphan, so it is not freed.
                 let shard = unsafe { shard_of(orphan) };
-                // SAFETY: Q2, the node is not destroyed.
+                // SAFETY: Q2 (the orphan is not destroyed).
                 let is_wanted = belongs(unsafe { shard.as_ref() }.registry_pointer());
                 if is_wanted {
                     found.orphans.push(orphan);
@@ -300,12 +309,13 @@ impl State {
         Some(self.hand_out(found))
     }
 
-    /// An empty batch, whose ticket counts as running until `finish`.
+    /// Returns an empty part, which counts as running under the newest ticket until [`finish`](Self::finish).
     pub(super) fn running_batch(&mut self) -> Batch {
         let batch = Batch { ticket: self.begun, ..Batch::default() };
         self.hand_out(batch)
     }
 
+    /// Numbers a part, and records that a thread has it in hand.
     fn hand_out(&mut self, mut part: Batch) -> Batch {
         self.parts += 1;
         part.number = self.parts;
@@ -313,11 +323,12 @@ impl State {
         part
     }
 
-    /// Whether a thread may be destroying nodes of this registry.
+    /// Returns whether a thread may be destroying nodes of `registry`.
     pub(super) fn is_in_hand(&self, registry: NonNull<RegistryHeader>) -> bool {
         self.running.iter().any(|hand| hand.may_hold(registry))
     }
 
+    /// Records that the part of that number is destroyed or put back.
     pub(super) fn finish(&mut self, number: u64) {
         if let Some(index) = self.running.iter().position(|hand| hand.number == number) {
             self.running.swap_remove(index);
@@ -329,7 +340,7 @@ impl State {
 mod tests {
     use super::*;
 
-    /// A state with batches of so many callbacks that are ready, by their tickets.
+    /// Returns a state in which the batches of callbacks `(ticket, number of callbacks)` are ready.
     fn state(ready: &[(u64, usize)]) -> State {
         let mut state = State::new(Watchdog::new(Duration::from_secs(1)));
         for &(ticket, len) in ready {

@@ -1,4 +1,4 @@
-//! Figures on a domain.
+//! The statistics of a domain.
 
 use super::Domain;
 use super::budget::Backlog;
@@ -6,41 +6,44 @@ use super::histogram::Histogram;
 use crate::sync::atomic::Ordering;
 use std::fmt;
 
-/// What a domain has done, and what waits in it: from [`Domain::stats`].
+/// What a domain has done, and what waits in it. From [`Domain::stats`].
 ///
-/// Taken under the domain's lock, after a look at everything that was retired: exact while nobody writes.
+/// The figures are taken after everything that was retired has been collected, and are exact while no thread
+/// writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct DomainStats {
-    /// What waits for a grace period, or for its turn. (What handles keep after their grace period does not.)
+    /// What waits for a grace period, or for its turn. Entries that handles keep after their grace period are not
+    /// included.
     pub backlog: Backlog,
-    /// The most that has waited, as seen by those who reclaim.
+    /// The largest backlog seen by the threads that reclaim.
     pub peak: Backlog,
-    /// Batches that were collected.
+    /// The number of batches collected.
     pub batches: u64,
-    /// Grace periods that are over.
+    /// The number of grace periods that are over.
     pub grace_periods: u64,
-    /// Those of them that somebody pushed on without a rest: for `synchronize_expedited`, or because of the backlog.
+    /// How many of them were expedited: for `synchronize_expedited`, or because of the backlog.
     pub expedited: u64,
-    /// How long grace periods took, from their beginning until they were seen to be over.
+    /// How long grace periods took, from their beginning until a thread saw that they were over.
     pub latency: Histogram,
-    /// Reports of grace periods that took too long.
+    /// The number of reports of grace periods that took too long.
     pub stalls: u64,
-    /// Objects that were retired beyond the backlog's limit, because the operation could not be refused.
+    /// The number of objects retired beyond the backlog's limit, because the operation could not be refused.
     pub overruns: u64,
-    /// Callbacks, stall handlers and reapers that panicked.
+    /// The number of callbacks, stall handlers and reapers that panicked.
     pub callback_panics: u64,
-    /// Threads and sessions that are registered as readers.
+    /// The number of threads and sessions that are registered as readers.
     pub readers: u64,
 }
 
 impl Domain {
-    /// Figures on the domain.
+    /// Returns statistics of the domain.
     ///
     /// # Progress
     ///
-    /// Takes the domain's lock, shortly, and collects what was retired into a batch. Destroys nothing.
+    /// Takes short locks: those of the shards that have retired nodes, and that of the domain. Collects what was
+    /// retired into a batch. Destroys nothing.
     pub fn stats(&self) -> DomainStats {
         let inner = self.inner();
         let backlog = inner.backlog();

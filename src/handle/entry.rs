@@ -11,20 +11,22 @@ use std::ptr::NonNull;
 
 /// An entry of a registry, borrowed within a critical section. Dereferences to the value.
 ///
-/// What it shows stays valid for the whole of the borrow, also when the entry is removed or replaced meanwhile.
+/// The key and the value stay valid for the whole borrow, even if another thread removes or replaces the entry.
 pub struct Entry<'g, K, V> {
-    /// Found in a table, within a critical section that outlasts `'g` (B2). Not a reference: a handle made from it may
-    /// be the one whose drop leads to the node's destruction.
+    /// Found in a table, within a critical section that outlasts `'g` (B2). Not a reference, because a handle
+    /// made from it may be the one whose drop leads to the destruction of the node.
     node: NonNull<Node<K, V>>,
     _section: PhantomData<&'g Node<K, V>>,
 }
 
-// SAFETY: an entry is a shared reference to key and value.
+// SAFETY: an entry gives shared access to key and value, which are `Sync`.
 unsafe impl<K: Sync, V: Sync> Send for Entry<'_, K, V> {}
-// SAFETY: as for `Send`.
+// SAFETY: an entry gives shared access to key and value, which are `Sync`.
 unsafe impl<K: Sync, V: Sync> Sync for Entry<'_, K, V> {}
 
 impl<'g, K, V> Entry<'g, K, V> {
+    /// Wraps a node that the caller has found.
+    ///
     /// # Safety
     ///
     /// `node` was found in a table, within a critical section that outlasts `'g`.
@@ -33,38 +35,39 @@ impl<'g, K, V> Entry<'g, K, V> {
     }
 
     fn node(self) -> &'g Node<K, V> {
-        // SAFETY: B2, by the promise of `new`.
+        // SAFETY: B2 (the caller of `new` found the node within a critical section that outlasts `'g`).
         unsafe { self.node.as_ref() }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(self) -> &'g K {
         self.node().key()
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn value(self) -> &'g V {
         self.node().value()
     }
 
-    /// Whether the entry has left the registry, in whatever way. Once true, it stays true.
+    /// Returns whether the entry has left the registry, for any reason. Once this is true, it stays true.
     pub fn is_unlinked(self) -> bool {
         self.node().header.refs.is_unlinked()
     }
 
-    /// A handle, which outlives the critical section. `None` if the entry has left the registry.
+    /// Returns a handle to the entry, which may outlive the critical section. `None` if the entry has left the
+    /// registry.
     #[inline]
     pub fn handle(self) -> Option<Handle<K, V>> {
-        // SAFETY: the reference just taken is the handle's.
+        // SAFETY: `get_unless_unlinked` has taken a reference, which the handle now owns.
         self.node().header.refs.get_unless_unlinked().then(|| unsafe { Handle::from_reference(self.node) })
     }
 
-    /// A handle on the entry, in the registry or not.
+    /// Returns a handle to the entry, even if the entry has left the registry.
     #[inline]
     pub(crate) fn into_handle(self) -> Handle<K, V> {
         self.node().header.refs.get();
-        // SAFETY: the reference just taken is the handle's. It could be taken without a question, as the table's own is
-        // put a grace period after the unlink (R1), and this critical section is still open.
+        // SAFETY: `get` has taken a reference, which the handle now owns. The count was not zero: the table's
+        // reference is put a grace period after the unlink (R1), and this critical section is still open.
         unsafe { Handle::from_reference(self.node) }
     }
 

@@ -1,4 +1,4 @@
-//! Who is told of entries that leave, and why they do.
+//! The listener of a registry: the user's callback that runs after an entry has left, with the cause.
 
 #![allow(unsafe_code)]
 
@@ -12,16 +12,17 @@ use std::ptr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The user's listener.
+/// The user's callback.
 pub(crate) type Listener<K, V> = Box<dyn Fn(Cause, Handle<K, V>) + Send + Sync>;
 
-/// An entry that has left.
+/// An entry that has left, and the cause.
 type Event<K, V> = (Cause, Handle<K, V>);
 
-/// Entries that left by what the listener did, for the call that it runs in to go on with.
+/// Events that the listener itself caused. The outer call of the listener on this thread processes them when
+/// the listener returns.
 type Queued<K, V> = RefCell<VecDeque<Event<K, V>>>;
 
-/// A registry's listener, if it has one.
+/// A registry's listener, if there is one.
 pub(crate) struct Listeners<K: 'static, V: 'static> {
     listener: Option<Listener<K, V>>,
     panics: AtomicU64,
@@ -37,7 +38,7 @@ impl<K, V> Listeners<K, V> {
         self.listener.is_some()
     }
 
-    /// Tells of an entry that has left. Without a lock: it is the user's code.
+    /// Reports an entry that has left. The caller holds no lock, because the listener is user code.
     #[inline]
     pub(crate) fn tell(&self, cause: Cause, entry: &Handle<K, V>) {
         if self.listener.is_some() {
@@ -45,15 +46,20 @@ impl<K, V> Listeners<K, V> {
         }
     }
 
-    /// Tells of entries that have left. In the listener itself, the call that it runs in does, when that returns: so there
-    /// is no recursion, whatever the listener does.
+    /// Reports entries that have left.
+    ///
+    /// If the listener is already running on this thread, it queues the events instead, and the outer call
+    /// reports them when the listener returns. So the listener never recurses, whatever it does.
     #[cold]
     pub(crate) fn tell_all(&self, events: impl IntoIterator<Item = Event<K, V>>) {
         let Some(listener) = &self.listener else { return };
         let this = ptr::from_ref(self).cast();
         let mut events = Some(events);
-        let later = |pending: &Queued<K, V>| pending.borrow_mut().extend(events.take().into_iter().flatten());
-        // SAFETY: below, it is with that type.
+        let later = |pending: &Queued<K, V>| {
+            pending.borrow_mut().extend(events.take().into_iter().flatten());
+            true
+        };
+        // SAFETY: the call of `enter` below is the only one for this address, and passes a `Queued<K, V>`.
         if unsafe { reentrancy::find(this, later) } {
             return;
         }
@@ -68,7 +74,7 @@ impl<K, V> Listeners<K, V> {
         });
     }
 
-    /// Calls of the listener that panicked.
+    /// Returns how many calls of the listener have panicked.
     pub(crate) fn panics(&self) -> u64 {
         // ORDERING: Relaxed, a statistic.
         self.panics.load(Relaxed)

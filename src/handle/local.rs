@@ -1,4 +1,5 @@
-//! Handles that one thread counts for itself, so that those on a much wanted entry do not put all cores on one cache line.
+//! Handles with a count of their own for each thread, so that handles to a popular entry do not make all cores
+//! contend for one cache line.
 
 use crate::handle::Entry;
 use crate::handle::Handle;
@@ -6,10 +7,11 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// A handle that its thread counts for itself: from [`LocalHandles`]. Dereferences to the value.
+/// A handle that is counted within one thread, from [`LocalHandles`]. Dereferences to the value.
 ///
-/// It keeps what a [`Handle`] keeps. To clone it and to drop it writes nothing that other threads use, but for the last of
-/// this thread's on the entry, which gives the one `Handle` back that is behind them. It belongs to its thread:
+/// It keeps the entry valid, as a [`Handle`] does. Cloning and dropping it write nothing that other threads
+/// use. The exception is the drop of the thread's last local handle to the entry, which drops the one `Handle`
+/// behind them. A local handle cannot leave its thread:
 ///
 /// ```compile_fail,E0277
 /// let registry = epoch_registry::Registry::<u64, u64>::new();
@@ -20,22 +22,22 @@ use std::rc::Rc;
 pub struct LocalHandle<K: 'static, V: 'static>(Rc<Handle<K, V>>);
 
 impl<K, V> LocalHandle<K, V> {
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &K {
         self.0.key()
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn value(&self) -> &V {
         self.0.value()
     }
 
-    /// As [`Handle::is_unlinked`].
+    /// Returns whether the entry has left the registry, as [`Handle::is_unlinked`] does.
     pub fn is_unlinked(&self) -> bool {
         self.0.is_unlinked()
     }
 
-    /// A handle that other threads may have.
+    /// Returns a [`Handle`], which can be sent to other threads.
     pub fn to_handle(&self) -> Handle<K, V> {
         Handle::clone(&self.0)
     }
@@ -63,15 +65,17 @@ impl<K, V: fmt::Debug> fmt::Debug for LocalHandle<K, V> {
     }
 }
 
-/// A thread's handles on the entries that it has asked for last: whoever asks for one of them again is given another on
-/// the same, counted by the thread alone.
+/// A thread's cache of handles to the entries that it requested last. If the thread requests one of them again,
+/// it gets another local handle to the same entry, which only the thread itself counts.
 ///
-/// [`Handle`]s on one entry share a count, and that count a cache line: where all cores take handles on the same few entries,
-/// they wait for that line. The first read of an entry by way of this takes such a handle; those that follow take none, as
-/// long as the entry keeps its place here. Where a borrow will do, it is cheaper still, and needs none of this.
+/// All [`Handle`]s to one entry share a count on one cache line. If all cores take handles to the same few
+/// entries, they contend for that line. With this cache, only the first read of an entry takes such a handle.
+/// Later reads take none while the entry keeps its place in the cache. If a borrow is enough, a borrow is
+/// cheaper still and needs no cache.
 ///
-/// What is here is kept, removed from the registry or not, and so is not destroyed: [`shed`](Self::shed) it every now and
-/// then where that matters. A thread that is about to do nothing for a while should [`clear`](Self::clear) it.
+/// The cache keeps its entries, even if they are removed from the registry, so they are not destroyed. Where
+/// that matters, call [`shed`](Self::shed) from time to time. A thread that is about to be idle for a while
+/// should call [`clear`](Self::clear).
 ///
 /// ```
 /// use epoch_registry::{LocalHandles, Registry};
@@ -87,32 +91,34 @@ impl<K, V: fmt::Debug> fmt::Debug for LocalHandle<K, V> {
 /// handles.shed();
 /// ```
 pub struct LocalHandles<K: 'static, V: 'static> {
-    /// By the hash of the key, as many as a power of two.
+    /// Indexed by the hash of the key. The length is a power of two.
     places: Box<[Option<LocalHandle<K, V>>]>,
 }
 
 impl<K, V> LocalHandles<K, V> {
-    /// Places for so many handles, rounded up to a power of two. Entries whose keys' hashes choose the same place displace
-    /// one another.
+    /// Creates a cache with this many places, rounded up to a power of two. Entries whose hashes select the
+    /// same place displace each other.
     ///
     /// # Panics
     ///
-    /// If so many do not fit the address space.
+    /// Panics if the places do not fit the address space.
     pub fn new(places: usize) -> Self {
         let places = places.max(1).checked_next_power_of_two().expect("capacity overflow");
         LocalHandles { places: (0..places).map(|_| None).collect() }
     }
 
-    /// A handle on an entry.
+    /// Returns a local handle to the entry.
     ///
     /// # Progress
     ///
-    /// Wait-free. If the entry is not here, it counts a reference, and gives that of the displaced one back.
+    /// Wait-free. If the entry is not in the cache, this takes one reference and drops the handle of the
+    /// displaced entry. (If that was the last handle to an entry whose registry has been dropped, the drop may
+    /// run the value's `Drop`: see [`Handle`].)
     #[inline]
     pub fn of(&mut self, entry: Entry<'_, K, V>) -> LocalHandle<K, V> {
         let index = entry.header().hash() as usize & (self.places.len() - 1);
         match &self.places[index] {
-            // What is here is there still, so that no other entry can be where it is.
+            // The cached handle keeps its node, so no other entry can have the same address.
             Some(known) if known.0.node() == entry.node_pointer() => known.clone(),
             _ => self.displace(index, entry),
         }
@@ -125,7 +131,7 @@ impl<K, V> LocalHandles<K, V> {
         handle
     }
 
-    /// Lets go of the entries that have left the registry. Returns how many there were.
+    /// Drops the handles to entries that have left the registry. Returns how many.
     pub fn shed(&mut self) -> usize {
         let mut shed = 0;
         for place in &mut self.places {
@@ -134,7 +140,7 @@ impl<K, V> LocalHandles<K, V> {
         shed
     }
 
-    /// Lets go of all entries.
+    /// Drops all handles.
     pub fn clear(&mut self) {
         self.places.fill_with(|| None);
     }

@@ -1,4 +1,4 @@
-//! The owned, counted reference that a caller keeps.
+//! Handles: owned, counted references to entries.
 
 #![allow(unsafe_code)]
 
@@ -17,17 +17,17 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-/// A counted reference to an entry: its key and its value stay valid and in place for as long as the handle lives,
-/// whatever becomes of the entry in the registry, and of the registry.
+/// A counted reference to an entry. Key and value stay valid and in place for as long as the handle exists,
+/// even if the entry leaves the registry, or the registry is dropped.
 ///
-/// One word wide, and so is `Option<Handle>`. Dereferences to the value.
+/// A handle is one word wide, and so is `Option<Handle>`. It dereferences to the value.
 ///
-/// To take a handle, to clone it and to drop it, is to write the entry's count. Where many threads do that with the same entry,
-/// see [`LocalHandles`](crate::LocalHandles).
+/// Taking, cloning and dropping a handle each write the entry's count. If many threads do so with the same
+/// entry, see [`LocalHandles`](crate::LocalHandles).
 ///
-/// When an entry has left the registry and its last handle is dropped, it is handed over for destruction, not destroyed
-/// there and then: the thread that drops a handle does not run the value's `Drop`. (If the registry is gone as well, and
-/// its domain has no other work to hang that on, it does.)
+/// When an entry has left the registry and its last handle is dropped, the entry is handed over to its domain
+/// for destruction. The thread that drops the handle does not run the value's `Drop`. The exception is an entry
+/// whose registry has been dropped: then the drop of the last handle may run the value's `Drop` on this thread.
 ///
 /// ```
 /// use epoch_registry::Registry;
@@ -39,25 +39,28 @@ use std::ptr::NonNull;
 /// assert_eq!((handle.key().as_str(), *handle), ("a", 1));
 /// ```
 pub struct Handle<K: 'static, V: 'static> {
-    /// Holds one reference.
+    /// Owns one reference.
     node: NonNull<Node<K, V>>,
-    /// The last handle's drop leads to that of key and value.
+    /// The drop of the last handle leads to the drop of key and value.
     _owns: PhantomData<Node<K, V>>,
 }
 
-// SAFETY: a handle gives `&K` and `&V` to the thread it is sent to, while others may have them (`Sync`), and its drop
-// may be the one that leads to the drop of key and value, wherever that runs (`Send`).
+// SAFETY: a handle gives `&K` and `&V` to its thread, while other threads may have them too (`Sync`). The drop
+// of a handle may lead to the drop of key and value on any thread (`Send`).
 unsafe impl<K: Send + Sync, V: Send + Sync> Send for Handle<K, V> {}
-// SAFETY: as for `Send`: a shared handle can be cloned, and the clone dropped elsewhere.
+// SAFETY: a shared handle can be cloned, and the clone can be dropped on another thread, so the reasons for
+// `Send` apply.
 unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Handle<K, V> {}
 
-/// A handle may move: key and value stay where they are.
+/// A handle may move: key and value stay in place.
 impl<K, V> Unpin for Handle<K, V> {}
 
 impl<K, V> Handle<K, V> {
+    /// Makes a handle from a reference that was taken before.
+    ///
     /// # Safety
     ///
-    /// The caller gives the handle one reference of its own.
+    /// The caller owns one reference to the node and passes it to the handle.
     pub(crate) unsafe fn from_reference(node: NonNull<Node<K, V>>) -> Self {
         Handle { node, _owns: PhantomData }
     }
@@ -66,44 +69,46 @@ impl<K, V> Handle<K, V> {
         self.node
     }
 
-    /// The half of the key's hash that the node keeps.
+    /// Returns the half of the key's hash that the node keeps.
     pub(crate) fn hash(&self) -> u32 {
         self.get().header.hash()
     }
 
-    /// When the entry was inserted.
+    /// Returns the time at which the entry was inserted.
     pub(crate) fn stamp(&self) -> Stamp {
         self.get().header.stamp()
     }
 
-    /// The bytes that the entry counts for.
+    /// Returns the bytes that the entry counts for.
     pub(crate) fn weight(&self) -> u64 {
         self.get().header.weight.bytes()
     }
 
     pub(crate) fn get(&self) -> &Node<K, V> {
-        // SAFETY: R1, the handle holds a reference.
+        // SAFETY: R1 (the handle holds a reference).
         unsafe { self.node.as_ref() }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &K {
         self.get().key()
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn value(&self) -> &V {
         self.get().value()
     }
 
-    /// Whether the entry has left the registry, in whatever way, or with it. Once true, it stays true.
+    /// Returns whether the entry has left the registry, for any reason, or the registry has been dropped. Once
+    /// this is true, it stays true.
     ///
-    /// (Where the value is a handle too, this is of the outer one: `handle.value().is_unlinked()` asks the other.)
+    /// (If the value is itself a handle, this method is that of the outer handle. Use
+    /// `handle.value().is_unlinked()` for the inner one.)
     pub fn is_unlinked(&self) -> bool {
         self.get().header.refs.is_unlinked()
     }
 
-    /// Whether both handles are of the same entry (not merely of equal ones).
+    /// Returns whether both handles are to the same entry, not only to equal ones.
     pub fn ptr_eq(&self, other: &Self) -> bool {
         self.node == other.node
     }
@@ -121,7 +126,7 @@ impl<K, V> Drop for Handle<K, V> {
     #[inline]
     fn drop(&mut self) {
         if self.get().header.refs.put() {
-            // SAFETY: R2.
+            // SAFETY: R2 (this was the last reference, so this thread owns the node alone).
             unsafe { put_last(self.node.cast()) };
         }
     }

@@ -1,26 +1,32 @@
-//! How long one entry lives: three words that lie after its node, in registries whose entries expire.
+//! The lifetime state of an entry: three words that follow its node, in registries whose entries expire.
 //!
-//! # How it is decided that an entry has expired
+//! # How an entry expires
 //!
-//! A reader that finds an entry loads its deadline, and compares it with the time. While the deadline is ahead, the entry is
-//! there. A reader, writer or reaper that finds it past *ends* the entry, by one compare-exchange of the deadline for `ENDED`,
-//! before it reports the entry absent. What changes a deadline (`set_max_age`, a lifetime that has grown longer) exchanges it
-//! in the same way, and never an `ENDED` one. So of a change and an end one comes first, and an entry that was once reported
-//! absent is absent for all that ask later, whatever the clocks of their threads show.
+//! Readers: a reader that finds an entry loads its deadline and compares it with the current time. While the
+//! deadline is in the future, the entry has not expired by age.
 //!
-//! The time of the last use is a word of its own, which is ended in the same way. A read that finds an entry in use moves it
-//! on, if it would move by more than a sixteenth of the limit.
+//! Ending: a reader, writer or reaper that finds the deadline in the past *ends* the entry before it reports
+//! the entry absent. It ends the entry by one compare-exchange that replaces the deadline with `ENDED`.
 //!
-//! A writer that replaces an entry first *claims* it: it exchanges both words for `CLAIMED`, which never passes. So a reader
-//! that still holds the old node, of which the time comes after that, does not report a key absent that was there all the
-//! time. Entries that are removed are not claimed: their key is absent then, at some time.
+//! Changes: a call that changes a deadline (`set_max_age`, a lifetime that has grown longer) also uses a
+//! compare-exchange, and never changes `ENDED`. So a change and an end of the same deadline are ordered. Once a
+//! call has reported an entry absent, every later call finds it absent, whatever the clock of its thread shows.
+//!
+//! Idleness: the time of the last use is a separate word, which is ended in the same way. A read that finds an
+//! entry in use updates the word only if the value would move by more than a sixteenth of the limit.
+//!
+//! Replacement: a writer that replaces an entry first *claims* it, by exchanging both words for `CLAIMED`. A
+//! claimed entry never expires. Without the claim, a reader that still holds the old node could see its
+//! deadline pass after the replacement. It would then report the key absent, although the key was present all
+//! the time. Removed entries are not claimed, because their key does become absent.
 //!
 //! # Invariants
 //!
 //! - **L1** The words of an entry that has ended stay ended.
-//! - **L2** A node that is replaced by another of its key has ended, or was claimed, before that.
-//! - **L3** A node in the table of a shard that was [told to expire](crate::shard::state::State::extend) has a `Life`: behind it, if its
-//!   [`kind`](crate::node::Kind) says so; else in the shard's [`Early`](crate::shard::early::Early).
+//! - **L2** Before a node is replaced by another node with the same key, it has ended or has been claimed.
+//! - **L3** Every node in the table of a shard that was [prepared for
+//!   expiry](crate::shard::state::State::extend) has a `Life`. If the node's [`kind`](crate::node::Kind) says
+//!   so, the `Life` follows the node; otherwise it is in the shard's [`Early`](crate::shard::early::Early).
 
 use crate::reap::Cause;
 use crate::sync::AtomicU64;
@@ -28,54 +34,57 @@ use crate::sync::atomic::Ordering::Relaxed;
 use crate::util::clock::{Stamp, Time};
 use std::sync::atomic::AtomicU32;
 
-/// What an entry that can expire has beside its node.
+/// The expiry state of one entry.
 pub(crate) struct Life {
-    /// What the stamp of the node lacks of the time of its insertion.
+    /// The low bits of the insertion time, which the stamp of the node does not hold.
     rest: u32,
-    /// The end of the due time of its token (W1). Under the shard lock. (Of std's type: it is the lock that orders it.)
+    /// The low 32 bits of the due time of the entry's token (W1). Accessed under the shard lock. Not modelled
+    /// by loom: the shard lock orders all accesses.
     armed: AtomicU32,
-    /// The first time at which it has expired by age, or `ENDED`, or `CLAIMED`.
+    /// The first time at which the entry has expired by age; or `ENDED`; or `CLAIMED`.
     deadline: AtomicU64,
-    /// When it was used last, to a sixteenth of the limit, or `IDLE`, or `CLAIMED`.
+    /// The time of the last use, exact to a sixteenth of the limit; or `IDLE`; or `CLAIMED`.
     used: AtomicU64,
 }
 
-/// A deadline of an entry that has ended: always past.
+/// The deadline of an entry that has ended. It is always in the past.
 const ENDED: u64 = 0;
 /// The last use of an entry that has ended because it was idle.
 const IDLE: u64 = u64::MAX - 1;
-/// A deadline that never comes, and a last use that is never long ago.
+/// The value of both words of a claimed entry: a deadline that never comes, or a last use that is never too
+/// long ago.
 const CLAIMED: u64 = u64::MAX;
 
-/// The limits that a look at an entry goes by.
+/// The idleness limits that apply to a check of an entry.
 #[derive(Clone, Copy)]
 pub(crate) struct Idleness {
-    /// Reads that come later than this after the last use are noted, in registries whose reads note the time.
+    /// A read stores the time of a use only if the stored last use is longer ago than this. `NEVER` if there is
+    /// no limit.
     pub(crate) note: Time,
-    /// An entry has expired when it was not used for longer than this. `NEVER`: there is no limit.
+    /// An entry has expired if it was not used for longer than this. `NEVER` if there is no limit.
     pub(crate) limit: Time,
-    /// All count as used then.
+    /// Every entry counts as used at this time or later.
     pub(crate) floor: Time,
 }
 
-/// What a look at an entry has come to.
+/// The result of a check of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
-    /// It lives, until the given time at least, unless that is changed.
+    /// The entry lives until at least the given time, unless its deadline or the limits change.
     Lives(Time),
-    /// It has ended.
+    /// The entry has ended.
     Ended(Cause),
-    /// It is past its deadline, which was this one, and has not ended.
+    /// The entry is past its deadline and has not ended. The deadline that was loaded is given.
     Past(Deadline),
-    /// It was not used for too long, since this use, and has not ended.
+    /// The entry was not used for too long and has not ended. The last use that was loaded is given.
     Idle(LastUse),
 }
 
-/// A deadline as it was found.
+/// The value of a deadline word that was loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Deadline(u64);
 
-/// A last use as it was found.
+/// The value of a last-use word that was loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LastUse(u64);
 
@@ -89,23 +98,26 @@ impl Life {
         }
     }
 
-    /// Of a node that was inserted before its registry was told to expire: what its stamp lacks is not known. (That it was not used is
-    /// no matter: see [`Idleness::floor`].)
+    /// Returns the life of a node that was inserted before its registry was prepared for expiry. The low bits
+    /// of its insertion time are not known. Its last use is zero, because [`Idleness::floor`] applies to it.
     pub(crate) fn early() -> Self {
         Life { rest: u32::MAX, ..Life::new(Time::ZERO, Time::NEVER, Time::ZERO) }
     }
 
-    /// When it was inserted, given the stamp of its node. No earlier than it was.
+    /// Returns the insertion time, given the stamp of the node. It is never earlier than the actual insertion.
     #[inline]
     pub(crate) fn inserted(&self, stamp: Stamp) -> Time {
         stamp.with_rest(self.rest)
     }
 
-    /// Whether it is there. If it is `Past` or `Idle`, it is for the caller to end it, or to prolong it.
+    /// Checks whether the entry lives. If the result is `Past` or `Idle`, the caller must either end the entry
+    /// or prolong it.
     #[inline]
     pub(crate) fn standing(&self, now: Time, idleness: Idleness) -> Standing {
-        // ORDERING: Relaxed, both: each word by itself decides (L1), and what a call has reported absent, a later one finds
-        // ended, by the coherence of that word. A deadline that is ahead was there no later than the last use was loaded.
+        // ORDERING: Relaxed, both loads. An entry has ended if either word says so. An ended word stays ended
+        // (L1), so by the coherence of that word a call that comes after one that reported the entry absent
+        // also finds it ended. If neither load finds an ended word, neither word had ended at the earlier of
+        // the two loads.
         let deadline = self.deadline.load(Relaxed);
         if deadline == ENDED {
             return Standing::Ended(Cause::Expired);
@@ -113,13 +125,12 @@ impl Life {
         if now.word() >= deadline {
             return Standing::Past(Deadline(deadline));
         }
-        if idleness.limit == Time::NEVER || deadline == CLAIMED && self.is_claimed() {
-            return Standing::Lives(Time::of_word(deadline));
-        }
-        // ORDERING: Relaxed, as before.
+        // ORDERING: Relaxed, see the load of the deadline above.
         match self.used.load(Relaxed) {
+            // Also if there is no limit any more (L1).
             IDLE => Standing::Ended(Cause::Idle),
             CLAIMED => Standing::Lives(Time::of_word(deadline)),
+            _ if idleness.limit == Time::NEVER => Standing::Lives(Time::of_word(deadline)),
             used => {
                 let end = Time::of_word(used).max(idleness.floor).end_of(idleness.limit);
                 if now < end {
@@ -136,47 +147,50 @@ impl Life {
         self.used.load(Relaxed) == CLAIMED
     }
 
-    /// Notes a use, if that is worth it.
+    /// Stores the time of a use, if it is long enough after the stored one (see [`Idleness::note`]).
     #[inline]
     pub(crate) fn note_use(&self, now: Time, idleness: Idleness) {
         if idleness.limit == Time::NEVER {
             return;
         }
-        // ORDERING: Relaxed, both, as in `standing`.
+        // ORDERING: Relaxed, the load and the exchange in `move_use`, as in `standing`.
         let used = self.used.load(Relaxed);
         if used < IDLE && now >= Time::of_word(used).end_of(idleness.note) {
-            // If it fails, another use was noted at the same time, or the entry has ended, or is claimed.
+            // The exchange fails if another use was stored at the same time, or if the entry has ended or is
+            // claimed. All three cases need no retry.
             self.move_use(LastUse(used), now);
         }
     }
 
-    /// Has it count as used `now`, if it was not used since `old`.
+    /// Sets the last use to `now`, if it is still `old`. Returns whether it was.
     pub(crate) fn move_use(&self, old: LastUse, now: Time) -> bool {
         // ORDERING: Relaxed, as in `standing`.
         self.used.compare_exchange(old.0, now.word(), Relaxed, Relaxed).is_ok()
     }
 
-    /// Ends it, if it was not used since `old`. False if it was: then its standing is to be asked for again.
+    /// Ends the entry, if its last use is still `old`. Returns false if it has changed: then the caller must
+    /// check the entry again.
     pub(crate) fn end_idle(&self, old: LastUse) -> bool {
         // ORDERING: Relaxed, as in `standing`.
         self.used.compare_exchange(old.0, IDLE, Relaxed, Relaxed).is_ok()
     }
 
-    /// When it was used last.
+    /// Returns the time of the last use.
     pub(crate) fn last_use(&self, idleness: Idleness) -> Time {
-        // ORDERING: Relaxed, a hint.
+        // ORDERING: Relaxed, only a hint.
         match self.used.load(Relaxed) {
             IDLE => idleness.floor,
             used => Time::of_word(used).max(idleness.floor),
         }
     }
 
-    /// Ends it, if its deadline is still `past`. False if that has changed: then its standing is to be asked for again.
+    /// Ends the entry, if its deadline is still `past`. Returns false if it has changed: then the caller must
+    /// check the entry again.
     pub(crate) fn end(&self, past: Deadline) -> bool {
         self.change(past, ENDED)
     }
 
-    /// Gives it another deadline, if that is still `old`.
+    /// Sets the deadline to `new`, if it is still `old`. Returns whether it was.
     pub(crate) fn move_deadline(&self, old: Deadline, new: Time) -> bool {
         self.change(old, new.word())
     }
@@ -186,13 +200,13 @@ impl Life {
         self.deadline.compare_exchange(old.0, new, Relaxed, Relaxed).is_ok()
     }
 
-    /// Its deadline.
+    /// Returns the deadline.
     pub(crate) fn deadline(&self) -> Time {
         // ORDERING: Relaxed, as in `standing`.
         Time::of_word(self.deadline.load(Relaxed))
     }
 
-    /// Gives it another deadline, unless it has ended or is claimed. Under the shard lock.
+    /// Sets the deadline, unless the entry has ended or is claimed. Called under the shard lock.
     pub(crate) fn set_deadline(&self, new: Time) {
         loop {
             // ORDERING: Relaxed, as in `standing`.
@@ -203,24 +217,25 @@ impl Life {
         }
     }
 
-    /// When it is to be looked at, as far as is known: the next time at which it may have expired.
+    /// Returns the next time at which the entry may have expired, as far as its words tell. The entry needs a
+    /// check at that time.
     pub(crate) fn due(&self, idleness: Idleness) -> Time {
-        // ORDERING: Relaxed, both, as in `standing`.
+        // ORDERING: Relaxed, both loads, as in `standing`.
         let deadline = Time::of_word(self.deadline.load(Relaxed));
-        if idleness.limit == Time::NEVER {
-            return deadline;
-        }
         match self.used.load(Relaxed) {
             IDLE => Time::ZERO,
+            _ if idleness.limit == Time::NEVER => deadline,
             used => deadline.min(Time::of_word(used).max(idleness.floor).end_of(idleness.limit)),
         }
     }
 
-    /// Claims it for its replacement, under the shard lock (L2). `Some` if it has ended before.
+    /// Claims the entry for its replacement (L2). Called under the shard lock. Returns the cause if the entry
+    /// has already ended.
     pub(crate) fn claim(&self) -> Option<Cause> {
-        // The last use first: once both are claimed, nothing ends it. One that has ended is left as it is (L1).
+        // The last use is claimed first: if the entry has ended as idle, its deadline is left unclaimed. Once
+        // both words are claimed, no thread can end the entry. A word that is ended stays as it is (L1).
         let claim = |word: &AtomicU64, ended: u64| loop {
-            // ORDERING: Relaxed, both, as in `standing`.
+            // ORDERING: Relaxed, the load and the exchange, as in `standing`.
             let old = word.load(Relaxed);
             if old == ended {
                 return false;
@@ -235,21 +250,21 @@ impl Life {
         if claim(&self.deadline, ENDED) { None } else { Some(Cause::Expired) }
     }
 
-    /// Takes it for an entry that is looked at by the token of this due time (W1). Under the shard lock.
+    /// Records that the token with this due time is the entry's own (W1). Called under the shard lock.
     pub(crate) fn arm(&self, due: Time) {
-        // ORDERING: Relaxed, under the lock.
+        // ORDERING: Relaxed, the shard lock orders it.
         self.armed.store(due.word() as u32, Relaxed);
     }
 
-    /// So that no token of this due time is its own any more. Under the shard lock.
+    /// Makes sure that no token with this due time counts as the entry's own. Called under the shard lock.
     pub(crate) fn disarm(&self, due: Time) {
-        // ORDERING: Relaxed, under the lock.
+        // ORDERING: Relaxed, the shard lock orders it.
         self.armed.store(!due.word() as u32, Relaxed);
     }
 
-    /// Whether a token of this due time is its own. Under the shard lock.
+    /// Returns whether a token with this due time is the entry's own. Called under the shard lock.
     pub(crate) fn is_armed_by(&self, due: Time) -> bool {
-        // ORDERING: Relaxed, under the lock.
+        // ORDERING: Relaxed, the shard lock orders it.
         self.armed.load(Relaxed) == due.word() as u32
     }
 }

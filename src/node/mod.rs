@@ -1,14 +1,15 @@
-//! What a slot of a table points to, and what a handle is.
+//! The node of an entry: the memory that a slot of a table and a handle point to.
 //!
 //! # Invariants
 //!
-//! - **N1** Once published, a node's key, value and hash are not written until its destruction.
-//! - **N2** The words that hold hash and time of insertion become the link of a list once the node's last reference was
-//!   put after its grace period. From then on only the owner of the node (R2) uses them.
-//! - **N3** A node is destroyed once, by the owner that reached a count of zero (R2).
-//! - **N4** A node lies in a slot of its shard's [`Slabs`](crate::shard::slab::Slabs), and its [`Kind`] says how to find the shard from
-//!   the node's address, and whether a [`Life`] follows the node in its slot. The kind outlasts the node: it is
-//!   there until the slot is used again.
+//! - **N1** After a node is published, its key, value and hash are not written until the node is destroyed.
+//! - **N2** The words that hold the hash and the insertion time become a list link after the grace period of
+//!   the node, when its last reference has been put. From then on only the owner of the node (R2) accesses
+//!   them.
+//! - **N3** A node is destroyed once, by the owner that put its last reference (R2).
+//! - **N4** A node lies in a slot of its shard's [`Slabs`](crate::shard::slab::Slabs). Its [`Kind`] says how to
+//!   find the shard from the node's address, and whether a [`Life`] follows the node in its slot. The kind
+//!   stays valid after the node is destroyed, until the slot is reused.
 
 #![allow(unsafe_code)]
 
@@ -29,29 +30,29 @@ use std::cell::UnsafeCell;
 use std::mem::{self, ManuallyDrop};
 use std::ptr::{self, NonNull};
 
-/// The part of a node that reclamation knows, whatever the types of key and value. It comes first: the address of a node is
-/// that of its header.
+/// The part of a node that does not depend on the types of key and value. Reclamation uses only this part. It
+/// is the first field, so the address of a node is the address of its header.
 #[repr(C)]
 pub(crate) struct Header {
     pub(crate) refs: Refs,
-    /// The bytes that it counts for.
+    /// The bytes that the entry counts for.
     pub(crate) weight: Weight,
     pub(crate) used: UseMarks,
     pub(crate) kind: Kind,
     words: UnsafeCell<Words>,
 }
 
-/// As large and aligned as a link (N2).
+/// The hash and the insertion time. As large and as aligned as a list link, which replaces them (N2).
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Words {
-    /// The low half of the key's hash: what the table needs to place the node anew when it is resized.
+    /// The low half of the key's hash. A resize needs it to find the node's new home.
     hash: u32,
-    /// The low half of the stamp of the time at which the node was inserted.
+    /// The low 32 bits of the stamp of the insertion time.
     stamp: u32,
 }
 
-/// What never changes of a node, in one byte.
+/// The properties of a node that never change, in one byte.
 ///
 /// ```text
 ///  bit 7      6      5 .. 0
@@ -66,7 +67,8 @@ impl Kind {
     const LIFE: u8 = 1 << Stamp::HIGH_BITS;
     const SINGLE: u8 = Self::LIFE << 1;
 
-    /// Of slots that have allocations of their own, or not, and in which lives follow the nodes, or not.
+    /// Returns the kind of a slot. `is_single` says whether the slot has an allocation of its own, `has_life`
+    /// whether a life follows the node.
     pub(crate) const fn new(is_single: bool, has_life: bool) -> Kind {
         Kind(if is_single { Self::SINGLE } else { 0 } | if has_life { Self::LIFE } else { 0 })
     }
@@ -81,13 +83,13 @@ impl Kind {
         self.0 & (Self::LIFE - 1)
     }
 
-    /// Whether the node has an allocation of its own, and does not lie in a slab with others.
+    /// Returns whether the node has an allocation of its own, instead of a slot in a slab.
     #[inline]
     pub(crate) fn is_single(self) -> bool {
         self.0 & Self::SINGLE != 0
     }
 
-    /// Whether a life follows the node.
+    /// Returns whether a life follows the node.
     #[inline]
     pub(crate) fn has_life(self) -> bool {
         self.0 & Self::LIFE != 0
@@ -99,46 +101,48 @@ const _: () = assert!(size_of::<Words>() >= size_of::<*mut Header>());
 #[cfg(all(target_pointer_width = "64", not(loom)))]
 const _: () = assert!(size_of::<Header>() == 16);
 
-/// The words change hands with the node, and are never seen half written.
+/// Sound to observe after a panic: the words are owned by one party at a time and are never half written.
 impl std::panic::RefUnwindSafe for Header {}
 
 impl Header {
-    /// The low half of the key's hash.
+    /// Returns the low half of the key's hash.
     #[inline]
     pub(crate) fn hash(&self) -> u32 {
-        // SAFETY: N2, callers hold a reference, or stand in a critical section or under the lock in which they found it.
+        // SAFETY: N2 (the caller holds a reference, or is still in the critical section or under the shard lock
+        // in which it found the node).
         unsafe { (*self.words.get()).hash }
     }
 
-    /// When the node was inserted.
+    /// Returns the time at which the node was inserted.
     #[inline]
     pub(crate) fn stamp(&self) -> Stamp {
-        // SAFETY: N2, as in `hash`.
+        // SAFETY: N2 (the caller holds a reference, or is still in the critical section or under the shard lock
+        // in which it found the node).
         Stamp::from_halves(unsafe { (*self.words.get()).stamp }, self.kind.stamp_high())
     }
 
-    /// The next node of the list that this one is in.
+    /// Returns the next node of the list that contains this node.
     ///
     /// # Safety
     ///
-    /// The caller owns the node, which was linked by [`set_link`](Self::set_link).
+    /// The caller owns the node, and the node was linked by [`set_link`](Self::set_link).
     pub(crate) unsafe fn link(&self) -> *mut Header {
-        // SAFETY: N2, by the caller's promise.
+        // SAFETY: N2 (the caller owns the node, and `set_link` wrote the link).
         unsafe { self.words.get().cast::<*mut Header>().read() }
     }
 
-    /// Links the node to the next one of a list.
+    /// Links the node to the next node of a list.
     ///
     /// # Safety
     ///
     /// The caller owns the node, and its grace period is over (N2).
     pub(crate) unsafe fn set_link(&self, next: *mut Header) {
-        // SAFETY: N2, by the caller's promise.
+        // SAFETY: N2 (the caller owns the node, and its grace period is over).
         unsafe { self.words.get().cast::<*mut Header>().write(next) };
     }
 }
 
-/// The header, the key, its value: a small key and value lie on one cache line with the header.
+/// A node: header, key and value. If key and value are small, they share a cache line with the header.
 #[repr(C)]
 pub(crate) struct Node<K, V> {
     pub(crate) header: Header,
@@ -147,13 +151,13 @@ pub(crate) struct Node<K, V> {
 }
 
 impl<K, V> Node<K, V> {
-    /// Whether the destruction of a node runs code of the user's.
+    /// Whether the destruction of a node runs user code.
     pub(crate) const NEEDS_DROP: bool = mem::needs_drop::<K>() || mem::needs_drop::<V>();
 
-    /// Where the life of a node is in its slot, if it has one (N4).
+    /// The offset of the life in a slot that has one (N4).
     const LIFE_AT: usize = size_of::<Self>().next_multiple_of(align_of::<Life>());
 
-    /// Size and alignment of a slot for a node, with a life or without.
+    /// Returns the size and alignment of a slot for a node, with or without a life.
     pub(crate) const fn layout(has_life: bool) -> Layout {
         if !has_life {
             return Layout::new::<Self>();
@@ -161,24 +165,25 @@ impl<K, V> Node<K, V> {
         let align = if align_of::<Self>() > align_of::<Life>() { align_of::<Self>() } else { align_of::<Life>() };
         match Layout::from_size_align(Self::LIFE_AT + size_of::<Life>(), align) {
             Ok(layout) => layout,
-            Err(_) => panic!("a node fits the address space"),
+            Err(_) => panic!("a node does not fit the address space"),
         }
     }
 
-    /// The life that follows a node. `None` if there is none.
+    /// Returns the life that follows a node. `None` if there is none.
     ///
     /// # Safety
     ///
-    /// The node is not freed before the reference that is returned is gone.
+    /// The node is not freed during the lifetime of the returned reference.
     #[inline]
     pub(crate) unsafe fn life<'n>(node: NonNull<Self>) -> Option<&'n Life> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the node is not freed.
         if !unsafe { node.as_ref() }.header.kind.has_life() {
             return None;
         }
-        // SAFETY: N4, the slot is so long.
+        // SAFETY: N4 (the kind has a life, so the slot extends past this offset).
         let life = unsafe { node.byte_add(Self::LIFE_AT) }.cast::<Life>();
-        // SAFETY: N4, written before the node was published; the caller's promise.
+        // SAFETY: N4 (the life was written before the node was published). The caller guarantees that the node
+        // is not freed during the lifetime of the reference.
         Some(unsafe { life.as_ref() })
     }
 
@@ -186,12 +191,12 @@ impl<K, V> Node<K, V> {
     ///
     /// # Safety
     ///
-    /// The node's kind has a life (N4), and the caller alone knows of it.
+    /// The node's kind has a life (N4), and no other thread can reach the node.
     #[inline]
     pub(crate) unsafe fn write_life(node: NonNull<Self>, life: Life) {
-        // SAFETY: N4, the slot is so long.
+        // SAFETY: N4 (the kind has a life, so the slot extends past this offset).
         let place = unsafe { node.byte_add(Self::LIFE_AT) }.cast::<Life>();
-        // SAFETY: the caller's promise.
+        // SAFETY: N4 (the place is in the slot and aligned for a life). No other thread can reach the node.
         unsafe { place.write(life) };
     }
 
@@ -205,45 +210,46 @@ impl<K, V> Node<K, V> {
         &self.value
     }
 
-    /// Drops key and value. Returns how many of the two drops panicked: a panic in one does not lose the other, and goes no
-    /// further.
+    /// Drops key and value. Returns how many of the two drops panicked. A panic in one drop does not prevent
+    /// the other, and does not propagate.
     ///
     /// # Safety
     ///
-    /// `header` is that of a `Node<K, V>` that the caller owns alone (N3), and whose slot the caller frees.
+    /// `header` is the header of a `Node<K, V>` that the caller owns alone (N3). The caller frees the slot.
     #[inline]
     pub(crate) unsafe fn destroy(header: NonNull<Header>) -> u32 {
         if !Self::NEEDS_DROP {
             return 0;
         }
-        // SAFETY: N3.
+        // SAFETY: N3 (the caller owns the node alone).
         let node = unsafe { header.cast::<Self>().as_mut() };
-        // SAFETY: N3: both are dropped here and nowhere else.
+        // SAFETY: N3 (the value is dropped here and nowhere else).
         let panics = contain(|| unsafe { ManuallyDrop::drop(&mut node.value) });
-        // SAFETY: as said.
+        // SAFETY: N3 (the key is dropped here and nowhere else).
         panics + contain(|| unsafe { ManuallyDrop::drop(&mut node.key) })
     }
 }
 
-/// An entry that is to be published: key, value, and what its node will say of them.
+/// An entry that is not published yet: key, value, and the contents of the node's header.
 pub(crate) struct UnpublishedNode<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
     pub(crate) hash: u64,
-    /// When it is inserted.
+    /// The insertion time.
     pub(crate) time: Time,
     pub(crate) weight: Weight,
     pub(crate) is_marked: bool,
-    /// When it expires by a life of its own.
+    /// The time at which the entry expires by its own lifetime.
     pub(crate) own_end: Time,
 }
 
 impl<K, V> UnpublishedNode<K, V> {
-    /// Makes a node of it, in a free slot of this kind, with so many references. Does not panic.
+    /// Writes the node into a free slot of this kind, with `references` references. Does not panic.
     ///
     /// # Safety
     ///
-    /// `slot` is the caller's, and of the size and alignment of a `Node<K, V>`, with a life if the kind says so.
+    /// The caller owns `slot`. The slot has the size and alignment of a `Node<K, V>`, with a life if the kind
+    /// says so.
     #[inline]
     pub(crate) unsafe fn write(self, slot: NonNull<Header>, kind: Kind, references: u32) -> NonNull<Node<K, V>> {
         let node = slot.cast::<Node<K, V>>();
@@ -257,7 +263,7 @@ impl<K, V> UnpublishedNode<K, V> {
             words: UnsafeCell::new(words),
         };
         let (key, value) = (ManuallyDrop::new(self.key), ManuallyDrop::new(self.value));
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller owns the slot, which has the size and alignment of the node.
         unsafe { ptr::write(node.as_ptr(), Node { header, key, value }) };
         node
     }

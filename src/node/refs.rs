@@ -1,51 +1,53 @@
-//! The reference count of a node, and whether the node has left its table.
+//! The reference count of a node, and the mark of a node that has left its table.
 //!
 //! # Invariants
 //!
-//! - **R1** The table owns one reference from before the node is published until a grace period after it is unlinked.
-//!   So whoever finds the node in a table inside a critical section finds a count of at least one, and taking another
-//!   is one unconditional addition: the kernel's `refcount_inc_not_zero` without the loop and without its failure.
-//! - **R2** Whoever puts the last reference owns the node alone: whoever brings the count to zero; or, for the table's
-//!   reference, whoever finds no other beside it after its grace period, when none can be taken from the table any more.
-//! - **R3** A count that reaches the limit is stuck there: the node leaks, it is never freed early. (The kernel's
-//!   `refcount_t`; as there, 2^30 threads would have to stop between two instructions to defeat it.)
+//! - **R1** The table owns one reference, from before the node is published until a grace period after the node
+//!   is unlinked. So a thread that finds the node in a table within a critical section finds a count of at
+//!   least one. Taking another reference is one unconditional addition: the kernel's `refcount_inc_not_zero`
+//!   without its loop and without its failure.
+//! - **R2** The thread that puts the last reference owns the node alone. A reference is the last if its put
+//!   brings the count to zero. The table's reference is also the last if, after the grace period, the count
+//!   shows no other reference: then no thread can take one from the table any more.
+//! - **R3** A count that reaches the limit stays saturated: the node leaks, and is never freed early. (As in
+//!   the kernel's `refcount_t`, 2^30 threads would have to stop between two instructions to defeat this.)
 
 use crate::sync::AtomicU32;
 use crate::sync::atomic::Ordering;
 
-/// Bit 0: the node is unlinked. Bits 1 to 31: the count, in which anything from 2^30 on is saturated.
+/// Bit 0: the node is unlinked. Bits 1 to 31: the count. A count of 2^30 or more is saturated.
 pub(crate) struct Refs(AtomicU32);
 
 const UNLINKED: u32 = 1;
 const ONE: u32 = 2;
 const LIMIT: u32 = 1 << 31;
-/// In the middle of the saturated half, far from both of its ends.
+/// The middle of the saturated half, far from both of its ends.
 const SATURATED: u32 = LIMIT + (LIMIT >> 1);
 
 impl Refs {
-    /// A count of `references`, of a node that is not unlinked.
+    /// Returns a count of `references`, for a node that is not unlinked.
     pub(crate) fn new(references: u32) -> Self {
         Refs(AtomicU32::new(references * ONE))
     }
 
-    /// Takes a reference, from one that is held (R1: the table's, or the caller's own).
+    /// Takes a reference. The caller must rely on an existing reference (R1): the table's or its own.
     #[inline]
     pub(crate) fn get(&self) {
-        // ORDERING: Relaxed. Whoever may call this already reaches the node; nothing is published by it.
+        // ORDERING: Relaxed. The caller already reaches the node, and the addition publishes nothing.
         let old = self.0.fetch_add(ONE, Ordering::Relaxed);
-        debug_assert!(old >= ONE, "a reference was taken from none");
+        debug_assert!(old >= ONE, "a reference was taken from zero");
         if old >= LIMIT {
             self.saturate();
         }
     }
 
-    /// Takes a reference unless the node is unlinked. For callers in a critical section, in which the table's
-    /// reference is there to stand on (R1).
+    /// Takes a reference unless the node is unlinked. Returns whether it did. The caller is in a critical
+    /// section, in which the table's reference keeps the count above zero (R1).
     #[inline]
     pub(crate) fn get_unless_unlinked(&self) -> bool {
         // ORDERING: Relaxed, as in `get`.
         let old = self.0.fetch_add(ONE, Ordering::Relaxed);
-        debug_assert!(old >= ONE, "a reference was taken from none");
+        debug_assert!(old >= ONE, "a reference was taken from zero");
         if old >= LIMIT {
             self.saturate();
         }
@@ -57,17 +59,18 @@ impl Refs {
         false
     }
 
-    /// Gives a reference back. True if it was the last: the caller then owns the node alone (R2).
+    /// Puts a reference. Returns whether it was the last: then the caller owns the node alone (R2).
     #[inline]
     #[must_use]
     pub(crate) fn put(&self) -> bool {
-        // ORDERING: Release, pairs with the Acquire below in whichever thread puts the last one, so that every use of
-        // the node happens before its destruction.
+        // ORDERING: Release, pairs with the Acquire below or in `put_tables`, in the thread that puts the last
+        // reference: every use of the node happens before its destruction.
         let old = self.0.fetch_sub(ONE, Ordering::Release);
         debug_assert!(old >= ONE, "a reference was put twice");
         if old & !UNLINKED == ONE {
-            // ORDERING: Acquire, pairs with the Release of every earlier `put`: they are all in the release sequence that
-            // this reads from. (A fence would do as well, but ThreadSanitizer knows of none.)
+            // ORDERING: Acquire, pairs with the Release of every earlier `put`: they all belong to the release
+            // sequence that this load reads from. (An Acquire fence would also do, but ThreadSanitizer does not
+            // support fences.)
             self.0.load(Ordering::Acquire);
             return true;
         }
@@ -77,20 +80,22 @@ impl Refs {
         false
     }
 
-    /// Gives the table's reference back, if it has not been given back before, after its grace period. True if it was the
-    /// last: the caller then owns the node alone (R2).
+    /// Puts the table's reference. Called once, after the grace period. Returns whether it was the last: then the
+    /// caller owns the node alone (R2). If there is no other reference, the count is left as it is.
     #[inline]
     #[must_use]
     pub(crate) fn put_tables(&self) -> bool {
-        // ORDERING: Acquire, pairs with the Release of every `put` of a handle, as in `put`. If there is no handle there will be
-        // none: one can be had only from a handle, or within a critical section in which the node can be found.
+        // ORDERING: Acquire, pairs with the Release of every `put` of a handle, as in `put`. If no handle is
+        // left, there will be none: a handle comes only from another handle, or from a critical section in
+        // which the node can be found.
         self.0.load(Ordering::Acquire) & !UNLINKED <= ONE || self.put()
     }
 
-    /// Gives the table's reference back, of a node that is in the table of a registry that is being dropped. True if it was the
-    /// last.
+    /// Puts the table's reference of a node that is still in the table of a registry that is being dropped.
+    /// Returns whether it was the last.
     pub(crate) fn put_of_dropped_registry(&self) -> bool {
-        // ORDERING: Acquire, as in `put_tables`. Nobody can find the node any more: if there is no handle there will be none.
+        // ORDERING: Acquire, as in `put_tables`. No thread can find the node any more, so if no handle is left,
+        // there will be none.
         if self.0.load(Ordering::Acquire) == ONE {
             return true;
         }
@@ -98,44 +103,49 @@ impl Refs {
         self.put_tables()
     }
 
-    /// Takes a reference, and marks the node as unlinked: [`get`](Self::get) and [`set_unlinked`](Self::set_unlinked) in one
-    /// step.
+    /// Takes a reference and marks the node as unlinked: [`get`](Self::get) and
+    /// [`set_unlinked`](Self::set_unlinked) in one step.
     #[inline]
     pub(crate) fn get_and_set_unlinked(&self) {
-        // ORDERING: Relaxed, as in both. An addition sets the bit, as nobody else does and it was not set.
+        // ORDERING: Relaxed, as in `get` and `set_unlinked`. The addition sets the bit: the bit was clear, and
+        // only the holder of the shard lock sets it.
         let old = self.0.fetch_add(ONE | UNLINKED, Ordering::Relaxed);
-        debug_assert!(old >= ONE && old & UNLINKED == 0, "a reference was taken from none, or a node unlinked twice");
+        debug_assert!(old >= ONE && old & UNLINKED == 0, "a reference was taken from zero, or a node unlinked twice");
         if old >= LIMIT {
             self.saturate();
         }
     }
 
-    /// Marks the node as unlinked. Under the shard lock, once.
+    /// Marks the node as unlinked. Called once, under the shard lock.
     #[inline]
     pub(crate) fn set_unlinked(&self) {
-        // ORDERING: Relaxed. A hint for `get_unless_unlinked` and `is_unlinked`; the unlink itself is the table's.
+        // ORDERING: Relaxed. A hint for `get_unless_unlinked` and `is_unlinked`. The table orders the unlink
+        // itself.
         self.0.fetch_or(UNLINKED, Ordering::Relaxed);
     }
 
     pub(crate) fn is_unlinked(&self) -> bool {
-        // ORDERING: Relaxed, as in `set_unlinked`.
+        // ORDERING: Relaxed, a hint, as in `set_unlinked`.
         self.0.load(Ordering::Relaxed) & UNLINKED != 0
     }
 
-    /// Whether there are more than so many references, at this moment.
+    /// Returns whether there are more than `references` references at this moment.
     pub(crate) fn is_more_than(&self, references: u32) -> bool {
-        // ORDERING: Relaxed. A hint: the count may change at once.
+        // ORDERING: Relaxed, a hint: the count may change at once.
         self.0.load(Ordering::Relaxed) / ONE > references
     }
 
-    /// Marks the slot of a destroyed node as free: no reference, and not unlinked. For the owner of the node (R2).
+    /// Marks the slot of a destroyed node as free: no references, not unlinked. Called by the owner of the node
+    /// (R2).
     #[inline]
     pub(crate) fn set_free(&self) {
-        // ORDERING: Relaxed. The owner is alone with the node, and the shard lock hands the slot over.
+        // ORDERING: Relaxed. Only the owner accesses the node, and the shard lock orders the handover of the
+        // slot.
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the node is in a table: not unlinked, and no free slot. Under the shard lock, or where no writer is left.
+    /// Returns whether the node is in a table, that is, neither unlinked nor a free slot. Called under the
+    /// shard lock, or when no writer is left.
     pub(crate) fn is_in_table(&self) -> bool {
         // ORDERING: Relaxed. The shard lock orders publication and unlinking.
         let refs = self.0.load(Ordering::Relaxed);
@@ -144,7 +154,8 @@ impl Refs {
 
     #[cold]
     fn saturate(&self) {
-        // ORDERING: Relaxed, as nobody will ever destroy this node. Bit 0 may be lost, which a leaked node can bear.
+        // ORDERING: Relaxed, because the node is never destroyed. The store may clear bit 0, which does no harm
+        // to a leaked node.
         self.0.store(SATURATED, Ordering::Relaxed);
     }
 }

@@ -1,25 +1,26 @@
-//! What a read has to mind beside finding an entry: one word of the registry, which is zero where there is nothing; and the
-//! marks that it leaves in an entry.
+//! What a read does besides finding an entry: the duties of a registry's reads, and the marks that reads leave
+//! in an entry.
 //!
-//! A read loads the word. If it is zero, that is all. Otherwise the read leaves the marks that are wanted in the entry, by a
-//! plain store where they are missing, and asks whether the entry has expired.
+//! A read loads one word of the registry, its duties. If the word is zero, the read is done. Otherwise the read
+//! stores the required marks in the entry where they are missing, by a plain store. If the duties require it,
+//! the read also checks whether the entry has expired.
 //!
-//! The marks order nothing, and only the choice of what to evict or reap depends on them: they are of std's types, which the
-//! model checker does not see.
+//! The marks order no other access. Only the choice of entries to evict or reap depends on them. Not modelled
+//! by loom: only hints.
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, fence};
 
-/// What reads have to mind. Bits 0 and 1 are the marks that they leave.
+/// The duties of reads. Bits 0 and 1 are the marks that a read leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Duties(u32);
 
 impl Duties {
-    /// An entry that is found is marked as used, for second chance.
+    /// A read marks the entry that it finds as used, for second chance.
     const USED: u32 = 1;
-    /// An entry that is found is marked as not idle.
+    /// A read marks the entry that it finds as not idle.
     const BUSY: u32 = 2;
-    /// An entry may have expired.
+    /// A read checks whether the entry that it finds has expired.
     const EXPIRY: u32 = 4;
 
     #[inline]
@@ -57,38 +58,40 @@ impl UseMarks {
         UseMarks(AtomicU8::new(u8::from(is_marked)))
     }
 
-    /// Whether it was used since the last look that took the mark away.
+    /// Returns whether the entry was used since its mark was last cleared.
     pub(crate) fn is_marked(&self) -> bool {
         // ORDERING: Relaxed, a hint.
         self.0.load(Relaxed) & USED != 0
     }
 
-    /// Takes the mark away. True if there was one. For callers that have the registry [watched](ReadDuties::enable_marks).
+    /// Clears the mark of a use. Returns whether it was set. It is meaningful only if the caller has [enabled
+    /// marks](ReadDuties::enable_marks) before.
     pub(crate) fn clear(&self) -> bool {
         self.take(USED)
     }
 
-    /// Whether it was used since the last look for idle entries.
+    /// Returns whether the entry was used since the last check for idle entries.
     pub(crate) fn is_busy(&self) -> bool {
         // ORDERING: Relaxed, a hint.
         self.0.load(Relaxed) & BUSY != 0
     }
 
-    /// Takes that mark away. True if there was one.
+    /// Clears the mark of a busy entry. Returns whether it was set.
     pub(crate) fn take_busy(&self) -> bool {
         self.take(BUSY)
     }
 
     fn take(&self, mark: u8) -> bool {
-        // One step, so that the other mark of a use at this moment is not lost.
-        // ORDERING: Relaxed, a hint.
+        // One `fetch_and`, so that the other mark is not lost if a use stores it at this moment.
+        // ORDERING: Relaxed, both accesses: hints.
         self.0.load(Relaxed) & mark != 0 && self.0.fetch_and(!mark, Relaxed) & mark != 0
     }
 
-    /// Leaves the marks that are wanted.
+    /// Stores the marks that the duties require, if they are missing.
     #[inline]
     pub(crate) fn mark(&self, duties: Duties) {
-        // ORDERING: Relaxed, both: hints. (A mark that is taken away at this moment may stay.)
+        // ORDERING: Relaxed, both accesses: hints. (A mark that another thread clears at this moment may stay
+        // set.)
         let (marks, wanted) = (self.0.load(Relaxed), duties.marks());
         if marks & wanted != wanted {
             self.0.store(marks | wanted, Relaxed);
@@ -96,12 +99,12 @@ impl UseMarks {
     }
 }
 
-/// What the reads of a registry have to mind.
+/// The duties of the reads of one registry.
 pub(crate) struct ReadDuties {
     duties: AtomicU32,
-    /// Whether entries begin without the mark that their first use leaves: so they do where there is a bound.
+    /// Whether new entries start without the mark of a use. They do in bounded registries.
     unmarked: AtomicBool,
-    /// Whether reads find what has expired and was not reaped.
+    /// Whether reads find entries that have expired and are not reaped yet.
     stale_reads: bool,
 }
 
@@ -112,31 +115,34 @@ impl ReadDuties {
 
     #[inline]
     pub(crate) fn get(&self) -> Duties {
-        // ORDERING: Relaxed, a hint for marks; a read that sees that entries may expire goes on with an Acquire fence.
+        // ORDERING: Relaxed. The marks are hints. A read that must check for expiry continues with the Acquire
+        // fence in `acquire`.
         Duties(self.duties.load(Relaxed))
     }
 
     fn set(&self, bit: u32) {
-        // ORDERING: Relaxed, a look before a write that all reads would wait for.
+        // ORDERING: Relaxed, only avoids the write, which would take the cache line from all readers.
         if self.duties.load(Relaxed) & bit == 0 {
             // ORDERING: Release, pairs with the fence in `acquire`.
             self.duties.fetch_or(bit, Release);
         }
     }
 
-    /// After [`get`](Self::get) has said that entries may expire: what was written before that was set is seen.
+    /// Makes visible what was written before the expiry duty was set. Called after [`get`](Self::get) has
+    /// returned that duty.
     pub(crate) fn acquire() {
         // ORDERING: Acquire, pairs with the Release in `set`.
         fence(std::sync::atomic::Ordering::Acquire);
     }
 
-    /// Has readers mark what they use from now on.
+    /// Makes reads mark the entries that they find as used, from now on.
     pub(crate) fn enable_marks(&self) {
         self.set(Duties::USED);
     }
 
-    /// Has readers look at the time of what they find, for good: what was found to have expired must not come back. With
-    /// [stale reads](crate::Builder::stale_reads), they do not.
+    /// Makes reads check whether the entries that they find have expired, for good: an entry that a read found
+    /// to have expired must not come back. With [stale reads](crate::Builder::stale_reads), reads only mark
+    /// entries as not idle, if `idleness` is set.
     pub(crate) fn check_expiry(&self, idleness: bool) {
         if !self.stale_reads {
             self.set(Duties::EXPIRY);
@@ -145,16 +151,16 @@ impl ReadDuties {
         }
     }
 
-    /// Sets whether entries begin without the mark, from now on.
+    /// Sets whether new entries start without the mark of a use, from now on.
     pub(crate) fn set_unmarked(&self, unmarked: bool) {
         if unmarked {
             self.enable_marks();
         }
-        // ORDERING: Relaxed, a setting: an entry that is inserted meanwhile begins in either way.
+        // ORDERING: Relaxed, a setting: an entry that is inserted at the same time may start either way.
         self.unmarked.store(unmarked, Relaxed);
     }
 
-    /// Whether an entry begins with the mark.
+    /// Returns whether a new entry starts with the mark of a use.
     #[inline]
     pub(crate) fn begins_marked(&self) -> bool {
         // ORDERING: Relaxed, a setting.

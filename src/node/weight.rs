@@ -1,20 +1,20 @@
-//! A weight in two bytes.
+//! The weight of an entry, in two bytes.
 
-/// A number of bytes, rounded up by a thousandth part at the most: what an entry counts for. Bits 0 to 10 are a mantissa, bits
-/// 11 to 15 an exponent of two.
+/// The number of bytes that an entry counts for, rounded up by at most a thousandth. Bits 0 to 10 hold a
+/// mantissa, bits 11 to 15 a binary exponent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Weight(u16);
 
 const MANTISSA: u32 = 11;
 
 impl Weight {
-    /// The least weight that is no less than `bytes`: up to 4 TB.
+    /// Returns the smallest weight that is not less than `bytes`. Weights saturate at about 4 TB.
     pub(crate) fn at_least(bytes: u64) -> Weight {
         let bytes = bytes.min(((1 << MANTISSA) - 1) << 31);
         let mut exponent = (u64::BITS - bytes.leading_zeros()).saturating_sub(MANTISSA);
         let mut mantissa = bytes.div_ceil(1 << exponent);
         if mantissa >> MANTISSA != 0 {
-            // Rounded up to the next power of two.
+            // The mantissa was rounded up to the next power of two.
             exponent += 1;
             mantissa >>= 1;
         }

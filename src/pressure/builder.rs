@@ -1,4 +1,4 @@
-//! What a driver is built with.
+//! The builder of a driver, and the settings that it collects.
 
 use super::demand::{FIRST, Relieved};
 use super::detect::detect;
@@ -10,14 +10,14 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// Builds a [`Driver`]: from [`Driver::builder`].
+/// Builds a [`Driver`]. [`Driver::builder`] creates it.
 pub struct Builder {
     settings: Settings,
     sources: Vec<Box<dyn Source>>,
     unavailable: Vec<SourceStats>,
 }
 
-/// Called after each demand with what was done.
+/// The callback that runs after each demand and gets the result.
 pub(super) type Hook = Box<dyn Fn(&Relieved) + Send + Sync>;
 
 pub(super) struct Settings {
@@ -30,7 +30,7 @@ pub(super) struct Settings {
 }
 
 impl Driver {
-    /// A driver to be configured. It has no sources, unless given some.
+    /// Returns a builder with the default settings and no sources.
     pub fn builder() -> Builder {
         let settings = Settings {
             name: "pressure".into(),
@@ -51,8 +51,8 @@ impl Builder {
         self
     }
 
-    /// Adds what this machine has: see [`detect`](crate::pressure::detect()). What it has not is logged, as
-    /// information, and stands in the [figures](Stats::sources), with the reason.
+    /// Adds the sources that [`detect`](crate::pressure::detect()) finds on this machine. Each source that is not
+    /// available is logged at level info, and is listed in the [figures](Stats::sources) with the reason.
     pub fn detect(mut self) -> Self {
         let detected = detect();
         for why in detected.unavailable {
@@ -64,67 +64,73 @@ impl Builder {
         self
     }
 
-    /// The longest time between two looks at sources that are to be looked at: 100 ms by default, 1 ms at least. A level is looked at
-    /// sooner, down to every millisecond, where what is left to its limit could be filled at 4 GiB a second before the
-    /// next look: with less than 400 MiB to go.
+    /// Sets the longest time between two looks at polled sources: 100 ms by default, at least 1 ms.
+    ///
+    /// A level is read sooner, down to every millisecond, if a program that fills 4 GiB per second could reach
+    /// its limit before the next look. With the default, this applies to levels less than 400 MiB below their
+    /// limit.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.settings.interval = interval.max(SHORTEST);
         self
     }
 
-    /// The name of the driver's thread: "pressure" by default.
+    /// Sets the name of the driver's thread: "pressure" by default.
     ///
     /// # Panics
     ///
-    /// [`Driver::start`] does, if there is a zero byte in it.
+    /// [`Driver::start`] panics if the name contains a zero byte.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self
     }
 
-    /// The priority of the round that the first [event](crate::pressure::Reading::Event) after quiet is worth: 6 by
-    /// default, which scans a 64th of the entries, times four by their seeks. Each further event is worth one less,
-    /// which is twice as much, down to 0.
+    /// Sets the priority of the round that the first [event](crate::pressure::Reading::Event) after a quiet time
+    /// demands.
+    ///
+    /// The default is 6: a round scans a 64th of the entries, times 4 / `seeks`. Each further event lowers the
+    /// priority by one, down to 0, and so doubles the work.
     pub fn event_priority(mut self, priority: u32) -> Self {
         self.settings.event_priority = priority.min(FIRST);
         self
     }
 
-    /// How long there has to be no event for the next one to be a first one: 10 s by default.
+    /// Sets the time without events after which the next event counts as the first one again: 10 s by default.
     pub fn quiet(mut self, time: Duration) -> Self {
         self.settings.quiet = time;
         self
     }
 
-    /// What quiet, and waiting for a reaper that stopped, is measured by. By default the [`MonotonicClock`]. (The
-    /// thread sleeps by the machine's.)
+    /// Sets the clock that measures the [quiet time](Self::quiet) and the delay before a stopped reaper is tried
+    /// again. The default is [`MonotonicClock`]. (The driver's thread sleeps by the clock of the machine.)
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.settings.clock = Box::new(clock);
         self
     }
 
-    /// Who is called when the reapers have shed, by the thread that had them: to return the allocator's memory to the
-    /// system (`malloc_trim`), or for a log. A panic in it is contained, and counted.
+    /// Sets a hook, which runs after the reapers have shed, on the thread that called them. Use it to return the
+    /// allocator's memory to the system (`malloc_trim`), or to log. A panic in the hook is contained and counted.
     ///
-    /// What was removed may wait for a grace period still. Where that matters, have the hook wait until it is freed, by
-    /// [`Domain::barrier`](crate::Domain::barrier). (A thread that calls [`Driver::check`] or [`Driver::relieve`] in a critical
-    /// section of that domain would make the hook wait for itself: `barrier` panics, which is counted.)
+    /// The removed entries may still wait for a grace period. If that matters, have the hook call
+    /// [`Domain::barrier`](crate::Domain::barrier), which waits until they are freed. (If a thread calls
+    /// [`Driver::check`] or [`Driver::relieve`] in a critical section of that domain, the hook would wait for its
+    /// own thread. `barrier` panics then, and the panic is counted.)
     pub fn on_shed(mut self, hook: impl Fn(&Relieved) + Send + Sync + 'static) -> Self {
         self.settings.on_shed = Some(Box::new(hook));
         self
     }
 
-    /// The driver, without a thread: for [`Driver::relieve`] and [`Driver::check`]; or for [`Driver::start`] later.
+    /// Builds the driver without a thread. Call [`Driver::relieve`] or [`Driver::check`] on it, or
+    /// [`Driver::start`] later.
     pub fn build(self) -> Driver {
         let unavailable = Stats { sources: self.unavailable, ..Stats::default() };
         Driver::new(self.settings, self.sources, unavailable)
     }
 
-    /// The driver, with its thread.
+    /// Builds the driver and starts its thread.
     ///
     /// # Errors
     ///
-    /// As [`Driver::start`].
+    /// See [`Driver::start`].
     pub fn start(self) -> io::Result<Driver> {
         let driver = self.build();
         driver.start()?;

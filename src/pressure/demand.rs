@@ -1,31 +1,33 @@
-//! What is asked of the reapers together, and what came of it.
+//! What the driver demands of all reapers together, and the result.
 
 use crate::reap::Reaped;
 
-/// The priority of the first round: a 4096th of the entries, times four by the seeks. (The kernel's `DEF_PRIORITY`.)
+/// The priority of the first round, which scans a 4096th of the entries, times 4 / `seeks`. (The kernel's
+/// `DEF_PRIORITY`.)
 pub(super) const FIRST: u32 = 12;
 
-/// What the reapers are to do together.
+/// What the reapers have to do together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Demand {
-    /// To remove entries that count for so many bytes: in rounds from priority 12 down to 0, until they have.
+    /// Remove entries that count for so many bytes, in rounds from priority 12 down to 0.
     Bytes(u64),
-    /// One round of this priority, from 12, the mildest, to 0, which scans everything. Higher ones count as 12.
+    /// Run one round of this priority, from 12 (the mildest) to 0 (which scans everything). Larger values count
+    /// as 12.
     Round(u32),
 }
 
-/// What a driver has done about a [`Demand`].
+/// The result of a [`Demand`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Relieved {
-    /// What the reapers have done, all together. (`stopped`: one of them has.)
+    /// The sum of what the reapers did. `stopped` is set if one of them stopped.
     pub reaped: Reaped,
-    /// Rounds through the reapers.
+    /// Rounds run.
     pub rounds: u32,
-    /// The demand is met. (One for a round is, when that is done.)
+    /// Whether the demand is met. A demand for a round is met when the round is done.
     pub met: bool,
-    /// Calls of reapers that panicked.
+    /// Calls to reapers that panicked.
     pub panics: u64,
 }
 
@@ -36,7 +38,7 @@ impl Relieved {
         self.reaped.stopped = stopped;
     }
 
-    /// Both, one after the other.
+    /// Returns the sum of both results. It is met if both are.
     pub(super) fn then(mut self, next: Relieved) -> Relieved {
         self.add(next.reaped);
         self.rounds += next.rounds;

@@ -1,4 +1,4 @@
-//! What this machine has, in the order of its worth.
+//! Detection of the sources that this machine has.
 
 use super::cgroup::{Cgroup, Version};
 use super::memory::Available;
@@ -6,12 +6,12 @@ use super::psi::{Psi, Trigger};
 use super::source::{Source, Unavailable};
 use std::fmt;
 
-/// The sources that [`detect`] has found, and those that it has not.
+/// The sources that [`detect`] found, and the sources that are not available.
 #[non_exhaustive]
 pub struct Detected {
-    /// Ready to be given to a driver.
+    /// The sources, ready to be given to a driver.
     pub sources: Vec<Box<dyn Source>>,
-    /// What is not available here, and why.
+    /// The sources that are not available here, and why.
     pub unavailable: Vec<Unavailable>,
 }
 
@@ -22,8 +22,11 @@ impl fmt::Debug for Detected {
     }
 }
 
-/// Looks for the sources of this machine: PSI, of the program's control group or else of the machine; the limits of its
-/// control group, version 2 or else version 1; and if there are none, the available memory of the machine.
+/// Looks for the sources of this machine, in this order:
+///
+/// 1. PSI of the program's control group, or else of the machine.
+/// 2. The limits of the control group, version 2 or else version 1.
+/// 3. The available memory of the machine, if there is no limit.
 pub fn detect() -> Detected {
     let (psi, mut unavailable) = Psi::detect(Trigger::default());
     let mut sources: Vec<Box<dyn Source>> = Vec::new();

@@ -1,4 +1,4 @@
-//! The driver: who is asked to shed, when, and by whom.
+//! The driver: looks at the sources, turns readings into demands, and has the reapers meet them.
 
 use super::builder::Settings;
 use super::demand::{Demand, FIRST, Relieved};
@@ -20,45 +20,49 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The shortest time between two looks at a level that is near its limit.
+/// The shortest time between two looks at a polled source.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The bytes a second that a program is thought to fill at the most, when the next look at a level is planned.
+/// The highest rate at which a program is assumed to fill memory, in bytes per second. Used to plan the next look.
 const FASTEST: u64 = 4 << 30;
 
-/// Has [reapers](Reaper) shed when its [sources](Source) tell of pressure, or when it is told to.
+/// Has [reapers](Reaper) shed entries when its [sources](Source) report pressure, or when the program asks for it.
 ///
-/// See the [module](crate::pressure) for how. When it is dropped its thread is stopped and waited for; the reapers are
-/// not its own.
+/// See the [module](crate::pressure) for details. Dropping the driver stops its thread and waits for it. The
+/// driver does not own the reapers.
 pub struct Driver {
     shared: Arc<Shared>,
     thread: Mutex<Option<Thread>>,
 }
 
-/// A thread of the driver's, and what ends that one.
+/// The driver's thread, and the flag that stops this thread.
 struct Thread {
     join: JoinHandle<()>,
     stop: Arc<AtomicBool>,
 }
 
+/// The state that the driver shares with its thread.
+///
 /// # Locks
 ///
-/// Reapers, sources, the hook and the clock are the user's code, and run behind the gate: one thread at a time calls them. A
-/// thread waits for the gate only where the thread behind it cannot be waiting for that one in turn
-/// ([`may_wait_for_threads`]). Every other lock of the driver is held for a moment, and never while code of the user's runs,
-/// but for the two that only the thread behind the gate takes: [`Watch`]'s state and [`Member`]'s place. A logger is the
-/// user's code too: lines are logged after the gate.
+/// - Reapers, sources, the hook and the clock are the user's code. They run behind the gate, so only one thread
+///   at a time calls them.
+/// - A thread waits for the gate only if the thread behind the gate cannot wait for it in turn
+///   ([`may_wait_for_threads`]).
+/// - Every other lock of the driver is held briefly, and never while the user's code runs. The exceptions are the
+///   state of a [`Watch`] and the place of a [`Member`]: only the thread behind the gate takes these two.
+/// - A logger is the user's code too, so lines are logged after the thread has left the gate.
 pub(super) struct Shared {
     settings: Settings,
-    /// Entered by a thread that checks or relieves, one at a time. `true`: that is under way, so a thread that comes in is called
-    /// by it.
+    /// Held by the thread that checks or relieves. `true` while the work is in progress: a thread that enters and
+    /// finds `true` was called from within its own work.
     gate: ReentrantMutex<Cell<bool>>,
-    /// To be logged once the gate is left.
+    /// Lines to log after the gate is left.
     lines: Mutex<Vec<String>>,
     members: Mutex<Vec<Arc<Member>>>,
-    /// Behind the gate, but for their figures.
+    /// Used only behind the gate, except for their figures.
     sources: Vec<Watch>,
-    /// For looks by hand.
+    /// Polled by [`Driver::check`]. The driver's thread polls duplicates.
     descriptors: Mutex<Descriptors>,
     waker: Waker,
     totals: Mutex<Stats>,
@@ -68,9 +72,10 @@ impl Driver {
     pub(super) fn new(settings: Settings, mut sources: Vec<Box<dyn Source>>, unavailable: Stats) -> Self {
         let waker = Waker::new();
         sources.iter_mut().for_each(|source| source.attach(waker.clone()));
-        // What cannot be duplicated (there are too many) is looked at in intervals, as the others are.
+        // If a descriptor cannot be duplicated (the process has too many open), the driver uses no descriptors at
+        // all. A source that is not polled then reports nothing.
         let descriptors = Descriptors::of(sources.iter().map(|source| &**source as &dyn Source).enumerate());
-        let descriptors = Mutex::new(descriptors.unwrap_or_default());
+        let descriptors = Mutex::new(descriptors);
         let shared = Shared {
             settings,
             gate: ReentrantMutex::new(Cell::new(false)),
@@ -84,13 +89,13 @@ impl Driver {
         Driver { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 
-    /// Adds a reaper, such as a registry, under its own [name](Reaper::name). It is held weakly, and forgotten when it
-    /// is gone.
+    /// Adds a reaper, such as a registry, under its own [name](Reaper::name). The driver holds it weakly, and
+    /// forgets it when it has been dropped.
     pub fn add<R: Reaper + 'static>(&self, reaper: &Arc<R>) {
         self.add_named(reaper.name(), reaper);
     }
 
-    /// Adds a reaper, as [`add`](Self::add) does, under this name in the figures.
+    /// Adds a reaper as [`add`](Self::add) does, but under the given name in the figures.
     pub fn add_named<R: Reaper + 'static>(&self, name: impl Into<String>, reaper: &Arc<R>) {
         let reaper: Arc<dyn Reaper> = reaper.clone();
         let member = Arc::new(Member::new(name.into(), Arc::downgrade(&reaper)));
@@ -100,9 +105,9 @@ impl Driver {
         drop(members);
     }
 
-    /// Has the reapers shed, now, on this thread. What the sources say does not matter.
+    /// Has the reapers shed entries now, on this thread, regardless of the sources.
     ///
-    /// Called from within a reaper, a source or the hook of this driver, or in the `Eq` of a key, it does nothing.
+    /// Does nothing if the call comes from a reaper, a source or the hook of this driver, or from the `Eq` of a key.
     ///
     /// ```
     /// use epoch_registry::Registry;
@@ -122,39 +127,43 @@ impl Driver {
     ///
     /// # Progress
     ///
-    /// Waits for another thread that is at it, its hook included, and then calls the reapers.
+    /// May block: if another thread is checking or relieving, waits for it and for the hook that it runs. Then
+    /// calls the reapers.
     ///
-    /// Where that thread could be waiting for this one, it does not wait, and does nothing while another thread is at it: in a
-    /// reaper, source or hook of any driver or domain, in a destructor or callback, in an executor's `spawn`, and in a
-    /// critical section of any domain. (A lock that a reaper takes as well must not be held by the caller.)
+    /// If the other thread could be waiting for this one, the call does not wait: it does nothing while the other
+    /// thread is working. This is so in a reaper, source or hook of any driver or domain, in a destructor or
+    /// callback, in an executor's `spawn`, and in a critical section of any domain. (The caller must not hold a
+    /// lock that a reaper takes too.)
     pub fn relieve(&self, demand: Demand) -> Relieved {
         let shared = &self.shared;
         shared.enter(|| shared.fulfil(&[demand])).unwrap_or_default()
     }
 
-    /// Looks at all the sources once, now, on this thread, and has the reapers shed if there is a demand: what was
-    /// done, then.
+    /// Looks at all sources once, now, on this thread. If there is a demand, has the reapers shed and returns the
+    /// result.
     ///
-    /// It is what the driver's thread does. It serves those who fill memory, as the kernel's direct reclaim does:
-    /// called once in a megabyte or so, it takes some microseconds for reading what the sources read, and holds them up
-    /// when there is a demand. And it serves programs that would rather have a thread of theirs do it, and tests.
+    /// The driver's thread does the same. Call `check`
     ///
-    /// Called from within a reaper, a source or the hook of this driver, or in the `Eq` of a key, it does nothing.
+    /// - on a thread that fills memory, for instance once per megabyte: this is the kernel's direct reclaim. The
+    ///   call takes some microseconds to read the sources, and delays the caller if there is a demand;
+    /// - in a program that uses a thread of its own instead of the driver's, and in tests.
+    ///
+    /// Does nothing if the call comes from a reaper, a source or the hook of this driver, or from the `Eq` of a key.
     ///
     /// # Progress
     ///
-    /// As [`relieve`](Self::relieve).
+    /// See [`relieve`](Self::relieve).
     pub fn check(&self) -> Option<Relieved> {
         let shared = &self.shared;
         let ready = || shared.descriptors.lock().wait(None, Some(Duration::ZERO));
         shared.enter(|| shared.check(&ready())).and_then(|(relieved, _)| relieved)
     }
 
-    /// Starts the driver's thread, unless it runs.
+    /// Starts the driver's thread, unless it is running.
     ///
     /// # Errors
     ///
-    /// If the system gives no thread, or no descriptor.
+    /// Fails if the system cannot create a thread or a descriptor.
     pub fn start(&self) -> io::Result<()> {
         let mut thread = self.thread.lock();
         if thread.as_ref().is_some_and(|thread| !thread.join.is_finished()) {
@@ -167,7 +176,7 @@ impl Driver {
         let (name, stopped) = (shared.settings.name.clone(), Arc::clone(&stop));
         let join = std::thread::Builder::new().name(name).spawn(move || {
             shared.work(descriptors, &stopped);
-            // Sources and the hook may end here, which is the user's code.
+            // This may drop the sources and the hook, which runs the user's code.
             let _calling = Calling::enter();
             drop(shared);
         })?;
@@ -175,25 +184,28 @@ impl Driver {
         Ok(())
     }
 
-    /// Stops the driver's thread, if it runs, and waits for it. Does not wait if this is that thread, or where that thread
-    /// could be waiting for this one, as [`relieve`](Self::relieve) says: the thread then ends by itself.
+    /// Stops the driver's thread, if it is running, and waits for it.
+    ///
+    /// Does not wait on that thread itself, or where that thread could be waiting for this one (see
+    /// [`relieve`](Self::relieve)). The thread then ends by itself.
     pub fn stop(&self) {
         let Some(Thread { join, stop }) = self.thread.lock().take() else { return };
-        // ORDERING: Relaxed. The mark of the bell, set after it and taken before it is looked at, orders it.
+        // ORDERING: Relaxed. `wake` stores the bell's mark after this store, and `Descriptors::wait` takes the
+        // mark before `work` loads the flag. That pair orders the flag.
         stop.store(true, Ordering::Relaxed);
         self.shared.waker.wake();
         if join.thread().id() != std::thread::current().id() && may_wait_for_threads() {
-            // It contains the panics of others; one of its own would be a bug in this crate.
+            // The thread contains the panics of the user's code. Any other panic is a bug in this crate.
             join.join().expect("the driver's thread does not panic");
         }
     }
 
-    /// Wakes the driver's thread, from wherever.
+    /// Returns a handle that wakes the driver's thread from any thread.
     pub fn waker(&self) -> Waker {
         self.shared.waker.clone()
     }
 
-    /// What it has seen and done. Counted while it goes on.
+    /// Returns what the driver has seen and done. The counters may change while they are read.
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.totals.lock().clone();
         let unavailable = std::mem::take(&mut stats.sources);
@@ -215,7 +227,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Leaves the gate, by a panic too.
+/// Marks the gate as free when dropped, also if the work panics.
 struct Leave<'g>(&'g Cell<bool>);
 
 impl Drop for Leave<'_> {
@@ -225,7 +237,8 @@ impl Drop for Leave<'_> {
 }
 
 impl Shared {
-    /// Runs `f` when no other thread is at it. `None` if this thread itself is, or may not wait for another that is.
+    /// Runs `f` when no other thread is behind the gate. Returns `None` if this thread itself is, or if another
+    /// thread is and this one may not wait for it.
     fn enter<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
         if shard_locked() {
             return None;
@@ -244,7 +257,7 @@ impl Shared {
         Some(result)
     }
 
-    /// Logs what was found out behind the gate.
+    /// Logs the lines that were collected behind the gate.
     fn log(&self) {
         let lines = std::mem::take(&mut *self.lines.lock());
         for line in lines {
@@ -259,13 +272,13 @@ impl Shared {
         members.clone()
     }
 
-    /// The driver's thread.
+    /// The main loop of the driver's thread.
     fn work(&self, mut descriptors: Descriptors, stop: &AtomicBool) {
         let mut ready = Vec::new();
-        // ORDERING: Relaxed, as in `stop`.
+        // ORDERING: Relaxed. The swap of the bell's mark in `wait` orders it after the store in `stop`.
         while !stop.load(Ordering::Relaxed) {
             let mut next = Some(self.settings.interval);
-            // Reapers, sources and the hook are contained one by one. There is the clock, too.
+            // Reapers, sources and the hook are contained one by one. This contains the clock and everything else.
             let panics = contain(|| next = self.enter(|| self.check(&ready)).and_then(|(_, next)| next));
             if panics > 0 {
                 self.totals.lock().panics += u64::from(panics);
@@ -274,7 +287,7 @@ impl Shared {
         }
     }
 
-    /// Looks at the sources and does what they demand. Returns what was done, and when to look again.
+    /// Looks at the sources and meets their demands. Returns the result, and the time until the next look.
     fn check(&self, ready: &[Ready]) -> (Option<Relieved>, Option<Duration>) {
         let settings = &self.settings;
         let now = settings.clock.now();
@@ -289,11 +302,11 @@ impl Shared {
             match look.finding {
                 Finding::Nothing => {}
                 Finding::Bytes(wanted) => bytes = bytes.max(wanted),
-                // The lowest is the most urgent.
+                // The lowest priority is the hardest round.
                 Finding::Round(priority) => round = Some(round.map_or(priority, |other| other.min(priority))),
             }
             if watch.is_polled() {
-                // Before it could be full.
+                // Look again before the level can reach its limit.
                 let headroom = look.headroom.map_or(settings.interval, |bytes| {
                     Duration::from_secs_f64(bytes as f64 / FASTEST as f64).max(SHORTEST)
                 });
@@ -316,7 +329,7 @@ impl Shared {
         (Some(relieved), next)
     }
 
-    /// Does what is demanded, and then calls the hook.
+    /// Meets the demands, then calls the hook.
     fn fulfil(&self, demands: &[Demand]) -> Relieved {
         let mut all = Relieved { met: true, ..Relieved::default() };
         for demand in demands {
@@ -348,7 +361,8 @@ impl Shared {
         for priority in (last..=first).rev() {
             let met = |relieved: &Relieved| wanted > 0 && relieved.reaped.bytes >= wanted;
             let mut turns: Vec<_> = members.iter().filter_map(|member| member.begin(priority, &mut relieved)).collect();
-            // Who is furthest behind with its part is next, so that all are equally far when the demand is met.
+            // The reaper that has done the smallest part of its share is next, so all are equally far when the
+            // demand is met.
             while let Some(turn) =
                 turns.iter_mut().filter(|turn| turn.is_open()).min_by(|one, other| one.cmp_done(other))
             {

@@ -1,54 +1,55 @@
-//! Hysteresis of a level: when it demands again, and how much. What it is for is told at
-//! [`Level`].
+//! The hysteresis of a level: when it demands again, and how many bytes. [`Level`] gives the reason for it.
 //!
-//! An account is kept of what was shed and does not show in the usage yet. It is paid back when more is put into the
-//! reapers than the usage grows by: that went where the shed entries had been.
+//! A `Hold` keeps an account of the bytes that were shed but do not show in the usage yet (`outstanding`). If the
+//! new entries need more bytes than the usage grew by, they reuse the memory of shed entries. These bytes are
+//! subtracted from the account.
 //!
 //! ```text
-//!      reused = entries that came · bytes of one − growth of usage         at least 0
-//!      outstanding = what was shed − reused − 2 · growth of usage          at least 0
+//!      reused = new entries · bytes per entry − growth of usage            at least 0
+//!      outstanding = bytes shed − reused − 2 · growth of usage             at least 0
 //!      demand = usage − low mark − outstanding
 //! ```
 //!
-//! If usage grows though something is outstanding, then maybe it is not coming: it lies between live entries, in pieces
-//! that the allocator cannot use, or handles and readers keep it. So growth takes three times as much from the reapers
-//! as it is itself. By that the live entries come to be so much below the low mark as the usage gets above the high
-//! one, times two; and not more by far than is missing, as they would if what is on its way did not count.
+//! If the usage grows although bytes are outstanding, they may never come back: they lie between live entries in
+//! pieces that the allocator cannot use, or handles and readers keep them. So each byte of growth makes the
+//! reapers shed three bytes: one for the growth, and two taken from the account. If the usage rises above the
+//! high mark by some amount, the live entries shrink below the low mark by twice that amount. They do not shrink
+//! much further than needed, as they would if outstanding bytes did not count.
 
 use super::source::Level;
 use crate::reap::Reaped;
 use std::time::Duration;
 
-/// The part of the limit by which usage has to grow before there is another demand.
+/// The usage has to grow by this part of the limit (1 / `STEP`) to cause another demand.
 const STEP: u64 = 256;
-/// The part of the entries that have to come anew before their coming makes another demand.
+/// This part of the entries (1 / `REFILL`) has to be new before a refill can cause another demand.
 const REFILL: usize = 64;
-/// What growth of the usage takes from the account, times itself.
+/// How many bytes each byte of growth takes from the account.
 const DISTRUST: u64 = 2;
 
-/// What was so at the last demand.
+/// The state at the last demand.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     used: u64,
-    /// Entries before it was dealt with.
+    /// Entries before the demand was handled.
     before: usize,
-    /// And after it.
+    /// Entries after it.
     after: usize,
-    /// Bytes shed that do not show in the usage, when it had been dealt with.
+    /// Bytes that were shed but did not show in the usage yet, after the demand was handled.
     outstanding: u64,
-    /// When to try again, if a reaper had to stop.
+    /// When to try again, if a reaper stopped.
     again: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     last: Option<Last>,
-    /// The bytes that an entry counts for, of those removed last. 0 if that is not known.
+    /// Bytes per entry, of those removed last. 0 if this is not known.
     each: u64,
 }
 
 impl Hold {
-    /// The bytes that `level` demands at this time, when the reapers hold so many entries.
+    /// Returns the bytes that `level` demands now. `count` returns the number of entries in the reapers.
     pub(super) fn demand(&mut self, level: Level, now: Duration, count: impl FnOnce() -> usize) -> Option<u64> {
         if level.used <= level.high {
             self.last = None;
@@ -71,14 +72,14 @@ impl Hold {
         }
         let wanted = (level.used - level.low).saturating_sub(outstanding);
         if wanted == 0 {
-            // More was shed than is missing: that is still to show.
+            // More was shed than is needed, and does not show in the usage yet.
             return None;
         }
         self.last = Some(Last { used: level.used, before: count, after: count, outstanding, again: None });
         Some(wanted)
     }
 
-    /// Something was shed, and the reapers hold so many entries now. `again`: it is worth while to try at that time.
+    /// Records what was shed. `again`: when to try again, if a reaper stopped.
     pub(super) fn settle(&mut self, reaped: Reaped, again: Option<Duration>) {
         if reaped.removed > 0 {
             self.each = reaped.bytes / reaped.removed as u64;
@@ -99,11 +100,11 @@ mod tests {
     const EACH: u64 = 100;
 
     fn level(used: u64) -> Level {
-        // Marks at 90,000 and 80,000; a step is 390.
+        // The marks are at 90,000 and 80,000; a step is 390.
         Level::new(used, 100_000, Marks::new(0.9, 0.8))
     }
 
-    /// A demand was met to the entry.
+    /// Records a demand that was met exactly.
     fn shed(hold: &mut Hold, bytes: u64) {
         let mut reaped = Reaped::default();
         (reaped.removed, reaped.bytes) = ((bytes / EACH) as usize, bytes);
@@ -129,7 +130,7 @@ mod tests {
         for used in [95_000, 95_390, 90_001] {
             assert_eq!(ask(&mut hold, used, 800), None);
         }
-        // Below the mark, and above it again.
+        // Below the mark, then above it again.
         assert_eq!(ask(&mut hold, 90_000, 800), None);
         assert_eq!(ask(&mut hold, 90_001, 800), Some(10_001));
     }
@@ -139,10 +140,10 @@ mod tests {
         let mut hold = Hold::default();
         assert_eq!(ask(&mut hold, 91_000, 910), Some(11_000));
         shed(&mut hold, 11_000);
-        // All that came took new memory.
+        // All new entries took new memory.
         assert_eq!(ask(&mut hold, 92_000, 810), Some(3000));
         shed(&mut hold, 3000);
-        // Half of what came took memory of what was shed.
+        // Half of the new entries reused the memory of shed entries.
         assert_eq!(ask(&mut hold, 92_400, 788), Some(1600));
     }
 

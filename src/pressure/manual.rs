@@ -1,11 +1,11 @@
-//! Pressure that the program raises itself: by what it knows of, or for a test.
+//! Pressure that the program reports itself, from its own knowledge or for a test.
 
 use super::source::{Reading, Source, Unavailable};
 use super::wait::Waker;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// A source that tells of pressure when its [handle](ManualHandle) is used.
+/// A source that reports pressure when the program uses its [handle](ManualHandle).
 ///
 /// ```
 /// use epoch_registry::Registry;
@@ -29,7 +29,7 @@ pub struct Manual {
     wanted: Arc<Mutex<Wanted>>,
 }
 
-/// Raises the pressure of a [`Manual`] source. Clones raise the same.
+/// Raises the pressure of a [`Manual`] source. All clones act on the same source.
 #[derive(Clone, Debug)]
 pub struct ManualHandle(Arc<Mutex<Wanted>>);
 
@@ -41,7 +41,7 @@ struct Wanted {
 }
 
 impl Manual {
-    /// A source, to be given to a driver, and what raises its pressure.
+    /// Creates a source for a driver, and the handle that raises its pressure.
     pub fn new(name: impl Into<String>) -> (Self, ManualHandle) {
         let wanted = Arc::default();
         (Manual { name: name.into(), wanted: Arc::clone(&wanted) }, ManualHandle(wanted))
@@ -49,13 +49,13 @@ impl Manual {
 }
 
 impl ManualHandle {
-    /// Pressure, of no known amount: see [`Reading::Event`]. Calls that come before the driver has seen the first are
-    /// one.
+    /// Reports pressure of unknown amount: see [`Reading::Event`]. Calls made before the driver has seen the
+    /// first have the effect of one call.
     pub fn raise(&self) {
         self.want(|wanted| wanted.event = true);
     }
 
-    /// So many bytes are wanted. Calls that come before the driver has seen the first are added up.
+    /// Demands this many bytes. Calls made before the driver has seen the first are added up.
     pub fn demand(&self, bytes: u64) {
         self.want(|wanted| wanted.bytes = wanted.bytes.saturating_add(bytes));
     }
@@ -81,7 +81,7 @@ impl Source for Manual {
         if wanted.bytes > 0 {
             let bytes = std::mem::take(&mut wanted.bytes);
             if let (true, Some(waker)) = (wanted.event, &wanted.waker) {
-                // One at a time.
+                // A look returns one reading, so have the driver come back for the event.
                 waker.wake();
             }
             return Ok(Reading::Bytes(bytes));

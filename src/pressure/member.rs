@@ -1,4 +1,4 @@
-//! A reaper of a driver, and its turn in a round.
+//! What the driver keeps for each reaper, and the reaper's turn in a round.
 
 use super::demand::Relieved;
 use super::share::Share;
@@ -11,9 +11,9 @@ use std::sync::{Arc, Weak};
 
 pub(super) struct Member {
     reaper: Weak<dyn Reaper>,
-    /// Locked only behind the driver's gate, by one thread: the reaper's code runs under it.
+    /// Locked only behind the driver's gate, so without contention. The reaper's code runs under this lock.
     place: Mutex<Place>,
-    /// Locked for a moment.
+    /// Never held while the user's code runs.
     figures: Mutex<ReaperStats>,
 }
 
@@ -36,7 +36,7 @@ impl Member {
         self.figures.lock().clone()
     }
 
-    /// How many entries there are to reap.
+    /// Returns the number of entries that the reaper holds. 0 if it is gone or panics.
     pub(super) fn count(&self) -> usize {
         let mut count = 0;
         if let Some(reaper) = self.reaper.upgrade() {
@@ -46,7 +46,7 @@ impl Member {
         count
     }
 
-    /// Its turn in a round, if there is anything for it to do.
+    /// Begins its turn in a round. Returns `None` if the reaper is gone or panics.
     pub(super) fn begin(&self, priority: u32, relieved: &mut Relieved) -> Option<Turn<'_>> {
         let reaper = self.reaper.upgrade()?;
         let place = self.place.lock();
@@ -62,7 +62,7 @@ impl Member {
         Some(Turn { member: self, reaper, place, share, size, scanned: 0, is_over: false })
     }
 
-    /// Runs the user's code. Returns how many panics that made.
+    /// Runs the user's code, and counts a panic in it. Returns the number of panics: 0 or 1.
     fn run(&self, f: impl FnOnce()) -> u64 {
         let panics = u64::from(contain(f));
         self.figures.lock().panics += panics;
@@ -70,16 +70,16 @@ impl Member {
     }
 }
 
-/// What a reaper has to do in a round, and how far it is.
+/// What a reaper has to do in a round, and how much of it is done.
 pub(super) struct Turn<'m> {
     member: &'m Member,
     reaper: Arc<dyn Reaper>,
     place: MutexGuard<'m, Place>,
     share: Share,
-    /// Of a batch.
+    /// The size of a batch.
     size: u64,
     scanned: u64,
-    /// It has stopped or panicked.
+    /// Whether the reaper has stopped or panicked.
     is_over: bool,
 }
 
@@ -88,18 +88,18 @@ impl Turn<'_> {
         self.share.batch(self.share.total - self.scanned, self.size).filter(|_| !self.is_over)
     }
 
-    /// Whether there is another batch to do.
+    /// Returns whether there is another batch to do.
     pub(super) fn is_open(&self) -> bool {
         self.next().is_some()
     }
 
-    /// Compares the parts of their totals that are done.
+    /// Compares the fractions of their totals that are done.
     pub(super) fn cmp_done(&self, other: &Turn<'_>) -> Ordering {
         let cross = |one: &Turn<'_>, other: &Turn<'_>| u128::from(one.scanned) * u128::from(other.share.total);
         cross(self, other).cmp(&cross(other, self))
     }
 
-    /// Does the next batch.
+    /// Runs the next batch.
     pub(super) fn batch(&mut self, relieved: &mut Relieved) {
         let Some(batch) = self.next() else { return };
         self.place.scan.nr_to_scan = usize::try_from(batch).unwrap_or(usize::MAX);
@@ -116,13 +116,13 @@ impl Turn<'_> {
         }
     }
 
-    /// The round is over. What was not scanned is deferred, but for what was not needed, as the demand was met before.
+    /// Ends the turn. If batches are left because the demand is met, they are forgotten. Any other rest is deferred.
     pub(super) fn end(mut self, relieved: &mut Relieved) {
         let done = if self.is_open() { self.share.total } else { self.scanned };
         self.place.deferred = self.share.deferred(done);
         self.member.figures.lock().deferred = self.place.deferred;
         drop(self.place);
-        // It may be the last to hold it: its destructor is the user's code too.
+        // This may be the last reference: the destructor is the user's code too.
         let reaper = self.reaper;
         relieved.panics += self.member.run(|| drop(reaper));
     }

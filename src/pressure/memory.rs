@@ -1,4 +1,4 @@
-//! Levels that every system knows: available memory, and the process's own.
+//! Levels that every system can report: the available memory, and the memory of the process.
 
 use super::source::{Level, Marks, Reading, Source, Unavailable};
 use sysinfo::System;
@@ -6,9 +6,9 @@ use sysinfo::System;
 const AVAILABLE: &str = "available memory";
 const OWN: &str = "own memory";
 
-/// The memory of the machine that is still available without swapping: the portable fall-back.
+/// The memory of the machine that is available without swapping: the portable fallback.
 ///
-/// It knows nothing of a limit on the program's control group, and does not see who uses the memory.
+/// It ignores any limit on the program's control group, and does not know which process uses the memory.
 #[derive(Debug)]
 pub struct Available {
     system: System,
@@ -16,19 +16,19 @@ pub struct Available {
 }
 
 impl Available {
-    /// Shedding begins, unless [told otherwise](Self::marks), when less than 5% is available, and frees what is missing
-    /// from 7%.
+    /// Creates the source. By default shedding begins when less than 5% of the memory is available, and demands
+    /// what is missing to 7%. [`marks`](Self::marks) changes this.
     ///
     /// # Errors
     ///
-    /// If it cannot be told on this system.
+    /// Fails if the system does not report its available memory.
     pub fn new() -> Result<Self, Unavailable> {
         let mut available = Available { system: new_system(AVAILABLE)?, marks: Marks::new(0.95, 0.93) };
         available.level()?;
         Ok(available)
     }
 
-    /// Where shedding begins and ends, as fractions of the machine's memory that are not available.
+    /// Sets where shedding begins and ends, as fractions of the machine's memory that are not available.
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;
         self
@@ -38,7 +38,7 @@ impl Available {
         self.system.refresh_memory();
         let (total, available) = (self.system.total_memory(), self.system.available_memory());
         if total == 0 {
-            return Err(Unavailable::new(AVAILABLE, "the system does not tell"));
+            return Err(Unavailable::new(AVAILABLE, "the system does not report its memory"));
         }
         Ok(Level::new(total.saturating_sub(available), total, self.marks))
     }
@@ -54,7 +54,7 @@ impl Source for Available {
     }
 }
 
-/// The process's own resident memory, against a limit set by hand.
+/// The resident memory of the process, against a limit set by the program.
 #[derive(Debug)]
 pub struct Own {
     gauge: Gauge,
@@ -63,28 +63,28 @@ pub struct Own {
 }
 
 impl Own {
-    /// The process is to use so many bytes at the most.
+    /// Creates a source with this limit, in bytes.
     ///
     /// # Errors
     ///
-    /// If it cannot be told on this system what it uses.
+    /// Fails if the system does not report the memory of the process.
     pub fn new(limit: u64) -> Result<Self, Unavailable> {
         let mut own = Own { gauge: Gauge::new()?, limit, marks: Marks::default() };
         own.used()?;
         Ok(own)
     }
 
-    /// Where shedding begins and ends, as fractions of the limit.
+    /// Sets where shedding begins and ends, as fractions of the limit.
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;
         self
     }
 
-    /// The bytes of resident memory, now.
+    /// Returns the resident memory now, in bytes.
     ///
     /// # Errors
     ///
-    /// If it cannot be told.
+    /// Fails if the system does not report it.
     pub fn used(&mut self) -> Result<u64, Unavailable> {
         self.gauge.read()
     }
@@ -101,7 +101,7 @@ impl Source for Own {
     }
 }
 
-/// What reads the process's resident memory.
+/// Reads the resident memory of the process.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 struct Gauge;
@@ -112,17 +112,17 @@ impl Gauge {
         Ok(Gauge)
     }
 
-    /// From the system's file: it takes a few microseconds, where the portable way goes through all that is known of
-    /// the process and takes a millisecond.
+    /// Reads `/proc/self/statm`, which takes a few microseconds. The portable way reads all that the system knows
+    /// of the process, and takes a millisecond.
     fn read(&mut self) -> Result<u64, Unavailable> {
         let path = "/proc/self/statm";
         let text = std::fs::read_to_string(path).map_err(|error| Unavailable::file(OWN, path, error))?;
-        let pages = resident(&text).ok_or_else(|| Unavailable::new(OWN, format!("{path}: not what was expected")))?;
+        let pages = resident(&text).ok_or_else(|| Unavailable::new(OWN, format!("{path}: unexpected format")))?;
         Ok(pages * rustix::param::page_size() as u64)
     }
 }
 
-/// The second number: pages that are resident.
+/// Returns the second number: the resident pages.
 #[cfg(target_os = "linux")]
 fn resident(statm: &str) -> Option<u64> {
     statm.split_whitespace().nth(1)?.parse().ok()
@@ -146,7 +146,7 @@ impl Gauge {
         let what = sysinfo::ProcessRefreshKind::nothing().with_memory();
         self.system.refresh_processes_specifics(sysinfo::ProcessesToUpdate::Some(&[self.process]), false, what);
         let used = self.system.process(self.process).map(sysinfo::Process::memory).filter(|used| *used > 0);
-        used.ok_or_else(|| Unavailable::new(OWN, "the system does not tell"))
+        used.ok_or_else(|| Unavailable::new(OWN, "the system does not report the memory of the process"))
     }
 }
 
@@ -154,7 +154,7 @@ fn new_system(source: &str) -> Result<System, Unavailable> {
     if sysinfo::IS_SUPPORTED_SYSTEM {
         Ok(System::new())
     } else {
-        Err(Unavailable::new(source, "not known on this system"))
+        Err(Unavailable::new(source, "this system is not supported"))
     }
 }
 

@@ -1,8 +1,8 @@
-//! Memory pressure: reapers that shed when the machine, or the program's share of it, runs out. (Feature `pressure`.)
+//! Memory pressure: drivers that have reapers shed entries when memory runs short. (Feature `pressure`.)
 //!
-//! A [`Driver`] holds the [reapers](crate::Reaper) of many registries, weakly, and divides among them what has to go,
-//! by the rule of the Linux kernel's shrinker. Its [sources](Source) tell when; or the program does, by
-//! [`Driver::relieve`].
+//! A [`Driver`] holds weak references to the [reapers](crate::Reaper) of any number of registries. It divides the
+//! work among them by the rule of the Linux kernel's shrinker. The driver acts when one of its [sources](Source)
+//! reports pressure, or when the program calls [`Driver::relieve`].
 //!
 //! ```no_run
 //! use epoch_registry::{Domain, Registry, pressure::Driver};
@@ -15,55 +15,64 @@
 //!
 //! let driver = Driver::builder().detect().start()?;
 //! driver.add_named("pages", &pages);
-//! // ... and on occasion:
+//! // ... and from time to time:
 //! println!("{}", driver.stats());
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # Sources
 //!
-//! | | tells of | where |
+//! | source | reports | available on |
 //! |---|---|---|
-//! | [`Psi`] | tasks that stall for want of memory: events | Linux, of the machine or a control group (v2) |
+//! | [`Psi`] | events: tasks stalled because memory was short | Linux, for the machine or a control group (v2) |
 //! | [`Cgroup`] | usage against the limits of the control group | Linux, v2 and v1 |
-//! | [`Available`] | what the machine has left | everywhere |
-//! | [`Own`] | the process's resident memory against a limit set by hand | everywhere |
-//! | [`Manual`] | what its owner says | everywhere |
+//! | [`Available`] | the memory that the machine has left | all systems |
+//! | [`Own`] | the resident memory of the process against a limit set by the program | all systems |
+//! | [`Manual`] | what the program tells it through a handle | all systems |
 //!
-//! [`detect()`] takes what is there, and says by name what is not, and why. Users write their own by implementing
-//! [`Source`].
+//! [`detect()`] returns the sources that are available, and the name of each that is not, with the reason. To
+//! write your own source, implement [`Source`].
 //!
 //! # What a source demands
 //!
-//! - **Bytes**: a level above its [mark](Marks) demands what is above the lower mark. It does not demand the same again
-//!   because usage is still as it was: see [`Level`].
-//! - **A round**: an event says that there is pressure, and not how much. It is worth one round, of a priority that
-//!   rises with each event in a row: [the more, the harder](Builder::event_priority).
+//! - **Bytes**: a level above its high [mark](Marks) demands the bytes above the low mark. While the usage stays
+//!   the same, it does not demand them again: see [`Level`].
+//! - **A round**: an event says that there is pressure, but not how much. It demands one round. The round gets
+//!   [harder](Builder::event_priority) with each event in a row.
 //!
-//! Of several demands at one look the largest counts, as they are about the same memory.
+//! Sources describe the same memory, so their demands are not added up. Of the demands found in one look at the
+//! sources, the driver meets the largest demand for bytes and the hardest round.
 //!
 //! # What the reapers do
 //!
-//! In a round of priority `p` each reaper scans `count / 2^p · 4 / seeks` entries (half of all, if `seeks` is 0), in
-//! batches. A demand for bytes is dealt with in rounds of `p` from 12 down to 0, until entries are removed that count
-//! for so many bytes. Where reapers do not say how many bytes they free, that is never the case, and everything is
-//! scanned, twice: have a registry [weigh](crate::Builder::weigher) its values. What a reaper did not scan, as it
-//! stopped or panicked or it was less than a batch, is deferred to later rounds, up to twice its entries.
+//! In a round of priority `p` each reaper scans `count / 2^p · 4 / seeks` entries in batches. If `seeks` is 0, it
+//! scans half of all entries.
 //!
-//! # How fast it is
+//! For a demand for bytes, the driver runs rounds with `p` from 12 down to 0. It stops as soon as the removed
+//! entries count for the demanded bytes. If the reapers do not report how many bytes they free, the demand is
+//! never met: all rounds run, and the last one scans every entry twice (with the default `seeks`). To avoid this,
+//! give the registry a [weigher](crate::Builder::weigher).
 //!
-//! Events wake the driver's thread at once. Levels are looked at in [intervals](Builder::interval), which are shorter
-//! near the limit. What was shed is freed after a grace period, so readers that stay and handles that are kept keep
-//! memory.
+//! A reaper may leave a part of its work undone: because it stopped, because it panicked, or because the rest was
+//! smaller than a batch. The driver defers this part to later rounds, up to twice the number of the reaper's
+//! entries.
 //!
-//! Memory can be filled at a gigabyte a second, and a thread may wait for a core for some milliseconds. Where what is
-//! left to the limit is not much more than is filled in 100 ms, do one or several of these:
+//! # Reaction time
 //!
-//! - Leave more room, by lower [marks](Marks).
-//! - Have those who fill memory [check](Driver::check) themselves, once in a megabyte, say: the kernel's direct
-//!   reclaim. It takes microseconds when there is no demand, and holds them up when there is one.
-//! - Have the [hook](Builder::on_shed) wait until what was shed is freed ([`Domain::barrier`](crate::Domain::barrier)).
-//!   Those who check are held up until then too, so none of them may be in a critical section then.
+//! An event wakes the driver's thread at once. Levels are read at [intervals](Builder::interval), which get
+//! shorter near the limit. A shed entry is freed after a grace period. A reader that stays in its critical
+//! section and a handle that is kept delay this.
+//!
+//! A program can fill memory at a gigabyte per second, and a thread may wait some milliseconds for a core. If the
+//! memory left to the limit is not much more than the program fills in 100 ms, do one or several of these:
+//!
+//! - Leave more room: set lower [marks](Marks).
+//! - Have the threads that fill memory call [`Driver::check`] themselves, for instance once per megabyte. This is
+//!   the kernel's direct reclaim. The call takes microseconds if there is no demand, and delays the caller if
+//!   there is one.
+//! - Have the [hook](Builder::on_shed) wait until the shed entries are freed
+//!   ([`Domain::barrier`](crate::Domain::barrier)). This also delays every thread that calls `check`, so no such
+//!   thread may be in a critical section then.
 //! - Bound the registry by [weight](crate::Builder::max_weight) too.
 //!
 //! The example `pressure` does the second and the third, and fills 256 MiB ten times over at full speed.

@@ -1,5 +1,5 @@
-//! Pressure stall information of the Linux kernel: it tells when tasks have stalled for want of memory, for longer than
-//! a threshold within a window of time.
+//! Pressure stall information (PSI) of the Linux kernel. The kernel reports when tasks have stalled because
+//! memory was short, for longer than a threshold within a window of time.
 
 use super::source::{Reading, Source, Unavailable};
 use std::fs::File;
@@ -7,39 +7,40 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The file of the machine.
+/// The PSI file of the whole machine.
 const MACHINE: &str = "/proc/pressure/memory";
 
-/// What a process without the privilege `CAP_SYS_RESOURCE` may choose: multiples of it.
+/// A process without the capability `CAP_SYS_RESOURCE` may choose only windows that are multiples of this.
 const UNPRIVILEGED: Duration = Duration::from_secs(2);
 
-/// When the kernel is to tell: see [`Psi::with`].
+/// When the kernel reports pressure: see [`Psi::with`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trigger {
-    /// All tasks have to stall at the same time, and not only some.
+    /// Whether all tasks have to stall at the same time. If not, some tasks are enough.
     pub full: bool,
-    /// For how long they have to stall, in a window. To the microsecond.
+    /// How long they have to stall in a window. Rounded down to microseconds.
     pub threshold: Duration,
-    /// The window: 500 ms to 10 s. To the microsecond.
+    /// The window: 500 ms to 10 s. Rounded down to microseconds.
     pub window: Duration,
 }
 
 impl Default for Trigger {
-    /// Some tasks, for 150 ms in 1 s.
+    /// Some tasks stall for 150 ms in 1 s.
     fn default() -> Self {
         Trigger { full: false, threshold: Duration::from_millis(150), window: Duration::from_secs(1) }
     }
 }
 
 impl Trigger {
-    /// What is written to the kernel.
+    /// Returns the text that is written to the kernel's file.
     fn text(&self) -> String {
         let whom = if self.full { "full" } else { "some" };
-        // The kernel puts an end over the last byte.
+        // The kernel overwrites the last byte with a zero.
         format!("{whom} {} {}\0", self.threshold.as_micros(), self.window.as_micros())
     }
 
-    /// The next one that needs no privilege: a window of a multiple of 2 s, and the same part of it.
+    /// Returns the next trigger that needs no privilege: the window is a multiple of 2 s, and the threshold is
+    /// the same fraction of it.
     fn unprivileged(&self) -> Trigger {
         let windows = self.window.as_micros().div_ceil(UNPRIVILEGED.as_micros()).max(1);
         let window = UNPRIVILEGED * u32::try_from(windows).unwrap_or(u32::MAX / 2);
@@ -48,8 +49,8 @@ impl Trigger {
     }
 }
 
-/// A trigger of pressure stall information. The driver waits for it without polling. The kernel tells once in a window
-/// at the most, of no amount: a [`Reading::Event`].
+/// A trigger of pressure stall information. The driver waits for it without polling. The kernel reports at most
+/// once per window, and reports no amount: a [`Reading::Event`].
 #[derive(Debug)]
 pub struct Psi {
     name: String,
@@ -59,25 +60,32 @@ pub struct Psi {
 }
 
 impl Psi {
-    /// A trigger on the memory of the whole machine: `/proc/pressure/memory`.
+    /// Creates a trigger on the memory of the whole machine: `/proc/pressure/memory`.
     ///
     /// # Errors
     ///
-    /// As [`with`](Self::with).
+    /// See [`with`](Self::with).
     pub fn machine(trigger: Trigger) -> Result<Self, Unavailable> {
         Self::with(MACHINE, trigger)
     }
 
-    /// A trigger on a file such as `/proc/pressure/memory`, or the `memory.pressure` of a control group (version 2).
+    /// Creates a trigger on a file such as `/proc/pressure/memory`, or the `memory.pressure` of a control group
+    /// (version 2).
     ///
-    /// A process without the privilege `CAP_SYS_RESOURCE` may choose windows of multiples of two seconds only. If the
-    /// kernel does not accept the one asked for, the next such window is taken, and a threshold that is the same part
-    /// of it; see [`trigger`](Self::trigger).
+    /// A process without the capability `CAP_SYS_RESOURCE` may choose only windows that are multiples of two
+    /// seconds. If the kernel rejects the given trigger as invalid, `with` tries the next larger window that is
+    /// allowed, with a threshold that is the same fraction of it. [`trigger`](Self::trigger) returns the one in
+    /// use.
     ///
     /// # Errors
     ///
-    /// If there is no such file (the kernel is older than 5.2, or has PSI switched off, as some distributions do until
-    /// `psi=1` is given at boot), if it may not be written, or if the kernel does not accept the trigger.
+    /// Fails if
+    ///
+    /// - there is no such file: the kernel is older than 5.2, or PSI is switched off (some distributions need the
+    ///   boot parameter `psi=1`);
+    /// - the process may not write to the file;
+    /// - the kernel rejects the trigger;
+    /// - the system is not Linux.
     pub fn with(path: impl AsRef<Path>, trigger: Trigger) -> Result<Self, Unavailable> {
         let path = path.as_ref();
         let name = format!("PSI {}", path.display());
@@ -95,8 +103,8 @@ impl Psi {
         }
     }
 
-    /// A trigger on the memory of the process's own control group (version 2), or else of the machine: `None` if there
-    /// is neither. With it, what was not available on the way, and why.
+    /// Creates a trigger on the memory of the process's own control group (version 2), or else of the machine.
+    /// Returns `None` if neither is available. Also returns what was not available, and why.
     pub fn detect(trigger: Trigger) -> (Option<Self>, Vec<Unavailable>) {
         let own = super::cgroup::own_v2(Path::new("/")).map(|group| group.join("memory.pressure"));
         let mut missing = Vec::new();
@@ -109,13 +117,13 @@ impl Psi {
         (None, missing)
     }
 
-    /// What the kernel has been told.
+    /// Returns the trigger that the kernel accepted.
     pub fn trigger(&self) -> Trigger {
         self.trigger
     }
 }
 
-/// One open file, one trigger.
+/// Writes the trigger to the file. One open file holds one trigger.
 fn arm(path: &Path, trigger: Trigger) -> io::Result<File> {
     let mut file = File::options().read(true).write(true).open(path)?;
     file.write_all(trigger.text().as_bytes())?;

@@ -1,4 +1,4 @@
-//! How much one reaper has to do in a round: the rule of the Linux kernel's `do_shrink_slab`.
+//! The work of one reaper in a round, by the rule of the Linux kernel's `do_shrink_slab`.
 //!
 //! ```text
 //!              count >> priority                          deferred
@@ -6,13 +6,13 @@
 //!                    seeks                              2 ^ priority
 //! ```
 //!
-//! The total is scanned in batches. A rest of less than a batch is scanned only if it is as much as there is; else it
-//! is deferred to a later round, as is what a reaper that stopped has not scanned. So a small reaper is not scanned
-//! entry by entry in mild rounds, and is not spared either.
+//! The total is scanned in batches. If the rest is less than a batch, it is scanned only if the reaper has no
+//! more entries than that. Else it is deferred to a later round, like the work that a stopped reaper left undone.
+//! So mild rounds do not scan a small reaper entry by entry, and its share is not lost either.
 
 use super::demand::FIRST;
 
-/// What a reaper is to scan in a round.
+/// What a reaper has to scan in a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Share {
     delta: u64,
@@ -32,12 +32,12 @@ impl Share {
         Share { delta, total, count, deferred }
     }
 
-    /// What a scan may examine when so much is left, if there is to be one.
+    /// Returns how many entries the next scan may examine when `left` are left to do. `None`: no further scan.
     pub(super) fn batch(&self, left: u64, batch: u64) -> Option<u64> {
         (left > 0 && (left >= batch || left >= self.count)).then_some(left.min(batch))
     }
 
-    /// What is deferred when so much was scanned.
+    /// Returns what is deferred after `scanned` entries were scanned.
     pub(super) fn deferred(&self, scanned: u64) -> u64 {
         self.deferred.saturating_add(self.delta).saturating_sub(scanned).min(self.count.saturating_mul(2))
     }
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn shares_are_those_of_the_kernel() {
-        // Count, seeks, priority, deferred; delta and total.
+        // (Count, seeks, priority, deferred), (delta, total).
         let table = [
             ((1 << 20, 2, 12, 0), (512, 512)),
             ((1 << 20, 1, 12, 0), (1024, 1024)),

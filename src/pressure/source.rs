@@ -1,20 +1,20 @@
-//! What tells of pressure: the interface, and what a look at a source may say.
+//! The interface of pressure sources, and the readings that they return.
 
 use super::wait::Waker;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Something that knows whether memory is short.
+/// Knows whether memory is short.
 ///
-/// The driver looks at it [every now and then](crate::pressure::Builder::interval), and when it is
-/// [signalled](Self::descriptor) or [woken](Waker::wake). It is used by one thread at a time. A panic in it is
+/// The driver looks at a source [at intervals](crate::pressure::Builder::interval), and when it is
+/// [signalled](Self::descriptor) or [woken](Waker::wake). One thread at a time uses the source. A panic in it is
 /// contained and counted.
 ///
 /// ```
 /// use epoch_registry::pressure::{Driver, Level, Marks, Reading, Source, Unavailable};
 ///
-/// /// The bytes of a pool, of which there may be so many.
+/// /// The bytes of a pool of limited size.
 /// struct Pool;
 ///
 /// impl Source for Pool {
@@ -31,31 +31,32 @@ use std::path::{Path, PathBuf};
 /// assert!(driver.check().is_none()); // 50 of 64 MiB: below the mark.
 /// ```
 pub trait Source: Send + 'static {
-    /// What it is called, in figures and reports.
+    /// Returns its name, for figures and reports.
     fn name(&self) -> &str;
 
-    /// How things are now. `signalled`: the [descriptor](Self::descriptor) has become ready since the last look. Called
-    /// often, so it should take microseconds, and not wait.
+    /// Returns the current reading. `signalled`: whether the [descriptor](Self::descriptor) has become ready
+    /// since the last look. The driver calls this often, so it should take microseconds and must not wait.
     ///
     /// # Errors
     ///
-    /// If it cannot be told. That is shown in the [figures](crate::pressure::Stats), and logged when it begins; the
-    /// source is asked again.
+    /// Fails if the state is not known. The driver shows the failure in the [figures](crate::pressure::Stats),
+    /// logs it when it begins, and asks the source again.
     fn check(&mut self, signalled: bool) -> Result<Reading, Unavailable>;
 
-    /// A descriptor that is ready, in the sense of `POLLPRI`, when there is something to tell: the driver's thread is
-    /// woken by it. It is asked for when the driver is built, and duplicated.
+    /// Returns a descriptor that becomes ready, in the sense of `POLLPRI`, when there is something to report. It
+    /// wakes the driver's thread. The driver asks for it when the driver is built, and duplicates it.
     #[cfg(target_os = "linux")]
     fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None
     }
 
-    /// Whether it has to be looked at every interval. A driver of which no source has to sleeps until one wakes it.
+    /// Returns whether the driver has to look at it at every interval. If no source of a driver needs this, the
+    /// driver's thread sleeps until a source wakes it.
     fn is_polled(&self) -> bool {
         true
     }
 
-    /// Hands over what wakes the driver: once, when that is built.
+    /// Receives the waker of the driver, once, when the driver is built.
     fn attach(&mut self, waker: Waker) {
         let _ = waker;
     }
@@ -84,18 +85,19 @@ impl Source for Box<dyn Source> {
     }
 }
 
-/// What a look at a [source](Source) has shown.
+/// What a look at a [source](Source) returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reading {
-    /// No pressure that it knows of.
+    /// The source knows of no pressure.
     Quiet,
-    /// Pressure, of no known amount: one round is due, of a priority that rises with each such reading in a row.
+    /// There is pressure, of unknown amount. It demands one round. The round gets harder with each such reading
+    /// in a row.
     Event,
-    /// So many bytes are wanted, now.
+    /// This many bytes are wanted now.
     Bytes(u64),
-    /// How much is used of what there is. What it demands is for the driver to say: see [`Level`].
+    /// The usage against a limit. The driver decides what this demands: see [`Level`].
     Level(Level),
 }
 
@@ -110,7 +112,7 @@ impl fmt::Display for Reading {
     }
 }
 
-/// Where in a limit shedding begins, and where to.
+/// The fractions of a limit at which shedding begins and ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Marks {
     high: f64,
@@ -118,60 +120,63 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Shedding begins above `high`, and frees what is above `low`: fractions of the limit.
+    /// Shedding begins above `high` and removes what is above `low`. Both are fractions of the limit.
     ///
     /// # Panics
     ///
-    /// Unless 0 <= `low` <= `high` <= 1.
+    /// Panics unless 0 <= `low` <= `high` <= 1.
     pub fn new(high: f64, low: f64) -> Self {
         assert!(
             0.0 <= low && low <= high && high <= 1.0,
-            "marks are 0 <= low <= high <= 1, not high {high}, low {low}"
+            "marks must satisfy 0 <= low <= high <= 1, got high {high}, low {low}"
         );
         Marks { high, low }
     }
 }
 
 impl Default for Marks {
-    /// Above 0.85, down to 0.80.
+    /// Shedding begins above 0.85 and goes down to 0.80.
     fn default() -> Self {
         Marks { high: 0.85, low: 0.80 }
     }
 }
 
-/// How much is used of what there is, in bytes. Above the high mark it demands what there is above the low one.
+/// The usage against a limit, in bytes. A usage above the high mark demands the bytes above the low mark.
 ///
 /// # When it demands again, and how much
 ///
-/// What is shed does not show in the usage at once, and maybe never: values wait for a grace period, and the allocator
-/// keeps their memory for the next ones. A driver that demanded at every look at a usage above the mark would empty all
-/// that it has. So after a demand the next one comes only when
+/// What is shed does not show in the usage at once, and sometimes never: values wait for a grace period, and the
+/// allocator keeps their memory for later allocations. If the driver demanded at every look at a usage above the
+/// mark, it would empty its reapers. So after a demand, the next one comes only if one of these is true:
 ///
-/// - the usage has been at or below the high mark in between; or
-/// - it has grown since, by a 256th of the limit; or
-/// - half as much was put into the reapers since as had been shed, and the usage has not grown by it (judged by their
-///   counts, and by what an entry counted for lately): what was shed is used up soon, and then entries take new memory.
-///   Without this one usage would creep up by a step with each demand, under an allocator that returns nothing; or
-/// - a reaper had to [stop](crate::Reaped::stopped), and an [interval](crate::pressure::Builder::interval) has passed.
+/// - The usage has been at or below the high mark in between.
+/// - The usage has grown by a 256th of the limit since.
+/// - New entries have reused half of the memory that was shed, without growth of the usage. (The driver estimates
+///   this from the number of entries, and the bytes per entry of those removed last.) The rest will soon be
+///   reused too, and then entries take new memory. Without this rule the usage would creep up by a step with each
+///   demand, under an allocator that returns no memory.
+/// - A reaper had to [stop](crate::Reaped::stopped), and an [interval](crate::pressure::Builder::interval) has
+///   passed.
 ///
-/// It is for what is above the low mark then, less what was shed before and has been neither returned nor used again:
-/// that is on its way. (Growth makes that doubtful, and takes twice itself from it.)
+/// The next demand is for the bytes above the low mark, less the shed bytes that have been neither
+/// returned nor reused: they are still on their way. (Growth of the usage makes this doubtful, so twice the
+/// growth is taken from them.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Level {
     /// Bytes in use.
     pub used: u64,
-    /// The most that there may be.
+    /// The limit.
     pub limit: u64,
-    /// Above it, there is a demand.
+    /// The high mark. A usage above it causes a demand.
     pub high: u64,
-    /// What is above it is demanded.
+    /// The low mark. The bytes above it are demanded.
     pub low: u64,
 }
 
 impl Level {
-    /// So much is used of so much, in bytes.
+    /// Creates a level from the usage and the limit, in bytes.
     pub fn new(used: u64, limit: u64, marks: Marks) -> Self {
         let part = |fraction| ((limit as f64 * fraction) as u64).min(limit);
         Level { used, limit, high: part(marks.high), low: part(marks.low) }
@@ -184,7 +189,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// A number of bytes, for people.
+/// A number of bytes, written for people.
 pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
@@ -198,7 +203,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A source that is not to be had on this machine, or has nothing to tell, and why.
+/// The error of a source that is not available on this machine, or that has no reading, with the reason.
 #[derive(Debug)]
 pub struct Unavailable {
     source: String,
@@ -212,22 +217,22 @@ enum Why {
 }
 
 impl Unavailable {
-    /// The source of that name is not available, for this reason.
+    /// Creates an error for the source of that name, with this reason.
     pub fn new(source: impl Into<String>, why: impl Into<String>) -> Self {
         Unavailable { source: source.into(), why: Why::Other(why.into()) }
     }
 
-    /// The source of that name is not available, since this file is not.
+    /// Creates an error for the source of that name, because a file could not be read or written.
     pub fn file(source: impl Into<String>, path: impl AsRef<Path>, error: io::Error) -> Self {
         Unavailable { source: source.into(), why: Why::File(path.as_ref().to_owned(), error) }
     }
 
-    /// The name of the source.
+    /// Returns the name of the source.
     pub fn name(&self) -> &str {
         &self.source
     }
 
-    /// Why, without the name.
+    /// Returns the reason, without the name.
     pub fn reason(&self) -> String {
         match &self.why {
             Why::File(path, error) => format!("{}: {error}", path.display()),

@@ -1,82 +1,83 @@
-//! Figures on a driver, its sources and its reapers.
+//! The figures of a driver, its sources and its reapers.
 
 use super::source::{Reading, Size};
 use crate::reap::Reaped;
 use std::fmt;
 
-/// What a driver has seen and done: from [`Driver::stats`](crate::pressure::Driver::stats). Its
-/// [`Display`](fmt::Display) is a line each.
+/// What a driver has seen and done. [`Driver::stats`](crate::pressure::Driver::stats) returns it.
+/// [`Display`](fmt::Display) writes one line for the totals, one per source and one per reaper.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// The sources, in the order of their addition, and those that were looked for and are not available.
+    /// The sources in the order in which they were added, then the sources that `detect` did not find.
     pub sources: Vec<SourceStats>,
-    /// The reapers that are still there, in the order of their addition.
+    /// The reapers that still exist, in the order in which they were added.
     pub reapers: Vec<ReaperStats>,
-    /// Looks at the sources.
+    /// How often the driver looked at the sources.
     pub checks: u64,
-    /// Demands dealt with.
+    /// Demands handled.
     pub demands: u64,
-    /// Of those, the ones that were not met.
+    /// Demands that were handled but not met.
     pub unmet: u64,
     /// Rounds through the reapers.
     pub rounds: u64,
     /// Entries removed.
     pub removed: u64,
-    /// The bytes that those counted for.
+    /// Bytes that the removed entries counted for.
     pub bytes: u64,
-    /// Panics, contained: of reapers, sources and the hook.
+    /// Contained panics of reapers, sources and the hook.
     pub panics: u64,
 }
 
-/// Figures on a source.
+/// The figures of a source.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SourceStats {
-    /// What it is called.
+    /// The name of the source.
     pub name: String,
-    /// Whether it is of use.
+    /// Whether the source works.
     pub state: SourceState,
     /// How often it demanded something.
     pub events: u64,
-    /// What it showed last.
+    /// Its last reading.
     pub last: Option<Reading>,
 }
 
-/// Whether a source is of use.
+/// Whether a source works.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum SourceState {
-    /// It was not looked at yet.
+    /// The driver has not looked at it yet.
     #[default]
     New,
-    /// It tells how things are.
+    /// The last look at it returned a reading.
     Works,
-    /// The last look at it has failed, for this reason.
+    /// The last look at it failed, for this reason.
     Fails(String),
-    /// Its descriptor is of no use any more (as when a control group is removed), and is not waited for.
+    /// Its descriptor has become useless (for example because the control group was removed). The driver does not
+    /// wait for it any more.
     Lost,
-    /// It was looked for and is not to be had here, for this reason.
+    /// `detect` looked for it and it is not available here, for this reason.
     Unavailable(String),
 }
 
-/// Figures on a reaper.
+/// The figures of a reaper.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ReaperStats {
-    /// What it is called.
+    /// The name of the reaper.
     pub name: String,
     /// Entries that it was asked to scan, in calls that neither stopped nor panicked.
     pub scanned: u64,
-    /// Entries that it has removed.
+    /// Entries that it removed.
     pub removed: u64,
-    /// The bytes that those counted for.
+    /// Bytes that the removed entries counted for.
     pub bytes: u64,
-    /// Entries that it is still to scan, from earlier rounds.
+    /// Scan work deferred from earlier rounds, in entries.
     pub deferred: u64,
     /// How often it stopped.
     pub stops: u64,

@@ -1,4 +1,4 @@
-//! A source as a driver sees it: what it demands, and its figures.
+//! What the driver keeps for each source: the source, what it demands, and its figures.
 
 use super::builder::Settings;
 use super::hold::Hold;
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 pub(super) struct Watch {
     is_polled: bool,
-    /// Locked only behind the driver's gate, by one thread: the source's code runs under it.
+    /// Locked only behind the driver's gate, so without contention. The source's code runs under this lock.
     state: Mutex<State>,
-    /// Locked for a moment.
+    /// Never held while the user's code runs.
     figures: Mutex<SourceStats>,
 }
 
@@ -22,11 +22,11 @@ struct State {
     source: Box<dyn Source>,
     hold: Hold,
     streak: Streak,
-    /// Its descriptor is of no use any more.
+    /// Whether its descriptor has become useless.
     is_lost: bool,
 }
 
-/// Events in a row, without quiet in between.
+/// Counts events in a row, without quiet in between.
 #[derive(Default)]
 struct Streak {
     events: u32,
@@ -34,7 +34,7 @@ struct Streak {
 }
 
 impl Streak {
-    /// The priority of the round that an event at this time is worth.
+    /// Records an event at time `now`. Returns the priority of the round that it demands.
     fn event(&mut self, now: Duration, settings: &Settings) -> u32 {
         if now.saturating_sub(self.last) > settings.quiet {
             self.events = 0;
@@ -45,13 +45,13 @@ impl Streak {
     }
 }
 
-/// What a look has shown.
+/// The result of a look.
 pub(super) struct Look {
     pub(super) finding: Finding,
-    /// Bytes to the limit, of a level.
+    /// The bytes left to the limit, if the source reported a level.
     pub(super) headroom: Option<u64>,
     pub(super) panics: u64,
-    /// To be logged, without any lock.
+    /// A line to log when no lock is held.
     pub(super) line: Option<String>,
 }
 
@@ -77,7 +77,7 @@ impl Watch {
         self.figures.lock().clone()
     }
 
-    /// Looks at the source. `ready`: what has become of its descriptor, if that has.
+    /// Looks at the source. `ready`: the state of its descriptor, if it became ready.
     pub(super) fn look(
         &self,
         ready: Option<&Ready>,
@@ -116,7 +116,8 @@ impl Watch {
         Look { finding, headroom, panics, line }
     }
 
-    /// Enters what a look has shown into the figures. Returns a line for the log, if it is news.
+    /// Enters the result of a look into the figures. Returns a line to log if the source has begun to fail or is
+    /// lost.
     fn note(&self, new: SourceState, reading: Option<Reading>) -> Option<String> {
         let mut figures = self.figures.lock();
         let changed = std::mem::discriminant(&figures.state) != std::mem::discriminant(&new);
@@ -127,7 +128,7 @@ impl Watch {
         line
     }
 
-    /// This was shed. `again`: when it is worth while to try again.
+    /// Records what was shed. `again`: when to try again, if a reaper stopped.
     pub(super) fn settle(&self, reaped: Reaped, again: Option<Duration>) {
         self.state.lock().hold.settle(reaped, again);
     }

@@ -1,25 +1,28 @@
-//! Why an entry has left its registry.
+//! The causes for which entries leave a registry.
 
 use std::fmt;
 
-/// Why an entry has left its registry.
+/// The cause for which an entry has left its registry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Cause {
-    /// By `remove` and its like, `retain`, `drain` or `clear`.
+    /// The entry was removed by `remove` or a similar call, `retain`, `drain` or `clear`.
     Removed,
-    /// By another entry of the same key, in `insert`, `set` or `update`.
+    /// Another entry with the same key replaced it, in `insert`, `set` or `update`.
     Replaced,
-    /// It was older than [`max_age`](crate::Builder::max_age) or its own [lifetime](crate::Builder::lifetime) allows.
+    /// The entry was older than [`max_age`](crate::Builder::max_age) or its own
+    /// [lifetime](crate::Builder::lifetime) allows.
     Expired,
-    /// It was not used for [`max_idle`](crate::Builder::max_idle).
+    /// The entry was not used for [`max_idle`](crate::Builder::max_idle).
     Idle,
-    /// To make room for another, within [`max_entries`](crate::Builder::max_entries) or
-    /// [`max_weight`](crate::Builder::max_weight), or by [`evict`](crate::Registry::evict) and its like.
+    /// The entry was evicted to make room for another, within [`max_entries`](crate::Builder::max_entries) or
+    /// [`max_weight`](crate::Builder::max_weight), or by [`evict`](crate::Registry::evict) or a similar call.
     Capacity,
-    /// By [`reap_if`](crate::Registry::reap_if), or by a [policy](crate::PolicyReaper) of the caller's.
+    /// The entry was reaped by [`reap_if`](crate::Registry::reap_if), or by a [policy](crate::PolicyReaper) of
+    /// the user.
     Reaped,
-    /// By the registry's own [reaper](crate::Reaper::scan), which is asked to under memory pressure.
+    /// The entry was reaped by the registry's own [reaper](crate::Reaper::scan), which is called under memory
+    /// pressure.
     Pressure,
 }
 

@@ -1,7 +1,9 @@
-//! A place in the walk through a registry.
+//! The position of a walk through a registry.
 
-/// A place in the walk through a registry, for [`Registry::scan`](crate::Registry::scan). It is a plain value: nothing is
-/// held by it, and it stays meaningful however much the registry changes.
+/// The position of a walk through a registry, for [`Registry::scan`](crate::Registry::scan).
+///
+/// A cursor is a plain value. It holds no guard and no lock, and stays meaningful however much the registry
+/// changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
     pub(crate) shard: usize,
@@ -11,17 +13,17 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The beginning of the walk.
+    /// Returns a cursor at the beginning of the walk.
     pub fn new() -> Self {
         Cursor::default()
     }
 
-    /// Whether the walk has come to its end.
+    /// Returns whether the walk has reached its end.
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Whether the walk comes here before it comes to `other`.
+    /// Returns whether the walk reaches this position before it reaches `other`.
     pub(crate) fn is_before(&self, other: Cursor) -> bool {
         let place = |cursor: &Cursor| (cursor.done, cursor.shard, cursor.home.reverse_bits());
         place(self) < place(&other)

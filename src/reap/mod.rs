@@ -1,6 +1,8 @@
-//! The shrinker's interface: who can be asked to shed entries, how much, and what came of it.
+//! The shrinker interface: which objects can be asked to free entries, how many entries to examine, and what
+//! the result was.
 //!
-//! After the Linux kernel's `struct shrinker`: count, then scan a bounded number, in batches.
+//! Modelled on the Linux kernel's `struct shrinker`: count the entries, then scan a bounded number of them, in
+//! batches.
 
 mod cause;
 mod cursor;
@@ -12,11 +14,12 @@ use std::iter::Sum;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-/// What can be asked to give memory back: the kernel's shrinker.
+/// An object that can be asked to give memory back, like a shrinker of the kernel.
 ///
-/// Every [`Registry`](crate::Registry) is one, and so is a registry with a [policy](crate::PolicyReaper) of the caller's.
-/// Implement it for what is no registry (a pool of buffers, a cache on a disk), and have it called in the background of a
-/// [domain](crate::Domain::add_reaper), or under memory pressure (feature `pressure`).
+/// Every [`Registry`](crate::Registry) is a reaper, and so is a registry with a [policy](crate::PolicyReaper)
+/// of the user. Implement this trait for other objects that hold memory, such as a pool of buffers or a cache
+/// on a disk. A reaper is called in the background of a [domain](crate::Domain::add_reaper), or under memory
+/// pressure (feature `pressure`).
 ///
 /// ```
 /// use epoch_registry::{Reaped, Reaper, Scan};
@@ -42,7 +45,7 @@ use std::time::Duration;
 ///         reaped
 ///     }
 ///
-///     // A buffer is soon made again.
+///     // A buffer is cheap to make again.
 ///     fn seeks(&self) -> u32 {
 ///         1
 ///     }
@@ -53,85 +56,90 @@ use std::time::Duration;
 /// assert_eq!(pool.count(), 6);
 /// ```
 pub trait Reaper: Send + Sync {
-    /// About how many entries there are to reap. Cheap, and takes no contended lock: it is asked often. 0 if there are none.
+    /// Returns the approximate number of entries that can be reaped, or 0 if there are none. It is called
+    /// often, so it must be cheap and take no contended lock.
     fn count(&self) -> usize;
 
-    /// Examines up to about [`scan.nr_to_scan`](Scan::nr_to_scan) entries, and removes those that can be missed.
+    /// Examines up to about [`scan.nr_to_scan`](Scan::nr_to_scan) entries, and removes the ones that the
+    /// program can do without.
     ///
-    /// It is called with no lock held, by one thread or several.
+    /// The caller holds no lock of a registry or a domain. Several threads may call this at the same time.
     fn scan(&self, scan: &mut Scan) -> Reaped;
 
-    /// Removes what is due by itself, pressure or no pressure: what is past its time. Examines up to about `budget` entries.
-    /// Called every now and then, in the background of a [domain](crate::Domain::add_reaper). By default it does nothing.
+    /// Removes the entries whose time has come, with or without memory pressure. Examines up to about `budget`
+    /// entries. It is called periodically, in the background of a [domain](crate::Domain::add_reaper). By
+    /// default it does nothing.
     fn expire(&self, budget: usize) -> Reaped {
         let _ = budget;
         Reaped::default()
     }
 
-    /// How long it may be until there is something to [expire](Self::expire) again, where that is known. Called after `expire`, in
-    /// the background of a [domain](crate::Domain::add_reaper), which calls again at that time or
-    /// [as usual](crate::DomainBuilder::reap_every), whichever is sooner.
+    /// Returns how long it may be until there is something to [expire](Self::expire) again, if that is known.
+    /// It is called after `expire`, in the background of a [domain](crate::Domain::add_reaper). The domain then
+    /// calls again at that time or [as usual](crate::DomainBuilder::reap_every), whichever is sooner.
     fn due_in(&self) -> Option<Duration> {
         None
     }
 
-    /// What it costs to make an entry again, in seeks of a disk, as the kernel has it: 2 by default. With 4 half as many are
-    /// scanned; with 0, half of all there are.
+    /// Returns the cost of making an entry again, in disk seeks, as the kernel measures it. 2 by default. With
+    /// 4, half as many entries are scanned; with 0, half of all entries are.
     fn seeks(&self) -> u32 {
         2
     }
 
-    /// How many to examine in one scan under pressure: 128 by default.
+    /// Returns how many entries to examine in one scan under pressure. 128 by default.
     fn batch(&self) -> usize {
         128
     }
 
-    /// What it is called, in figures and reports.
+    /// Returns the name of the reaper in statistics and reports.
     fn name(&self) -> &str {
         "reaper"
     }
 }
 
-/// How much a [reaper](Reaper) is to examine, and where it goes on.
+/// How many entries a [reaper](Reaper) should examine, and where it continues.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Scan {
-    /// The most entries to examine, about.
+    /// The approximate maximum number of entries to examine.
     pub nr_to_scan: usize,
-    /// Where a registry goes on, and has stopped when it returns: use one `Scan` for a sequence of calls. At the end it
-    /// begins anew. Reapers of other kinds may leave it alone.
+    /// Where a registry starts to scan. When the scan returns, it is where the scan stopped, so use one `Scan`
+    /// for a sequence of calls. After the end of the registry, the next scan starts from the beginning. Reapers
+    /// that are not registries may ignore it.
     pub cursor: Cursor,
 }
 
 impl Scan {
-    /// From the beginning, so many entries.
+    /// Returns a scan of `nr_to_scan` entries, from the beginning.
     pub fn new(nr_to_scan: usize) -> Self {
         Scan { nr_to_scan, cursor: Cursor::new() }
     }
 }
 
-/// What a [reaper](Reaper) has done. Those examined that are in none of the other counts were kept.
+/// The result of a call of a [reaper](Reaper). Entries that were examined and are in none of the other counts
+/// were kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Reaped {
-    /// Entries looked at.
+    /// Entries that were examined.
     pub examined: usize,
-    /// Entries removed.
+    /// Entries that were removed.
     pub removed: usize,
-    /// The bytes that the removed ones counted for.
+    /// The bytes that the removed entries counted for.
     pub bytes: u64,
-    /// Entries that were used lately, and get a second chance.
+    /// Entries that were used recently and get a second chance.
     pub rotated: usize,
-    /// Entries that could not be judged or removed now, as they are in use.
+    /// Entries that could not be judged or removed now, because they are in use.
     pub skipped: usize,
-    /// It is of no use to go on at this time, whatever the budget: there is no room for more in the domain's backlog, say.
-    /// (The kernel's `SHRINK_STOP`.)
+    /// Whether it is useless to continue now, whatever the budget: for example, the domain's backlog has no
+    /// room for more. (The kernel's `SHRINK_STOP`.)
     pub stopped: bool,
 }
 
 impl AddAssign for Reaped {
-    /// Both. Where one of them had to stop, so had the sum.
+    /// Adds the counts. The sum has `stopped` set if either operand has.
     fn add_assign(&mut self, next: Reaped) {
         self.examined += next.examined;
         self.removed += next.removed;

@@ -1,7 +1,7 @@
 //! Reads of many keys at once, whose cache misses overlap.
 //!
-//! A lookup is a chain of two misses in a large registry: the bucket, then the node. Lookups side by side ask for all
-//! buckets first, then for all nodes, and only then look.
+//! In a large registry a lookup is a chain of two cache misses: the bucket, then the node. A batch prefetches the
+//! buckets of all its keys, then the nodes, and only then looks the keys up.
 
 #![allow(unsafe_code)]
 
@@ -14,8 +14,8 @@ use std::hash::{BuildHasher, Hash};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Keys whose misses overlap: at a million entries, 8 took 1.6 times as long for each as 16, and these 1.1 times as long
-/// as 32; more gained nothing.
+/// The number of keys whose cache misses overlap. Measured at a million entries: with 8, each key took 1.6 times
+/// as long as with 16; with 16, 1.1 times as long as with 32. More than 32 gained nothing.
 const WIDTH: usize = 32;
 
 impl<K, V, S> View<'_, K, V, S>
@@ -24,7 +24,11 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The entries of `keys`, in their order. Faster than one by one where the registry does not fit the cache.
+    /// Returns the entries of `keys`, in their order.
+    ///
+    /// Faster than one lookup after another if the registry does not fit the processor's caches.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -46,8 +50,9 @@ where
         found
     }
 
-    /// Calls `each` with every one of `keys` and its entry, in order. As [`get_many`](Self::get_many), for any number of
-    /// keys.
+    /// Calls `each` with every key of `keys` and its entry, in order.
+    ///
+    /// Works as [`get_many`](Self::get_many), for any number of keys.
     pub fn get_batch<'k, Q>(
         &self,
         keys: impl IntoIterator<Item = &'k Q>,
@@ -59,7 +64,7 @@ where
         let Some(first) = keys.next() else { return };
         let mut next = Some(first);
         while let Some(first) = next {
-            // A chunk is filled up with its first key.
+            // The first key fills the unused places of the chunk.
             let mut chunk = [first; WIDTH];
             let mut len = 1;
             for (place, key) in chunk[1..].iter_mut().zip(&mut keys) {
@@ -75,7 +80,9 @@ where
         }
     }
 
-    /// Handles on the entries of `keys`, in their order. As [`get_many`](Self::get_many).
+    /// Returns handles to the entries of `keys`, in their order.
+    ///
+    /// Faster than one lookup after another, as [`get_many`](Self::get_many).
     #[inline]
     pub fn lookup_many<Q, const N: usize>(&self, keys: [&Q; N]) -> [Option<Handle<K, V>>; N]
     where
@@ -84,7 +91,9 @@ where
         self.get_many(keys).map(|found| found.map(Entry::into_handle))
     }
 
-    /// Calls `each` with every one of `keys` and a handle on its entry, in order. As [`get_batch`](Self::get_batch).
+    /// Calls `each` with every key of `keys` and a handle to its entry, in order.
+    ///
+    /// Works as [`get_batch`](Self::get_batch).
     pub fn lookup_batch<'k, Q>(
         &self,
         keys: impl IntoIterator<Item = &'k Q>,
@@ -95,7 +104,7 @@ where
         self.get_batch(keys, |key, found| each(key, found.map(Entry::into_handle)));
     }
 
-    /// At most `WIDTH` keys.
+    /// Stores the entries of at most `WIDTH` keys in `found`.
     #[inline]
     fn get_chunk<'g, Q>(&'g self, keys: &[&Q], found: &mut [Option<Entry<'g, K, V>>])
     where
@@ -103,17 +112,20 @@ where
     {
         let mut tables = [const { MaybeUninit::<(u64, Table<K, V>)>::uninit() }; WIDTH];
         let tables = &mut tables[..keys.len()];
+        // Hash all keys, load their tables, and prefetch their home buckets.
         for (&key, table) in keys.iter().zip(&mut *tables) {
             let hash = hash_of(self.hasher, key);
             let root = self.roots.table(hash);
             root.prefetch(hash);
             table.write((hash, root));
         }
-        // SAFETY: as many as there are keys, and each was written.
+        // SAFETY: there are as many elements as keys, and the loop above has written each.
         let tables = unsafe { &*(ptr::from_ref(tables) as *const [(u64, Table<K, V>)]) };
+        // Prefetch the nodes that the tags of the home buckets point to.
         for (hash, table) in tables {
             table.prefetch_node(*hash);
         }
+        // Look the keys up.
         for ((&key, found), (hash, table)) in keys.iter().zip(found).zip(tables) {
             *found = self.find_in(*table, *hash, key);
         }

@@ -1,4 +1,4 @@
-//! Settings of a registry.
+//! The builder of a registry, with its settings.
 
 use crate::domain::Domain;
 use crate::handle::Handle;
@@ -15,7 +15,9 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-/// Settings of a new [`Registry`], from [`Registry::builder`].
+/// A builder of a [`Registry`], from [`Registry::builder`].
+///
+/// # Examples
 ///
 /// ```
 /// use epoch_registry::{Domain, ManualClock, Registry};
@@ -39,7 +41,7 @@ pub struct Builder<K: 'static, V: 'static, S = RandomState> {
     hasher: S,
 }
 
-/// What a registry may hold.
+/// The settings that depend on neither the key's nor the value's type.
 #[derive(Debug)]
 struct Limits {
     shards: Option<usize>,
@@ -56,7 +58,7 @@ struct Limits {
 
 const MOST_SHARDS: usize = 1 << 16;
 
-/// Entries for which a shard is worth its while, where their number is bounded.
+/// The number of entries that make a shard worthwhile, if the number of entries is bounded.
 const LEAST_SHARE: usize = 64;
 
 impl<K, V> Builder<K, V> {
@@ -86,29 +88,37 @@ impl<K, V> Builder<K, V> {
 }
 
 impl<K, V, S> Builder<K, V, S> {
-    /// The number of shards, each of which has its own writers' lock: rounded up to a power of two, 65,536 at most. By
-    /// default eight for each core of the machine.
+    /// Sets the number of shards. Each shard has its own lock for writers.
+    ///
+    /// The number is rounded up to a power of two, and is at most 65,536. It does not exceed
+    /// [`max_entries`](Self::max_entries). By default there are eight shards for each core of the machine.
     pub fn shards(mut self, shards: usize) -> Self {
         self.limits.shards = Some(shards);
         self
     }
 
-    /// Entries that the registry takes before it grows, and below which its tables do not shrink. 0 by default.
+    /// Sets the number of entries that the registry holds before it grows, and below which its tables do not
+    /// shrink. 0 by default.
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.limits.capacity = capacity;
         self
     }
 
-    /// The most entries that the registry holds, at every instant. No bound by default; at least 1. An insertion that would
-    /// go beyond it evicts another entry of its shard first, by second chance: one that was not used since the last look
-    /// at it.
+    /// Sets the maximum number of entries that the registry holds at any instant. At least 1. No bound by
+    /// default.
     ///
-    /// The bound is divided among the shards, of which there are no more by default than have 64 entries each. As keys
-    /// spread unevenly, some shards are full, and evict, before others.
+    /// An insertion that would exceed the bound first evicts another entry of its shard by second chance: one
+    /// that was not used since the eviction last looked at it.
     ///
-    /// What is evicted goes through the domain's backlog, whose [policy](crate::WhenFull) an insertion follows as a
-    /// removal does. It takes memory until it is destroyed: who must bound that as well
-    /// [limits](crate::DomainBuilder::backlog_objects) the backlog, and has writers wait.
+    /// The bound is divided among the shards. By default there is about one shard for each 64 entries of the
+    /// bound, if that is fewer than the usual number. As keys spread unevenly, some shards are full, and evict,
+    /// before others.
+    ///
+    /// An evicted entry goes through the domain's backlog. The insertion follows the backlog's
+    /// [policy](crate::WhenFull), as a removal does. An evicted entry takes memory until it is destroyed. To
+    /// bound that memory too, [limit](crate::DomainBuilder::backlog_objects) the backlog and have writers wait.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::Registry;
@@ -125,13 +135,17 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The most bytes that the entries count for: their own, and what the [weigher](Self::weigher) says. No bound by default. An
-    /// insertion that would go beyond it evicts others of its shard first, as with [`max_entries`](Self::max_entries): as many
-    /// as it takes.
+    /// Sets the maximum weight of all entries in bytes: their own size, and what the [weigher](Self::weigher)
+    /// returns. No bound by default.
     ///
-    /// The bound is divided among the shards. An entry that is heavier than a shard's part of it is alone in its shard:
-    /// choose fewer [shards](Self::shards) where entries are large. (In a domain with a limit on the bytes of its backlog,
-    /// an entry never counts for more than half of that.)
+    /// An insertion that would exceed the bound first evicts as many other entries of its shard as necessary, as
+    /// with [`max_entries`](Self::max_entries).
+    ///
+    /// The bound is divided among the shards. An entry that is heavier than a shard's part of the bound is alone
+    /// in its shard: choose fewer [shards](Self::shards) if entries are large. (In a domain with a limit on the
+    /// bytes of its backlog, an entry never weighs more than half of that limit.)
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::Registry;
@@ -149,16 +163,26 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How old an entry may become. No limit by default. An entry's time has come when it is older than `age`, to the nanosecond
-    /// of the [clock](Self::clock); the default clock is read to a few milliseconds, on the side of keeping the entry.
+    /// Sets the maximum age of an entry. No limit by default.
     ///
-    /// From then on the entry is absent: no read, iteration or removal finds it, and its key can be inserted. So a read that finds
-    /// an entry reads the clock; [`stale_reads`](Self::stale_reads) spares that. Once a call has found that an entry's time has come,
-    /// no later call finds the entry, whatever becomes of limits and clocks.
+    /// An entry expires when it is older than `age`, to the nanosecond of the [clock](Self::clock). The default
+    /// clock is some milliseconds coarse, and an entry never expires early by it.
     ///
-    /// The entry is destroyed after it is reaped: by [`Registry::expire`]; in the background, if that is
-    /// [asked for](Self::reap_in_background); and by insertions, each of which reaps a few of its own shard, and whatever has the key.
-    /// That costs in proportion to what expires: others are not looked at. An entry takes some 36 bytes more, and up to 48.
+    /// An expired entry is absent: no read, iteration or removal finds it, and its key can be inserted. So a read
+    /// that finds an entry also reads the clock; [`stale_reads`](Self::stale_reads) avoids that. Once a call has
+    /// found that an entry has expired, no later call finds the entry, even if limits or clocks change.
+    ///
+    /// An expired entry is destroyed after it is reaped:
+    ///
+    /// - by [`Registry::expire`];
+    /// - in the background, if [`reap_in_background`](Self::reap_in_background) is set;
+    /// - by writes: an insertion reaps a few expired entries of its shard, and a write of a key reaps the expired
+    ///   entry that has the key.
+    ///
+    /// The cost is in proportion to the number of entries that expire: other entries are not examined. An entry
+    /// takes about 36 bytes more, at most 48.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -179,11 +203,16 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How long an entry may be without use: without being found by a read, or inserted. No limit by default. Its time has come, as
-    /// with [`max_age`](Self::max_age), when it was not used for `time`, and at the latest a sixteenth of that later. Iterations are no
-    /// use.
+    /// Sets the maximum time for which an entry may go unused. A use is an insertion, or a read that finds the
+    /// entry; an iteration is not. No limit by default.
     ///
-    /// A read that finds an entry reads the clock, and stores the time of the use in the entry, once in such a sixteenth.
+    /// An entry expires, as with [`max_age`](Self::max_age), when it was not used for `time`, or up to a
+    /// sixteenth of `time` later.
+    ///
+    /// A read that finds an entry reads the clock. It stores the time of the use in the entry at most once in a
+    /// sixteenth of `time`.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -204,16 +233,23 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How long each entry may live after its insertion: `None` for as long as it likes. It is reaped as with
-    /// [`max_age`](Self::max_age), of which the shorter counts if there are both.
+    /// Sets a function that returns how long an entry may live after its insertion. `None` means without limit.
     ///
-    /// It is asked before an entry is inserted and again when its time may have come, outside every lock, by a reaper, a read or a
-    /// write: it may depend on what the value knows by then. So a value may have its life prolonged, by storing something in it. (If it
-    /// becomes shorter, that is noticed when the time comes that was told before; and `None` is final. What it reads of its own
-    /// registry goes by the times that were told before.)
+    /// The entry expires as with [`max_age`](Self::max_age). If there is also a maximum age, the shorter of the
+    /// two counts.
     ///
-    /// A panic in it goes to whoever inserts. Later it is contained and [counted](crate::Stats::lifetime_panics), and the entry
-    /// looked at again a second later.
+    /// The function is called before an entry is inserted, when the entry may have expired, and when a limit of
+    /// the registry changes. A reaper, a read or a write calls it, outside every lock. Its answer may depend on
+    /// the state of the value: a value can prolong its life by storing something in itself.
+    ///
+    /// - A shorter answer takes effect only when the time of the previous answer comes. After `None`, no later
+    ///   answer takes effect unless a limit of the registry changes.
+    /// - Within the function, calls of the same registry go by the previous answers.
+    ///
+    /// A panic in the function goes to the caller of an insertion. At any other time it is contained and
+    /// [counted](crate::Stats::lifetime_panics), and the entry is examined again a second later.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -238,32 +274,40 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Whether entries of which there are handles are spared: not evicted, as long as a few others can be found; not reaped
-    /// under pressure; and not removed when their time has come, until their handles are gone: until then they are found. By
-    /// default they are not: an entry that is evicted leaves the registry, and lives on for as long as its handles do.
+    /// Sets whether entries that have handles are spared. False by default: an evicted entry leaves the registry,
+    /// and lives on for as long as its handles do.
     ///
-    /// (A handle may be taken at the very moment that its entry is found to have none. Who must know whether an entry is
-    /// still in the registry asks [`Handle::is_unlinked`].)
+    /// An entry that is spared
+    ///
+    /// - is evicted only if the search finds no other victim among up to 16 entries;
+    /// - is not reaped under memory pressure;
+    /// - does not expire while it has handles, and is found until then.
+    ///
+    /// A handle may be taken at the moment at which its entry is found to have none. To find out whether an entry
+    /// is still in the registry, call [`Handle::is_unlinked`].
     pub fn spare_held(mut self, spare: bool) -> Self {
         self.limits.spare_held = spare;
         self
     }
 
-    /// What it costs to make an entry again, when memory pressure is divided among several: see
+    /// Sets the cost of making an entry again, by which memory pressure is divided among reapers: see
     /// [`Reaper::seeks`](crate::Reaper::seeks). 2 by default.
     pub fn seeks(mut self, seeks: u32) -> Self {
         self.limits.seeks = seeks;
         self
     }
 
-    /// Who is told of each entry that leaves, and why: with a handle of it, after it has left, by the thread that had it
-    /// leave. (Not when the registry is dropped.)
+    /// Sets a callback that runs after an entry leaves the registry, with the cause and a handle to the entry. It
+    /// does not run when the registry is dropped.
     ///
-    /// It is called outside every lock, and may use the registry. Entries that leave by what it does are told of when it
-    /// has returned, so there is no recursion. A panic in it is contained, and [counted](crate::Stats::listener_panics). Two
-    /// threads may be in it at a time, so it may be told in another order than things happened.
+    /// The thread that removed the entry runs the callback, outside every lock. The callback may use the
+    /// registry. If it removes entries, it is called for these after it has returned, so there is no recursion. A
+    /// panic in it is contained and [counted](crate::Stats::listener_panics). Two threads may run it at the same
+    /// time, so the order of calls may differ from the order of removals.
     ///
-    /// A listener that owns the registry would keep it forever: have it own a [`Weak`](std::sync::Weak).
+    /// A callback that owns the registry keeps it alive forever. Let it own a [`Weak`](std::sync::Weak) instead.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{Cause, Registry};
@@ -287,26 +331,29 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The domain. By default the [global](Domain::global) one.
+    /// Sets the domain. The [global](Domain::global) domain by default.
     pub fn domain(mut self, domain: Domain) -> Self {
         self.domain = Some(domain);
         self
     }
 
-    /// The clock used to measure entry ages. By default the [`MonotonicClock`](crate::MonotonicClock), which takes no dynamic call.
+    /// Sets the clock used to measure entry ages. By default the [`MonotonicClock`](crate::MonotonicClock), which
+    /// needs no dynamic call.
     ///
-    /// It is read outside every lock. A panic in it goes to the caller, and no entry is lost by it.
+    /// The clock is read outside every lock. A panic in it goes to the caller, and no entry is lost.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = boxed(clock);
         self
     }
 
-    /// Has reads find an entry until it is reaped, although its time has come. False by default: a read that finds an entry reads
-    /// the clock, in a registry whose entries expire, and does not return what has expired.
+    /// Sets whether reads find an expired entry until it is reaped. False by default: in a registry whose entries
+    /// expire, a read that finds an entry reads the clock, and does not return an expired entry.
     ///
-    /// It is for readers to whom reading the clock (some 5 ns) matters more than what they get. Writes treat what has expired as
-    /// absent all the same. [`max_idle`](Self::max_idle) is known less exactly then: an entry goes after twice that time at the
-    /// latest.
+    /// Use this if the time to read the clock (about 5 ns) matters more than an expired entry among the results.
+    /// Writes treat an expired entry as absent all the same. With stale reads [`max_idle`](Self::max_idle) is
+    /// less exact: an entry expires after twice that time at the latest.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -326,11 +373,16 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Has the domain's reclaimer thread, or a job on its executor, remove entries whose time has come, for as long as the registry is
-    /// there: soon after that time by the [`MonotonicClock`](crate::MonotonicClock), and by other clocks whenever
-    /// [reapers are called](crate::DomainBuilder::reap_every). False by default.
+    /// Sets whether the domain removes expired entries in the background, for as long as the registry exists.
+    /// False by default.
     ///
-    /// If the registry is dropped while it is called, its entries are dropped by that thread, at the end of that call.
+    /// The domain's reclaimer thread, or a job on its executor, removes them. By the
+    /// [`MonotonicClock`](crate::MonotonicClock) it does so soon after they expire; by other clocks, whenever
+    /// [reapers are called](crate::DomainBuilder::reap_every).
+    ///
+    /// If the registry is dropped during such a call, that thread drops its entries at the end of the call.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{Domain, Registry};
@@ -349,9 +401,14 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// How many bytes an entry holds beyond its own size: in strings, vectors and the like. By default none. It is asked
-    /// once, before an entry is inserted, and decides what the entry counts for in the domain's
-    /// [backlog](crate::Backlog) and within [`max_weight`](Self::max_weight): up to 4 TB, rounded up by a thousandth.
+    /// Sets a function that returns how many bytes an entry holds beyond its own size, in strings, vectors and
+    /// the like. None by default.
+    ///
+    /// It is called once, before an entry is inserted. The result counts in the domain's
+    /// [backlog](crate::Backlog) and within [`max_weight`](Self::max_weight). The weight of an entry is at most 4
+    /// TB, and is rounded up by at most a thousandth.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::Registry;
@@ -363,10 +420,10 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// The hasher. By default ahash, randomly seeded.
+    /// Sets the hasher. By default ahash, randomly seeded.
     ///
-    /// All 64 bits of the hash should be good: 32 of them choose shard and bucket, and seven others tell neighbours
-    /// apart.
+    /// All 64 bits of a hash should be of good quality: the low 32 bits select the shard and the bucket, and the
+    /// top seven tell the entries of a bucket apart.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
         let Builder { limits, domain, clock, weigher, lifetime, listener, .. } = self;
         Builder { limits, domain, clock, weigher, lifetime, listener, hasher }
@@ -376,8 +433,12 @@ impl<K, V, S> Builder<K, V, S> {
     ///
     /// # Panics
     ///
-    /// If tables for the capacity asked for do not fit the address space; if the clock panics; and if what expires is to be
-    /// [reaped in the background](Self::reap_in_background), and the domain has neither a reclaimer thread nor an executor.
+    /// Panics if
+    ///
+    /// - tables for the requested capacity do not fit the address space;
+    /// - the clock panics;
+    /// - [`reap_in_background`](Self::reap_in_background) is set, and the domain has neither a reclaimer thread
+    ///   nor an executor.
     pub fn build(self) -> Registry<K, V, S>
     where
         K: Hash + Eq + Send + Sync + 'static,

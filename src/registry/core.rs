@@ -1,4 +1,6 @@
-//! What a registry consists of, apart from its hasher: what its nodes keep alive after the registry itself is gone.
+//! The core of a registry: all of it except the hasher.
+//!
+//! Nodes keep the core alive. It is freed when the registry is gone and the last of its nodes is destroyed (Q2).
 
 #![allow(unsafe_code)]
 
@@ -34,47 +36,50 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Roots and shards, in step. The first field is what the domain knows.
+/// The roots and the shards of a registry, at the same indices. The domain knows only the first field.
 #[repr(C)]
 pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) header: RegistryHeader,
-    /// Every read looks at it. Apart from the header, which is written whenever nodes are freed.
+    /// The duties of reads besides finding an entry. Every read loads this word. It has a cache line of its own,
+    /// because the header is written whenever nodes are freed.
     pub(crate) read_duties: CachePadded<ReadDuties>,
-    /// As in [`Roots`].
+    /// The shift of [`Roots`]: it leaves those bits of a hash that select the shard.
     shift: u32,
-    /// Where lookups begin. Close together, as they change only when a shard is resized; apart from the shards, whose
-    /// every write dirties a line.
+    /// The root of each shard, where lookups begin. The roots lie close together, because a root changes only
+    /// when its shard gets another table. They lie apart from the shards, because every write dirties a cache
+    /// line of its shard.
     roots: Box<[Root<K, V>]>,
     shards: Box<[CachePadded<Shard<K, V>>]>,
-    /// There until the registry is dropped.
+    /// The settings. Dropped with the registry, whereas the core may live longer.
     settings: ManuallyDrop<Settings<K, V>>,
-    /// What a node counts for that holds nothing beyond itself.
+    /// The weight of a node that holds no memory beyond itself.
     node: Weight,
-    /// The shard from which the next call evicts first. (Of std's type, as no matter.)
+    /// A counter that selects the shard from which the next call evicts first. Not modelled by loom: only a hint.
     pub(crate) evicted_to: AtomicUsize,
-    /// Where the next call of a reaper goes on.
+    /// The cursor from which the next call of `reap_if` and its like resumes.
     pub(crate) reaped_to: Mutex<Cursor>,
-    /// The shard where the next call looks first for entries whose time has come. (Of std's type, as no matter.)
+    /// The shard that the next call of `expire` examines first. Not modelled by loom: only a hint.
     expired_to: AtomicUsize,
-    /// When the domain's reclaimer looks for entries whose time has come, if it does: before that, insertions wake it for what
-    /// comes earlier. (Of std's type, a hint.)
+    /// The time at which the domain's reclaimer next looks for expired entries, or `IN_FOREGROUND` if it does not
+    /// look. An insertion lowers it, and wakes the reclaimer, if an entry of its shard is due earlier. Not
+    /// modelled by loom: only a hint.
     background_at: AtomicU64,
 }
 
-/// Entries whose time may have come that an insertion looks at.
+/// The most entries that may have expired and that one insertion examines.
 const WRITERS_SHARE: usize = 4;
 
-/// Tokens that lead to no entry and count for one in a budget.
+/// How many tokens without an entry cost as much of a budget as one entry.
 const TOKENS_FOR_ONE: usize = 8;
 
-/// Entries that are looked at between two locks of a shard.
+/// The most entries that `expire` takes out of a shard's timers at a time.
 const CHUNK: usize = 64;
 
 impl<K, V> Core<K, V> {
-    /// Where lookups begin.
+    /// Returns the roots, where lookups begin.
     #[inline]
     pub(crate) fn roots(&self) -> Roots<'_, K, V> {
-        // SAFETY: the shift leaves as many bits as the binary logarithm of the number of roots.
+        // SAFETY: `CoreOwner::new` makes 2^(32 - `shift`) roots.
         unsafe { Roots::new(&self.roots, self.shift) }
     }
 }
@@ -84,18 +89,20 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The shard that `hash` belongs to.
+    /// Returns the shard that `hash` belongs to.
     #[inline]
     fn shard(&self, hash: u64) -> ShardRef<'_, K, V> {
         let index = self.roots().index(hash);
-        // SAFETY: there are as many roots as an index has values.
+        // SAFETY: the index is below the number of roots.
         let root = unsafe { self.roots.get_unchecked(index) };
-        // SAFETY: there are as many shards as roots.
+        // SAFETY: the index is below the number of roots, and there are as many shards.
         ShardRef::new(unsafe { self.shards.get_unchecked(index) }, root)
     }
 
-    /// The same for a write, whose lines the processor is asked for, before the lock is due: under it, they would be waited
-    /// for one after the other, by this writer and by those behind it.
+    /// Returns the shard that `hash` belongs to, and prefetches the cache lines that a write of `hash` needs.
+    ///
+    /// The prefetch comes before the lock. Under the lock, the writer would wait for one line after the other,
+    /// and so would the writers that wait for the lock.
     #[inline(always)]
     fn shard_to_write(&self, hash: u64) -> ShardRef<'_, K, V> {
         let shard = self.shard(hash);
@@ -106,16 +113,16 @@ where
         shard
     }
 
-    /// Asks for the lines of a write that is to come, but for the node's.
+    /// Prefetches the cache lines that a coming write of `hash` needs, except that of the node.
     pub(crate) fn prefetch_to_write(&self, hash: u64) {
         self.shard_to_write(hash);
     }
 
-    /// Asks for the nodes that writes of these hashes will most likely look at.
+    /// Prefetches the nodes that writes of these hashes will most likely look at.
     pub(crate) fn prefetch_nodes(&self, hashes: impl Iterator<Item = u64>) {
         if prefetch::WORKS {
-            // Only for as long as the buckets are read: a guard that is held through a flood of removals would keep every one
-            // of them waiting.
+            // The section is open only while the buckets are read. A guard that is held during many removals
+            // delays the destruction of every removed entry.
             let _section = self.header.domain.inner().pin();
             hashes.for_each(|hash| self.roots().table(hash).prefetch_node_to_write(hash));
         }
@@ -125,19 +132,20 @@ where
         self.shards.iter().zip(&self.roots).map(|(shard, root)| ShardRef::new(shard, root))
     }
 
-    /// The time. The user's code, which may panic.
+    /// Reads the clock. This is user code, which may panic.
     #[inline]
     pub(crate) fn now(&self) -> Time {
         self.settings.clock.now()
     }
 
-    /// The time by which a write goes that may find an entry that has expired.
+    /// Returns the time by which a write decides whether an entry has expired. Zero if entries do not expire.
     #[inline]
     fn time_to_write(&self) -> Time {
         if self.settings.lifetimes.expires() { self.now() } else { Time::ZERO }
     }
 
-    /// The time by which entries are passed over that have expired, if any may have.
+    /// Returns the time by which a walk skips expired entries. `None` if the walk skips none: no entry can have
+    /// expired, or reads are stale.
     pub(crate) fn time_to_read(&self) -> Option<Time> {
         if !self.read_duties.get().expiry() {
             return None;
@@ -146,7 +154,7 @@ where
         Some(self.now())
     }
 
-    /// The same, of a call that has read the clock anyway.
+    /// As [`time_to_read`](Self::time_to_read), for a caller that has already read the clock.
     pub(crate) fn time_to_sweep(&self, now: Time) -> Option<Time> {
         if !self.read_duties.get().expiry() {
             return None;
@@ -155,67 +163,84 @@ where
         Some(now)
     }
 
-    /// The life of a node of this registry, if it has one.
+    /// Returns the life of a node of this registry, if it has one.
     ///
     /// # Safety
     ///
-    /// The node is not freed before the reference that is returned is gone.
+    /// The node is not freed while the returned reference is in use.
     pub(crate) unsafe fn life_of(&self, node: NonNull<Node<K, V>>) -> Option<&Life> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the node is not freed.
         if let Some(life) = unsafe { Node::life(node) } {
             return Some(life);
         }
-        // SAFETY: as said.
+        // SAFETY: the caller guarantees that the node is not freed.
         let hash = unsafe { node.as_ref() }.header.hash();
-        // SAFETY: as said.
+        // SAFETY: the caller guarantees that the node is not freed while the returned reference is in use.
         unsafe { self.shard(hash.into()).shard().life_of(node) }
     }
 
-    /// For a read that has found a node, where there is something to mind: leaves the marks that are wanted, and returns the node
-    /// unless it has expired. (It looks again at what is duties, and has the node returned: registers that live across a call
-    /// would cost those that mind nothing.)
+    /// Does what a read owes an entry that it has found: leaves the marks that are wanted, and checks whether the
+    /// entry has expired. Returns the node, or `None` if it has expired.
+    ///
+    /// The caller calls this only if there is something to do. This function loads the duties again, and returns
+    /// the node, so that the inlined read keeps no value in a register across the call of the cold part. Such
+    /// registers would also cost the reads that have nothing to do.
     ///
     /// # Safety
     ///
     /// The node was found within a critical section that is still open.
     #[inline(always)]
     pub(crate) unsafe fn use_at_read(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        // Load the duties again: which marks to leave, and whether entries may expire.
         let duties = self.read_duties.get();
-        // SAFETY: B2.
+        // Leave the marks that are wanted, by a plain store, if they are missing.
+        // SAFETY: B2 (the critical section in which the node was found is still open).
         unsafe { node.as_ref() }.header.used.mark(duties);
-        // SAFETY: the caller's promise.
+        // If entries may expire, look at the time of this one, out of line. Otherwise the read is done.
+        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         if duties.expiry() { unsafe { self.use_if_in_time(node) } } else { Some(node) }
     }
 
+    /// Returns the node and notes the use, unless the entry has expired.
+    ///
     /// # Safety
     ///
     /// As for [`use_at_read`](Self::use_at_read).
     #[cold]
     #[inline(never)]
     unsafe fn use_if_in_time(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        // Acquire what was written before the registry began to expire entries: the lives of early nodes.
         ReadDuties::acquire();
+        // Read the clock.
         let now = self.now();
-        // SAFETY: the caller's promise.
+        // Find the entry's deadline and last use. A node without a life does not expire.
+        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         let Some(life) = (unsafe { self.life_of(node) }) else { return Some(node) };
-        // SAFETY: the caller's promise.
+        // Compare them with the clock. If the entry is past its time, this call ends it, unless the lifetime
+        // prolongs it or its handles spare it.
+        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         let look = self.settings.lifetimes.look(unsafe { node.as_ref() }, life, now, Looker::READER);
+        // An entry that has ended is absent.
         if let Look::Ended(_) = look {
             return None;
         }
+        // Note the time of this use, at most once in a sixteenth of the limit on idleness.
         life.note_use(now, self.settings.lifetimes.idleness());
         Some(node)
     }
 
-    /// Whether an entry that a walk has met is there, by the time of [`time_to_read`](Self::time_to_read). That is no use of it.
+    /// Returns whether an entry that a walk has met has not expired by `now`, from
+    /// [`time_to_read`](Self::time_to_read). This does not count as a use of the entry.
     ///
     /// # Safety
     ///
     /// As for [`use_at_read`](Self::use_at_read).
     pub(crate) unsafe fn is_there(&self, node: NonNull<Node<K, V>>, now: Option<Time>) -> bool {
         let Some(now) = now else { return true };
-        // SAFETY: the caller's promise.
+        // A node without a life does not expire.
+        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         let Some(life) = (unsafe { self.life_of(node) }) else { return true };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         let look = self.settings.lifetimes.look(unsafe { node.as_ref() }, life, now, Looker::READER);
         !matches!(look, Look::Ended(_))
     }
@@ -224,19 +249,20 @@ where
         &self.settings
     }
 
-    /// For those that leave for this cause.
+    /// Returns a list for the entries that leave for this cause, of which the listener is told.
     #[inline]
     fn evicted(&self, cause: Cause) -> Evicted<'_, K, V> {
         Evicted::new(&self.settings.listeners, cause)
     }
 
-    /// What an entry counts for that holds so many bytes beyond its node.
+    /// Returns the weight of an entry that holds `beyond` bytes in addition to its node.
     fn weight(&self, beyond: usize) -> Weight {
         let bytes = size_of::<Node<K, V>>().saturating_add(beyond);
         Weight::at_least(self.header.domain.inner().budget.weigh(bytes))
     }
 
-    /// An entry to be published here.
+    /// Returns an entry that is ready to be published here. Calls the weigher, the clock and the lifetime: user
+    /// code, which may panic.
     #[inline(always)]
     pub(crate) fn prepare(&self, hash: u64, key: K, value: V) -> UnpublishedNode<K, V> {
         let weight = match &self.settings.weigher {
@@ -257,7 +283,7 @@ where
         UnpublishedNode { key, value, hash, time, weight, is_marked, own_end }
     }
 
-    /// Publishes a unpublished, unless its key is due. Returns a handle if one is wanted.
+    /// Publishes an entry, unless its key is taken. Returns a handle if the caller wants one.
     #[inline(always)]
     pub(crate) fn insert(
         &self,
@@ -275,7 +301,7 @@ where
         inserted
     }
 
-    /// Publishes a unpublished, in the place of the entry that has its key, if there is one.
+    /// Publishes an entry, in place of the entry that has its key, if there is one.
     #[inline(always)]
     pub(crate) fn replace<E: Failure>(
         &self,
@@ -292,11 +318,11 @@ where
         match self.replace_located(unpublished, locate, true, wanted, if_full) {
             Ok(published) => Ok(published),
             Err(NotReplaced::Full(unpublished, full)) => Err((unpublished, full)),
-            Err(NotReplaced::Absent(_)) => unreachable!("there is a place for every key"),
+            Err(NotReplaced::Absent(_)) => unreachable!("a replacement by key inserts the entry if the key is absent"),
         }
     }
 
-    /// Publishes a unpublished with the key of `old` in its place, unless that is unlinked.
+    /// Publishes an entry with the key of `old` in place of `old`, unless `old` is unlinked.
     pub(crate) fn replace_exact<E: Failure>(
         &self,
         old: &Handle<K, V>,
@@ -328,7 +354,7 @@ where
         Ok(published)
     }
 
-    /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle on it if one is wanted.
+    /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle to it if the caller wants one.
     #[inline(always)]
     pub(crate) fn remove<E: Failure>(
         &self,
@@ -341,7 +367,8 @@ where
         self.remove_located(hash, locate, Cause::Removed, wants_handle, &mut if_full)
     }
 
-    /// Unlinks this entry, if it is in this registry. (That of another registry is in no table of this one.)
+    /// Unlinks this entry, if it is in this registry. Returns whether it was. An entry of another registry is in
+    /// no table of this one, so it is not found.
     pub(crate) fn remove_exact<E: Failure>(
         &self,
         entry: &Handle<K, V>,
@@ -373,12 +400,13 @@ where
         Ok(left)
     }
 
-    /// Unlinks everything in a shard, unless there is no room for that in the backlog.
+    /// Unlinks all entries of a shard. Returns false, and unlinks none, if the backlog has no room for all of
+    /// them.
     pub(crate) fn clear(&self, shard: ShardRef<'_, K, V>) -> bool {
         shard.clear(&mut self.evicted(Cause::Removed))
     }
 
-    /// Evicts up to `most` entries from a shard, as long as `excess` holds of it.
+    /// Evicts up to `most` entries from a shard, for as long as `excess` holds for the shard.
     pub(crate) fn evict(
         &self,
         shard: ShardRef<'_, K, V>,
@@ -390,15 +418,18 @@ where
         shard.evict(most, if_full, &mut self.evicted(Cause::Capacity), excess)
     }
 
-    /// What an insertion does for the entries of its shard whose time has come. Calls no code of the user's that may panic.
+    /// Does an insertion's share of the removal of expired entries, in the shard that it has written. Wakes the
+    /// domain's reclaimer if the shard has an entry that is due before the reclaimer's next look. No panic of
+    /// user code gets out of it.
     #[cold]
     fn assist(&self, shard: ShardRef<'_, K, V>, now: Time) {
         let due = shard.counts.due.get();
         if due <= now {
-            // (An insertion waits for no room that it does not need.)
+            // An insertion does not wait for room in the backlog that it does not need itself.
             self.expire_in(shard, now, WRITERS_SHARE, IfFull::fail_at_once());
         }
-        // ORDERING: Relaxed, all: a hint. The greatest time shows that nothing is done in the background.
+        // ORDERING: Relaxed, here and in the exchange: the time is a hint. `IN_FOREGROUND` says that nothing is
+        // done in the background.
         let planned = self.background_at.load(Ordering::Relaxed);
         if due.word() < planned && planned != IN_FOREGROUND {
             let lowered =
@@ -409,29 +440,30 @@ where
         }
     }
 
-    /// How long it is until `due`, if times are real; at most what reapers wait anyway.
+    /// Returns how long it is until `due`, at least `LEAST_NAP`. Returns `Duration::MAX` if the registry's clock
+    /// is not real time: reapers are then called at their usual interval.
     fn until(&self, due: Time, now: Time) -> Duration {
         if self.settings.clock.is_real() { due.since(now).max(LEAST_NAP) } else { Duration::MAX }
     }
 
-    /// Removes entries whose time has come, of up to `budget` whose time may have.
+    /// Removes expired entries. Examines up to about `budget` entries, of those that may have expired.
     pub(crate) fn expire(&self, budget: usize) -> Reaped {
         let now = self.now();
         let (mut reaped, mut spent) = (Reaped::default(), 0);
-        // ORDERING: Relaxed, a hint.
+        // ORDERING: Relaxed, a hint: two calls may begin with the same shard.
         let first = self.expired_to.load(Ordering::Relaxed);
         for index in first..first + self.shards.len() {
             let Some(shard) = self.shards().nth(index % self.shards.len()) else { break };
             while shard.counts.due.get() <= now && spent < budget {
                 let (done, tokens) = self.expire_in(shard, now, CHUNK.min(budget - spent), IfFull::fail());
                 reaped += done;
-                // Tokens that lead to no entry cost little, but not nothing.
+                // A token without an entry costs little, but not nothing.
                 spent += done.examined.max(tokens / TOKENS_FOR_ONE).max(1);
                 if reaped.stopped {
                     return reaped;
                 }
             }
-            // ORDERING: Relaxed, a hint.
+            // ORDERING: Relaxed, a hint: two calls may begin with the same shard.
             self.expired_to.store(index % self.shards.len(), Ordering::Relaxed);
             if spent >= budget {
                 break;
@@ -440,17 +472,21 @@ where
         reaped
     }
 
-    /// The same, in one shard and under a few locks. Returns how many tokens were looked at, too.
+    /// Removes expired entries of one shard, of up to `most` that may have expired. Takes the shard lock a few
+    /// times. Also returns how many tokens it looked at.
     fn expire_in(&self, shard: ShardRef<'_, K, V>, now: Time, most: usize, if_full: IfFull<Full>) -> (Reaped, usize) {
         let this = ptr::from_ref(&self.settings.lifetimes).cast();
-        // A lifetime, or a listener, that would have more expire: this call goes on with that when it returns.
-        // SAFETY: wherever it is entered, it is with that type.
-        if unsafe { reentrancy::find::<()>(this, |()| ()) } {
+        // If this registry's lifetime calls this, it does nothing. The outer call goes on after the lifetime has
+        // returned.
+        // SAFETY: every `enter` for this address is given a `()` (`Lifetimes::own_end_contained`).
+        if unsafe { reentrancy::find::<()>(this, |()| true) } {
             return (Reaped { stopped: true, ..Reaped::default() }, 0);
         }
+        // If a listener or lifetime that this function has called calls it again, it does nothing. The outer call
+        // goes on after it.
         let this = ptr::from_ref(&self.expired_to).cast();
-        // SAFETY: below, it is with that type.
-        if unsafe { reentrancy::find::<()>(this, |()| ()) } {
+        // SAFETY: the `enter` below is the only one for this address, and is given a `()`.
+        if unsafe { reentrancy::find::<()>(this, |()| true) } {
             return (Reaped { stopped: true, ..Reaped::default() }, 0);
         }
         reentrancy::enter(this, &(), || self.expire_from(shard, now, most, if_full))
@@ -471,7 +507,7 @@ where
             if reaped.stopped {
                 return Some(now.end_of(Time::ceil_from(FULL_RETRY)));
             }
-            // SAFETY: the handle holds the node.
+            // SAFETY: the handle keeps the node alive.
             let life = unsafe { self.life_of(entry.node()) }?;
             match self.settings.lifetimes.look(entry.get(), life, now, Looker::HOLDER) {
                 Look::Lives | Look::Unknown => Some(Time::ZERO),
@@ -495,7 +531,7 @@ where
         (reaped, tokens)
     }
 
-    /// Prepares all shards for entries that expire, if that is not done yet.
+    /// Prepares all shards for entries that expire, unless that is done already.
     pub(crate) fn begin_to_expire(&self) {
         if !self.settings.lifetimes.expires() {
             self.shards().for_each(ShardRef::extend);
@@ -503,20 +539,21 @@ where
         }
     }
 
-    /// After a change of the limits: writers that had a shard's lock before are through, and those to come see it. And reads
-    /// mind it.
+    /// Completes a change of the limits. When this returns, writers that held a shard lock before the change have
+    /// given it back, and later writers see the new limits. Reads check whether entries have expired from now on.
     pub(crate) fn fence_writers(&self) {
         self.shards().for_each(|shard| drop(shard.lock()));
         self.read_duties.check_expiry(self.settings.lifetimes.limits_idleness());
     }
 
-    /// Gives entries the deadlines and timers that they need by the limits of now. Reads no clock, and does not panic.
+    /// Gives entries the deadlines and timers that the present limits ask for. Does not read the clock, and does
+    /// not panic.
     pub(crate) fn renew(&self, entries: &[Handle<K, V>]) {
         for entry in entries {
-            // SAFETY: the handle holds the node.
+            // SAFETY: the handle keeps the node alive.
             let Some(life) = (unsafe { self.life_of(entry.node()) }) else { continue };
             let inserted = life.inserted(entry.stamp());
-            // If it cannot be asked, it is at its present deadline.
+            // If the lifetime cannot be asked, or panics, the entry keeps its present deadline.
             let known = life.deadline();
             let own = self.settings.lifetimes.own_end_contained((entry.key(), entry.value()), inserted, known);
             let own_end = own.unwrap_or(known);
@@ -525,7 +562,7 @@ where
         }
     }
 
-    /// Lets table memory follow the number of entries at once, and not write by write.
+    /// Completes the resizes that are under way at once, instead of a step with each write.
     pub(crate) fn finish_resize(&self) {
         for shard in self.shards() {
             if shard.counts.is_resizing() {
@@ -535,25 +572,28 @@ where
     }
 }
 
-/// That nothing is done in the background, in place of a time.
+/// The value of `Core::background_at` while nothing is done in the background.
 const IN_FOREGROUND: u64 = u64::MAX;
 
-/// Between two looks in the background for entries whose time has come, at the least.
+/// The least time between two looks for expired entries in the background.
 const LEAST_NAP: Duration = Duration::from_millis(2);
 
-/// After which an entry is looked at again that could not be removed for want of room in the backlog.
+/// The time after which an entry is examined again that could not be removed because the backlog was full.
 const FULL_RETRY: Duration = Duration::from_millis(10);
 
-/// What a registry and its reaper in the background share. The last of the two ends the core.
+/// The hold on a core that a registry and its background reaper share. The last of the two that drops it closes
+/// the core.
 pub(crate) struct Hold<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
 
-// SAFETY: a core is shared between threads by design, and closed by the thread that drops the hold.
+// SAFETY: a core is shared between threads by design, and any thread may close it by dropping the hold.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for Hold<K, V> {}
-// SAFETY: all of a core's methods take `&self` and are made for any number of threads.
+// SAFETY: all methods of a core take `&self`, and any number of threads may call them.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for Hold<K, V> {}
 
-/// The background's side of a registry. The domain has a weak reference to it, and a strong one while it calls: if the registry is
-/// dropped meanwhile, the core ends with that call, on the thread of the reclaimer.
+/// The reaper that removes a registry's expired entries in the background.
+///
+/// The domain holds a weak reference to it, and a strong one while it calls it. If the registry is dropped during
+/// such a call, the core ends when the call returns, on the reclaimer's thread.
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
     fn count(&self) -> usize {
         self.core().shards().map(|shard| shard.live() as usize).sum()
@@ -565,8 +605,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
 
     fn expire(&self, budget: usize) -> Reaped {
         let core = self.core();
-        // Until it is known when there is more to do: now.
-        // ORDERING: Relaxed, a hint, here and below: an insertion wakes this thread, or is seen by it.
+        // Zero until `due_in` knows when there is more to do: the background looks now, so an insertion need not
+        // wake it.
+        // ORDERING: Relaxed, a hint: an insertion that is missed is found when reapers are next called as usual.
         core.background_at.store(0, Ordering::Relaxed);
         let reaped = core.expire(budget);
         if reaped.removed > 0 {
@@ -579,13 +620,14 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
         let core = self.core();
         let now = core.now();
         let due = || core.shards().map(|shard| shard.counts.due.get()).min().unwrap_or(Time::NEVER);
-        // Insertions that come now, and see it, wake; those before are in `due`. (One that is missed is found when reapers are
-        // called as usual.)
+        // An insertion after this swap sees it, and wakes the reclaimer. An insertion before it is counted in
+        // `due`. If one is missed, it is found when reapers are next called as usual.
         let planned = Time::of_word(IN_FOREGROUND - 1);
-        // ORDERING: SeqCst, so that the looks at the shards that follow are not made before, on most machines. A hint.
+        // ORDERING: SeqCst, so that most machines do not move the loads of the shards' due times before the swap.
+        // Only a hint.
         core.background_at.swap(planned.word(), Ordering::SeqCst);
         let due = due().min(planned);
-        // ORDERING: Relaxed, as in `assist`.
+        // ORDERING: Relaxed, a hint. An insertion may have stored an earlier time since the swap, which stays.
         core.background_at.fetch_min(due.word(), Ordering::Relaxed);
         Some(core.until(due, now))
     }
@@ -593,25 +635,27 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Hold<K, V> {
     fn core(&self) -> &Core<K, V> {
-        // SAFETY: the hold keeps it.
+        // SAFETY: the hold keeps the core alive.
         unsafe { self.0.as_ref() }
     }
 }
 
-/// The registry's hold on its core, which ends with it. The nodes may keep the core for longer.
+/// A registry's hold on its core. When the last hold is dropped, the core is closed. Its nodes may keep the
+/// memory longer.
 pub(crate) struct CoreOwner<K: Send + Sync + 'static, V: Send + Sync + 'static> {
-    /// That of the hold, at hand.
+    /// The pointer of `hold`, copied to save a load.
     core: NonNull<Core<K, V>>,
     hold: Arc<Hold<K, V>>,
 }
 
-// SAFETY: as for `Hold`.
+// SAFETY: the pointer is that of `hold`, and a `Hold` is `Send` and `Sync`.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for CoreOwner<K, V> {}
-// SAFETY: as for `Hold`.
+// SAFETY: the pointer is that of `hold`, and a `Hold` is `Send` and `Sync`.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreOwner<K, V> {}
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
-    /// A core with `shards` (a power of two up to 2^16) for `capacity` nodes in all.
+    /// Returns a core with `shards` shards (a power of two, at most 2^16), with tables for `capacity` nodes in
+    /// all.
     pub(crate) fn new(
         domain: Domain,
         settings: Settings<K, V>,
@@ -646,14 +690,14 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         let core = NonNull::from(core);
         let shards =
             tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
-        // SAFETY: nobody else knows of the core yet.
+        // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner { core, hold: Arc::new(Hold(core)) }
     }
 
-    /// Has the domain's reclaimer remove what expires.
+    /// Has the domain's reclaimer remove expired entries in the background.
     pub(crate) fn reap_in_background(&self) {
-        // ORDERING: Relaxed, a hint: the reclaimer looks as soon as it is woken.
+        // ORDERING: Relaxed, a hint: `add_reaper` wakes the reclaimer, which looks at once.
         self.background_at.store(0, Ordering::Relaxed);
         self.header.domain.add_reaper(&self.hold);
     }
@@ -664,7 +708,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Deref for CoreOwner<K, 
 
     #[inline]
     fn deref(&self) -> &Core<K, V> {
-        // SAFETY: the owner's hold keeps it.
+        // SAFETY: `hold` keeps the core alive.
         unsafe { self.core.as_ref() }
     }
 }
@@ -673,7 +717,8 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for Hold<K, V> {
     fn drop(&mut self) {
         let (header, core) = (self.0.cast::<RegistryHeader>(), self.core());
         let domain = core.header.domain.clone();
-        // What was retired needs no grace period any more, and nor do the nodes that are left.
+        // The registry is gone, so no reader is in it. Neither its retired nodes nor the nodes in its tables need
+        // a grace period.
         let mut teardowns: Vec<_> = core.shards().map(|shard| (shard, shard.begin_teardown())).collect();
         domain.inner().budget.remove_shards(teardowns.len());
         core.header.close();
@@ -683,13 +728,15 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for Hold<K, V> {
         for (shard, teardown) in &mut teardowns {
             if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP {
                 core.header.enter();
-                // SAFETY: guards, sessions and views borrow the registry: there are none left, nor are there writers.
+                // SAFETY: the registry is being dropped. Guards, sessions and views borrow it, so no reader and
+                // no writer is left. The visit that `enter` began keeps the header alive.
                 let destroyed = unsafe { shard.destroy_all() };
-                // SAFETY: pairs with `enter`, and the owner's hold keeps the core.
+                // SAFETY: pairs with `enter`. The core's own hold on the header ends only at `retire_self`,
+                // below.
                 unsafe { RegistryHeader::leave(header, Reclaimed { destroyed, panics: 0 }) };
             } else {
                 loop {
-                    // SAFETY: as said.
+                    // SAFETY: the registry is being dropped: no reader and no writer is left.
                     let bags = unsafe { shard.unlink_some(teardown) };
                     if bags.is_empty() {
                         break;
@@ -697,24 +744,26 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for Hold<K, V> {
                     domain.inner().expedite(header, bags);
                 }
             }
-            // SAFETY: as said, and no node is left in the table.
+            // SAFETY: no reader and no writer is left, no node is in the table, and each shard is ended once.
             unsafe { shard.end_teardown() };
             inserted += shard.counts.inserted.get();
         }
         drop(teardowns);
         domain.inner().wait_for_hands(header);
-        // Closures of the user's, which may hold handles: they must not wait for those.
-        // SAFETY: the owner's are the only users of that field, and there are none any more. (What nodes know of a core is
-        // its first field and its shards.)
+        // The settings hold the user's closures, which may own handles. A handle may keep the core alive, so the
+        // closures are dropped here and not with the core.
+        // SAFETY: only the registry and its reaper use this field, and both are gone. Nodes use only the core's
+        // first field and its shards.
         let settings = unsafe { &mut (*self.0.as_ptr()).settings };
         // SAFETY: dropped here and nowhere else.
         contain(|| unsafe { ManuallyDrop::drop(settings) });
-        // SAFETY: closed, and every node ever inserted is counted; the core is not used below.
+        // SAFETY: the header is closed, `inserted` counts every node that was ever inserted, and the core is not
+        // used below.
         unsafe { RegistryHeader::retire_self(header, inserted) };
     }
 }
 
-/// What a domain does with the nodes and shards of a core.
+/// Returns what a domain does with the nodes and shards of a core.
 fn operations<K, V>() -> Operations
 where
     K: Send + Sync + 'static,
@@ -729,13 +778,17 @@ where
     }
 }
 
+/// Frees a core.
+///
 /// # Safety
 ///
-/// `header` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nothing uses it any more.
+/// `header` is the first field of a `Core<K, V>` from [`CoreOwner::new`], and nothing uses the core any more.
 unsafe fn free<K: 'static, V: 'static>(header: NonNull<RegistryHeader>) {
     let core = header.cast::<Core<K, V>>();
-    // SAFETY: the caller's promise; a core is `repr(C)`.
+    // SAFETY: the caller guarantees that nothing uses the core. It is `repr(C)`, so its address is that of its
+    // header.
     unsafe { core.drop_in_place() };
-    // SAFETY: it came from a box, and is dropped. (By `sync`, as a model keeps the memory until its execution ends.)
+    // SAFETY: `CoreOwner::new` allocated it in a `Box`, and it is dropped. (`sync::dealloc`, because a loom model
+    // keeps the memory until its execution ends.)
     unsafe { sync::dealloc(core.cast(), Layout::new::<Core<K, V>>()) };
 }

@@ -1,17 +1,19 @@
-//! What can go wrong, with what the caller gets back.
+//! The errors of a registry. Each returns the rejected values to the caller.
 
 use crate::handle::Handle;
 use std::error::Error;
 use std::fmt;
 
-/// The key is taken: from [`Registry::insert`](crate::Registry::insert), with the rejected key and value, and the entry
-/// that holds the key.
+/// The key is already in the registry. Returned by [`Registry::try_insert`](crate::Registry::try_insert) and
+/// [`Registry::add`](crate::Registry::add).
+///
+/// Contains the rejected key and value, and the entry that has the key.
 pub struct Occupied<K: 'static, V: 'static> {
-    /// The key that was to be inserted.
+    /// The key of the insertion.
     pub key: K,
-    /// The value that was to be inserted.
+    /// The value of the insertion.
     pub value: V,
-    /// The entry in its place.
+    /// The entry that has the key.
     pub entry: Handle<K, V>,
 }
 
@@ -29,7 +31,8 @@ impl<K, V> fmt::Display for Occupied<K, V> {
 
 impl<K, V> Error for Occupied<K, V> {}
 
-/// A guard was used with a registry of another domain: from [`Registry::view`](crate::Registry::view).
+/// The guard belongs to a domain other than the registry's. Returned by
+/// [`Registry::view`](crate::Registry::view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ForeignGuard;
 

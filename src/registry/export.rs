@@ -1,12 +1,14 @@
-//! The statistics as metrics, for whatever exporter the program has installed (feature `metrics`).
+//! Exports the statistics as metrics, for the exporter that the program has installed (feature `metrics`).
 
 use crate::domain::{Backlog, DomainStats};
 use crate::registry::stats::Stats;
 use metrics::{SharedString, counter, gauge};
 
 impl Stats {
-    /// Records the figures with the `metrics` crate's recorder, under names that begin with `epoch_registry_` and with
-    /// `registry` as a label, and those of the domain as [`DomainStats::export`] does. Call it as often as you scrape.
+    /// Records the statistics with the recorder of the `metrics` crate.
+    ///
+    /// The names begin with `epoch_registry_`, and `registry` is a label. The statistics of the domain are
+    /// recorded as by [`DomainStats::export`]. Call this as often as the metrics are scraped.
     pub fn export(&self, registry: &str, domain: &str) {
         let label = SharedString::from(registry.to_string());
         let count = |name: &'static str, value| counter!(name, "registry" => label.clone()).absolute(value);
@@ -28,9 +30,10 @@ impl Stats {
 }
 
 impl DomainStats {
-    /// Records the figures with the `metrics` crate's recorder, under names that begin with `epoch_domain_` and with
-    /// `domain` as a label. The latency of grace periods comes as a Prometheus histogram, in cumulative counters of
-    /// buckets.
+    /// Records the statistics with the recorder of the `metrics` crate.
+    ///
+    /// The names begin with `epoch_domain_`, and `domain` is a label. The latency of grace periods is recorded as
+    /// a Prometheus histogram: cumulative counters of its buckets.
     pub fn export(&self, domain: &str) {
         let label = SharedString::from(domain.to_string());
         let count = |name: &'static str, value| counter!(name, "domain" => label.clone()).absolute(value);

@@ -1,4 +1,4 @@
-//! Writes that fail where the domain's backlog is full.
+//! Writes that fail if the domain's backlog is full.
 
 use crate::domain::{BacklogFull, Full, IfFull};
 use crate::handle::Handle;
@@ -9,12 +9,13 @@ use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-/// The writes of a registry that fail where the domain's backlog is full: from [`Registry::fallible`].
+/// The writes of a registry that fail if the domain's backlog is full. Returned by [`Registry::fallible`].
 ///
-/// They matter in a domain with a [limit](crate::DomainBuilder::backlog_objects) on what may wait to be destroyed, whose
-/// [policy](crate::WhenFull) is to wait or to refuse. Each does what the method of the same name of [`Registry`] does, or
-/// returns [`BacklogFull`] and has done nothing. The methods of [`Registry`] follow the policy as far as they can, but go on
-/// beyond the limit in the end.
+/// They differ from the methods of [`Registry`] in a domain that [limits](crate::DomainBuilder::backlog_objects)
+/// its backlog, and whose [policy](crate::WhenFull) is to wait or to refuse. There, a method of [`Registry`]
+/// follows the policy, and in the end exceeds the limit. A method of this type returns [`BacklogFull`] instead,
+/// and leaves the entry that it was called for as it was. (An insertion that fails may have evicted other entries
+/// before.)
 pub struct Fallible<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     registry: &'r Registry<K, V, S>,
 }
@@ -25,8 +26,10 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Returns the writes that fail where the domain's backlog is full, for programs that must not exceed its limit whatever
-    /// their readers do.
+    /// Returns the writes that fail if the domain's backlog is full. They are for programs that must not exceed
+    /// the limit of the backlog, whatever their readers do.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{BacklogFull, Domain, Registry, WhenFull};
@@ -57,11 +60,12 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// As [`Registry::insert`].
+    /// Inserts an entry, or replaces the one that has the key, as [`Registry::insert`] does.
     ///
     /// # Errors
     ///
-    /// [`BacklogFull`], with key and value, if there is an entry to replace, or to evict, and no room for it in the backlog.
+    /// Returns [`BacklogFull`], with key and value, if an entry must be replaced or evicted and the backlog has
+    /// no room for it.
     #[allow(clippy::type_complexity)]
     pub fn insert(&self, key: K, value: V) -> Result<Option<Handle<K, V>>, BacklogFull<(K, V)>> {
         match self.registry.replace_or(key, value, Wanted::OLD, IfFull::fail()) {
@@ -70,7 +74,7 @@ where
         }
     }
 
-    /// As [`Registry::insert_and_get`].
+    /// Inserts an entry, or replaces the one that has the key, as [`Registry::insert_and_get`] does.
     ///
     /// # Errors
     ///
@@ -82,7 +86,7 @@ where
         }
     }
 
-    /// As [`Registry::set`].
+    /// Inserts an entry, or replaces the one that has the key, as [`Registry::set`] does.
     ///
     /// # Errors
     ///
@@ -94,11 +98,12 @@ where
         }
     }
 
-    /// As [`Registry::update`].
+    /// Replaces the entry of `key` by one with the value that `f` returns, as [`Registry::update`] does.
     ///
     /// # Errors
     ///
-    /// [`BacklogFull`], with the value that `f` made, if there is no room for the old entry in the backlog.
+    /// Returns [`BacklogFull`], with the value that `f` returned, if the backlog has no room for the old entry,
+    /// or for one that must be evicted.
     pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
     where
         K: Clone,
@@ -107,11 +112,12 @@ where
         self.registry.update_or(key, &mut f, IfFull::fail()).map_err(|(value, Full)| full(value))
     }
 
-    /// As [`Registry::remove`].
+    /// Removes the entry of `key`, as [`Registry::remove`] does.
     ///
     /// # Errors
     ///
-    /// [`BacklogFull`] if there is such an entry, and no room for it in the backlog. It stays.
+    /// Returns [`BacklogFull`] if the key is in the registry and the backlog has no room for its entry. The entry
+    /// stays.
     pub fn remove<Q>(&self, key: &Q) -> Result<Option<Handle<K, V>>, BacklogFull>
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -120,7 +126,7 @@ where
         Ok(left.into_handle())
     }
 
-    /// As [`Registry::delete`].
+    /// Removes the entry of `key`, as [`Registry::delete`] does.
     ///
     /// # Errors
     ///
@@ -133,7 +139,7 @@ where
         Ok(left.is_some())
     }
 
-    /// As [`Registry::remove_if`].
+    /// Removes the entry of `key` if `condition` holds for it, as [`Registry::remove_if`] does.
     ///
     /// # Errors
     ///
@@ -149,7 +155,7 @@ where
         self.registry.remove_if_or(key, &mut condition, IfFull::fail()).map_err(|Full| full(()))
     }
 
-    /// As [`Registry::remove_handle`].
+    /// Removes exactly this entry, as [`Registry::remove_handle`] does.
     ///
     /// # Errors
     ///
@@ -158,13 +164,15 @@ where
         self.registry.core.remove_exact(entry, Cause::Removed, &mut IfFull::fail()).map_err(|Full| full(()))
     }
 
-    /// As [`Registry::retain`], from `cursor` on, until the cursor is done or a removal fails. Returns how many entries were
-    /// removed.
+    /// Removes all entries for which `keep` returns false, as [`Registry::retain`] does, from `cursor` on. Stops
+    /// when the cursor is done or a removal fails. Returns the number of removed entries.
     ///
     /// # Errors
     ///
-    /// [`BacklogFull`], with how many entries were removed before. The next call with the cursor resumes there; some entries
-    /// may be judged again.
+    /// Returns [`BacklogFull`], with the number of entries that this call has removed, if the backlog has no room
+    /// for the next. A call with the same cursor resumes there; `keep` may see some entries again.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{Cursor, Domain, Registry, WhenFull};

@@ -1,16 +1,16 @@
-//! Walking a whole registry: under one guard, or in chunks between which nothing is held.
+//! Walks through a whole registry: under one guard, or in chunks between which nothing is held.
 //!
-//! Both walks go by *homes*: for each home of a table of a certain size they meet the nodes that belong there, wherever these
-//! live now. So a node that stays in the registry is met once, whatever resizes go on.
+//! Both walks go by *homes*. For each home of a table of a certain size they meet the nodes that belong there,
+//! wherever these nodes live now. So a node that stays in the registry is met once, also during resizes.
 //!
-//! - [`Iter`] takes the table's size when it enters a shard and goes through its homes in their order, from one cache line to
-//!   the next. A bucket's nodes are those of its home, unless an earlier bucket overflows: only then their hashes are looked
-//!   at. The nodes of the buckets to come are asked for in advance.
-//! - A [`Cursor`] is a plain number, which must stay meaningful when the table is resized between two chunks. It goes
-//!   through the homes in the order of their numbers with the bits reversed (as Redis' `SCAN` does, by Pieter Noordhuis). When
-//!   a table has doubled since, the homes that one home was split into are all before or all behind the cursor, so nothing is
-//!   missed or met twice; when it has shrunk, homes were merged of which one may have been visited and another not, so that
-//!   the merged home is visited (again).
+//! - [`Iter`] takes the size of a shard's table when it enters the shard. It goes through the homes in ascending
+//!   order, from one cache line to the next. The nodes in a bucket are those of its home, unless an earlier
+//!   bucket overflows: only then does it look at their hashes. It prefetches the nodes of the buckets to come.
+//! - A [`Cursor`] is a plain number, which must stay meaningful if the table is resized between two chunks. It
+//!   goes through the homes in the order of their bit-reversed numbers (as Redis' `SCAN` does, by Pieter
+//!   Noordhuis). If the table has doubled, the homes that a home was split into are all before or all behind the
+//!   cursor, so no node is missed or met twice. If the table has shrunk, homes were merged, of which some may
+//!   have been visited and others not: the merged home is visited, possibly again.
 
 #![allow(unsafe_code)]
 
@@ -25,11 +25,11 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 impl Cursor {
-    /// Adds the nodes of one home to `found`, and moves on.
+    /// Adds the nodes of one home to `found`, and moves on to the next home.
     ///
     /// # Safety
     ///
-    /// In a critical section of the core's domain; the nodes are valid until its end.
+    /// The caller is in a critical section of the core's domain. The nodes are valid until its end.
     pub(crate) unsafe fn step<K, V>(&mut self, core: &Core<K, V>, found: &mut Vec<NonNull<Node<K, V>>>)
     where
         K: Send + Sync + 'static,
@@ -45,7 +45,7 @@ impl Cursor {
         let table = shard.root.load();
         let mask = table.mask();
         table.visit(self.home & mask, mask, found);
-        // One more, counted from the top bit of the mask down.
+        // Add one to the bit-reversed number: the carry goes from the mask's top bit down.
         self.home = (self.home | !mask).reverse_bits().wrapping_add(1).reverse_bits();
         if self.home == 0 {
             self.shard += 1;
@@ -54,23 +54,26 @@ impl Cursor {
     }
 }
 
-/// All entries of a registry: from [`View::iter`](crate::View::iter).
+/// An iterator over the entries of a registry. Returned by [`View::iter`](crate::View::iter) and
+/// [`View::iter_shard`](crate::View::iter_shard).
 pub struct Iter<'g, K: 'static, V: 'static> {
     core: &'g Core<K, V>,
-    /// Of the shards that are still to be entered.
+    /// The roots of the shards that the walk has not entered yet.
     roots: std::slice::Iter<'g, Root<K, V>>,
     /// The walk through the table of the present shard.
     walk: Option<Walk<K, V>>,
-    /// When that shard was entered, if entries may expire.
+    /// When the walk entered that shard, if entries may expire.
     now: Option<Time>,
-    /// Not `Send`: the critical section is this thread's.
+    /// Not `Send`: the critical section belongs to this thread.
     _section: PhantomData<*const ()>,
 }
 
 impl<'g, K, V> Iter<'g, K, V> {
+    /// Returns an iterator over the shards of `roots`.
+    ///
     /// # Safety
     ///
-    /// Within a critical section that outlasts `'g`.
+    /// The caller is in a critical section of the core's domain that outlasts `'g`.
     pub(crate) unsafe fn new(core: &'g Core<K, V>, roots: &'g [Root<K, V>]) -> Self {
         Iter { core, roots: roots.iter(), walk: None, now: None, _section: PhantomData }
     }
@@ -104,11 +107,11 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(node) = self.walk.as_mut().and_then(Walk::next) {
-                // SAFETY: found within the critical section that outlasts 'g.
+                // SAFETY: the node was found within the critical section that outlasts `'g`.
                 if !unsafe { self.core.is_there(node, self.now) } {
                     continue;
                 }
-                // SAFETY: found within the critical section that outlasts 'g.
+                // SAFETY: the node was found within the critical section that outlasts `'g`.
                 return Some(unsafe { Entry::new(node) });
             }
             if !self.enter() {
@@ -122,11 +125,11 @@ where
         loop {
             if let Some(walk) = &mut self.walk {
                 result = walk.fold(result, |result, node| {
-                    // SAFETY: found within the critical section that outlasts 'g.
+                    // SAFETY: the node was found within the critical section that outlasts `'g`.
                     if !unsafe { self.core.is_there(node, self.now) } {
                         return result;
                     }
-                    // SAFETY: as said.
+                    // SAFETY: the node was found within the critical section that outlasts `'g`.
                     each(result, unsafe { Entry::new(node) })
                 });
             }

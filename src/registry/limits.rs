@@ -1,4 +1,5 @@
-//! What a registry may hold, and for how long: set when it is built, changed while it runs.
+//! Limits on what a registry holds, and for how long. They are set when it is built, and may be changed while it
+//! runs.
 
 use crate::domain::IfFull;
 use crate::reap::Cursor;
@@ -13,10 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Entries that are evicted from one shard before the next has its turn.
+/// How many entries are evicted from one shard before the next shard has its turn.
 const CHUNK: usize = 16;
 
-/// Entries that are given new deadlines at a time.
+/// How many entries are given new deadlines at a time.
 const RENEWED: usize = 64;
 
 impl<K, V, S> Registry<K, V, S>
@@ -25,14 +26,18 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The most entries that the registry holds: what was [asked for](crate::Builder::max_entries), rounded down to a
-    /// multiple of the number of shards. `None` if there is no bound.
+    /// Returns the maximum number of entries that the registry holds, or `None` if there is no bound.
+    ///
+    /// This is the bound that was [set](crate::Builder::max_entries), rounded down to a multiple of the number of
+    /// shards, and at least one for each shard.
     pub fn max_entries(&self) -> Option<usize> {
         self.sum_of(|counts| Some(counts.max_entries.get() as usize).filter(|&bound| bound != usize::MAX))
     }
 
-    /// The most bytes that its entries count for: what was [asked for](crate::Builder::max_weight), rounded down to a
-    /// multiple of the number of shards. `None` if there is no bound.
+    /// Returns the maximum weight of all entries in bytes, or `None` if there is no bound.
+    ///
+    /// This is the bound that was [set](crate::Builder::max_weight), rounded down to a multiple of the number of
+    /// shards.
     pub fn max_weight(&self) -> Option<u64> {
         self.sum_of(|counts| Some(counts.max_weight.get()).filter(|&bound| bound != u64::MAX))
     }
@@ -41,23 +46,24 @@ where
         self.core.shards().map(|shard| share(shard.counts())).sum()
     }
 
-    /// Changes the bound on the number of entries, and evicts those above it. From when this returns the bound holds at
-    /// every instant, if there is room in the domain's backlog for what must go.
+    /// Changes the bound on the number of entries, and evicts the entries above it. `None` removes the bound.
     ///
-    /// The bound is divided among the shards, of which each holds one entry at least.
+    /// After this returns, the bound holds at every instant, if the domain's backlog has room for the entries
+    /// that must go. The bound is divided among the shards. Each shard holds at least one entry.
     ///
     /// # Progress
     ///
-    /// Takes the lock of every shard, one after another, and again for every few entries that are evicted.
+    /// Takes the lock of every shard, one after another, and takes it again for every few entries that it evicts.
     pub fn set_max_entries(&self, bound: Option<usize>) {
         let part = Bounds::part_of_entries(bound, self.core.shards().len());
         self.change_bounds(|bounds| bounds.entries = part);
     }
 
-    /// Changes the bound on the bytes that entries count for, and evicts those above it, as
-    /// [`set_max_entries`](Self::set_max_entries) does.
+    /// Changes the bound on the weight of all entries in bytes, and evicts the entries above it. `None` removes
+    /// the bound.
     ///
-    /// The bound is divided among the shards, of which each holds one entry at least, however heavy.
+    /// Works as [`set_max_entries`](Self::set_max_entries). The bound is divided among the shards. Each shard
+    /// holds at least one entry, however heavy.
     ///
     /// # Progress
     ///
@@ -88,15 +94,19 @@ where
         self.finish_resize();
     }
 
-    /// The bytes that the entries count for: their own, and what the [weigher](crate::Builder::weigher) says.
-    /// Exact while nobody writes.
+    /// Returns the weight of all entries in bytes: their own size, and what the
+    /// [weigher](crate::Builder::weigher) has returned. Exact while no thread writes.
     pub fn weight(&self) -> u64 {
         self.core.shards().fold(0, |sum, shard| shard.counts().weight.get().saturating_add(sum))
     }
 
-    /// Evicts up to `count` entries, by second chance: those first that were not used lately. Returns how many went; fewer
-    /// if there were not so many when it was called, or if there is no room for them in the domain's backlog. Table memory
-    /// follows.
+    /// Evicts up to `count` entries by second chance: first those that were not used lately. Returns how many it
+    /// evicted.
+    ///
+    /// It evicts fewer if the registry held fewer when it was called, or if the domain's backlog has no room for
+    /// more. Then it lets the tables shrink to the number of entries that are left.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -110,12 +120,12 @@ where
     ///
     /// Takes the lock of one shard for a few entries at a time.
     pub fn evict(&self, count: usize) -> usize {
-        // What others insert meanwhile is not waited for.
+        // Entries that other threads insert during the call do not prolong it.
         let count = count.min(self.len());
         let (mut evicted, mut empty) = (0, 0);
         let shards = self.core.shards().len();
         while evicted < count && empty < shards {
-            // ORDERING: Relaxed: two calls may begin with one shard, which does no harm.
+            // ORDERING: Relaxed: two calls may begin with the same shard, which does no harm.
             let turn = self.core.evicted_to.fetch_add(1, Relaxed) % shards;
             let Some(shard) = self.core.shards().nth(turn) else { break };
             let most = CHUNK.min(count - evicted);
@@ -130,25 +140,35 @@ where
         evicted
     }
 
-    /// Evicts entries until no more than `count` are left, as [`evict`](Self::evict) does. Returns how many went.
+    /// Evicts entries until at most `count` are left, as [`evict`](Self::evict) does. Returns how many it
+    /// evicted.
+    ///
+    /// # Progress
+    ///
+    /// As [`evict`](Self::evict).
     pub fn shrink_to(&self, count: usize) -> usize {
         let excess = self.len().saturating_sub(count);
         if excess == 0 { 0 } else { self.evict(excess) }
     }
 
-    /// Removes entries whose time has come: those older than [`max_age`](crate::Builder::max_age) or their own
-    /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for [`max_idle`](crate::Builder::max_idle). Looks at
-    /// up to about `budget` of those whose time may have come (those of one hash are not split), and at no others. What of it a call has not done, the next does.
+    /// Removes expired entries: those older than [`max_age`](crate::Builder::max_age) or their own
+    /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for
+    /// [`max_idle`](crate::Builder::max_idle).
     ///
-    /// The domain's reclaimer does it in the background, if that is [asked for](crate::Builder::reap_in_background), and each
-    /// insertion does a little of it in its own shard. Until an entry is reaped, it takes its memory, and is found by no call.
+    /// Examines up to about `budget` of the entries that may have expired (it does not split those of one hash),
+    /// and no others. The next call resumes where this one stopped.
     ///
-    /// It stops for want of room in the domain's backlog. Called from a [`lifetime`](crate::Builder::lifetime) or a listener
-    /// that a reap has called, it does nothing.
+    /// The domain's reclaimer does this in the background, if
+    /// [`reap_in_background`](crate::Builder::reap_in_background) is set. Each insertion does a small share of it
+    /// in its own shard. Until an expired entry is reaped, it takes its memory, but no call finds it.
+    ///
+    /// It stops early if the domain's backlog has no room. It does nothing within a
+    /// [`lifetime`](crate::Builder::lifetime), or within a [`listener`](crate::Builder::listener) that it has
+    /// itself called.
     ///
     /// # Progress
     ///
-    /// Takes the lock of a shard where there is something to do, for a few entries at a time.
+    /// Takes the lock of each shard in which an entry may have expired, for a few entries at a time.
     pub fn expire(&self, budget: usize) -> Reaped {
         let reaped = self.core.expire(budget);
         if reaped.removed > 0 {
@@ -157,15 +177,21 @@ where
         reaped
     }
 
-    /// Changes how old entries may become. `None`: as old as they like.
+    /// Changes the maximum age of entries. `None` removes the limit.
     ///
-    /// When it returns, the new limit holds for all entries. While it runs, each goes by the old limit or by the new one. An entry
-    /// that some call has found to have expired, by the old limit, stays absent; one that is past the old limit, and was not looked
-    /// at since, lives on if the new one allows that.
+    /// After this returns, the new limit holds for all entries. While it runs, each entry goes by the old limit
+    /// or by the new one. An entry that a call has found to have expired by the old limit stays absent. An entry
+    /// that is past the old limit, and that no call has looked at since, lives on if the new limit allows it.
     ///
-    /// The first limit of a registry that was built without one takes a look at all entries of a shard under its lock. Of the entries
-    /// that are there then, the age is known to 17 ms (on the side of keeping them), and they take 32 bytes more each, until
-    /// the registry is dropped. From then on every read reads the clock. This does not.
+    /// If the registry was built without a limit, the first limit costs more:
+    ///
+    /// - It takes the lock of each shard for a look at all entries of the shard.
+    /// - The age of the entries that are in the registry then is known to 17 ms, and they never expire early.
+    ///   Each takes 32 bytes more, until the registry is dropped.
+    /// - From then on every read that finds an entry reads the clock, unless [reads are
+    ///   stale](crate::Builder::stale_reads).
+    ///
+    /// This method does not read the clock.
     ///
     /// # Progress
     ///
@@ -180,13 +206,16 @@ where
         self.renew();
     }
 
-    /// Changes how long entries may be without use, as [`set_max_age`](Self::set_max_age) does. If there was no such limit
-    /// before, those there are count as used now.
+    /// Changes the maximum time for which an entry may go unused, as [`set_max_age`](Self::set_max_age) changes
+    /// the maximum age. `None` removes the limit.
+    ///
+    /// If there was no such limit before, the entries in the registry count as used now.
     ///
     /// # Panics
     ///
-    /// If the clock does, which is read unless `time` is `None`. It is read again then: if that works, the limit has changed before the panic goes on, and if not, nothing
-    /// has.
+    /// Panics if the clock panics. The clock is read unless `time` is `None`. After a first panic the clock is
+    /// read again. If that succeeds, the limit is changed, and then the panic continues. If it fails too, nothing
+    /// is changed.
     ///
     /// # Progress
     ///
@@ -196,7 +225,7 @@ where
         if time.is_none() && !lifetimes.expires() {
             return;
         }
-        // First: nothing that follows panics.
+        // Read the clock first, because nothing after it panics.
         let read = || if time.is_some() { self.core.now() } else { Time::ZERO };
         let (now, panic) = match catch_unwind(AssertUnwindSafe(read)) {
             Ok(now) => (now, None),
@@ -214,7 +243,7 @@ where
         self.core.fence_writers();
         let (mut cursor, mut entries) = (Cursor::new(), Vec::new());
         while !cursor.is_done() {
-            // With those that have expired, as they need a timer too.
+            // Expired entries are included, because they need a timer too.
             self.scan_to(None, &mut cursor, RENEWED, None, |entry| entries.extend(entry.handle()));
             self.core.renew(&entries);
             entries.clear();

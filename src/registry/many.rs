@@ -1,8 +1,8 @@
 //! Writes of many keys at once, whose cache misses overlap.
 //!
-//! A write is a chain of misses, most of them under the shard lock. Writes in a row hash a chunk of keys and ask for the lines
-//! of all their buckets, then for the nodes, and only then write, one key after the other. They are no transaction: others
-//! see each write by itself.
+//! A write is a chain of cache misses, most of them under the shard lock. A batch hashes a chunk of keys and
+//! prefetches the lines of all their buckets, then the nodes, and only then writes, one key after the other. A
+//! batch is not a transaction: other threads see each write by itself.
 
 use crate::domain::IfFull;
 use crate::handle::Handle;
@@ -12,7 +12,7 @@ use crate::shard::write::Wanted;
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
-/// Keys whose misses overlap, as for reads.
+/// The number of keys whose cache misses overlap, as for reads.
 const WIDTH: usize = 32;
 
 impl<K, V, S> Registry<K, V, S>
@@ -21,14 +21,17 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Inserts entries, or replaces those that have the keys: as [`set`](Self::set) one after another, and faster where
-    /// the registry does not fit the cache. Returns how many were replaced.
+    /// Inserts entries, or replaces those that have the keys. Returns how many were replaced.
     ///
-    /// If `entries` or the hash of a key panics, up to 32 entries that were taken before are not inserted.
+    /// Works as a [`set`](Self::set) of each entry, in order. Faster if the registry does not fit the processor's
+    /// caches. If `entries` or other user code panics, up to 32 entries that were already taken from `entries`
+    /// are not inserted.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert), for one entry at a time.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -53,12 +56,16 @@ where
         }
     }
 
-    /// Removes the entries of keys: as [`delete`](Self::delete) one after another, and faster where the registry does not
-    /// fit the cache. Returns how many there were.
+    /// Removes the entries of `keys`. Returns how many there were.
+    ///
+    /// Works as a [`delete`](Self::delete) of each key, in order. Faster if the registry does not fit the
+    /// processor's caches.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert), for one entry at a time.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -78,8 +85,10 @@ where
         deleted
     }
 
-    /// Removes the entries of keys, and calls `each` with every key and its entry, in order: as [`remove`](Self::remove), in
-    /// the manner of [`delete_many`](Self::delete_many).
+    /// Removes the entries of `keys`, and calls `each` with every key and its entry, in order.
+    ///
+    /// Works as a [`remove`](Self::remove) of each key. Faster if the registry does not fit the processor's
+    /// caches.
     ///
     /// # Progress
     ///
@@ -97,7 +106,7 @@ where
         });
     }
 
-    /// Calls `remove` with every key and its hash, when their lines have been asked for.
+    /// Calls `remove` with every key and its hash, after it has prefetched their lines.
     fn for_each_to_remove<'k, Q>(&self, keys: impl IntoIterator<Item = &'k Q>, mut remove: impl FnMut(u64, &'k Q))
     where
         Q: Hash + Equivalent<K> + ?Sized + 'k,
@@ -114,7 +123,7 @@ where
         }
     }
 
-    /// The hash of a key that is about to be written, whose bucket the processor is asked for.
+    /// Returns the hash of a key that is about to be written, and prefetches its bucket.
     fn hash_to_write<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         let hash = hash_of(&self.hasher, key);
         self.core.prefetch_to_write(hash);
@@ -122,7 +131,7 @@ where
     }
 }
 
-/// As [`Registry::set_many`].
+/// Inserts entries as [`Registry::set_many`] does.
 impl<K, V, S> Extend<(K, V)> for &Registry<K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -134,7 +143,7 @@ where
     }
 }
 
-/// As [`Registry::set_many`].
+/// Inserts entries as [`Registry::set_many`] does.
 impl<K, V, S> Extend<(K, V)> for Registry<K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,

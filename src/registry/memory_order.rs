@@ -1,8 +1,8 @@
 //! A walk through the entries in the order of their memory.
 //!
-//! [`View::iter`](crate::View::iter) goes through the tables, whose slots point to nodes anywhere: in a large registry, each entry
-//! is a cache miss. This walk goes through the slabs, which the processor reads ahead. For each shard it lists the nodes under the
-//! shard lock, and then returns them without any lock.
+//! [`View::iter`](crate::View::iter) goes through the tables, whose slots point to nodes anywhere: in a large
+//! registry, each entry is a cache miss. This walk goes through the slabs, which the processor reads ahead. For
+//! each shard it lists the nodes under the shard lock, and then returns them without a lock.
 
 #![allow(unsafe_code)]
 
@@ -15,26 +15,29 @@ use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// Nodes by which one is prefetched before it is returned: a listed shard may be larger than the caches.
+/// How many nodes ahead a node is prefetched. The list of a shard may be larger than the caches.
 const AHEAD: usize = 24;
 
-/// All entries of a registry, shard by shard: from [`View::iter_in_memory_order`](crate::View::iter_in_memory_order).
+/// An iterator over the entries of a registry in the order of their memory. Returned by
+/// [`View::iter_in_memory_order`](crate::View::iter_in_memory_order).
 pub struct MemoryOrder<'g, K: 'static, V: 'static> {
     core: &'g Core<K, V>,
-    /// The number of the shard that is listed next.
+    /// The number of the shard to list next.
     shard: usize,
-    /// The nodes of the present shard that are left, in reverse.
+    /// The listed nodes that are left, in reverse order.
     nodes: Vec<NonNull<Node<K, V>>>,
     /// When that shard was listed, if entries may expire.
     now: Option<Time>,
-    /// Not `Send`: the critical section is this thread's.
+    /// Not `Send`: the critical section belongs to this thread.
     _section: PhantomData<*const ()>,
 }
 
 impl<'g, K, V> MemoryOrder<'g, K, V> {
+    /// Returns an iterator over all shards.
+    ///
     /// # Safety
     ///
-    /// Within a critical section that outlasts `'g`.
+    /// The caller is in a critical section of the core's domain that outlasts `'g`.
     pub(crate) unsafe fn new(core: &'g Core<K, V>) -> Self {
         MemoryOrder { core, shard: 0, nodes: Vec::new(), now: None, _section: PhantomData }
     }
@@ -54,9 +57,9 @@ where
                 if let Some(ahead) = self.nodes.len().checked_sub(AHEAD) {
                     prefetch::to_read(self.nodes[ahead].as_ptr());
                 }
-                // SAFETY: it was in the table within the critical section that outlasts 'g.
+                // SAFETY: the node was in the table within the critical section that outlasts `'g`.
                 if unsafe { self.core.is_there(node, self.now) } {
-                    // SAFETY: as said.
+                    // SAFETY: the node was in the table within the critical section that outlasts `'g`.
                     return Some(unsafe { Entry::new(node) });
                 }
             }

@@ -1,4 +1,4 @@
-//! The registry itself: the ways in for reads, and what concerns all of it.
+//! The registry: its construction, its reads, and the methods that concern the whole of it.
 
 mod batch;
 pub(crate) mod builder;
@@ -37,15 +37,18 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A concurrent hash map of shared, reference-counted entries, with lock-free reads.
 ///
-/// Reads go through a [guard](Registry::pin), or a [`Reader`] session where they are frequent. They borrow entries for
-/// as long as the critical section lasts, or take [handles](Handle), which last as long as the caller likes. Writes take
-/// the lock of one shard, for a few instructions. What is removed is destroyed after a grace period, by writers, by a
-/// reclaimer thread or at [`Domain::barrier`]; never by a reader.
+/// - **Reads** go through a [guard](Registry::pin), or through a [`Reader`] session where they are frequent. A
+///   read borrows an entry for as long as the critical section lasts, or takes a [handle](Handle), which the
+///   caller may keep.
+/// - **Writes** take the lock of one shard, for a few instructions.
+/// - **Removed entries** are destroyed after a grace period: by writers, by a reclaimer thread, or at
+///   [`Domain::barrier`]. A reader never destroys one.
 ///
 /// # Keys
 ///
-/// Lookups and removals take whatever is [`Equivalent`] to the key and has the same hash: what the key
-/// [borrows](std::borrow::Borrow) as, or a type of your own. So nothing need be allocated to ask for a key of several parts:
+/// Lookups and removals take any type that is [`Equivalent`] to the key and has the same hash: a type that the
+/// key [borrows](std::borrow::Borrow) as, or a type of your own. So a lookup by a key of several parts need not
+/// allocate:
 ///
 /// ```
 /// use epoch_registry::{Equivalent, Registry};
@@ -74,10 +77,14 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 ///
 /// # User code
 ///
-/// `Hash`, `Drop`, `Clone` and all closures run outside every lock; they may use the registry, and they may panic, which
-/// leaves the registry as it was. `Eq` and `Equivalent` of keys may run under a shard lock: there, reading a registry is
-/// fine, and writing to one panics. Keys must hash and compare the same for as long as they are in the registry; if they
-/// do not, entries may not be found, and nothing worse.
+/// - `Hash`, `Drop`, `Clone` and all closures run outside every lock. They may use the registry. They may panic,
+///   which leaves the registry as it was.
+/// - `Eq` and `Equivalent` of keys may run under a shard lock. There, reading a registry is allowed, and writing
+///   to one panics.
+/// - A key must keep its hash, and what it compares equal to, for as long as it is in the registry. If it does
+///   not, entries may not be found. Nothing worse happens.
+///
+/// # Examples
 ///
 /// ```
 /// use epoch_registry::Registry;
@@ -99,17 +106,18 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// An empty registry in the [global](Domain::global) domain, with the default settings.
+    /// Returns an empty registry in the [global](Domain::global) domain, with the default settings.
     pub fn new() -> Self {
         Builder::new().build()
     }
 
-    /// An empty registry that takes `capacity` entries before it grows, and does not shrink below that.
+    /// Returns an empty registry in the [global](Domain::global) domain, with room for `capacity` entries if they
+    /// spread evenly over the shards. It does not shrink below that capacity.
     pub fn with_capacity(capacity: usize) -> Self {
         Builder::new().capacity(capacity).build()
     }
 
-    /// Configures a registry.
+    /// Returns a builder, to configure a registry.
     pub fn builder() -> Builder<K, V> {
         Builder::new()
     }
@@ -121,28 +129,33 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Opens a critical section in the registry's domain, to read in.
+    /// Opens a critical section of the registry's domain, and returns a guard to read in it.
+    ///
+    /// Costs one locked instruction, unless it is nested in another critical section of the same thread and
+    /// domain.
     ///
     /// # Progress
     ///
-    /// Wait-free, but for the first pin of a thread in a domain, which registers it (under a short lock; allocates about
-    /// 2 KB).
-    /// Costs one locked instruction, unless it is nested in another critical section of the same thread and domain.
+    /// Wait-free, except for a thread's first pin in a domain. That pin registers the thread: it takes a lock for
+    /// a short time and allocates about 2 KB.
     #[inline]
     pub fn pin(&self) -> Guard<'_, K, V, S> {
         Guard::open(&self.core, &self.hasher)
     }
 
-    /// Registers this thread as a long-lived reader, whose reads cost no fence.
+    /// Registers the calling thread as a long-lived reader, whose reads cost no fence.
     pub fn reader(&self) -> Reader<'_, K, V, S> {
         Reader::new(self)
     }
 
-    /// The registry as seen from a critical section of its domain, so that one pin serves several registries.
+    /// Returns the registry as seen from `guard`, an open critical section of its domain. So one pin serves
+    /// several registries.
     ///
     /// # Errors
     ///
-    /// [`ForeignGuard`] if the guard is of another domain.
+    /// Returns [`ForeignGuard`] if the guard belongs to another domain.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{Domain, Registry};
@@ -162,15 +175,17 @@ where
         View::within(&self.core, &self.hasher, guard).ok_or(ForeignGuard)
     }
 
-    /// Calls `f` with the entry of `key`, within a critical section for this one read. Returns what `f` does, or `None` if
-    /// there is no such key.
+    /// Calls `f` with the entry of `key`, in a critical section of its own. Returns what `f` returns, or `None`
+    /// if the key is not in the registry.
     ///
-    /// Of the reads that open a section each, the fastest: the key is hashed before the section opens. Keep `f` short; see
-    /// [`Guard`].
+    /// Of the reads that open a critical section each, this is the fastest: it hashes the key before it opens the
+    /// section. Keep `f` short; see [`Guard`].
     ///
     /// # Progress
     ///
     /// As [`pin`](Self::pin).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -183,12 +198,16 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        // First, as the fence of the pin holds up all that follows it.
+        // Hash the key before the pin: the fence of the pin holds up all instructions after it.
         let hash = hash_of(&self.hasher, key);
         self.pin().get_hashed(hash, key).map(f)
     }
 
-    /// A handle on the entry of `key`. Opens a critical section for this one read; see [`pin`](Self::pin).
+    /// Returns a handle to the entry of `key`, or `None` if the key is not in the registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`pin`](Self::pin): the read opens a critical section of its own.
     #[inline]
     pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
@@ -197,7 +216,11 @@ where
         self.with(key, |entry| entry.into_handle())
     }
 
-    /// Whether `key` is in the registry. Opens a critical section for this one read.
+    /// Returns whether `key` is in the registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`pin`](Self::pin): the read opens a critical section of its own.
     #[inline]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
@@ -206,27 +229,33 @@ where
         self.with(key, |_| ()).is_some()
     }
 
-    /// The number of entries. Exact while no thread writes. Entries whose time has come count until they are reaped.
+    /// Returns the number of entries. Exact while no thread writes.
+    ///
+    /// Expired entries count until they are reaped.
     pub fn len(&self) -> usize {
         self.core.shards().map(|shard| shard.live() as usize).sum()
     }
 
-    /// Whether there are no entries. Exact while no thread writes. Entries whose time has come count until they are reaped.
+    /// Returns whether the registry has no entries. Exact while no thread writes.
+    ///
+    /// Expired entries count until they are reaped.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Entries that the registry holds before some shard grows, if they spread evenly.
+    /// Returns the number of entries that the registry holds before a shard grows, if they spread evenly over the
+    /// shards.
     pub fn capacity(&self) -> usize {
         self.core.shards().map(|shard| shard.counts.capacity.get() as usize).sum()
     }
 
-    /// Bytes that the tables take at this moment, without the entries themselves.
+    /// Returns the number of bytes that the tables take now. The entries themselves are not included.
     pub fn table_bytes(&self) -> usize {
         self.core.shards().map(|shard| shard.counts.bytes.get() as usize).sum()
     }
 
-    /// Gives back what table memory the entries do not need, and no longer keeps room for the capacity asked for.
+    /// Frees the memory that the entries do not need: of tables, and of slabs that hold no entry. Also drops the
+    /// minimum size that [`reserve`](Self::reserve) or [`Builder::capacity`] has set.
     ///
     /// # Progress
     ///
@@ -238,16 +267,16 @@ where
         }
     }
 
-    /// Makes room for `capacity` entries in all, below which the registry does not shrink from now on.
+    /// Makes room for `capacity` entries in all. From now on the registry does not shrink below that capacity.
     ///
     /// # Panics
     ///
-    /// If no table of that size fits the address space.
+    /// Panics if no table of that size fits the address space.
     ///
     /// # Progress
     ///
-    /// Takes the lock of every shard, one after another, long enough to allocate its new table (and to move what it
-    /// holds, if it is being resized already).
+    /// Takes the lock of every shard, one after another. Holds it long enough to allocate the shard's new table,
+    /// and, if the shard is being resized, to move all its nodes.
     pub fn reserve(&self, capacity: usize) {
         let share = capacity.div_ceil(self.core.shards().len());
         for shard in self.core.shards() {
@@ -255,17 +284,17 @@ where
         }
     }
 
-    /// Figures on what the registry has done and holds.
+    /// Returns counts of what the registry has done and holds.
     pub fn stats(&self) -> Stats {
         Stats::of(&self.core)
     }
 
-    /// The domain.
+    /// Returns the domain.
     pub fn domain(&self) -> &Domain {
         &self.core.header.domain
     }
 
-    /// The hasher.
+    /// Returns the hasher.
     pub fn hasher(&self) -> &S {
         &self.hasher
     }
@@ -282,7 +311,7 @@ where
     }
 }
 
-/// A panic in the user's code leaves the registry as it was.
+/// A panic in user code leaves the registry as it was.
 impl<K: Send + Sync, V: Send + Sync, S: RefUnwindSafe> RefUnwindSafe for Registry<K, V, S> {}
 impl<K: Send + Sync, V: Send + Sync, S: UnwindSafe> UnwindSafe for Registry<K, V, S> {}
 

@@ -1,4 +1,4 @@
-//! Walks that several threads share: each takes whole shards.
+//! Walks that several threads share. Each thread takes whole shards.
 
 #![allow(unsafe_code)]
 
@@ -16,12 +16,13 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The entries of one shard, of those numbered from 0 to [`Registry::shard_count`]. As [`iter`](Self::iter), which goes
-    /// through all of them.
+    /// Returns an iterator over the entries of one shard. [`iter`](Self::iter) goes through all shards.
+    ///
+    /// Shards are numbered from 0 up to, but not including, [`Registry::shard_count`].
     ///
     /// # Panics
     ///
-    /// If there is no such shard.
+    /// Panics if there is no such shard.
     pub fn iter_shard(&self, shard: usize) -> Iter<'_, K, V> {
         self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
@@ -35,20 +36,23 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The number of shards: what was [asked for](crate::Builder::shards), rounded up to a power of two.
+    /// Returns the number of shards: the number that was [set](crate::Builder::shards), rounded up to a power of
+    /// two.
     pub fn shard_count(&self) -> usize {
         self.core.shards().len()
     }
 
-    /// Calls `each` with every entry, on so many threads at a time. What is met is as for
-    /// [`View::iter`](crate::View::iter), shard by shard.
+    /// Calls `each` with every entry, on up to `threads` threads at a time.
     ///
-    /// The threads are started for this call, and joined before it returns. Each goes through one shard after another, in a
-    /// critical section of its own for each.
+    /// The calling thread is one of them. The others are started for this call, and joined before it returns.
+    /// Each thread goes through one shard after another, and opens a critical section for each. Within a shard,
+    /// the iteration is as consistent as [`View::iter`](crate::View::iter).
     ///
     /// # Panics
     ///
-    /// If `each` does, after the other threads are through.
+    /// Panics if `each` does, after the other threads have finished.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +72,7 @@ where
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
-                // ORDERING: Relaxed. It hands out numbers.
+                // ORDERING: Relaxed: each call takes another number, and nothing else is shared by it.
                 let shard = next.fetch_add(1, Relaxed);
                 if shard >= self.shard_count() {
                     return;
@@ -84,7 +88,13 @@ where
         });
     }
 
-    /// As [`scan_parallel`](Self::scan_parallel), on the threads of rayon's pool. (Feature `rayon`.)
+    /// Calls `each` with every entry, on the threads of rayon's pool (feature `rayon`).
+    ///
+    /// Works as [`scan_parallel`](Self::scan_parallel), without threads of its own.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `each` does.
     #[cfg(feature = "rayon")]
     pub fn par_scan(&self, each: impl Fn(Entry<'_, K, V>) + Sync)
     where

@@ -1,4 +1,4 @@
-//! What a reaper removes: policies, which judge one entry after another.
+//! Policies: they judge entries one by one, and so decide what a reaper removes.
 
 #![allow(unsafe_code)]
 
@@ -10,27 +10,27 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-/// What is to become of an entry, as a [`Policy`] judges it. (The kernel's `enum lru_status`.)
+/// The verdict of a [`Policy`] on an entry. (The kernel's `enum lru_status`.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It goes.
+    /// The entry is removed.
     Remove,
-    /// It stays.
+    /// The entry stays.
     Keep,
-    /// It stays, and loses the mark of its use: unless it is used again, it is not [used](Candidate::is_used) at the next
-    /// look. A second chance.
+    /// The entry stays and gets a second chance: it loses its mark of use. Unless it is used again, it is not
+    /// [used](Candidate::is_used) the next time.
     Rotate,
-    /// It is in use, and cannot be judged now.
+    /// The entry is in use, and cannot be judged now. It stays.
     Skip,
 }
 
-/// Judges entries, one by one: which go, and which stay.
+/// A policy, which judges entries one by one: whether each is removed or stays.
 ///
-/// Any closure of this signature is one, and [`policy`](crate::policy) has some ready-made. They run in a critical section
-/// of the registry's domain, and under no lock.
+/// A closure of the signature of [`judge`](Self::judge) is a policy, and [`policy`](crate::policy) has ready-made
+/// ones. Policies run in a critical section of the registry's domain, under no lock.
 pub trait Policy<K, V>: Send + Sync {
-    /// What is to become of this entry.
+    /// Returns the verdict on this entry.
     fn judge(&self, candidate: &Candidate<'_, K, V>) -> Verdict;
 }
 
@@ -46,10 +46,12 @@ impl<K, V> Policy<K, V> for Box<dyn Policy<K, V>> {
     }
 }
 
-/// An entry that is to be judged, and what the registry knows of it. Dereferences to the [`Entry`], and so to the value.
+/// An entry that a policy judges, with what the registry knows of it.
+///
+/// Dereferences to the [`Entry`], and so to the value.
 pub struct Candidate<'g, K: 'static, V: 'static> {
     entry: Entry<'g, K, V>,
-    /// If it can expire.
+    /// The life of the entry, if it can expire.
     life: Option<&'g Life>,
     idleness: Idleness,
     now: Time,
@@ -61,29 +63,32 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) fn new(entry: Entry<'g, K, V>, core: &'g Core<K, V>, now: Time) -> Self {
-        // SAFETY: found in the critical section that outlasts 'g.
+        // SAFETY: the entry was found in the critical section that outlasts `'g`.
         let life = unsafe { core.life_of(entry.node_pointer()) };
         Candidate { entry, life, idleness: core.settings().lifetimes.idleness(), now }
     }
 }
 
 impl<'g, K, V> Candidate<'g, K, V> {
-    /// How long ago it was inserted: never too long, and within 17 ms (in a registry that is four and a half years old, or a clock
-    /// that has run for so long, twice that, and so on). Exactly, where entries expire by
-    /// [`max_age`](crate::Builder::max_age) or its like, since the registry was built.
+    /// Returns the age of the entry: the time since its insertion. Never too long, and at most 17 ms too short.
+    ///
+    /// The 17 ms double when the registry, or its clock, has run for four and a half years, and again at each
+    /// doubling of that time. If entries could expire, by [`max_age`](crate::Builder::max_age) or its like, since
+    /// the registry was built, the age is exact.
     pub fn age(&self) -> Duration {
         self.now.since(self.inserted())
     }
 
-    /// The latest time at which it can have been inserted.
+    /// Returns the latest time at which the entry can have been inserted.
     fn inserted(&self) -> Time {
         let stamp = self.entry.header().stamp();
         self.life.map_or(stamp.latest(), |life| life.inserted(stamp))
     }
 
-    /// For how long it was not used, at the least: what is known of its last use is right to a sixteenth of
-    /// [`max_idle`](crate::Builder::max_idle). Always zero if the registry has no such limit: then no read takes note of when it
-    /// used an entry.
+    /// Returns for how long the entry was not used, at least.
+    ///
+    /// The time of the last use is known to a sixteenth of [`max_idle`](crate::Builder::max_idle). Always zero if
+    /// the registry has no such limit: then reads do not store the time of a use.
     pub fn idle(&self) -> Duration {
         let idleness = self.idleness;
         match self.life {
@@ -94,23 +99,25 @@ impl<'g, K, V> Candidate<'g, K, V> {
         }
     }
 
-    /// Whether it was used since the last look that took its mark away. (The first look finds that all were, in a registry
-    /// without bounds: there, entries are inserted with the mark.)
+    /// Returns whether the entry was used since its mark of use was last taken away.
+    ///
+    /// In a registry without bounds, entries are inserted with the mark, so at first all entries are used.
     pub fn is_used(&self) -> bool {
         self.entry.header().used.is_marked()
     }
 
-    /// Whether there are handles of it, at this moment.
+    /// Returns whether there are handles to the entry at this moment.
     pub fn is_held(&self) -> bool {
         self.entry.header().refs.is_more_than(1)
     }
 
-    /// The bytes that it counts for: its own, and what the [weigher](crate::Builder::weigher) says.
+    /// Returns the weight of the entry in bytes: its own size, and what the [weigher](crate::Builder::weigher)
+    /// has returned.
     pub fn weight(&self) -> u64 {
         self.entry.header().weight.bytes()
     }
 
-    /// The entry.
+    /// Returns the entry.
     pub fn entry(&self) -> Entry<'g, K, V> {
         self.entry
     }
@@ -130,8 +137,9 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Candidate<'_, K, V> {
     }
 }
 
-/// Entries that were inserted longer ago than `age` go. See [`reap_older_than`](crate::Registry::reap_older_than) on how
-/// exactly.
+/// Returns a policy that removes entries inserted longer than `age` ago.
+///
+/// See [`reap_older_than`](crate::Registry::reap_older_than) on how exact that is.
 pub fn older_than<K, V>(age: Duration) -> impl Policy<K, V> {
     let limit = Time::ceil_from(age);
     move |candidate: &Candidate<'_, K, V>| {
@@ -140,26 +148,30 @@ pub fn older_than<K, V>(age: Duration) -> impl Policy<K, V> {
     }
 }
 
-/// Entries go that were not used for longer than `time`, as far as that [is known](Candidate::idle).
+/// Returns a policy that removes entries that were not used for longer than `time`, as far as that [is
+/// known](Candidate::idle).
 pub fn idle_for<K, V>(time: Duration) -> impl Policy<K, V> {
     when(move |candidate: &Candidate<'_, K, V>| candidate.idle() > time)
 }
 
-/// Entries go that were not used since the last look; the others get a second chance. Approximates the least recently
-/// used.
+/// Returns a policy that removes entries that were not used since it last saw them. The other entries get a
+/// second chance.
+///
+/// This approximates least recently used.
 pub fn second_chance<K, V>() -> impl Policy<K, V> {
     |candidate: &Candidate<'_, K, V>| if candidate.is_used() { Verdict::Rotate } else { Verdict::Remove }
 }
 
-/// Entries go for which `condition` holds.
+/// Returns a policy that removes entries for which `condition` returns true.
 pub fn when<K, V>(condition: impl Fn(&Candidate<'_, K, V>) -> bool + Send + Sync) -> impl Policy<K, V> {
     move |candidate: &Candidate<'_, K, V>| if condition(candidate) { Verdict::Remove } else { Verdict::Keep }
 }
 
-/// As `policy`, but that entries are skipped of which there are handles.
+/// Returns a policy that judges as `policy` does, but skips an entry that would be removed and has handles.
 ///
-/// (A handle may be taken at the very moment that its entry is found to have none. Who must know whether an entry is still
-/// in the registry asks [`Handle::is_unlinked`](crate::Handle::is_unlinked): the kernel's `percpu_ref_tryget_live`.)
+/// A handle may be taken at the moment at which its entry is found to have none. To find out whether an entry is
+/// still in the registry, call [`Handle::is_unlinked`](crate::Handle::is_unlinked). (The kernel's
+/// `percpu_ref_tryget_live` asks the same.)
 pub fn unless_held<K, V>(policy: impl Policy<K, V>) -> impl Policy<K, V> {
     move |candidate: &Candidate<'_, K, V>| match policy.judge(candidate) {
         Verdict::Remove if candidate.is_held() => Verdict::Skip,
@@ -167,7 +179,9 @@ pub fn unless_held<K, V>(policy: impl Policy<K, V>) -> impl Policy<K, V> {
     }
 }
 
-/// Entries go that either policy removes. The others are as `first` says, or as `second` does where `first` keeps them.
+/// Returns a policy that removes entries that `first` or `second` removes.
+///
+/// The verdict on other entries is that of `first`, or that of `second` if `first` keeps them.
 pub fn either<K, V>(first: impl Policy<K, V>, second: impl Policy<K, V>) -> impl Policy<K, V> {
     move |candidate: &Candidate<'_, K, V>| match (first.judge(candidate), second.judge(candidate)) {
         (Verdict::Remove, _) | (_, Verdict::Remove) => Verdict::Remove,
@@ -175,7 +189,9 @@ pub fn either<K, V>(first: impl Policy<K, V>, second: impl Policy<K, V>) -> impl
     }
 }
 
-/// Entries go that both policies remove. The others are as that policy says that does not.
+/// Returns a policy that removes entries that both `first` and `second` remove.
+///
+/// The verdict on other entries is that of `first`, or that of `second` if `first` removes them.
 pub fn both<K, V>(first: impl Policy<K, V>, second: impl Policy<K, V>) -> impl Policy<K, V> {
     move |candidate: &Candidate<'_, K, V>| match first.judge(candidate) {
         Verdict::Remove => second.judge(candidate),

@@ -8,9 +8,9 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Weak};
 
-/// Under pressure a registry sheds what has expired, and then by second chance: entries that were used since the last scan
-/// stay, until they are not. Those with handles are skipped, if it was built to
-/// [spare them](crate::Builder::spare_held).
+/// Under memory pressure, a registry removes expired entries first, and then others by second chance: an entry
+/// that was used since the last scan stays this time. Entries with handles are skipped, if
+/// [`spare_held`](crate::Builder::spare_held) is set.
 impl<K, V, S> Reaper for Registry<K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -53,10 +53,11 @@ where
     }
 }
 
-/// A registry as a reaper with a policy of the caller's: whether an entry may be missed is as that says, and not by second
-/// chance.
+/// A reaper of a registry that removes entries by a policy of the caller's instead of second chance.
 ///
-/// It does not keep the registry: when that is gone, it has nothing to reap any more.
+/// It holds a weak reference to the registry. After the registry is dropped, it has nothing to reap.
+///
+/// # Examples
 ///
 /// ```
 /// use epoch_registry::{PolicyReaper, Reaper, Registry, Scan, policy};
@@ -80,13 +81,14 @@ where
     S: BuildHasher,
     P: Policy<K, V>,
 {
-    /// A reaper of this registry, which removes what `policy` says when it is asked to [scan](Reaper::scan).
+    /// Returns a reaper of `registry`, which removes what `policy` says when it [scans](Reaper::scan).
     pub fn new(registry: &Arc<Registry<K, V, S>>, policy: P) -> Self {
         PolicyReaper { registry: Arc::downgrade(registry), policy, in_background: false }
     }
 
-    /// It removes the same also without being under pressure: when it is asked to [expire](Reaper::expire) what is due, as in
-    /// the background of a domain. It then goes round all entries of the registry, a few at a time.
+    /// Has the reaper also remove what the policy says without memory pressure: when it is called to
+    /// [expire](Reaper::expire) entries, as in the background of a domain. It then goes round all entries of the
+    /// registry, a few at a time.
     pub fn in_background(mut self) -> Self {
         self.in_background = true;
         self
@@ -113,7 +115,7 @@ where
             return Reaped::default();
         };
         let mut reaped = registry.reap_round(&self.policy, budget);
-        // Where little was to be had, it is not worth a second call at once.
+        // If this call has removed little, another call at once is not worthwhile.
         reaped.stopped |= reaped.removed < budget / 4;
         reaped
     }

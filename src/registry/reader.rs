@@ -1,4 +1,4 @@
-//! A session bound to one registry.
+//! A session that is bound to one registry.
 
 #![allow(unsafe_code)]
 
@@ -11,11 +11,15 @@ use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-/// A thread's long-lived read session on a registry: the fastest way to read. See [`Session`] for how it works and what
-/// it asks for: take it [`offline`](Self::offline) for work that blocks, or drop it.
+/// A thread's long-lived read session on a registry: the fastest way to read.
 ///
-/// Every read ends the borrows of the one before, which the compiler checks; take a [`view`](Self::view) to hold several
-/// at once.
+/// See [`Session`] for how it works and what it costs. Take it [`offline`](Self::offline) for work that blocks,
+/// or drop it.
+///
+/// Every read ends the borrows of the read before it, which the compiler checks. Use a [`view`](Self::view) to
+/// hold several entries at once.
+///
+/// # Examples
 ///
 /// ```
 /// use epoch_registry::Registry;
@@ -31,10 +35,10 @@ use std::hash::{BuildHasher, Hash};
 ///
 /// # Async
 ///
-/// Do not hold a reader across an `await`. A `block_on`, or another executor of one thread, accepts such a future, and the
-/// reader holds up its domain while the future is suspended. Make a reader for each poll, in a block that ends before the
-/// `await`, or take it [`offline`](Self::offline) while the executor runs. [`Session`](crate::Session#async) shows both, and
-/// what a stall report says.
+/// Do not hold a reader across an `await`. A `block_on`, or another executor that runs on one thread, accepts
+/// such a future, and the reader then holds up its domain while the future is suspended. Instead, make a reader
+/// for each poll, in a block that ends before the `await`, or take the reader [`offline`](Self::offline) while
+/// the executor runs. [`Session`](crate::Session#async) shows both, and what a stall report says.
 ///
 /// # Borrows
 ///
@@ -47,14 +51,14 @@ use std::hash::{BuildHasher, Hash};
 /// ```
 pub struct Reader<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     view: View<'r, K, V, S>,
-    /// Boxed, so that nothing but the session is at an address which its cold path knows: in a loop of reads the compiler keeps
-    /// the rest in registers.
+    /// The session. In a box, so that the cold path of a read knows no address but that of the session. In a loop
+    /// of reads the compiler then keeps the rest of the reader in registers.
     session: Box<Session>,
-    /// The session's domain, at hand, as every read looks at it.
+    /// The session's domain, copied, because every read loads from it.
     domain: &'r Inner,
 }
 
-// The reads are inlined always, as those of a view: a call would be an eighth of their instructions.
+// All reads are `inline(always)`, as those of a view. A call would be an eighth of their instructions.
 impl<'r, K, V, S> Reader<'r, K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -63,24 +67,30 @@ where
 {
     pub(crate) fn new(registry: &'r Registry<K, V, S>) -> Self {
         let session = Box::new(registry.domain().session());
-        // SAFETY: the view is lent out by `view` alone, for the time between two quiescent states of the session, which
-        // is online then and of the registry's domain.
+        // SAFETY: only `view` lends the view out, for the time between two quiescent states of the session. The
+        // session belongs to the registry's domain, and is online during that time.
         let view = unsafe { View::new(&registry.core, &registry.hasher) };
         Reader { view, session, domain: registry.domain().inner() }
     }
 
-    /// Announces a quiescent state, and returns the registry as seen until the next.
+    /// Announces a quiescent state if one has been requested, and returns the registry as seen until the next
+    /// quiescent state.
     ///
     /// # Progress
     ///
-    /// Wait-free, without a fence or locked instruction unless a grace period is wanted.
+    /// Wait-free. No fence and no locked instruction, unless a quiescent state has been requested since the last
+    /// one.
     #[inline(always)]
     pub fn view(&mut self) -> &View<'r, K, V, S> {
         self.quiescent();
         &self.view
     }
 
-    /// The entry of `key`, borrowed until the next read.
+    /// Returns the entry of `key`, borrowed until the next read, or `None` if the key is not in the registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`view`](Self::view), and then as [`View::get`].
     #[inline(always)]
     pub fn get<Q>(&mut self, key: &Q) -> Option<Entry<'_, K, V>>
     where
@@ -89,7 +99,11 @@ where
         self.view().get(key)
     }
 
-    /// A handle on the entry of `key`.
+    /// Returns a handle to the entry of `key`, or `None` if the key is not in the registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`get`](Self::get). Taking the handle costs one locked instruction.
     #[inline(always)]
     pub fn lookup<Q>(&mut self, key: &Q) -> Option<Handle<K, V>>
     where
@@ -98,7 +112,11 @@ where
         self.view().lookup(key)
     }
 
-    /// Whether `key` is in the registry.
+    /// Returns whether `key` is in the registry.
+    ///
+    /// # Progress
+    ///
+    /// As [`get`](Self::get).
     #[inline(always)]
     pub fn contains_key<Q>(&mut self, key: &Q) -> bool
     where
@@ -107,13 +125,18 @@ where
         self.view().contains_key(key)
     }
 
-    /// Announces a quiescent state if one has been asked for. For a loop that finds nothing to read for a while.
+    /// Announces a quiescent state if one has been requested. Call this in a loop that has nothing to read for a
+    /// while.
+    ///
+    /// # Progress
+    ///
+    /// Wait-free.
     #[inline(always)]
     pub fn quiescent(&mut self) {
         self.session.answer(self.domain.asked());
     }
 
-    /// Calls `f` with the session offline, so that it holds no grace period up. For work that blocks.
+    /// Calls `f` with the session offline, so that it holds up no grace period. Use this for work that blocks.
     pub fn offline<R>(&mut self, f: impl FnOnce() -> R) -> R {
         self.session.offline(f)
     }

@@ -1,45 +1,46 @@
-//! Figures on a registry.
+//! Statistics of a registry.
 
 use crate::domain::DomainStats;
 use crate::registry::core::Core;
 use crate::sync::atomic::Ordering;
 use std::fmt;
 
-/// What a registry has done and holds: from [`Registry::stats`](crate::Registry::stats).
+/// Statistics of a registry: what it has done and holds. Returned by [`Registry::stats`](crate::Registry::stats).
 ///
-/// Counted a shard at a time, without stopping writers: exact while nobody writes.
+/// The shards are counted one after another, without stopping writers. The counts are exact while no thread
+/// writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Entries in the registry.
     pub live: u64,
-    /// Entries ever inserted, replacements among them.
+    /// Entries ever inserted, including those that replaced others.
     pub inserted: u64,
-    /// Entries removed.
+    /// Entries removed by [`remove`](crate::Registry::remove) and its like, `retain`, `drain` or `clear`.
     pub removed: u64,
     /// Entries replaced by others.
     pub replaced: u64,
     /// Entries removed by a reaper.
     pub reaped: u64,
-    /// Entries whose time had come: too old, or not used for too long.
+    /// Entries that have expired: too old, or not used for too long.
     pub expired: u64,
-    /// Entries evicted, for want of room for others or by [`evict`](crate::Registry::evict) and its like.
+    /// Entries evicted to make room for others, or by [`evict`](crate::Registry::evict) and its like.
     pub evicted: u64,
     /// Entries destroyed.
     pub freed: u64,
-    /// Entries that have left the registry and are not destroyed yet: they wait for a grace period, for their turn, or
-    /// for a handle to be dropped.
+    /// Entries that have left the registry and are not destroyed yet. They wait for a grace period, for their
+    /// turn, or for a handle to be dropped.
     pub backlog: u64,
     /// Drops of keys or values that panicked.
     pub drop_panics: u64,
-    /// Calls of a [lifetime](crate::Builder::lifetime) that panicked while an entry was looked at.
+    /// Calls of a [lifetime](crate::Builder::lifetime) that panicked after the entry was inserted.
     pub lifetime_panics: u64,
     /// Calls of the [listener](crate::Builder::listener) that panicked.
     pub listener_panics: u64,
-    /// Resizes of a shard's table that were begun.
+    /// Resizes of a shard's table that have begun.
     pub resizes: u64,
-    /// The domain's figures, which registries of one domain share.
+    /// The statistics of the domain, which registries of one domain share.
     pub domain: DomainStats,
 }
 
@@ -50,8 +51,8 @@ impl Stats {
         V: Send + Sync + 'static,
     {
         let registrant = &core.header;
-        // ORDERING: Relaxed, statistics. Freed first, then removals, then insertions: a node on its way meanwhile is
-        // counted as being where it comes from.
+        // ORDERING: Relaxed: statistics. `freed` comes first, then the removals, then the insertions, so that a
+        // node that moves on during the call is usually counted where it was before.
         let freed = registrant.freed.load(Ordering::Relaxed);
         let drop_panics = registrant.panics.load(Ordering::Relaxed);
         let listener_panics = core.settings().listeners.panics();

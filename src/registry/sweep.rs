@@ -1,4 +1,4 @@
-//! Writes that go through a whole registry, a chunk at a time: scan, retain, drain, reap.
+//! Operations that go through a whole registry, a chunk at a time: scan, retain, drain, reap.
 
 #![allow(unsafe_code)]
 
@@ -17,20 +17,20 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-/// Entries between two critical sections, about.
+/// The number of entries that one critical section covers, about.
 const CHUNK: usize = 64;
 
-/// Homes of a table that are looked at in one critical section: a table may be large and nearly empty.
+/// The most homes of a table that are visited in one critical section. A table may be large and nearly empty.
 const HOMES: usize = 4096;
 
-/// What is to become of an entry.
+/// Returns the verdict on an entry.
 pub(crate) type Judge<'j, K, V> = dyn FnMut(&Candidate<'_, K, V>) -> Verdict + 'j;
 
 fn keeps(keep: bool) -> Verdict {
     if keep { Verdict::Keep } else { Verdict::Remove }
 }
 
-/// How a sweep removes, and what it has done.
+/// How a sweep removes entries, and what it has done.
 struct Sweep<E> {
     cause: Cause,
     if_full: IfFull<E>,
@@ -49,16 +49,20 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Calls `each` with entries from `cursor` on, until about `budget` of them have been seen (those of one home are
-    /// never split), the end is reached, or 4,096 homes of the table have been looked at. Returns how many entries it has
-    /// seen: none, perhaps, in a large table with few entries, before the cursor is [done](Cursor::is_done).
+    /// Calls `each` with entries from `cursor` on. Returns the number of entries that it has met.
     ///
-    /// Between two calls nothing is held, neither guard nor lock: use it to go through a large registry without holding
-    /// up a grace period. `each` runs in a critical section.
+    /// It stops when it has met about `budget` entries (it does not split those of one home), at the end of the
+    /// registry, or after 4,096 homes of a table. So it may meet no entry, in a large table with few entries,
+    /// before the cursor is [done](Cursor::is_done).
     ///
-    /// An entry that is in the registry from the first call to the last is met. It is met once, unless its shard shrinks
-    /// between two calls, after which entries of that shard may be met again. For the others it is as for
-    /// [`View::iter`](crate::View::iter).
+    /// Between two calls nothing is held, neither guard nor lock. Use this to go through a large registry without
+    /// holding up a grace period. `each` runs in a critical section.
+    ///
+    /// An entry that is in the registry from the first call to the last is met. It is met once, unless its shard
+    /// shrinks between two calls: then entries of that shard may be met again. Other entries may be met or
+    /// missed, as by [`View::iter`](crate::View::iter).
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{Cursor, Registry};
@@ -78,7 +82,7 @@ where
         self.scan_to(None, cursor, budget, now, each)
     }
 
-    /// As [`scan`](Self::scan), to `end` at the most, and without what has expired by `now`.
+    /// As [`scan`](Self::scan), up to `end` if it is given, and without entries that have expired by `now`.
     pub(crate) fn scan_to(
         &self,
         end: Option<Cursor>,
@@ -92,16 +96,17 @@ where
         let (mut seen, mut homes) = (0, 0);
         while seen < budget && homes < HOMES && !cursor.is_done() && end.is_none_or(|end| cursor.is_before(end)) {
             homes += 1;
-            // Moved on at last: a panic in `each` loses none of those that come after it.
+            // The cursor moves on only after `each` has seen all entries of the home. If `each` panics, the next
+            // call meets them again and misses none.
             let mut next = *cursor;
-            // SAFETY: the guard is held.
+            // SAFETY: the guard holds a critical section of the core's domain open.
             unsafe { next.step(guard.core, &mut found) };
             seen += found.len();
             check::user_code();
             for node in found.drain(..) {
-                // SAFETY: found within the guard's section.
+                // SAFETY: the node was found within the guard's critical section.
                 if unsafe { self.core.is_there(node, now) } {
-                    // SAFETY: found within the guard's section, which outlasts the entry.
+                    // SAFETY: the node was found within the guard's critical section, which outlasts the entry.
                     each(unsafe { Entry::new(node) });
                 }
             }
@@ -110,8 +115,9 @@ where
         seen
     }
 
-    /// Removes all entries for which `keep` is false. `keep` runs in a critical section, but under no lock. What is met
-    /// is as for [`View::iter`](crate::View::iter).
+    /// Removes all entries for which `keep` returns false.
+    ///
+    /// `keep` runs in a critical section, under no lock. It sees entries as [`scan`](Self::scan) meets them.
     ///
     /// # Progress
     ///
@@ -120,7 +126,8 @@ where
         self.retain_from(&mut Cursor::new(), &mut keep, IfFull::go_on());
     }
 
-    /// Retains from `cursor` on, until it is done or a removal fails.
+    /// Removes entries for which `keep` returns false from `cursor` on, until the cursor is done or a removal
+    /// fails.
     pub(super) fn retain_from<E: Failure>(
         &self,
         cursor: &mut Cursor,
@@ -137,18 +144,23 @@ where
         sweep.reaped
     }
 
-    /// Removes entries one by one, and returns each. Those that are in the registry when it starts are all met; those
-    /// that are inserted meanwhile may be. Dropping the iterator leaves the rest in place.
+    /// Returns an iterator that removes entries one by one, and returns each.
+    ///
+    /// It removes every entry that is in the registry from the start, unless another thread removes the entry
+    /// first. It may remove entries that are inserted after the start. If the iterator is dropped early, the rest
+    /// of the entries stay.
     pub fn drain(&self) -> Drain<'_, K, V, S> {
         Drain { registry: self, cursor: Cursor::new(), victims: Vec::new(), if_full: IfFull::go_on() }
     }
 
-    /// Examines up to about `budget` entries, from where the last call of this method (or of
-    /// [`reap_older_than`](Self::reap_older_than)) stopped, each once at the most unless its shard is resized, and
-    /// removes those for which `condition` holds, which count as reaped.
+    /// Removes entries for which `condition` returns true, and counts them as reaped. Examines up to about
+    /// `budget` entries.
     ///
-    /// `condition` runs in a critical section, but under no lock. If the domain's backlog is full, and its policy is not
-    /// to grow, it stops before the budget is used up.
+    /// It starts where the last call of this method, or of [`reap_older_than`](Self::reap_older_than), stopped.
+    /// It examines each entry at most once, unless the entry's shard is resized during the call. If the domain's
+    /// backlog is full, and its policy is not to grow, it stops before the budget is used up.
+    ///
+    /// `condition` runs in a critical section, under no lock.
     ///
     /// # Progress
     ///
@@ -157,11 +169,19 @@ where
         self.reap_around(budget, &mut |candidate| keeps(!condition(candidate.entry())))
     }
 
-    /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does. Ages are known to 17 ms (see
-    /// [`Candidate::age`]): an entry goes when it is older than `age`, for certain when it is older by 17 ms.
+    /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does.
     ///
-    /// It looks at all entries. A registry with a [`max_age`](crate::Builder::max_age) looks at those alone that have
-    /// reached it.
+    /// Ages are known to 17 ms (see [`Candidate::age`]). No entry is removed before it is older than `age`, and
+    /// every examined entry is removed that is older than that by 17 ms.
+    ///
+    /// This examines all entries. A registry with a [`max_age`](crate::Builder::max_age) examines only entries
+    /// that have reached it.
+    ///
+    /// # Progress
+    ///
+    /// As [`retain`](Self::retain).
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{ManualClock, Registry};
@@ -180,8 +200,12 @@ where
         self.reap_around(budget, &mut |candidate| policy.judge(candidate))
     }
 
-    /// Examines up to about [`scan.nr_to_scan`](Scan::nr_to_scan) entries from where `scan` stands, and does with each as
-    /// `policy` says. At the end of the registry it stops; the next call begins anew. What is removed counts as reaped.
+    /// Examines up to about [`scan.nr_to_scan`](Scan::nr_to_scan) entries from the cursor of `scan` on, and
+    /// treats each as `policy` says. Removed entries count as reaped.
+    ///
+    /// It stops at the end of the registry. The next call with the same `scan` begins anew.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use epoch_registry::{Registry, Scan, policy};
@@ -203,12 +227,13 @@ where
         self.reap_from(&mut scan.cursor, scan.nr_to_scan, Cause::Reaped, &mut |candidate| policy.judge(candidate))
     }
 
-    /// The same, from where the last call of this or of [`reap_if`](Self::reap_if) stopped, and once around at the most.
+    /// Treats up to about `budget` entries as `policy` says. Starts where the last call of this method, or of
+    /// [`reap_if`](Self::reap_if), stopped, and goes once around at most.
     pub(crate) fn reap_round(&self, policy: &impl Policy<K, V>, budget: usize) -> Reaped {
         self.reap_around(budget, &mut |candidate| policy.judge(candidate))
     }
 
-    /// Examines up to about `budget` entries from `cursor` on, to the end of the registry at the most.
+    /// Examines up to about `budget` entries from `cursor` on, at most to the end of the registry.
     pub(crate) fn reap_from(
         &self,
         cursor: &mut Cursor,
@@ -231,12 +256,12 @@ where
     }
 
     fn reap_around(&self, budget: usize, judge: &mut Judge<'_, K, V>) -> Reaped {
-        // Copied: no lock is held while `judge` runs. Two reapers at a time go over the same ground, which is a waste and
-        // nothing worse.
+        // The cursor is copied, so that no lock is held while `judge` runs. Two reapers at the same time examine
+        // the same entries, which wastes work and does no other harm.
         let start = *self.core.reaped_to.lock();
         let mut cursor = start;
         let mut sweep = Sweep::new(Cause::Reaped, IfFull::fail());
-        // Once around, to where it started.
+        // Go once around at most, to where this call started.
         let (mut end, mut spent) = (None, 0);
         while spent < budget && !sweep.reaped.stopped {
             if cursor.is_done() && end.is_none() {
@@ -254,10 +279,12 @@ where
         sweep.reaped
     }
 
-    /// One chunk: judges entries in a critical section, and removes those condemned after it, since a guard held through
-    /// a flood of removals would keep every one of them waiting. If one is refused, the cursor stays where it was.
+    /// Sweeps one chunk: judges entries in a critical section, and removes the condemned ones after it. A guard
+    /// that is held during many removals delays the destruction of every removed entry. If a removal is refused,
+    /// the cursor stays where it was.
     ///
-    /// Returns what of a budget it has used up: as much as entries judged, or one for a section in which there were none.
+    /// Returns how much of a budget it has used: the number of entries that it has met, or one if there were
+    /// none.
     fn sweep<E: Failure>(
         &self,
         end: Option<Cursor>,
@@ -302,17 +329,18 @@ where
         examined.max(1)
     }
 
-    /// As that of the core.
+    /// Completes resizes that are under way, as
+    /// [`Core::finish_resize`](crate::registry::core::Core::finish_resize) does.
     pub(crate) fn finish_resize(&self) {
         self.core.finish_resize();
     }
 }
 
-/// Removes entries one by one: from [`Registry::drain`].
+/// An iterator that removes entries from a registry and returns them. Returned by [`Registry::drain`].
 pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
     registry: &'r Registry<K, V, S>,
     cursor: Cursor,
-    /// Entries met that are still to be removed.
+    /// Entries that the scan has met and that are still to be removed.
     victims: Vec<Handle<K, V>>,
     if_full: IfFull<Infallible>,
 }

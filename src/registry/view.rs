@@ -1,4 +1,4 @@
-//! The read side: what a critical section sees of a registry.
+//! The read side: a registry as seen from within a critical section.
 
 #![allow(unsafe_code)]
 
@@ -15,9 +15,11 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-/// The hash of a key, in one place, and the plain way round: `BuildHasher::hash_one` may be specialised (ahash's is, on a
-/// nightly toolchain), and then hashes a `&&u64` or a `Box<u64>` unlike a `u64`, of which it knows no more than that
-/// `Hash` and `Equivalent` agree.
+/// Returns the hash of a key. All hashing goes through this function.
+///
+/// It does not call `BuildHasher::hash_one`, which may be specialised by type (that of ahash is, on a nightly
+/// toolchain). A `&u64` or a `Box<u64>` could then hash differently from the `u64` that it is equivalent to: a
+/// specialisation sees only the type, and not that `Hash` and `Equivalent` agree.
 #[inline]
 #[allow(clippy::manual_hash_one)]
 pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
@@ -27,48 +29,59 @@ pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u
     state.finish()
 }
 
-/// A registry as seen from within a critical section. What it returns borrows from it, and so from the guard or the
-/// session behind it.
+/// A registry as seen from within a critical section.
+///
+/// What its methods return borrows from the view, and so from the guard or the session behind it.
 ///
 /// # Progress
 ///
-/// All methods are wait-free, but for the time that `Hash` and `Eq` take: no lock, no retry, and no destructor is ever
-/// run by them. (Iteration is lock-free: each step is.)
+/// - Lookups are wait-free, apart from the time that `Hash` and `Eq` take: they take no lock and do not retry. In
+///   a registry whose entries expire they are lock-free: a lookup looks again at an entry whose deadline or last
+///   use another thread changes at the same time.
+/// - Each step of an iteration is lock-free. Only [`iter_in_memory_order`](Self::iter_in_memory_order) takes
+///   locks.
+/// - No method runs a destructor.
 pub struct View<'r, K: 'static, V: 'static, S> {
     pub(crate) core: &'r Core<K, V>,
-    /// Those of the core, at hand: a read that had to ask the core for them would wait for two loads more.
+    /// The roots of the core, copied: a read that took them from the core would wait for two more loads.
     pub(crate) roots: Roots<'r, K, V>,
     pub(crate) hasher: &'r S,
-    /// Not `Send`: the critical section is this thread's.
+    /// Not `Send`: the critical section belongs to this thread.
     _section: PhantomData<*const ()>,
 }
 
 impl<'r, K, V, S> View<'r, K, V, S> {
+    /// Returns a view of a registry.
+    ///
     /// # Safety
     ///
-    /// The view is used only while this thread is in a critical section of the core's domain, and what it has returned
-    /// is not used after the end of that section. (The types that hold a view see to it by their borrows.)
+    /// The view is used only while this thread is in a critical section of the core's domain. What its methods
+    /// return is not used after the end of that section. (The types that hold a view ensure both by their
+    /// borrows.)
     #[inline]
     pub(crate) unsafe fn new(core: &'r Core<K, V>, hasher: &'r S) -> Self {
         View { core, roots: core.roots(), hasher, _section: PhantomData }
     }
 
-    /// A view within the critical section of `guard`, if that is of the core's domain.
+    /// Returns a view within the critical section of `guard`, or `None` if the guard belongs to another domain.
     pub(crate) fn within(core: &'r Core<K, V>, hasher: &'r S, guard: &'r DomainGuard<'_>) -> Option<Self> {
-        // SAFETY: the view borrows the guard, and the domain is the right one.
+        // SAFETY: the view borrows the guard, which holds a critical section of the core's domain open.
         guard.is_of(&core.header.domain).then(|| unsafe { View::new(core, hasher) })
     }
 }
 
-// The reads are inlined always: a view that is lent to a function has to be written to memory, which for a pin of one read is
-// as much as a third of its instructions.
+// All reads are `inline(always)`. A view that is passed to a function by reference must be written to memory,
+// which takes up to a third of the instructions of a read with a pin of its own.
 impl<K, V, S> View<'_, K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The entry of `key`, borrowed for as long as the critical section lasts.
+    /// Returns the entry of `key`, borrowed for as long as the critical section lasts, or `None` if the key is
+    /// not in the registry.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -82,42 +95,53 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        // Hash the key.
         self.get_hashed(hash_of(self.hasher, key), key)
     }
 
-    /// The same, given the hash of the key.
+    /// As [`get`](Self::get), given the hash of the key.
     #[inline(always)]
     pub(crate) fn get_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        // Select the shard by the hash, and load its table from the root.
         self.find_in(self.roots.table(hash), hash, key)
     }
 
-    /// In debug builds: that there is a critical section indeed, as the types promise.
+    /// Checks, in debug builds, that this thread is in a critical section of the domain.
     #[inline]
     pub(crate) fn check(&self) {
         let domain = &self.core.header.domain;
         debug_assert!(domain.in_critical_section(), "a read outside a critical section of {domain:?}");
     }
 
-    /// The entry of `key` in a table that this critical section has loaded from the root for `hash`, the key's.
+    /// Returns the entry of `key`, whose hash is `hash`. The caller has loaded `table` from the root for `hash`
+    /// in this critical section.
     #[inline(always)]
     pub(crate) fn find_in<Q>(&self, table: Table<K, V>, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        // Debug builds check that this thread is in a critical section.
         self.check();
+        // Compare the tag with those of the home bucket, then the key with those of the nodes whose tags match.
         let mut node = table.find(hash, move |node| key.equivalent(node.key()))?;
+        // Load the duties of reads. There are none unless the use of entries matters or entries may expire.
         if !self.core.read_duties.get().is_nothing() {
-            // SAFETY: found within a critical section, in which the view is used.
+            // Leave the marks of use. If the entry has expired, return `None`.
+            // SAFETY: the node was found in the critical section in which the view is used, and which is still
+            // open.
             node = unsafe { self.core.use_at_read(node) }?;
         }
-        // SAFETY: the view is used within a critical section, and outlasts the entry.
+        // Return the node as an entry.
+        // SAFETY: the node was found in the critical section in which the view is used. The entry borrows the
+        // view.
         Some(unsafe { Entry::new(node) })
     }
 
-    /// A handle on the entry of `key`, which outlives the critical section.
+    /// Returns a handle to the entry of `key`, or `None` if the key is not in the registry. The handle may
+    /// outlive the critical section.
     #[inline(always)]
     pub fn lookup<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
@@ -126,7 +150,7 @@ where
         self.get(key).map(Entry::into_handle)
     }
 
-    /// Whether `key` is in the registry.
+    /// Returns whether `key` is in the registry.
     #[inline(always)]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
@@ -135,32 +159,39 @@ where
         self.get(key).is_some()
     }
 
-    /// All entries, in no order.
+    /// Returns an iterator over all entries, in no particular order.
     ///
-    /// Weakly consistent: an entry that is in the registry from the beginning of the iteration to its end is met exactly
-    /// once, whatever resizes go on. Entries that come or go meanwhile may be met or not; a key that is replaced, or removed
-    /// and inserted again, may be met with the old value, the new one, or both.
+    /// The iteration is weakly consistent:
+    ///
+    /// - It meets an entry exactly once if the entry is in the registry from the start of the iteration to its
+    ///   end, also during resizes.
+    /// - It may meet or miss an entry that is inserted or removed during the iteration.
+    /// - If a key is replaced, or removed and inserted again, it may meet the old entry, the new one, or both.
     pub fn iter(&self) -> Iter<'_, K, V> {
         self.check();
         // SAFETY: the iterator borrows this view, which is used within a critical section.
         unsafe { Iter::new(self.core, self.roots.all()) }
     }
 
-    /// Returns an iterator over all entries in the order of their memory. In a registry larger than the processor's
-    /// caches it is somewhat faster than [`iter`](Self::iter), in a small one slower.
+    /// Returns an iterator over all entries, in the order of their memory.
     ///
-    /// It takes the lock of each shard for a moment (some nanoseconds for each entry), lists the shard's entries, and returns them
-    /// after the lock. The list takes eight bytes for each entry of the shard. So an entry that is in the registry all the while
-    /// is met exactly once, and all entries of a shard are those of one moment. (Where entries have allocations of their own,
-    /// since they are large, the list is in the order of the table.)
+    /// In a registry larger than the processor's caches it is somewhat faster than [`iter`](Self::iter); in a
+    /// small registry it is slower.
+    ///
+    /// For each shard, the iterator takes the lock, lists the shard's entries (some nanoseconds for each), and
+    /// returns them after the lock. So the entries of a shard are those of one moment, and an entry that is in
+    /// the registry during the whole iteration is met exactly once. The list takes eight bytes for each entry of
+    /// the shard. Entries so large that they have allocations of their own are listed in the order of the table.
     ///
     /// # Panics
     ///
-    /// The iterator panics if it is advanced in the `Eq` of a key, under the lock of a shard.
+    /// The iterator panics if it is advanced within the `Eq` of a key, which may run under a shard lock.
     ///
     /// # Progress
     ///
     /// May block, on the lock of a shard.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -181,12 +212,14 @@ impl<K, V, S> fmt::Debug for View<'_, K, V, S> {
     }
 }
 
-/// An open critical section of a registry's domain, bound to the registry: from
-/// [`Registry::pin`](crate::Registry::pin). The read methods are those of [`View`].
+/// An open critical section of a registry's domain, bound to the registry. Returned by
+/// [`Registry::pin`](crate::Registry::pin).
 ///
-/// Nothing that the guard reaches is destroyed before it is dropped, and nothing that is removed meanwhile, from any
-/// registry of the domain, either: keep it short. A guard that is forgotten (`mem::forget`) stops destruction in its
-/// domain for good, and does no other harm.
+/// The guard dereferences to a [`View`], whose methods read the registry.
+///
+/// While the guard is open, nothing that it can reach is destroyed. Nor is anything that is removed in the
+/// meantime, from any registry of the domain: drop the guard soon. A guard that is forgotten
+/// ([`mem::forget`](std::mem::forget)) stops destruction in its domain for good. It does no other harm.
 ///
 /// A guard belongs to its thread, and what it returns cannot outlive it:
 ///
@@ -212,12 +245,15 @@ impl<'r, K, V, S> Guard<'r, K, V, S> {
     #[inline]
     pub(crate) fn open(core: &'r Core<K, V>, hasher: &'r S) -> Self {
         let pin = core.header.domain.inner().pin();
-        // SAFETY: the view is lent out by the guard alone, which keeps the section open.
+        // SAFETY: only the guard lends the view out, and `pin` keeps the section open as long as the guard
+        // exists.
         Guard { view: unsafe { View::new(core, hasher) }, pin }
     }
 
-    /// Closes the critical section and opens a new one: what was borrowed before is given up, and destruction may go
-    /// on. Nested in another critical section of the same thread and domain it does nothing.
+    /// Closes the critical section and opens a new one, so that destruction may proceed. No borrow from before
+    /// may be in use.
+    ///
+    /// If the guard is nested in another critical section of the same thread and domain, this does nothing.
     pub fn repin(&mut self) {
         self.pin.repin();
     }

@@ -1,4 +1,4 @@
-//! Writes of one entry, and the paths that they share with their [fallible](crate::registry::fallible) forms.
+//! Writes of one entry, and the code that they share with their [fallible](crate::registry::fallible) forms.
 
 use crate::domain::{Failure, IfFull};
 use crate::handle::{Entry, Handle};
@@ -18,15 +18,22 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Inserts an entry, in the place of the one that has the key. Returns the replaced entry, if there was one.
+    /// Inserts an entry, or replaces the one that has the key. Returns the replaced entry, or `None` if the key
+    /// was absent.
     ///
-    /// Readers see the old entry or the new one, and never neither. [`set`](Self::set) does the same without a handle;
-    /// [`insert_and_get`](Self::insert_and_get) returns the new entry; [`try_insert`](Self::try_insert) replaces nothing.
+    /// Readers see the old entry or the new one, and never neither. An expired entry is replaced too, but counts
+    /// as absent.
+    ///
+    /// [`set`](Self::set) does the same without a handle. [`insert_and_get`](Self::insert_and_get) returns the
+    /// new entry. [`try_insert`](Self::try_insert) replaces nothing.
     ///
     /// # Progress
     ///
-    /// Takes the lock of one shard. As after every write, the caller may then do a bounded share of the domain's
-    /// reclamation.
+    /// Takes the lock of one shard. After the lock, as after every write, the caller may do a bounded share of
+    /// the domain's reclamation. If the domain's backlog is full and its [policy](crate::WhenFull) is to wait,
+    /// the caller may wait for that long.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -39,11 +46,13 @@ where
         published.old.into_handle()
     }
 
-    /// Inserts an entry, in the place of the one that has the key. Returns the new entry.
+    /// Inserts an entry, or replaces the one that has the key. Returns the new entry.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -56,15 +65,20 @@ where
         published.new.expect("the handle that was wanted")
     }
 
-    /// Inserts an entry, unless the key is taken. Returns the new entry. An expired entry takes no key: it is replaced.
+    /// Inserts an entry, unless the key is already in the registry. Returns the new entry.
+    ///
+    /// An expired entry does not keep its key: it is replaced.
     ///
     /// # Errors
     ///
-    /// [`Occupied`] if the key is taken, with the rejected key and value and the entry that holds the key.
+    /// Returns [`Occupied`] if the key is already in the registry, with the rejected key and value, and the entry
+    /// that has the key.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -81,13 +95,16 @@ where
         }
     }
 
-    /// Inserts an entry, or replaces the one that has the key. Returns whether there was one.
+    /// Inserts an entry, or replaces the one that has the key. Returns whether it replaced one.
     ///
-    /// As [`insert`](Self::insert), without a handle to the entry that leaves: two locked instructions fewer.
+    /// This is [`insert`](Self::insert) without a handle to the replaced entry, which saves one locked
+    /// instruction.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -100,9 +117,10 @@ where
         published.old.is_some()
     }
 
-    /// Inserts an entry, unless the key is taken.
+    /// Inserts an entry, unless the key is already in the registry.
     ///
-    /// As [`try_insert`](Self::try_insert), without a handle to the new entry: one locked instruction fewer.
+    /// This is [`try_insert`](Self::try_insert) without a handle to the new entry, which saves one locked
+    /// instruction.
     ///
     /// # Errors
     ///
@@ -111,6 +129,8 @@ where
     /// # Progress
     ///
     /// As [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -124,24 +144,32 @@ where
         Ok(())
     }
 
-    /// Returns the entry of `key`. If there is none, inserts one with the value that `f` makes.
+    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that `f` returns, and
+    /// returns that.
     ///
-    /// `f` runs outside every lock and critical section. If another thread inserts the key meanwhile, its entry is
-    /// returned and the value that `f` made is dropped.
+    /// `f` runs outside every lock and critical section. If another thread inserts the key while `f` runs, that
+    /// thread's entry is returned, and the value that `f` returned is dropped.
     ///
     /// # Progress
     ///
-    /// As [`lookup`](Self::lookup) if the key is there, else as [`insert`](Self::insert).
+    /// As [`lookup`](Self::lookup) if the key is in the registry, otherwise as [`insert`](Self::insert).
     pub fn get_or_insert_with(&self, key: K, f: impl FnOnce() -> V) -> Handle<K, V> {
         let Ok(entry) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(f()));
         entry
     }
 
-    /// As [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail.
+    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that `f` returns, and
+    /// returns that.
+    ///
+    /// Works as [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail.
     ///
     /// # Errors
     ///
-    /// The error of `f`.
+    /// Returns the error of `f`. Then nothing is inserted.
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
     pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
         if let Some(entry) = self.lookup(&key) {
             return Ok(entry);
@@ -151,14 +179,17 @@ where
         Ok(self.try_insert(key, value).unwrap_or_else(|occupied| occupied.entry))
     }
 
-    /// Reads the entry of `key`, and replaces it by one with the value that `f` makes of it. Returns the new entry, or
-    /// `None` if there is no such key.
+    /// Replaces the entry of `key` by one with the value that `f` makes of the old value. Returns the new entry,
+    /// or `None` if the key is not in the registry.
     ///
-    /// `f` runs outside every lock and critical section. It runs again if the entry was replaced meanwhile.
+    /// `f` runs outside every lock and critical section. It runs again if the entry was replaced while it ran.
     ///
     /// # Progress
     ///
-    /// Lock-free but for the lock of one shard: a call that is retried was overtaken by another that succeeded.
+    /// Lock-free, apart from the lock of one shard: a call retries only if another write of the same key has
+    /// succeeded. Otherwise as [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -174,15 +205,18 @@ where
         new
     }
 
-    /// Replaces this very entry by one with another value, if it is still in the registry. Returns the new entry.
+    /// Replaces exactly this entry by one with another value, if it is still in the registry. Returns the new
+    /// entry.
     ///
     /// # Errors
     ///
-    /// The value, if the entry has left the registry, or is of another registry.
+    /// Returns the value if the entry has left the registry, or belongs to another registry.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -202,7 +236,7 @@ where
         }
     }
 
-    /// Removes the entry of `key`. Returns it, if there was one.
+    /// Removes the entry of `key`. Returns it, or `None` if the key is not in the registry.
     ///
     /// # Progress
     ///
@@ -215,13 +249,15 @@ where
         left.into_handle()
     }
 
-    /// Removes the entry of `key`. Returns whether there was one.
+    /// Removes the entry of `key`. Returns whether the key was in the registry.
     ///
-    /// As [`remove`](Self::remove), without a handle to the entry: one locked instruction fewer.
+    /// This is [`remove`](Self::remove) without a handle to the entry, which saves one locked instruction.
     ///
     /// # Progress
     ///
     /// As [`insert`](Self::insert).
+    ///
+    /// # Examples
     ///
     /// ```
     /// let registry = epoch_registry::Registry::new();
@@ -237,10 +273,11 @@ where
         left.is_some()
     }
 
-    /// Removes the entry of `key` if `condition` holds for it. Returns the entry, if it was removed.
+    /// Removes the entry of `key` if `condition` holds for it. Returns the removed entry, or `None` if none was
+    /// removed.
     ///
-    /// The condition is asked outside every lock and critical section. It is asked again if the entry is replaced
-    /// meanwhile: the removed entry is one for which it held.
+    /// `condition` runs outside every lock and critical section. It runs again if the entry was replaced while it
+    /// ran, so that the removed entry is one for which it held.
     ///
     /// # Progress
     ///
@@ -253,7 +290,8 @@ where
         removed
     }
 
-    /// Removes this very entry. Returns whether it was still in the registry: not if it has left, or is of another registry.
+    /// Removes exactly this entry. Returns whether it was in the registry: false if it has already left, or
+    /// belongs to another registry.
     ///
     /// # Progress
     ///
@@ -263,12 +301,14 @@ where
         removed
     }
 
-    /// Removes all entries, one shard at a time: each shard is emptied at one instant. (If the domain's backlog has a
-    /// limit and too little room for all of a shard, entries are removed one by one, as by [`retain`](Self::retain).)
+    /// Removes all entries, one shard at a time. Each shard is emptied at one instant.
+    ///
+    /// If the domain's backlog has a limit, and no room for all entries of a shard, entries are removed one by
+    /// one, as by [`retain`](Self::retain).
     ///
     /// # Progress
     ///
-    /// Takes the lock of every shard, one after another, for a few instructions each.
+    /// Takes the lock of every shard, one after another, for a short time each.
     pub fn clear(&self) {
         let emptied = self.core.shards().filter(|&shard| self.core.clear(shard)).count();
         if emptied < self.core.shards().len() {
@@ -276,7 +316,7 @@ where
         }
     }
 
-    /// Inserts or replaces. Returns key and value if that fails.
+    /// Inserts or replaces an entry. Returns key and value if that fails.
     #[inline(always)]
     pub(super) fn replace_or<E: Failure>(
         &self,
@@ -292,7 +332,7 @@ where
             .map_err(|(unpublished, full)| (unpublished.key, unpublished.value, full))
     }
 
-    /// Updates. Returns the value that `f` made if that fails.
+    /// Updates an entry. Returns the value that `f` made if that fails.
     pub(super) fn update_or<Q, E: Failure>(
         &self,
         key: &Q,
@@ -351,8 +391,8 @@ where
         }
     }
 
-    /// Looks up the entry of `key` for a write to that entry. As writes by key do, it compares the hash before the key, since a
-    /// key may claim to equal one with another hash.
+    /// Returns a handle to the entry of `key`, for a write of that entry. As writes by key do, it compares the
+    /// hash as well: a key may claim to equal one with another hash.
     fn lookup_same<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,

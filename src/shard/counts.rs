@@ -1,4 +1,4 @@
-//! What a shard counts.
+//! The statistics of a shard.
 
 use crate::reap::Cause;
 use crate::shard::evict::Bounds;
@@ -8,14 +8,16 @@ use crate::table::Table;
 use crate::util::clock::Time;
 use std::sync::atomic::AtomicBool;
 
-/// Statistics, written under the lock and read without it. Those first that most writes change.
+/// The statistics of a shard. Writers update them under the shard lock; any thread reads them without it.
+///
+/// The fields that most writes change come first.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) inserted: Count,
-    /// Nodes in the shard.
+    /// The number of nodes in the shard.
     pub(crate) live: Count,
-    /// The bytes that they count for.
+    /// The sum of the weights of these nodes, in bytes.
     pub(crate) weight: Sum,
     pub(crate) removed: Count,
     pub(crate) replaced: Count,
@@ -23,19 +25,21 @@ pub(crate) struct Counts {
     pub(crate) expired: Count,
     pub(crate) evicted: Count,
     pub(crate) resizes: Count,
-    /// Nodes that the shard takes before it grows.
+    /// The number of nodes at which the table grows.
     pub(crate) capacity: Count,
-    /// Bytes that its tables take.
+    /// The bytes that the shard's tables occupy.
     pub(crate) bytes: Count,
-    /// The shard's bounds.
+    /// The bound on the number of nodes. `usize::MAX` means that there is none.
     pub(crate) max_entries: Count,
+    /// The bound on the weight of the nodes, in bytes. `u64::MAX` means that there is none.
     pub(crate) max_weight: Count,
-    /// A resize is under way. (Of std's type, a hint.)
+    /// Whether a resize is under way. Not modelled by loom: only a hint.
     resizing: AtomicBool,
-    /// When some node may have expired.
+    /// The earliest time at which an entry may have expired, or `Time::ZERO` while the timers are being purged.
     pub(crate) due: NextDue,
 }
 
+/// A time that the holder of the shard lock sets, and any thread reads.
 pub(crate) struct NextDue(AtomicU64);
 
 impl Default for NextDue {
@@ -45,22 +49,23 @@ impl Default for NextDue {
 }
 
 impl NextDue {
-    /// Under the shard lock.
+    /// Sets the time. The caller holds the shard lock.
     pub(crate) fn set(&self, due: Time) {
-        // ORDERING: Relaxed, a hint.
+        // ORDERING: Relaxed, a hint (see `get`).
         if self.get() != due {
             self.0.store(due.word(), Ordering::Relaxed);
         }
     }
 
     pub(crate) fn get(&self) -> Time {
-        // ORDERING: Relaxed, a hint: a reaper that looks takes the lock, and finds what there is.
+        // ORDERING: Relaxed, a hint. A reaper that acts on it takes the shard lock and then looks at the timers
+        // themselves.
         Time::of_word(self.0.load(Ordering::Relaxed))
     }
 }
 
 impl Counts {
-    /// Of a shard with an empty table.
+    /// Returns the counts of a shard with an empty table.
     pub(crate) fn new<K, V>(table: Table<K, V>, bounds: Bounds) -> Self {
         let counts = Counts::default();
         counts.capacity.set(Table::<K, V>::limit(table.buckets()) as u64);
@@ -69,13 +74,13 @@ impl Counts {
         counts
     }
 
-    /// Under the shard lock, or before the shard is used.
+    /// Records the bounds. The caller holds the shard lock, or the shard is not in use yet.
     pub(crate) fn set_bounds(&self, bounds: Bounds) {
         self.max_entries.set(bounds.entries as u64);
         self.max_weight.set(bounds.weight);
     }
 
-    /// Under the shard lock.
+    /// Records whether a resize is under way. The caller holds the shard lock.
     pub(crate) fn set_resizing(&self, resizing: bool) {
         // ORDERING: Relaxed, a hint.
         self.resizing.store(resizing, Ordering::Relaxed);
@@ -86,7 +91,7 @@ impl Counts {
         self.resizing.load(Ordering::Relaxed)
     }
 
-    /// Counts that a node of this weight has left. Under the shard lock.
+    /// Records that a node of this weight has left for this cause. The caller holds the shard lock.
     #[inline]
     pub(crate) fn leave(&self, cause: Cause, weight: u64) {
         self.live.subtract(1);
@@ -94,7 +99,7 @@ impl Counts {
         self.left(cause).add(1);
     }
 
-    /// Where it is counted that a node left for this cause.
+    /// Returns the counter of the nodes that left for this cause.
     #[inline]
     pub(crate) fn left(&self, cause: Cause) -> &Count {
         match cause {
@@ -107,17 +112,17 @@ impl Counts {
     }
 }
 
-/// A sum of amounts that may exceed what 64 bits hold, and comes right again when they are subtracted.
+/// A sum that may exceed 64 bits. It keeps its full value, so it is exact again after enough is subtracted.
 #[derive(Default)]
 pub(crate) struct Sum {
-    /// Modulo 2^64.
+    /// The sum modulo 2^64.
     low: Count,
-    /// How many times 2^64 is to be added to that.
+    /// The sum divided by 2^64, rounded down.
     wraps: Count,
 }
 
 impl Sum {
-    /// Under the shard lock.
+    /// Adds `by`. The caller holds the shard lock.
     #[inline]
     pub(crate) fn add(&self, by: u64) {
         let (sum, has_wrapped) = self.low.get().overflowing_add(by);
@@ -127,7 +132,7 @@ impl Sum {
         }
     }
 
-    /// Under the shard lock.
+    /// Subtracts `by`. The caller holds the shard lock.
     #[inline]
     pub(crate) fn subtract(&self, by: u64) {
         let (sum, has_wrapped) = self.low.get().overflowing_sub(by);
@@ -137,19 +142,20 @@ impl Sum {
         }
     }
 
-    /// Under the shard lock.
+    /// Sets the sum to zero. The caller holds the shard lock.
     pub(crate) fn clear(&self) {
         self.low.set(0);
         self.wraps.set(0);
     }
 
-    /// The sum, or the highest number if it exceeds that.
+    /// Returns the sum, or `u64::MAX` if the sum exceeds 64 bits.
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         if self.wraps.get() == 0 { self.low.get() } else { u64::MAX }
     }
 }
 
+/// A counter that the holder of the shard lock changes, and any thread reads.
 pub(crate) struct Count(AtomicU64);
 
 impl Default for Count {
@@ -159,17 +165,18 @@ impl Default for Count {
 }
 
 impl Count {
-    /// Under the shard lock.
+    /// Subtracts `by`, modulo 2^64. The caller holds the shard lock.
     #[inline]
     pub(crate) fn subtract(&self, by: u64) {
-        // ORDERING: Relaxed, as in `add`.
+        // ORDERING: Relaxed, a statistic. The shard lock keeps writers apart, as in `add`.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
     }
 
-    /// Under the shard lock.
+    /// Adds `by`, modulo 2^64. The caller holds the shard lock.
     #[inline]
     pub(crate) fn add(&self, by: u64) {
-        // ORDERING: Relaxed, a statistic. No addition is lost: the lock keeps writers apart.
+        // ORDERING: Relaxed, a statistic. A separate load and store lose no addition: the shard lock keeps
+        // writers apart.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
 

@@ -1,8 +1,9 @@
-//! Bounds on the entries of a registry, and what goes when there is one too many: second chance.
+//! Bounds on the entries of a registry, and eviction by second chance.
 //!
-//! A hand goes round the homes of a shard's table (F. J. Corbató's "clock" algorithm, 1968). An entry that was used since
-//! the hand last passed it loses its mark and stays; the first without one goes. A new entry has no mark: one that is
-//! never used again goes when the hand comes by.
+//! A hand goes round the homes of a shard's table (F. J. Corbató's "clock" algorithm, 1968). If the entry at the
+//! hand was used since the hand last passed it, the hand clears its mark of use and the entry stays. The first
+//! entry without a mark is evicted. In a bounded registry, a new entry has no mark: if it is never used again, it
+//! is evicted when the hand reaches it.
 
 #![allow(unsafe_code)]
 
@@ -16,41 +17,45 @@ use crate::shard::locked::{BacklogExhausted, Locked};
 use crate::shard::write::handle_on;
 use std::ptr::NonNull;
 
-/// What a shard may hold.
+/// The bounds of one shard.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
+    /// The most entries. `usize::MAX` means that there is no bound.
     pub(crate) entries: usize,
-    /// In bytes. An entry that is heavier is alone.
+    /// The most bytes that the entries weigh. `u64::MAX` means that there is no bound. A heavier entry may be in
+    /// the shard alone.
     pub(crate) weight: u64,
-    /// Whether entries with handles are spared, as far as there are others.
+    /// Whether eviction prefers entries without handles.
     pub(crate) spare_held: bool,
 }
 
 impl Bounds {
-    /// A shard's part of a bound on entries: one at least.
+    /// Returns one shard's part of a bound on entries, which is at least one. Without a bound, returns
+    /// `usize::MAX`.
     pub(crate) fn part_of_entries(bound: Option<usize>, shards: usize) -> usize {
         bound.map_or(usize::MAX, |bound| (bound / shards).max(1))
     }
 
-    /// A shard's part of a bound on weight.
+    /// Returns one shard's part of a bound on weight, which is at least one. Without a bound, returns `u64::MAX`.
     pub(crate) fn part_of_weight(bound: Option<u64>, shards: usize) -> u64 {
         bound.map_or(u64::MAX, |bound| (bound / shards as u64).max(1))
     }
 
-    /// Whether there are any.
+    /// Returns whether there is any bound.
     pub(crate) fn are_set(&self) -> bool {
         self.entries != usize::MAX || self.weight != u64::MAX
     }
 }
 
-/// Where the next victim is looked for.
+/// The hand of the clock: the point at which the search for the next victim resumes.
 pub(crate) struct Hand<K, V> {
+    /// The home at the hand. The table's mask is applied when it is used.
     home: usize,
-    /// Nodes of that home that were looked at.
+    /// The number of nodes of that home that the hand has passed.
     passed: usize,
-    /// Nodes that were looked at since the last victim.
+    /// The number of nodes that were examined since the last victim.
     spared: usize,
-    /// The nodes of one home: kept for its memory.
+    /// The nodes of one home. Empty between uses, and kept for its allocation.
     found: Vec<NonNull<Node<K, V>>>,
 }
 
@@ -61,25 +66,27 @@ impl<K, V> Default for Hand<K, V> {
 }
 
 impl<K, V> Hand<K, V> {
-    /// Room for the nodes of a few homes, empty, to be left empty.
+    /// Returns an empty vector for a few nodes. The caller leaves it empty.
     pub(crate) fn scratch(&mut self) -> &mut Vec<NonNull<Node<K, V>>> {
         &mut self.found
     }
 }
 
-// SAFETY: `found` is empty but while its user has the lock.
+// SAFETY: `found` holds pointers only while its user holds the shard lock. Between uses it is empty.
 unsafe impl<K: Send, V: Send> Send for Hand<K, V> {}
 
-/// Entries that are looked at for one victim: if all of them were used, the last of them goes.
+/// The most entries that are examined for one victim. If all of them are spared, the last one is evicted.
 const LOOKED_AT: usize = 16;
 
-/// Homes that are looked through under one lock: a table may be large and nearly empty.
+/// The most homes that are searched for one victim before the lock is released. A table may be large and nearly
+/// empty.
 const HOMES: usize = 4096;
 
-/// Entries that are evicted under one lock.
+/// The most entries that are evicted before the lock is released.
 const CHUNK: usize = 16;
 
-/// What has left the table, for a listener: it is told when this is dropped, without a lock.
+/// Entries that have left the table, collected for the listener. Dropping this calls the listener, so the owner
+/// must hold no shard lock then.
 pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
     listeners: &'l Listeners<K, V>,
     cause: Cause,
@@ -92,19 +99,19 @@ impl<'l, K, V> Evicted<'l, K, V> {
         Evicted { listeners, cause, entries: Vec::new() }
     }
 
-    /// (If there is a listener.)
+    /// Adds an entry if there is a listener, and calls `entry` only then.
     pub(crate) fn push(&mut self, entry: impl FnOnce() -> Handle<K, V>) {
         if self.listeners.is_some() {
             self.entries.push((self.cause, entry()));
         }
     }
 
-    /// Whether there is a listener.
+    /// Returns whether there is a listener.
     pub(crate) fn wants_entries(&self) -> bool {
         self.listeners.is_some()
     }
 
-    /// Of an entry that left for another cause.
+    /// Adds an entry that left for another cause.
     pub(crate) fn add(&mut self, cause: Cause, entry: Option<Handle<K, V>>) {
         self.entries.extend(entry.map(|entry| (cause, entry)));
     }
@@ -119,11 +126,12 @@ impl<K, V> Drop for Evicted<'_, K, V> {
     }
 }
 
-/// What a shard has evicted.
+/// The result of an eviction from one shard.
 #[derive(Default)]
 pub(crate) struct Shed {
+    /// The number of entries that were evicted.
     pub(crate) entries: usize,
-    /// It stopped for want of room in the backlog.
+    /// Whether the eviction stopped because the backlog had no room.
     pub(crate) full: bool,
 }
 
@@ -132,15 +140,15 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Whether a node of this weight fits the bounds, in the place of `old` if there is one. (A lone
-    /// node always can.)
+    /// Returns whether a node of this weight fits the bounds, in place of `old` if there is one. A node that
+    /// would be alone in the shard always fits.
     #[inline]
     pub(crate) fn fits_bounds(&self, weight: u64, old: Option<NonNull<Node<K, V>>>) -> bool {
         let others = self.live() - usize::from(old.is_some());
         if others < self.bounds.entries && self.bounds.weight == u64::MAX {
             return true;
         }
-        // SAFETY: in the table, S1.
+        // SAFETY: S1 (the shard lock is held; `old` is in the table).
         let relieved = old.map_or(0, |old| unsafe { old.as_ref() }.header.weight.bytes());
         others == 0
             || others < self.bounds.entries
@@ -148,7 +156,7 @@ where
                     <= self.bounds.weight
     }
 
-    /// The node whose turn it is to go, of those beside `old`. Under the lock.
+    /// Finds the next victim among the nodes other than `old`.
     fn victim(&mut self, old: Option<NonNull<Node<K, V>>>) -> Search<K, V> {
         let others = self.live() - usize::from(old.is_some());
         if others == 0 {
@@ -162,13 +170,14 @@ where
                 table.visit(home, table.mask(), &mut hand.found);
             }
             for node in hand.found.drain(..).skip(hand.passed) {
-                // SAFETY: in the table, S1.
+                // SAFETY: S1 (the shard lock is held; the node is in the table).
                 let header = unsafe { &node.as_ref().header };
                 if old != Some(node) {
                     hand.spared += 1;
                     let is_spared = header.used.clear() || spare_held && header.refs.is_more_than(1);
                     if !is_spared || hand.spared >= LOOKED_AT.min(others) {
-                        // (It leaves a gap, into which the next one moves up.)
+                        // `passed` does not count the victim: once it is unlinked, the next node of the home
+                        // takes its turn.
                         hand.spared = 0;
                         return Search::Found(node);
                     }
@@ -181,20 +190,21 @@ where
     }
 }
 
-/// What a look for a victim has come to.
+/// The result of a search for a victim.
 enum Search<K, V> {
     Found(NonNull<Node<K, V>>),
-    /// Nothing yet: the lock was held for long enough.
+    /// The search has held the lock for long enough. The caller releases the lock and searches again.
     GoOn,
-    /// There is none.
+    /// There is no node that could be a victim.
     Empty,
 }
 
-/// What an attempt to evict has come to.
+/// The result of an attempt to evict a node.
 enum Attempt {
     Evicted,
     /// As [`Search::GoOn`].
     GoOn,
+    /// As [`Search::Empty`].
     Empty,
 }
 
@@ -203,7 +213,11 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Unlinks the node whose turn it is, if there is any beside `spared`, and room for it in the backlog.
+    /// Unlinks the next victim, which is never `spared`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the backlog has no room for the victim. Then nothing is unlinked.
     fn unlink_victim(
         self,
         locked: &mut Locked<'_, K, V>,
@@ -215,26 +229,32 @@ where
             Search::GoOn => return Ok(Attempt::GoOn),
             Search::Empty => return Ok(Attempt::Empty),
         };
-        // SAFETY: in the table, S1.
+        // SAFETY: S1 (the shard lock is held; the victim is in the table).
         unsafe { locked.reserve_backlog(victim) }?;
-        // SAFETY: as before.
+        // SAFETY: S1 (the shard lock is held; the victim is in the table).
         let hash = unsafe { victim.as_ref() }.header.hash();
         let table = locked.table_for(hash.into(), self);
-        let (position, _) = table.locate_exact(victim).expect("what was met under the lock is in the table");
-        // SAFETY: as before.
+        let (position, _) = table.locate_exact(victim).expect("a victim that was found under the lock is in the table");
+        // SAFETY: S1 (the shard lock is held; the victim is in the table).
         evicted.push(|| unsafe { handle_on(victim) });
         table.unlink(position);
-        // SAFETY: the table's reference is still in it.
+        // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(Cause::Capacity, unsafe { victim.as_ref() }.header.weight.bytes());
-        // SAFETY: admitted and unlinked under this lock.
+        // SAFETY: S3 (this thread has reserved room for the victim and unlinked it, under the lock that is still
+        // held).
         unsafe { locked.discard(victim) };
         Ok(Attempt::Evicted)
     }
 
-    /// Makes room for a node of this weight, in the place of `old` if there is one, within the bounds. Where it was not
-    /// there already, something has changed: what was located before is to be looked for again.
+    /// Evicts nodes to make room within the bounds for a node of this weight, in place of `old` if there is one.
     ///
-    /// It may be refused for want of room in the backlog, or wait for that, once.
+    /// Evictions change the table, and this may release the lock for a while before there is enough room. So the
+    /// caller locates its entry again and checks the bounds again.
+    ///
+    /// # Errors
+    ///
+    /// If the backlog has no room and `if_full` lets the operation fail. The operation may wait for room first,
+    /// but it waits in vain at most once.
     #[cold]
     pub(crate) fn evict_to_fit<E: Failure>(
         self,
@@ -250,7 +270,7 @@ where
             match self.unlink_victim(&mut locked, old, evicted) {
                 Ok(Attempt::Evicted) if retired < CHUNK => {}
                 Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
-                // There is room for a lone node.
+                // A node that is alone always fits.
                 Ok(Attempt::Empty) => break,
                 Err(BacklogExhausted(bytes)) => return self.relock_with_reservation(locked, bytes, if_full),
             }
@@ -258,7 +278,8 @@ where
         Ok(locked)
     }
 
-    /// Lets others have the lock for a moment, and the table follow the number of nodes.
+    /// Releases the lock so that other writers can take it, advances a resize that is under way or due, and takes
+    /// the lock again.
     fn pass_on(self, mut locked: Locked<'s, K, V>) -> Locked<'s, K, V> {
         locked.shrink_if_sparse(self);
         locked.finish();
@@ -268,7 +289,7 @@ where
         self.lock()
     }
 
-    /// Evicts up to `most` nodes, as long as `excess` holds.
+    /// Evicts up to `most` nodes, as long as `excess` returns true.
     pub(crate) fn evict(
         self,
         most: usize,

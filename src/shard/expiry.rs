@@ -1,5 +1,10 @@
-//! Entries whose time has come: how long they may stay, how a call finds out that one has expired, and how those are found
-//! that have, without looking at the others.
+//! Expiry of entries: how long entries may stay, how a call finds out that an entry has expired, and how a reaper
+//! finds the expired entries without looking at the others.
+//!
+//! - A call that must know whether an entry has expired uses [`Lifetimes::look`], which ends the entry if it has.
+//! - Every entry that can expire has a [`Token`] in the shard's timers, which tells when to look at it.
+//! - A reaper takes the entries whose tokens are due, as [`DueEntries`], and looks at each one without a lock.
+//!   The entries that stay get a timer again.
 
 #![allow(unsafe_code)]
 
@@ -21,27 +26,29 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-/// How long the user lets an entry live.
+/// The user's lifetime function: returns how long an entry may live, or `None` if there is no limit.
 pub(crate) type Lifetime<K, V> = Box<dyn Fn(&K, &V) -> Option<Duration> + Send + Sync>;
 
-/// How long entries may stay.
+/// The limits on how long entries may stay.
 pub(crate) struct Lifetimes<K, V> {
     max_age: Limit,
-    /// With a sixteenth more: that is how exactly the last use is known.
+    /// The limit of idleness plus a sixteenth, because the last use is known only to a sixteenth of the limit.
     max_idle: Limit,
-    /// That sixteenth.
+    /// A sixteenth of the limit of idleness: a read records its use if the recorded use is older than this.
     idle_note: Limit,
-    /// All entries count as used at this time, if not later.
+    /// All entries count as used at this time, or at their own last use if that is later.
     idle_floor: AtomicU64,
+    /// The user's lifetime function, if there is one.
     own: Option<Lifetime<K, V>>,
-    /// Whether entries that are spared while they have handles.
+    /// Whether an entry stays while it has handles.
     spare_held: bool,
-    /// Whether there is any limit, or was.
+    /// Whether there is any limit, or was one at some time.
     expires: AtomicBool,
+    /// The number of calls of the lifetime function that panicked.
     panics: AtomicU64,
 }
 
-/// A length of time that may be changed at any time, or none.
+/// A length of time, or none, that may change while the registry runs.
 struct Limit(AtomicU64);
 
 impl Limit {
@@ -49,10 +56,11 @@ impl Limit {
         Limit(AtomicU64::new(length.word()))
     }
 
-    /// `NEVER` if there is none.
+    /// Returns the length, or `NEVER` if there is none.
     #[inline]
     fn get(&self) -> Time {
-        // ORDERING: Relaxed, a setting: a writer under a shard lock sees what was set before `Core::fence_writers` had that lock.
+        // ORDERING: Relaxed, a setting. `Core::fence_writers` takes every shard lock after a change, so later
+        // holders of the lock see the new value.
         Time::of_word(self.0.load(Relaxed))
     }
 
@@ -74,35 +82,38 @@ fn note_of_idleness(limit: Option<Duration>) -> Time {
     limit.map_or(Time::NEVER, |limit| Time::ceil_from(limit / 16))
 }
 
-/// After which an entry is looked at again whose lifetime panicked, or that was spared: a second.
+/// The delay before the next look at an entry that was spared, or whose lifetime function panicked.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Who looks at an entry.
+/// What `look` needs to know about its caller.
 #[derive(Clone, Copy)]
 pub(crate) struct Looker {
-    /// References beside which another is a handle of the user's.
+    /// The references that are not handles of the user: the table's, and the caller's own if it has one. If the
+    /// count is higher, the user holds a handle.
     pub(crate) references: u32,
-    /// Whether the user's code may be called: no shard lock is held.
+    /// Whether user code may run. Only a caller that holds no shard lock may set this.
     pub(crate) may_ask: bool,
 }
 
 impl Looker {
-    /// Within a critical section, without a reference of its own.
+    /// A caller in a critical section, without a reference of its own.
     pub(crate) const READER: Looker = Looker { references: 1, may_ask: true };
-    /// With a handle of its own.
+    /// A caller with a handle of its own.
     pub(crate) const HOLDER: Looker = Looker { references: 2, may_ask: true };
-    /// Under the shard lock.
+    /// A caller that holds the shard lock.
     pub(crate) const WRITER: Looker = Looker { references: 1, may_ask: false };
 }
 
-/// What a look at an entry has come to, for good if it has ended.
+/// The result of a look at an entry. `Ended` is final.
 #[derive(Clone, Copy)]
 pub(crate) enum Look {
+    /// The entry lives.
     Lives,
-    /// It would have ended, but for its handles. It lives.
+    /// The entry lives only because the user holds a handle to it.
     Spared,
+    /// The entry has ended, for this cause.
     Ended(Cause),
-    /// The user is to be asked, without a lock.
+    /// Only the lifetime function can tell. The caller releases the lock before it looks again.
     Unknown,
 }
 
@@ -125,39 +136,43 @@ impl<K, V> Lifetimes<K, V> {
         }
     }
 
-    /// Whether entries may expire, or did at some time.
+    /// Returns whether there is a limit on how long entries stay, or was one at some time.
     #[inline]
     pub(crate) fn expires(&self) -> bool {
-        // ORDERING: Acquire, pairs with the Release in `begin`: the shards are prepared.
+        // ORDERING: Acquire, pairs with the Release in `begin`: a caller that reads true sees that all shards are
+        // prepared.
         self.expires.load(Acquire)
     }
 
-    /// From now on entries may expire. After all shards are prepared for that.
+    /// Declares that entries may expire from now on. The caller has prepared all shards for that.
     pub(crate) fn begin(&self) {
-        // ORDERING: Release, pairs with the Acquire in `expires`.
+        // ORDERING: Release, pairs with the Acquire in `expires`: publishes that the shards are prepared.
         self.expires.store(true, Release);
     }
 
+    /// Returns whether there is a limit of idleness.
     pub(crate) fn limits_idleness(&self) -> bool {
         self.max_idle.get() != Time::NEVER
     }
 
+    /// Sets the limit of age.
     pub(crate) fn set_max_age(&self, age: Option<Duration>) {
         self.max_age.set(length(age));
     }
 
-    /// If there was no such limit, all entries count as used now.
+    /// Sets the limit of idleness. If there was none before, all entries count as used at `now`.
     pub(crate) fn set_max_idle(&self, time: Option<Duration>, now: Time) {
         if !self.limits_idleness() {
-            // ORDERING: Release, pairs with the Acquire in `idleness`: a look that goes by the limit sees the floor. (It never
-            // gets lower.)
+            // ORDERING: Release. A look that applies the limit sees the floor: it loads `max_idle` with Acquire
+            // in `idleness`, and the store of `max_idle` below comes after this. The floor never decreases.
             self.idle_floor.fetch_max(now.word(), Release);
         }
         self.idle_note.set(note_of_idleness(time));
-        // ORDERING: Release, as said.
+        // ORDERING: Release, pairs with the Acquire in `idleness`: publishes the floor and the note.
         self.max_idle.0.store(length_of_idleness(time).word(), Release);
     }
 
+    /// Returns the limits of idleness, as a look applies them.
     #[inline]
     pub(crate) fn idleness(&self) -> Idleness {
         // ORDERING: Acquire, pairs with the Release in `set_max_idle`.
@@ -165,12 +180,12 @@ impl<K, V> Lifetimes<K, V> {
         if limit == Time::NEVER {
             return Idleness { note: limit, limit, floor: Time::ZERO };
         }
-        // ORDERING: Relaxed, acquired by the load before.
+        // ORDERING: Relaxed. The Acquire load above orders it.
         let floor = Time::of_word(self.idle_floor.load(Relaxed));
         Idleness { note: self.idle_note.get(), limit, floor }
     }
 
-    /// When an entry expires by a life of its own. The user's code, which may panic.
+    /// Returns when the lifetime function lets an entry expire, or `NEVER`. Runs user code, which may panic.
     #[inline]
     pub(crate) fn own_end(&self, entry: (&K, &V), inserted: Time) -> Time {
         match &self.own {
@@ -182,15 +197,17 @@ impl<K, V> Lifetimes<K, V> {
         }
     }
 
-    /// The same of an entry in the registry: if the user's code panics, that is counted, and the entry is to be looked at again at
-    /// the time `again`. `None` within that code: it does not recurse.
+    /// Does the same as [`own_end`](Self::own_end) for an entry in the registry, and contains a panic of the
+    /// lifetime function: it counts the panic and returns `again`, the time of the next look.
+    ///
+    /// Returns `None` if the thread is already in that function for this registry: it does not recurse.
     pub(crate) fn own_end_contained(&self, entry: (&K, &V), inserted: Time, again: Time) -> Option<Time> {
         if self.own.is_none() {
             return Some(Time::NEVER);
         }
         let this = ptr::from_ref(self).cast();
-        // SAFETY: below, it is with that type.
-        if unsafe { reentrancy::find::<()>(this, |()| ()) } {
+        // SAFETY: the only `enter` for this address is the one below, and it passes a `&()`.
+        if unsafe { reentrancy::find::<()>(this, |()| true) } {
             return None;
         }
         let mut end = again;
@@ -200,13 +217,14 @@ impl<K, V> Lifetimes<K, V> {
         Some(end)
     }
 
-    /// When an entry expires by age, given its own end.
+    /// Returns when an entry expires by age: the earlier of the end by the limit of age and `own_end`, the end by
+    /// the lifetime function.
     #[inline]
     pub(crate) fn deadline(&self, inserted: Time, own_end: Time) -> Time {
         own_end.min(inserted.end_of(self.max_age.get()))
     }
 
-    /// Finds out whether an entry has expired, and ends it if so. (See [`life`](crate::node::life).)
+    /// Finds out whether an entry has expired, and ends it if so. See [`life`](crate::node::life).
     pub(crate) fn look(&self, node: &Node<K, V>, life: &Life, now: Time, looker: Looker) -> Look {
         let idleness = self.idleness();
         let is_spared = || self.spare_held && node.header.refs.is_more_than(looker.references);
@@ -239,7 +257,7 @@ impl<K, V> Lifetimes<K, V> {
         }
     }
 
-    /// Calls of the user's code that panicked.
+    /// Returns how many calls of the lifetime function panicked.
     pub(crate) fn panics(&self) -> u64 {
         // ORDERING: Relaxed, a statistic.
         self.panics.load(Relaxed)
@@ -251,8 +269,11 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Sees to it that an entry is looked at when it may have expired (W1), or not before a given time. After it is published: a
-    /// token that finds no entry may be taken for stale.
+    /// Sets a timer for an entry (W1): for the time at which it may have expired, or for `not_before` if that is
+    /// later.
+    ///
+    /// The caller publishes the entry before. Otherwise a purge finds no entry for the new token, and drops it as
+    /// stale.
     #[inline]
     pub(crate) fn arm(
         &mut self,
@@ -261,17 +282,19 @@ where
         lifetimes: &Lifetimes<K, V>,
         shard: ShardRef<'_, K, V>,
     ) {
-        // SAFETY: in the table, S1.
+        // SAFETY: the node is in the table under the lock (S1), or the caller holds a handle to it.
         let Some(life) = (unsafe { shard.life_of(node) }) else { return };
         let due = life.due(lifetimes.idleness()).max(not_before);
         if due != Time::NEVER {
             life.arm(due);
-            // SAFETY: as before.
+            // SAFETY: the node is in the table under the lock (S1), or the caller holds a handle to it.
             let hash = unsafe { node.as_ref() }.header.hash();
             self.set_timer(due, hash, shard);
         }
     }
 
+    /// Adds a token, and examines a few tokens of a purge that is under way. Begins a purge if there are too many
+    /// tokens.
     fn set_timer(&mut self, due: Time, hash: u32, shard: ShardRef<'_, K, V>) {
         let counts: &Counts = shard.counts();
         self.timers.push(due, hash);
@@ -286,7 +309,8 @@ where
         counts.due.set(self.timers.next_due());
     }
 
-    /// Looks at a token that is in doubt. False if there is none.
+    /// Examines one token of the purge, and keeps it unless it is stale. Returns false if there is none left to
+    /// examine.
     fn doubt_one(&mut self, shard: ShardRef<'_, K, V>) -> bool {
         let Some(token) = self.timers.next_candidate() else { return false };
         let mut valid = false;
@@ -297,12 +321,12 @@ where
         true
     }
 
-    /// Calls `each` with the nodes that `token` is the timer of.
+    /// Calls `each` with the nodes whose timer is `token`.
     fn armed_by(&mut self, token: Token, shard: ShardRef<'_, K, V>, mut each: impl FnMut(NonNull<Node<K, V>>, &Life)) {
         let found = self.hand.scratch();
         self.table.visit(token.hash() as usize, u32::MAX as usize, found);
         for node in found.drain(..) {
-            // SAFETY: in the table, S1.
+            // SAFETY: S1 (the shard lock is held; the node is in the table).
             let life = unsafe { shard.life_of(node) };
             if let Some(life) = life.filter(|life| life.is_armed_by(token.due())) {
                 each(node, life);
@@ -311,10 +335,10 @@ where
     }
 }
 
-/// Tokens that are looked at under one lock, for each entry that is wanted.
+/// The most tokens that are examined before the lock is released, for each entry that the caller wants.
 const TOKENS: usize = 8;
 
-/// Tokens in doubt that are looked at with each one that is new.
+/// The number of tokens of a purge that are examined with each new token.
 const DOUBTS: usize = 4;
 
 impl<K, V> ShardRef<'_, K, V>
@@ -322,8 +346,8 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Adds up to `most` entries to `taken` whose time may have come. They have no timer then.
-    /// Returns how many tokens were looked at.
+    /// Takes about `most` entries whose time may have come, adds them to `taken`, and takes their timers away.
+    /// (Entries of one token are taken together, even beyond `most`.) Returns how many tokens it examined.
     fn take_due(self, now: Time, most: usize, taken: &mut Vec<(Handle<K, V>, Time)>) -> usize {
         let mut locked = self.lock();
         let mut tokens = 0;
@@ -334,9 +358,9 @@ where
             }
             let Some(token) = locked.timers.pop(now) else { break };
             locked.armed_by(token, self, |node, life| {
-                // Other tokens with the same end no longer match.
+                // No other token with the same due time matches from here on.
                 life.disarm(token.due());
-                // SAFETY: in the table, S1.
+                // SAFETY: S1 (the shard lock is held; the node is in the table).
                 taken.push((unsafe { handle_on(node) }, Time::ZERO));
             });
         }
@@ -344,7 +368,8 @@ where
         tokens
     }
 
-    /// Gives entries a timer, if they are still there: for when they may expire, or not before a given time.
+    /// Sets a timer for each entry that is still in the table: for when it may expire, or for its given time if
+    /// that is later.
     fn rearm(self, entries: &[(Handle<K, V>, Time)], lifetimes: &Lifetimes<K, V>) {
         let mut locked = self.lock();
         for (entry, not_before) in entries {
@@ -354,11 +379,12 @@ where
         }
     }
 
-    /// Gives entries another deadline, and a timer, if they are still there. Each comes with the end of its own life.
+    /// Gives each entry that is still in the table a new deadline and a timer. Each entry comes with its end by
+    /// the lifetime function.
     pub(crate) fn renew(self, entries: &[(Handle<K, V>, Time)], lifetimes: &Lifetimes<K, V>) {
         let mut locked = self.lock();
         for (entry, own_end) in entries {
-            // SAFETY: the handle holds the node.
+            // SAFETY: the handle keeps the node alive.
             let life = unsafe { self.life_of(entry.node()) };
             if let Some(life) = life.filter(|_| !entry.is_unlinked()) {
                 life.set_deadline(lifetimes.deadline(life.inserted(entry.stamp()), *own_end));
@@ -368,15 +394,15 @@ where
     }
 }
 
-/// Entries that were taken because they are due, all of one shard. Those that are left in it get a timer again, when it is
-/// dropped, whatever becomes of the others.
+/// Entries of one shard that were taken because their tokens were due. When this is dropped, the entries that are
+/// still in it get a timer again. So a panic loses no timer.
 pub(crate) struct DueEntries<'s, K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     shard: ShardRef<'s, K, V>,
-    /// And before when they are not to be looked at again.
+    /// The entries, each with the time before which it need not be looked at again.
     entries: Vec<(Handle<K, V>, Time)>,
     lifetimes: &'s Lifetimes<K, V>,
     tokens: usize,
@@ -387,22 +413,25 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    /// Takes about `most` entries of the shard whose time may have come by `now`.
     pub(crate) fn new(shard: ShardRef<'s, K, V>, lifetimes: &'s Lifetimes<K, V>, now: Time, most: usize) -> Self {
         let mut taken = DueEntries { shard, entries: Vec::new(), lifetimes, tokens: 0 };
         taken.tokens = shard.take_due(now, most, &mut taken.entries);
         taken
     }
 
+    /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Tokens that were looked at to find them.
+    /// Returns how many tokens were examined to find the entries.
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Asks `judge` about each: it stays, and is not to be looked at before the given time; or it is taken out.
+    /// Calls `judge` with each entry. `Some(time)` keeps the entry, which need not be looked at again before that
+    /// time. `None` takes the entry out: it gets no timer.
     pub(crate) fn retain(&mut self, mut judge: impl FnMut(&Handle<K, V>) -> Option<Time>) {
         let mut index = 0;
         while let Some((entry, not_before)) = self.entries.get_mut(index) {
@@ -429,7 +458,7 @@ where
     }
 }
 
-/// When an entry is to be looked at again that was spared.
+/// Returns the time of the next look at an entry that was spared, or whose lifetime function panicked.
 pub(crate) fn retry(now: Time) -> Time {
     now.end_of(Time::ceil_from(RETRY))
 }
@@ -454,7 +483,7 @@ mod tests {
         }
         println!("{most} timers for 1000 entries");
         assert!((1500..2200).contains(&most), "{most}");
-        // They all go with their entries.
+        // The timers leave with their entries.
         registry.retain(|key, _| *key < 10);
         clock.advance(Duration::from_secs(3000));
         for round in 0..1000 {

@@ -1,4 +1,4 @@
-//! A shard's lock, held: what happens under it, and what is done when it is let go of.
+//! A held shard lock: the operations under the lock, and what follows its release.
 
 #![allow(unsafe_code)]
 
@@ -17,7 +17,7 @@ use std::mem::{self, ManuallyDrop};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// The shard lock, held (S2).
+/// The shard lock, held (S2). Dropping this releases it.
 pub(crate) struct Locked<'s, K, V>
 where
     K: Send + Sync + 'static,
@@ -27,7 +27,7 @@ where
     pub(crate) shard: ShardRef<'s, K, V>,
 }
 
-/// There is no room in the domain's backlog for an object of so many bytes.
+/// The error of a reservation: the domain's backlog has no room for an object of this many bytes.
 pub(crate) struct BacklogExhausted(pub(crate) u64);
 
 impl<'s, K, V> Locked<'s, K, V>
@@ -35,6 +35,7 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    /// Wraps the guard of the lock that this thread has just taken.
     #[inline]
     pub(crate) fn new(shard: ShardRef<'s, K, V>, state: MutexGuard<'s, State<K, V>>) -> Self {
         set_shard_locked(true);
@@ -45,7 +46,8 @@ where
         self.shard.domain().inner()
     }
 
-    /// Takes a place in the backlog for `node`, which is about to be unlinked.
+    /// Reserves room in the backlog for `node`, which the caller is about to unlink. Does nothing if the backlog
+    /// is not limited.
     ///
     /// # Safety
     ///
@@ -55,7 +57,7 @@ where
         if !self.special.has(Special::LIMITED) {
             return Ok(());
         }
-        // SAFETY: S1.
+        // SAFETY: S1 (the shard lock is held; the node is in the table).
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
         self.reserve_backlog_bytes(bytes)
     }
@@ -71,18 +73,20 @@ where
         if credits.spend(bytes) || budget.refill(credits, bytes) { Ok(()) } else { Err(BacklogExhausted(bytes)) }
     }
 
-    /// Makes a node of a unpublished, with so many references. Not published yet. Does not panic.
+    /// Writes the unpublished node into a free slot, with this many references, and does not publish it. Does not
+    /// panic.
     #[inline(always)]
     pub(crate) fn allocate(&mut self, unpublished: UnpublishedNode<K, V>, references: u32) -> NonNull<Node<K, V>> {
         let header = NonNull::from(self.shard.header());
         let state = &mut **self.state;
         let slot = state.slabs.alloc(header, &mut state.spare);
         let kind = state.slabs.shape().kind();
-        // SAFETY: the slot is free, and the slabs are of the shape of these nodes.
+        // SAFETY: the slot is free and belongs to this shard, whose slabs have the layout of these nodes.
         unsafe { unpublished.write(slot, kind, references) }
     }
 
-    /// The same, with a life if nodes have one here.
+    /// Does the same as [`allocate`](Self::allocate), and gives the node a life if the nodes of this shard have
+    /// lives.
     pub(crate) fn allocate_to_live(
         &mut self,
         unpublished: UnpublishedNode<K, V>,
@@ -93,46 +97,49 @@ where
         let node = self.allocate(unpublished, references);
         if self.state.slabs.shape().kind().has_life() {
             let life = Life::new(time, lifetimes.deadline(time, own_end), time);
-            // SAFETY: it is of that kind, and not published yet.
+            // SAFETY: the nodes of these slabs have a life (N4), and the node is not published yet.
             unsafe { Node::write_life(node, life) };
         }
         node
     }
 
-    /// Takes a node that was unlinked.
+    /// Takes over a node that the caller has unlinked: marks it as unlinked, and retires it.
     ///
     /// # Safety
     ///
-    /// `node` was admitted to the backlog and unlinked by the caller, under this lock (S3).
+    /// The caller has unlinked `node` under the lock that is still held (S3). If the backlog is limited, it has
+    /// reserved room for the node before.
     #[inline(always)]
     pub(crate) unsafe fn discard(&mut self, node: NonNull<Node<K, V>>) {
-        // SAFETY: the table's reference is still in it.
+        // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         unsafe { node.as_ref() }.header.refs.set_unlinked();
-        // SAFETY: the caller's promise.
+        // SAFETY: S3 (the caller has reserved room for the node and unlinked it), and the node is marked.
         unsafe { self.retire(node) };
     }
 
-    /// The same, and returns a handle on the node.
+    /// Does the same as [`discard`](Self::discard), and returns a handle to the node.
     ///
     /// # Safety
     ///
     /// As for [`discard`](Self::discard).
     #[inline(always)]
     pub(crate) unsafe fn discard_to_handle(&mut self, node: NonNull<Node<K, V>>) -> Handle<K, V> {
-        // SAFETY: the table's reference is still in it.
+        // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         unsafe { node.as_ref() }.header.refs.get_and_set_unlinked();
-        // SAFETY: the caller's promise.
+        // SAFETY: S3 (the caller has reserved room for the node and unlinked it), and the node is marked.
         unsafe { self.retire(node) };
-        // SAFETY: the reference just taken is the handle's.
+        // SAFETY: the handle takes over the reference that was taken above.
         unsafe { Handle::from_reference(node) }
     }
 
+    /// Puts an unlinked node into the open bag, and closes the bag if it is full or heavy.
+    ///
     /// # Safety
     ///
     /// As for [`discard`](Self::discard), and the node is marked as unlinked.
     #[inline(always)]
     unsafe fn retire(&mut self, node: NonNull<Node<K, V>>) {
-        // SAFETY: the table's reference is still in it.
+        // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
         let node = node.cast::<Header>();
         let is_full = match &mut self.state.open {
@@ -144,6 +151,7 @@ where
         }
     }
 
+    /// Opens a bag with `node` in it, and marks the shard as dirty. Returns whether the bag is to be closed.
     #[cold]
     fn open_bag(&mut self, node: NonNull<Header>, bytes: u64) -> bool {
         let header = self.shard.header();
@@ -163,6 +171,7 @@ where
         is_full
     }
 
+    /// Hands the open bag over to the domain, and notes that for the work after the lock.
     #[cold]
     fn close_bag(&mut self) {
         let domain = self.domain();
@@ -170,30 +179,32 @@ where
         self.state.work.add_handed_over(nodes);
     }
 
-    /// Lets go of the lock, and does this write's share of the domain's reclamation.
+    /// Releases the lock, and then does this write's share of the domain's reclamation.
     #[inline(always)]
     pub(crate) fn finish(self) {
         let mut this = ManuallyDrop::new(self);
         let usual = this.state.usual_work;
         let work = mem::replace(&mut this.state.work, usual);
-        // SAFETY: it is not used any more, and not dropped.
+        // SAFETY: called once, as `this` is not dropped. The lock is not used afterwards.
         unsafe { this.unlock() };
         if work != Work::NONE {
             this.shard.assist(work);
         }
     }
 
+    /// Releases the lock, and does the work that is left to do without it.
+    ///
     /// # Safety
     ///
-    /// Once, and the lock is not used any more.
+    /// Called once. The lock is not used afterwards.
     #[inline(always)]
     unsafe fn unlock(&mut self) {
         let (old_table, place) = if self.special == Special::NONE { (None, None) } else { self.end_special() };
         set_shard_locked(false);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller calls this once and does not use the lock afterwards.
         unsafe { ManuallyDrop::drop(&mut self.state) };
         if let Some(bytes) = place {
-            // The reservation was not used.
+            // The write did not use its reservation.
             self.domain().budget.give_back(Backlog::one(bytes));
         }
         if let Some(table) = old_table {
@@ -201,13 +212,14 @@ where
         }
     }
 
-    /// Nodes in the shard.
+    /// Returns the number of nodes in the shard.
     #[inline]
     pub(crate) fn live(&self) -> usize {
         self.shard.counts().live.get() as usize
     }
 
-    /// What is rarely to be done at the end of a write. Returns what to do without the lock.
+    /// Ends a write to a shard with special features. Returns what is left to do without the lock: a table to
+    /// retire, and the bytes of a reservation to give back.
     #[cold]
     fn end_special(&mut self) -> (Option<Table<K, V>>, Option<u64>) {
         let state = &mut **self.state;
@@ -246,7 +258,7 @@ where
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        // SAFETY: dropped once.
+        // SAFETY: `drop` runs once, and the lock is not used afterwards.
         unsafe { self.unlock() };
     }
 }

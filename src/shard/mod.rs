@@ -1,16 +1,19 @@
 //! A shard: the writers' side of one part of the table.
 //!
-//! Lookups never come here: they begin at the shard's root, which lies apart from what writers write.
+//! A lookup begins at the shard's root, which lies on other cache lines than the data that writers change. It
+//! uses the shard itself only to find the [`Life`] of an early node.
 //!
 //! # Invariants
 //!
-//! - **S1** Every change of a table is made with the shard's lock held, and a node in the table is there for as long as
+//! - **S1** A thread changes a table only while it holds the shard lock. A node in the table is not freed while
 //!   the lock is held.
-//! - **S2** No code of the user's but `Eq` and `Equivalent` runs under the lock. A thread that is in such code is told
-//!   by a panic, and not by a deadlock, if it comes back for a lock.
-//! - **S3** A node is unlinked before it is retired, and retired once, by the thread that unlinked it, under the same lock.
-//! - **S4** Nothing that can panic stands between the two halves of a change: a node is counted, and then published; unlinked,
-//!   and then retired.
+//! - **S2** The only user code that runs under the lock is `Eq` and `Equivalent`. If that code writes to a
+//!   registry, the call panics instead of blocking on the lock.
+//! - **S3** A node is retired once, after it is unlinked, by the thread that unlinked it. A write to one entry
+//!   does both without releasing the lock in between. Where a thread takes a whole table away
+//!   ([`clear`](ShardRef::clear), the end of a registry), it may retire the nodes after it has released the lock.
+//! - **S4** Nothing that can panic runs between the two halves of a change: between the count of a node and its
+//!   publication, and between the unlinking of a node and its retirement.
 
 #![allow(unsafe_code)]
 
@@ -49,38 +52,41 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// The writers' side of a shard. The first field is what nodes and the domain know of it.
+/// The writers' side of a shard. The header comes first: nodes and the domain find the shard by its address.
 #[repr(C)]
 pub(crate) struct Shard<K: 'static, V: 'static> {
     header: ShardHeader,
     state: Mutex<State<K, V>>,
     pub(crate) counts: Counts,
-    /// The lives of the nodes that were there when the shard was told to expire, if that was later than when it was built (L3). (Of
-    /// std's type: it is set once, before a reader looks for it.)
+    /// The lives of the nodes that were in the shard when it was prepared for expiry, if that was after it was
+    /// built (L3). Not modelled by loom: it is set once, before any reader looks for it.
     early: OnceLock<Early>,
     looks: Looks,
 }
 
-/// Where the counts of a shard begin: on a line of their own, whatever the types of key and value.
+/// The offset of the counts. They begin on a cache line of their own, whatever the types of key and value are.
 const COUNTS: usize = std::mem::offset_of!(Shard<u8, u8>, counts);
 
-/// When a write that has retired nothing looks for something to reclaim. (Not modelled by loom: only a hint.)
+/// Decides whether a write that has retired nothing looks for something to reclaim. Not modelled by loom: only a
+/// hint.
 ///
-/// Every write does if writes are rare. Of writes in quick succession, only some do: a look reads the clock.
+/// If writes are rare, every write looks. Of writes in quick succession only some look, because a look reads the
+/// clock.
 #[derive(Default)]
 struct Looks {
     /// The coarse tick of the last look.
     last: AtomicU64,
-    /// Writes that are still to pass without a look.
+    /// The number of further writes that do not look.
     pass: AtomicU32,
 }
 
 impl Looks {
-    /// Writes between two looks in one tick.
+    /// The number of writes between two looks in one tick.
     const PASS: u32 = 16;
 
+    /// Returns whether this write looks.
     fn is_due(&self) -> bool {
-        // ORDERING: Relaxed, all of them: hints.
+        // ORDERING: Relaxed for all of these accesses: hints that only decide how often writers look.
         let pass = self.pass.load(Relaxed);
         if pass > 0 && !cfg!(loom) {
             self.pass.store(pass - 1, Relaxed);
@@ -96,7 +102,7 @@ impl Looks {
     }
 }
 
-/// A shard and its root.
+/// A reference to a shard and to its root.
 pub(crate) struct ShardRef<'s, K: 'static, V: 'static> {
     shard: &'s Shard<K, V>,
     pub(crate) root: &'s Root<K, V>,
@@ -139,19 +145,20 @@ impl<K, V> Shard<K, V> {
         &self.header.registry().domain
     }
 
-    /// The life of a node of this shard, if it has one.
+    /// Returns the life of a node of this shard, if it has one.
     ///
     /// # Safety
     ///
-    /// The node is not freed before the reference that is returned is gone.
+    /// The node is not freed while the returned reference is in use.
     #[inline]
     pub(crate) unsafe fn life_of(&self, node: NonNull<Node<K, V>>) -> Option<&Life> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the node is not freed while the life is in use.
         let life = unsafe { Node::life(node) };
         life.or_else(|| self.early.get()?.get(node.addr().get()))
     }
 
-    /// Asks for the lines that a write changes, by the order of fields in [`State`] and [`Counts`].
+    /// Prefetches the cache lines that a write changes. They follow from the order of the fields in [`State`] and
+    /// [`Counts`].
     #[inline]
     pub(crate) fn prefetch_to_write(&self) {
         prefetch::to_write::<0, _>(self);
@@ -165,14 +172,15 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// How the nodes lie in their slabs.
+    /// How nodes without lives lie in their slabs.
     const SHAPE: Shape = Shape::of(Node::<K, V>::layout(false), false);
-    /// The same where they have lives.
+    /// How nodes with lives lie in their slabs.
     const SHAPE_WITH_LIVES: Shape = Shape::of(Node::<K, V>::layout(true), true);
 
+    /// Creates a shard of the registry that the caller is building. `expires` says whether entries may expire.
     pub(crate) fn new(registry: NonNull<RegistryHeader>, table: Table<K, V>, bounds: Bounds, expires: bool) -> Self {
         const { assert!(std::mem::offset_of!(Self, counts) == COUNTS) };
-        // SAFETY: the registry is there (it is being built).
+        // SAFETY: the caller is building the registry, and its header is initialised.
         let domain = unsafe { registry.as_ref() }.domain.inner();
         let budget = &domain.budget;
         let mut special = Special::NONE;
@@ -229,13 +237,18 @@ where
         self.shard.header()
     }
 
+    /// Takes the lock.
+    ///
+    /// # Panics
+    ///
+    /// If the thread holds a shard lock already (S2).
     #[inline]
     pub(crate) fn lock(self) -> Locked<'s, K, V> {
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
         Locked::new(self, self.shard.state.lock())
     }
 
-    /// What a write does for the reclamation of the domain, after the lock.
+    /// Does a write's share of the domain's reclamation. The caller has released the lock.
     #[cold]
     #[inline(never)]
     pub(crate) fn assist(self, work: Work) {
@@ -245,8 +258,12 @@ where
         }
     }
 
-    /// Lets go of the lock, makes room in the backlog for a node of so many bytes, and takes the lock again: everything may
-    /// have changed.
+    /// Releases the lock, reserves room in the backlog for a node of this many bytes, and takes the lock again.
+    /// The shard may have changed in between.
+    ///
+    /// # Errors
+    ///
+    /// If the backlog has no room and `if_full` lets the operation fail. Then the lock is not held.
     pub(crate) fn relock_with_reservation<E: Failure>(
         self,
         locked: Locked<'_, K, V>,
@@ -260,7 +277,8 @@ where
         Ok(locked)
     }
 
-    /// Adds all nodes to `found`: in the order of their memory, if they lie in slabs.
+    /// Adds all nodes of the shard to `found`. If all of them lie in slabs of one kind, they are in the order of
+    /// their memory.
     pub(crate) fn list_in_memory_order(self, found: &mut Vec<NonNull<Node<K, V>>>) {
         assert!(
             !shard_locked(),
@@ -275,7 +293,7 @@ where
         }
     }
 
-    /// Prepares for entries that expire (L3), if that is not done yet.
+    /// Prepares the shard for entries that expire (L3), unless it is prepared already.
     pub(crate) fn extend(self) {
         let mut locked = self.lock();
         if let Some(early) = locked.extend(Shard::<K, V>::SHAPE_WITH_LIVES) {
@@ -283,8 +301,8 @@ where
         }
     }
 
-    /// Unlinks everything, by putting an empty table at the root. False if there is no room for all of it in the backlog:
-    /// then nothing is done.
+    /// Unlinks all entries by storing an empty table in the root. Returns false, and changes nothing, if the
+    /// backlog has no room for all of them.
     pub(crate) fn clear(self, cleared: &mut Evicted<'_, K, V>) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
@@ -307,13 +325,13 @@ where
         state.measure(self);
         drop(locked);
         drop(timers);
-        // The old table is ours now: readers may still be in it, but no writer.
+        // The old table belongs to this thread now. Readers may still use it, but no writer does.
         let (header, mut open) = (NonNull::from(self.header()), None::<Box<Bag>>);
         for node in old.nodes() {
-            // SAFETY: the table's reference is still in it.
+            // SAFETY: R1 (the table's reference is not put before a grace period has passed).
             let this = unsafe { &node.as_ref().header };
             this.refs.set_unlinked();
-            // SAFETY: as said.
+            // SAFETY: the table's reference belongs to this thread, which has unlinked the node.
             cleared.push(|| unsafe { handle_on(node) });
             let bag = open.get_or_insert_with(|| domain.new_bag(header));
             if bag.push(node.cast(), this.weight.bytes()) {
@@ -328,8 +346,12 @@ where
         true
     }
 
-    /// Lets the table follow the number of nodes, a bounded number of homes at a time: ends a resize that is under way,
-    /// and then shrinks a sparse table, or a `tight` one as far as it goes. False when there is nothing more to do.
+    /// Does a bounded part of the work that adapts the table to the number of nodes. Returns false when nothing
+    /// is left to do.
+    ///
+    /// It continues a resize that is under way. If none is left, it begins to shrink a sparse table. If `tight`
+    /// is set, it begins to shrink any table that is larger than the nodes need, and frees the empty slabs that
+    /// are kept.
     pub(crate) fn finish_resize(self, tight: bool) -> bool {
         let mut locked = self.lock();
         let state = &mut *locked;
@@ -347,7 +369,8 @@ where
         state.resize.is_some()
     }
 
-    /// Sets the size below which the table does not shrink to what `nodes` need, and grows it to that if it is smaller.
+    /// Sets the size below which the table does not shrink to the size that `nodes` need. Grows a smaller table
+    /// to that size.
     pub(crate) fn set_floor(self, nodes: usize) {
         let floor = Table::<K, V>::buckets_for(nodes);
         let mut locked = self.lock();

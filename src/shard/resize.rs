@@ -1,4 +1,4 @@
-//! A shard's table, and how it changes its size: a few homes with each write.
+//! How a shard's table changes its size: a few homes with each write.
 
 #![allow(unsafe_code)]
 
@@ -10,23 +10,23 @@ use crate::table::Table;
 use crate::table::bucket::Tag;
 use std::ptr::NonNull;
 
-/// A move of all nodes to another table, under way.
+/// A resize that is under way: it moves all nodes to another table.
 pub(crate) struct Resize<K, V> {
     pub(crate) to: Table<K, V>,
-    /// The first home that may not have moved.
+    /// The first home that may not have moved yet. All homes before it have moved.
     next_home: usize,
 }
 
-/// Homes that a write moves while a resize is under way, beside the one that it uses.
+/// The number of homes that each write moves during a resize, besides the home that it uses.
 const STEP: usize = 2;
 
-/// Frees a table that the root has left, after a grace period.
+/// Retires a table that cannot be reached from the root any more: frees it after a grace period.
 pub(crate) fn retire_table<K, V>(domain: &Domain, table: Table<K, V>)
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    // SAFETY: T1: the root has left it, and this runs after a grace period.
+    // SAFETY: T1 (the table cannot be reached from the root, and this runs after a grace period).
     domain.inner().defer(table.bytes(), move || unsafe { table.free() });
 }
 
@@ -35,12 +35,13 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The table that writes go to.
+    /// Returns the table that writes go to.
     pub(crate) fn newest(&self) -> Table<K, V> {
         self.resize.as_ref().map_or(self.table, |resize| resize.to)
     }
 
-    /// The table to write `hash` to, after a step of the resize if one is under way.
+    /// Returns the table to which to write `hash`. During a resize, first moves a few homes and the home of
+    /// `hash`.
     #[inline]
     pub(crate) fn table_for(&mut self, hash: u64, shard: ShardRef<'_, K, V>) -> Table<K, V> {
         if self.resize.is_none() { self.table } else { self.table_for_resizing(hash, shard) }
@@ -50,13 +51,14 @@ where
     fn table_for_resizing(&mut self, hash: u64, shard: ShardRef<'_, K, V>) -> Table<K, V> {
         self.step(shard, STEP);
         if let Some(resize) = &self.resize {
-            // T4.
+            // T4: the home has moved before the write uses it.
             self.table.move_home(self.table.home(hash), resize.to);
         }
         self.newest()
     }
 
-    /// Publishes a node in the newest table. It is counted before: nothing can come between the two.
+    /// Publishes a node in `table`, which is the newest one, and counts the node before that. Nothing that can
+    /// panic runs in between (S4). Begins to grow a table that reaches its limit.
     #[inline(always)]
     pub(crate) fn publish(
         &mut self,
@@ -65,7 +67,8 @@ where
         node: NonNull<Node<K, V>>,
         shard: ShardRef<'_, K, V>,
     ) {
-        // SAFETY: made by the caller, and the lock is held from here to its unlinking (S1).
+        // SAFETY: S1 (the shard lock is held). The caller has made the node, and no thread can unlink it before
+        // the lock is released.
         let weight = unsafe { node.as_ref() }.header.weight.bytes();
         let counts = shard.counts();
         counts.weight.add(weight);
@@ -77,14 +80,16 @@ where
         }
     }
 
+    /// Begins to move to a table of twice the size.
     #[cold]
     fn grow(&mut self, shard: ShardRef<'_, K, V>) {
-        // The resize before this one is over long since, but for a hash that puts everything in one home.
+        // The previous resize has nearly always ended by now. One case in which it has not: the hash puts all
+        // nodes into one home.
         self.step(shard, usize::MAX);
         self.begin_resize(self.table.buckets() * 2, shard);
     }
 
-    /// At an eighth of what the table holds, goes to a quarter of it.
+    /// Begins to shrink the table to a quarter of its size if it uses less than an eighth of its slots.
     #[inline]
     pub(crate) fn shrink_if_sparse(&mut self, shard: ShardRef<'_, K, V>) {
         if shard.counts().live.get() < self.table.grows_at() as u64 / 6
@@ -95,6 +100,7 @@ where
         }
     }
 
+    /// Begins a resize to a new table of `buckets`. The previous resize has ended.
     #[cold]
     pub(crate) fn begin_resize(&mut self, buckets: usize, shard: ShardRef<'_, K, V>) {
         debug_assert!(self.resize.is_none());
@@ -106,6 +112,7 @@ where
         self.measure(shard);
     }
 
+    /// Updates the statistics that depend on the tables: capacity, memory, and whether a resize is under way.
     pub(crate) fn measure(&self, shard: ShardRef<'_, K, V>) {
         let counts = shard.counts();
         let next = self.resize.as_ref().map_or(0, |resize| resize.to.bytes());
@@ -114,7 +121,7 @@ where
         counts.bytes.set((self.table.bytes() + next) as u64);
     }
 
-    /// Moves up to `homes` homes of a resize that is under way. After the last one the new table becomes the root.
+    /// Moves up to `homes` homes, if a resize is under way. After the last home, the new table becomes the root.
     pub(crate) fn step(&mut self, shard: ShardRef<'_, K, V>, homes: usize) {
         let Some(resize) = &mut self.resize else { return };
         let end = resize.next_home.saturating_add(homes).min(self.table.buckets());
@@ -127,7 +134,8 @@ where
             self.resize = None;
             shard.root.store(self.table);
             self.measure(shard);
-            // Under one lock no more than one resize ends: what begins after it is not stepped under the same lock.
+            // At most one resize ends before the lock is released: after a new resize has begun, no step is made
+            // under the same lock.
             debug_assert!(self.old_table.is_none());
             self.old_table = Some(old);
         }

@@ -1,18 +1,20 @@
-//! What a registry is told when it is built, and its shards go by.
+//! The settings of a registry that its shards use.
 
 use crate::handle::listener::Listeners;
 use crate::shard::expiry::Lifetimes;
 use crate::util::clock::Timekeeper;
 
-/// What a registry is told when it is built.
+/// The settings that a registry gets when it is built.
 pub(crate) struct Settings<K: 'static, V: 'static> {
     pub(crate) clock: Timekeeper,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) lifetimes: Lifetimes<K, V>,
     pub(crate) listeners: Listeners<K, V>,
+    /// Whether entries with handles are spared.
     pub(crate) spare_held: bool,
+    /// The cost of making an entry again: see [`Reaper::seeks`](crate::Reaper::seeks).
     pub(crate) seeks: u32,
 }
 
-/// The bytes that an entry holds beyond its node.
+/// The user's function that returns the bytes that an entry holds beyond its node.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;

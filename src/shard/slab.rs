@@ -1,4 +1,4 @@
-//! Where nodes lie: slabs of one shard, whose slots are recycled after a grace period.
+//! The memory of nodes: the slabs of one shard, whose slots are recycled after a grace period.
 //!
 //! ```text
 //!  slab, 1 KiB, aligned to its size
@@ -10,25 +10,31 @@
 //!
 //! A node is allocated and freed under the shard lock:
 //!
-//! 1. A writer takes a slot from the *magazine*, a bag of free slots. If that is empty, it takes one from the first slab that
-//!    has room, or makes a new slab.
-//! 2. The reclaim side destroys the nodes of a bag and hands the bag back. It becomes a magazine as it is: neither slabs nor
-//!    slots are touched. If there are two magazines already, the slots go back to their slabs.
-//! 3. A slab without used slots is given back to the global allocator, except for a few.
+//! 1. A writer takes a slot from the *magazine*, a bag of free slots. If the magazine is empty, the writer takes
+//!    a slot that is *reserved*: the slots of a new slab are reserved at first. If none is reserved, it takes a
+//!    slot from the second magazine, from the first slab that has a free slot, or from a new slab, in this order.
+//! 2. The thread that reclaims a bag destroys its nodes and returns the bag to the shard. The bag becomes a
+//!    magazine as it is: neither slabs nor slots are touched. If there are two magazines already, or if the bag
+//!    is not half full, its slots go back to their slabs.
+//! 3. A slab without used slots goes back to the global allocator. A few such slabs are kept.
 //!
-//! This is the magazine layer of J. Bonwick and J. Adams, "Magazines and Vmem" (2001), over the slabs of Bonwick's "The Slab
-//! Allocator" (1994): Linux's `kmem_cache` with its sheaves.
+//! This is the magazine layer of J. Bonwick and J. Adams, "Magazines and Vmem" (2001), over the slabs of
+//! Bonwick's "The Slab Allocator" (1994). Linux has it as `kmem_cache` with its sheaves.
 //!
-//! Large nodes, and all nodes under a model checker or a sanitizer, have an allocation of their own, which holds the shard's
-//! address just before the node. Such memory is never recycled here, so that a use after free is seen as what it is.
+//! A large node has an allocation of its own, which holds the shard's address just before the node. Under loom,
+//! Miri and `--cfg one_node_slabs` (for sanitizers), every node has one. This memory is never recycled here, so
+//! these tools detect a use after free.
 //!
 //! # Invariants
 //!
-//! - **M1** Slabs and their lists are used under the shard lock alone. The address of the shard in a slab never changes.
-//! - **M2** `used` of a slab counts its slots that hold a node, lie in a magazine, or are reserved. A slab is freed when that is
-//!   zero.
-//! - **M3** A free slot's reference count is zero, without the mark of an unlinked node. So is that of one never used.
-//! - **M4** The lists are: slabs with a free slot first, then full ones.
+//! - **M1** Slabs and their lists are accessed only under the shard lock, or while the shard is dropped. The
+//!   address of the shard in a slab never changes.
+//! - **M2** `used` of a slab counts its slots that hold a node, lie in a magazine, or are reserved. A slab is
+//!   freed only when `used` is zero.
+//! - **M3** A free slot's reference count is zero, without the mark of an unlinked node. The same holds for a
+//!   slot that was never used. A free slot that is linked in its slab holds the offset of the next one after its
+//!   kind.
+//! - **M4** In the list, slabs with a free slot come first, then full ones.
 
 #![allow(unsafe_code)]
 
@@ -41,29 +47,31 @@ use crate::util::prefetch;
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
 
-/// What usual allocators put before an allocation: without it, a slab would take a page more.
+/// The bytes that common allocators put before an allocation. A slab is shorter by them, so that both together
+/// take [`SLAB`] bytes.
 const MALLOC_HEADER: usize = 16;
-/// Nodes of which fewer fit a slab have allocations of their own.
+/// If fewer nodes than this fit a slab, each node has an allocation of its own.
 const FEWEST: usize = 3;
 
 /// How nodes of one layout lie in slabs.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    /// Bytes from one slot to the next.
+    /// The bytes from one slot to the next.
     slot: usize,
-    /// Where the first slot is.
+    /// The offset of the first slot.
     first: usize,
-    /// Where no slot begins any more.
+    /// The offset of the end of the last slot.
     end: usize,
-    /// What the nodes say of their slab (N4). Of a node in a slab, the slab is at the node's address rounded down to [`SLAB`]; of a
-    /// single one, the shard's address lies before the node.
+    /// The kind that the nodes get, which tells how to find their shard (N4). A slab is at the node's address,
+    /// rounded down to [`SLAB`]. In an allocation of a single node, the shard's address lies just before the
+    /// node.
     kind: Kind,
-    /// Of the allocation.
+    /// The layout of the allocation: of a slab, or of a single node.
     layout: Layout,
 }
 
 impl Shape {
-    /// For slots of this layout, in which lives follow the nodes or not.
+    /// Returns the shape for nodes of this layout. `has_life` says whether the layout includes a life.
     pub(crate) const fn of(node: Layout, has_life: bool) -> Shape {
         let align = if node.align() > align_of::<Slab>() { node.align() } else { align_of::<Slab>() };
         let slot = node.size().next_multiple_of(align);
@@ -72,7 +80,7 @@ impl Shape {
         if slots < FEWEST || ONE_NODE_SLABS {
             let first = size_of::<NonNull<ShardHeader>>().next_multiple_of(align);
             let Ok(layout) = Layout::from_size_align(first + slot, align) else {
-                panic!("a node fits the address space")
+                panic!("the node does not fit the address space")
             };
             return Shape { slot, first, end: first + slot, kind: Kind::new(true, has_life), layout };
         }
@@ -80,46 +88,50 @@ impl Shape {
         Shape { slot, first, end: first + slots * slot, kind: Kind::new(false, has_life), layout }
     }
 
-    /// The slots of a slab.
+    /// Returns the addresses of the slots of a slab.
     fn slots(&self, slab: NonNull<Slab>) -> impl Iterator<Item = *mut Header> + use<> {
         let memory = slab.as_ptr().cast::<Header>();
         (self.first..self.end).step_by(self.slot).map(move |at| memory.wrapping_byte_add(at))
     }
 
-    /// What the nodes say of their slab (N4).
+    /// Returns the kind of the nodes (N4).
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 }
 
-/// What precedes the slots.
+/// The header of a slab, before its slots.
 #[repr(C)]
 struct Slab {
-    /// The shard whose slab this is. The first field, as nodes find it by its address.
+    /// The shard that owns this slab. It is the first field: nodes find it at the address of the slab.
     shard: NonNull<ShardHeader>,
     next: *mut Slab,
     prev: *mut Slab,
-    /// Where the first free slot is, which holds where the next is; 0 if there is none.
+    /// The offset of the first free slot that is linked, or 0 if there is none.
     free: u16,
-    /// M2.
+    /// The number of slots in use (M2).
     used: u16,
 }
 
-/// The memory of a shard's nodes. Under the shard lock (M1).
+/// The memory of a shard's nodes. The shard lock guards it (M1).
 pub(crate) struct Slabs {
+    /// The bag of free slots from which slots are taken first.
     magazine: Option<Box<Bag>>,
-    /// The slots from here to `reserved_end`, at the end of a new slab, are next when there is no magazine.
+    /// The slots from here to `reserved_end`, at the end of the newest slab, are taken when the magazine is
+    /// empty.
     reserved: *mut Header,
     reserved_end: *mut Header,
+    /// The next magazine.
     second: Option<Box<Bag>>,
-    /// M4.
+    /// The list of slabs (M4).
     head: *mut Slab,
     tail: *mut Slab,
-    /// Slabs in the list.
+    /// The number of slabs in the list.
     slabs: usize,
-    /// Slabs without a used slot, linked by `next`, in no list.
+    /// Slabs without a used slot. `next` links them, and they are in no other list.
     empty: *mut Slab,
+    /// The number of these slabs.
     empties: usize,
     shape: Shape,
     mode: Mode,
@@ -127,17 +139,18 @@ pub(crate) struct Slabs {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
+    /// Slots are allocated and freed.
     Open,
-    /// The nodes are being gone through: slabs stay where they are.
+    /// The nodes are being visited. Slabs stay in the list.
     Sweep,
-    /// The registry is gone. Nothing is allocated any more, and empty slabs are not kept.
+    /// Nothing is allocated any more, and empty slabs are not kept.
     Closed,
 }
 
-/// Empty slabs that are kept, beside a sixteenth of the others.
+/// The number of empty slabs that are kept, besides a sixteenth of the number of the others.
 const KEPT: usize = 2;
 
-// SAFETY: the slabs are memory of this owner's, and M1 keeps their users apart.
+// SAFETY: `Slabs` owns the slabs that it points to, and M1 keeps their users apart.
 unsafe impl Send for Slabs {}
 
 impl Slabs {
@@ -161,7 +174,7 @@ impl Slabs {
         &self.shape
     }
 
-    /// A free slot, for a node of `shard`. An empty magazine goes to `spare`.
+    /// Returns a free slot for a node of `shard`. An empty magazine goes to `spare`.
     #[inline]
     pub(crate) fn alloc(&mut self, shard: NonNull<ShardHeader>, spare: &mut Option<Box<Bag>>) -> NonNull<Header> {
         if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
@@ -173,9 +186,11 @@ impl Slabs {
         self.alloc_from_slab(shard, spare)
     }
 
+    /// Takes a reserved slot. There is at least one.
     #[inline]
     fn take_reserved(&mut self) -> NonNull<Header> {
-        // SAFETY: not null, as it differs from the end, which both are when there is none.
+        // SAFETY: there is a reserved slot, so the pointer is not null: before the first slab, both pointers are
+        // null and equal.
         let slot = unsafe { NonNull::new_unchecked(self.reserved) };
         self.reserved = self.reserved.wrapping_byte_add(self.shape.slot);
         slot
@@ -188,7 +203,7 @@ impl Slabs {
             return self.alloc_single(shard);
         }
         if let Some(emptied) = std::mem::replace(&mut self.magazine, self.second.take()) {
-            // (One of the two is dropped if there are a spare and an emptied bag.)
+            // If there is a spare bag already, the emptied bag is dropped.
             spare.get_or_insert(emptied);
         }
         if let Some(slot) = self.magazine.as_mut().and_then(|magazine| magazine.pop_free()) {
@@ -198,15 +213,15 @@ impl Slabs {
             self.add_slab(shard);
             return self.take_reserved();
         };
-        // SAFETY: M1, it is in the list.
+        // SAFETY: M1 (the shard lock is held; the slab is in the list).
         let header = unsafe { slab.as_mut() };
-        // SAFETY: a slot begins there, within the slab.
+        // SAFETY: M3 (`free` is the offset of a slot of this slab).
         let slot = unsafe { slab.byte_add(header.free.into()) }.cast::<Header>();
-        // SAFETY: M3, a free slot holds where the next one is.
+        // SAFETY: M3 (a free slot that is linked holds the offset of the next one).
         header.free = unsafe { next_free(slot).read() };
         header.used += 1;
         if !has_room(slab) {
-            // M4.
+            // M4: the slab is full now.
             self.unlink(slab);
             self.push_back(slab);
         }
@@ -214,33 +229,34 @@ impl Slabs {
     }
 
     fn alloc_single(&mut self, shard: NonNull<ShardHeader>) -> NonNull<Header> {
-        // SAFETY: the size is above zero.
+        // SAFETY: the layout has a size above zero.
         let memory = unsafe { sync::alloc(self.shape.layout) };
-        // SAFETY: within the allocation.
+        // SAFETY: the offset lies within the allocation.
         let slot = unsafe { memory.byte_add(self.shape.first) }.cast::<Header>();
-        // SAFETY: before the slot there is room for an address.
+        // SAFETY: `first` is at least the size of an address, so there is room for one before the slot.
         let place = unsafe { slot.cast::<NonNull<ShardHeader>>().sub(1) };
-        // SAFETY: as said.
+        // SAFETY: the place lies within the allocation, is aligned for an address, and belongs to this thread.
         unsafe { place.write(shard) };
         slot
     }
 
-    /// Adds an empty slab, all of whose slots are reserved.
+    /// Adds a slab to the list, and reserves all of its slots. Takes an empty slab that was kept, or allocates
+    /// one.
     fn add_slab(&mut self, shard: NonNull<ShardHeader>) {
         let slab = match NonNull::new(self.empty) {
             Some(slab) => {
-                // SAFETY: M1, it was kept.
+                // SAFETY: M1 (the shard lock is held; an empty slab that is kept is not freed).
                 self.empty = unsafe { slab.as_ref() }.next;
                 self.empties -= 1;
                 slab
             }
             None => {
-                // SAFETY: the size is above zero.
+                // SAFETY: the layout has a size above zero.
                 let slab = unsafe { sync::alloc(self.shape.layout) }.cast::<Slab>();
                 for slot in self.shape.slots(slab) {
-                    // SAFETY: a slot begins there.
+                    // SAFETY: a slot begins at this address, within the allocation.
                     let refs = unsafe { &raw mut (*slot).refs };
-                    // SAFETY: as said.
+                    // SAFETY: the count lies within the slot, and no other thread knows of the slab.
                     unsafe { refs.write(Refs::new(0)) };
                 }
                 slab
@@ -248,7 +264,7 @@ impl Slabs {
         };
         let used = ((self.shape.end - self.shape.first) / self.shape.slot) as u16;
         let header = Slab { shard, next: ptr::null_mut(), prev: ptr::null_mut(), free: 0, used };
-        // SAFETY: the allocation begins with a header.
+        // SAFETY: the allocation begins with the header of the slab, and no slot of it is used.
         unsafe { slab.write(header) };
         self.push_back(slab);
         let memory = slab.as_ptr().cast::<Header>();
@@ -256,7 +272,9 @@ impl Slabs {
         self.reserved_end = memory.wrapping_byte_add(self.shape.end);
     }
 
-    /// Takes the slots of destroyed nodes back: all that `bag` holds. Returns the bag, if it is not kept as a magazine.
+    /// Takes back the slots of destroyed nodes: all free slots of `bag`. Keeps the bag as a magazine if there is
+    /// room for one and the bag is at least half full. Returns the bag that is not needed any more, if there is
+    /// one.
     ///
     /// # Safety
     ///
@@ -269,34 +287,34 @@ impl Slabs {
             }
         }
         while let Some(slot) = bag.pop_free() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees that the node was of this shard and is destroyed.
             unsafe { self.free(slot) };
         }
         Some(bag)
     }
 
-    /// Takes the slot of a destroyed node back.
+    /// Takes back the slot of a destroyed node.
     ///
     /// # Safety
     ///
     /// The node was of this shard, and is destroyed.
     pub(crate) unsafe fn free(&mut self, slot: NonNull<Header>) {
         if self.shape.kind.is_single() {
-            // SAFETY: from `alloc_single`.
+            // SAFETY: `alloc_single` put the slot at this offset of its allocation.
             let memory = unsafe { slot.byte_sub(self.shape.first) }.cast();
-            // SAFETY: as said, and the node is not used any more.
+            // SAFETY: `alloc_single` allocated it with this layout, and the node is destroyed.
             unsafe { sync::dealloc(memory, self.shape.layout) };
             return;
         }
-        // SAFETY: it is the caller's.
+        // SAFETY: the slot belongs to the caller, since its node is destroyed.
         unsafe { slot.as_ref() }.refs.set_free();
         let at = slot.addr().get() & (SLAB - 1);
-        // SAFETY: N4, it lies in a slab of this shard.
+        // SAFETY: N4 (the slot lies in a slab of this shard, which begins at this address).
         let mut slab = unsafe { slot.byte_sub(at) }.cast::<Slab>();
         let had_room = has_room(slab);
-        // SAFETY: M1.
+        // SAFETY: M1 (the shard lock is held; M2 keeps the slab, as this slot is used).
         let header = unsafe { slab.as_mut() };
-        // SAFETY: the slot is free, and holds where the next is (M3).
+        // SAFETY: the slot is free and belongs to the caller, and has room for an offset (M3).
         unsafe { next_free(slot).write(header.free) };
         header.free = at as u16;
         header.used -= 1;
@@ -307,41 +325,42 @@ impl Slabs {
             self.unlink(slab);
             self.retire_slab(slab);
         } else if !had_room {
-            // M4.
+            // M4: the slab has a free slot now.
             self.unlink(slab);
             self.push_front(slab);
         }
     }
 
-    /// Keeps an empty slab that is in no list, or frees it.
+    /// Keeps an empty slab that is in no list. Frees empty slabs beyond the number that is kept.
     fn retire_slab(&mut self, mut slab: NonNull<Slab>) {
-        // SAFETY: M1, in no list.
+        // SAFETY: M1 (the shard lock is held; the slab is in no list).
         unsafe { slab.as_mut() }.next = self.empty;
         self.empty = slab.as_ptr();
         self.empties += 1;
-        // What is kept follows the number of slabs, also when they become fewer.
+        // The number that is kept follows the number of slabs, also when that decreases.
         self.trim(if self.mode == Mode::Open { KEPT + self.slabs / 16 } else { 0 });
     }
 
-    /// Frees empty slabs until so many are left.
+    /// Frees empty slabs until at most `kept` are left.
     pub(crate) fn trim(&mut self, kept: usize) {
         while self.empties > kept {
             let Some(slab) = NonNull::new(self.empty) else { return };
-            // SAFETY: M1, it was kept.
+            // SAFETY: M1 (the shard lock is held; an empty slab that is kept is not freed).
             self.empty = unsafe { slab.as_ref() }.next;
             self.empties -= 1;
-            // SAFETY: from `add_slab`, in no list, and M2: no slot of it is used.
+            // SAFETY: M2 (no slot of the slab is used). `add_slab` allocated it with this layout, and it is in no
+            // list any more.
             unsafe { sync::dealloc(slab.cast(), self.shape.layout) };
         }
     }
 
     fn push_front(&mut self, mut slab: NonNull<Slab>) {
         let next = self.head;
-        // SAFETY: M1.
+        // SAFETY: M1 (the shard lock is held; the slab belongs to the caller, and is in no list).
         let header = unsafe { slab.as_mut() };
         (header.prev, header.next) = (ptr::null_mut(), next);
         self.head = slab.as_ptr();
-        // SAFETY: M1, the list links slabs that are there.
+        // SAFETY: M1 (the shard lock is held; the list links slabs that are not freed, and null gives `None`).
         match unsafe { next.as_mut() } {
             Some(next) => next.prev = slab.as_ptr(),
             None => self.tail = slab.as_ptr(),
@@ -351,11 +370,11 @@ impl Slabs {
 
     fn push_back(&mut self, mut slab: NonNull<Slab>) {
         let prev = self.tail;
-        // SAFETY: M1.
+        // SAFETY: M1 (the shard lock is held; the slab belongs to the caller, and is in no list).
         let header = unsafe { slab.as_mut() };
         (header.prev, header.next) = (prev, ptr::null_mut());
         self.tail = slab.as_ptr();
-        // SAFETY: M1, the list links slabs that are there.
+        // SAFETY: M1 (the shard lock is held; the list links slabs that are not freed, and null gives `None`).
         match unsafe { prev.as_mut() } {
             Some(prev) => prev.next = slab.as_ptr(),
             None => self.head = slab.as_ptr(),
@@ -364,14 +383,14 @@ impl Slabs {
     }
 
     fn unlink(&mut self, slab: NonNull<Slab>) {
-        // SAFETY: M1.
+        // SAFETY: M1 (the shard lock is held; the slab is in the list).
         let Slab { prev, next, .. } = *unsafe { slab.as_ref() };
-        // SAFETY: M1, the list links slabs that are there.
+        // SAFETY: M1 (the shard lock is held; the list links slabs that are not freed, and null gives `None`).
         match unsafe { prev.as_mut() } {
             Some(prev) => prev.next = next,
             None => self.head = next,
         }
-        // SAFETY: M1, as said.
+        // SAFETY: M1 (the shard lock is held; the list links slabs that are not freed, and null gives `None`).
         match unsafe { next.as_mut() } {
             Some(next) => next.prev = prev,
             None => self.tail = prev,
@@ -379,37 +398,37 @@ impl Slabs {
         self.slabs -= 1;
     }
 
-    /// Whether the nodes can be gone through slab by slab.
+    /// Returns whether the nodes lie in slabs, and so can be visited slab by slab.
     pub(crate) fn can_sweep(&self) -> bool {
         !self.shape.kind.is_single()
     }
 
-    /// Begins to go through the nodes, of a registry that nobody reads or writes any more.
+    /// Ends allocation, gives back all slots without a node, and begins a visit of the nodes.
     pub(crate) fn begin_sweep(&mut self) -> Sweep {
         self.mode = Mode::Sweep;
         while self.reserved != self.reserved_end {
             let slot = self.take_reserved();
-            // SAFETY: a slot of this shard's.
+            // SAFETY: the slot is of this shard and holds no node.
             unsafe { self.free(slot) };
         }
         for magazine in [self.magazine.take(), self.second.take()].into_iter().flatten() {
-            // SAFETY: slots of this shard's, of destroyed nodes.
+            // SAFETY: the slots are of this shard, and their nodes are destroyed.
             unsafe { self.recycle(magazine) };
         }
         Sweep { slab: self.head, at: self.shape.first }
     }
 
-    /// The next node that is in the table.
+    /// Returns the next node that is in the table, or `None` at the end.
     pub(crate) fn next_in_table(&self, sweep: &mut Sweep) -> Option<NonNull<Header>> {
         loop {
             let slab = NonNull::new(sweep.slab)?;
-            // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
+            // SAFETY: M1 (the shard lock is held; no slab leaves the list in the mode `Sweep`).
             let header = unsafe { slab.as_ref() };
             while sweep.at < self.shape.end {
-                // SAFETY: a slot begins there.
+                // SAFETY: a slot begins at this offset, within the slab.
                 let slot = unsafe { slab.byte_add(sweep.at) }.cast::<Header>();
                 sweep.at += self.shape.slot;
-                // SAFETY: M3: a node, or what is left of one.
+                // SAFETY: M3 (the reference count of every slot is initialised, with a node or without).
                 if unsafe { slot.as_ref() }.refs.is_in_table() {
                     return Some(slot);
                 }
@@ -422,13 +441,13 @@ impl Slabs {
     pub(crate) fn for_each_in_table(&self, mut each: impl FnMut(NonNull<Header>)) {
         let mut next = self.head;
         while let Some(slab) = NonNull::new(next) {
-            // SAFETY: M1, in the list.
+            // SAFETY: M1 (the shard lock is held; the slab is in the list).
             next = unsafe { slab.as_ref() }.next;
             prefetch_slab(next);
             for slot in self.shape.slots(slab) {
-                // SAFETY: a slot begins there, within the slab.
+                // SAFETY: a slot begins at this address, within the slab, so it is not null.
                 let slot = unsafe { NonNull::new_unchecked(slot) };
-                // SAFETY: M3: a node, or what is left of one.
+                // SAFETY: M3 (the reference count of every slot is initialised, with a node or without).
                 if unsafe { slot.as_ref() }.refs.is_in_table() {
                     each(slot);
                 }
@@ -436,18 +455,19 @@ impl Slabs {
         }
     }
 
-    /// Frees all nodes that are in the table, of those for which `put` returns that it has put the last reference. Returns how
-    /// many. Nothing is allocated any more: slots are not linked.
+    /// Calls `put` with the count of every node that is in the table. Frees the nodes for which it returns that
+    /// it has put the last reference. Returns how many these are. Their slots are not linked, as nothing is
+    /// allocated any more.
     pub(crate) fn sweep_all(&mut self, put: impl Fn(&Refs) -> bool) -> u64 {
         debug_assert!(self.mode == Mode::Sweep);
         let (mut freed, mut next) = (0, self.head);
         while let Some(mut slab) = NonNull::new(next) {
-            // SAFETY: M1; while the mode is `Sweep`, no slab leaves the list.
+            // SAFETY: M1 (the shard lock is held; no slab leaves the list in the mode `Sweep`).
             let header = unsafe { slab.as_mut() };
             next = header.next;
             prefetch_slab(next);
             for slot in self.shape.slots(slab) {
-                // SAFETY: M3: a slot begins there, which holds a node, or what is left of one.
+                // SAFETY: a slot begins at this address, and its reference count is initialised (M3).
                 let refs = unsafe { &(*slot).refs };
                 if refs.is_in_table() && put(refs) {
                     refs.set_free();
@@ -459,23 +479,24 @@ impl Slabs {
         freed
     }
 
-    /// Nothing is allocated any more, and slots are given back as soon as their slab is empty.
+    /// Ends allocation. From now on, a slab is freed as soon as it is empty.
     pub(crate) fn retire(&mut self) {
         self.begin_sweep();
         self.close();
     }
 
-    /// Whether all slots are given back, as far as that is known: those with allocations of their own are not counted.
+    /// Returns whether all slots are given back. Always false for nodes with allocations of their own, which are
+    /// not counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.can_sweep() && self.head.is_null()
     }
 
-    /// Ends the sweep, and gives back what is empty. What is freed later is given back at once.
+    /// Ends the visit, and frees the empty slabs. From now on, a slab is freed as soon as it is empty.
     pub(crate) fn close(&mut self) {
         self.mode = Mode::Closed;
         let mut next = self.head;
         while let Some(slab) = NonNull::new(next) {
-            // SAFETY: M1, in the list.
+            // SAFETY: M1 (the shard lock is held; the slab is in the list).
             let header = unsafe { slab.as_ref() };
             next = header.next;
             if header.used == 0 {
@@ -487,25 +508,25 @@ impl Slabs {
     }
 }
 
-/// Where a sweep through the slabs is.
+/// The position of a visit of the slabs.
 pub(crate) struct Sweep {
     slab: *mut Slab,
     at: usize,
 }
 
-// SAFETY: it is used under the lock alone, with the slabs that it points into.
+// SAFETY: a sweep is used only under the shard lock, with the slabs that it points into.
 unsafe impl Send for Sweep {}
 
 impl Drop for Slabs {
     fn drop(&mut self) {
-        // Of a registry whose every node is destroyed.
+        // Every node of these slabs is destroyed.
         self.begin_sweep();
         self.close();
-        debug_assert!(self.head.is_null() || std::thread::panicking(), "a slab with a node in it");
+        debug_assert!(self.head.is_null() || std::thread::panicking(), "a slab still holds a node");
     }
 }
 
-/// Brings the lines of a slab into the cache.
+/// Prefetches the cache lines of a slab.
 #[inline]
 fn prefetch_slab(slab: *const Slab) {
     if prefetch::WORKS && !slab.is_null() {
@@ -513,15 +534,17 @@ fn prefetch_slab(slab: *const Slab) {
     }
 }
 
+/// Returns whether the slab has a free slot that is linked. The caller holds the shard lock.
 fn has_room(slab: NonNull<Slab>) -> bool {
-    // SAFETY: M1, callers took it from a list.
+    // SAFETY: M1 (the shard lock is held). The slab is in the list, or the caller has a slot of it.
     unsafe { slab.as_ref() }.free != 0
 }
 
-/// Where a free slot holds the place of the next one: after the reference count, which is zero (M3).
+/// Returns the place in a free slot for the offset of the next one: after the reference count and the kind, which
+/// stay as they are (M3, N4).
 fn next_free(slot: NonNull<Header>) -> NonNull<u16> {
     let words = slot.cast::<u8>().as_ptr().wrapping_add(size_of::<Header>() / 2);
-    // SAFETY: within the slot.
+    // SAFETY: half of a header after the slot's address is within the slot, and not null.
     unsafe { NonNull::new_unchecked(words) }.cast()
 }
 
@@ -534,7 +557,7 @@ mod tests {
     use crate::util::clock::Time;
     use std::collections::HashSet;
 
-    /// Slots of nodes of `V`, each with a node in it that is in the table.
+    /// Allocates slots for nodes of `V`, and writes a node that is in the table into each.
     fn fill<V: Clone>(slabs: &mut Slabs, value: &V, nodes: usize) -> Vec<NonNull<Header>> {
         let shard = NonNull::<u64>::dangling().cast();
         let kind = slabs.shape().kind();
@@ -543,7 +566,7 @@ mod tests {
             let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
             let (time, own_end) = (Time::ZERO, Time::NEVER);
             let unpublished = UnpublishedNode { key, value, hash: 1, time, weight, is_marked: false, own_end };
-            // SAFETY: a slot for such a node.
+            // SAFETY: the slot is for a node of this layout.
             unsafe { unpublished.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()
         };
         (0..nodes).map(|_| one()).collect()
@@ -553,7 +576,7 @@ mod tests {
         Slabs::new(Shape::of(Layout::new::<Node<u32, V>>(), false))
     }
 
-    /// As a bag that is through with these nodes.
+    /// Returns a bag whose nodes are these, all destroyed.
     fn emptied(nodes: &[NonNull<Header>]) -> Box<Bag> {
         let mut bag = Bag::new(NonNull::<u64>::dangling().cast());
         nodes.iter().for_each(|&node| {
@@ -566,7 +589,7 @@ mod tests {
     }
 
     fn free(slabs: &mut Slabs, nodes: impl IntoIterator<Item = NonNull<Header>>) {
-        // SAFETY: each node once.
+        // SAFETY: each node is freed once, and needs no drop.
         nodes.into_iter().for_each(|node| unsafe { slabs.free(node) });
     }
 
@@ -578,7 +601,7 @@ mod tests {
         for round in 0..50 {
             for node in fill(&mut slabs, &[round; 3], 100) {
                 assert!(used.insert(node) && node.addr().get().is_multiple_of(align_of::<Node<u32, [u64; 3]>>()));
-                // SAFETY: it is there.
+                // SAFETY: the node is not freed yet.
                 assert_eq!(unsafe { shard_of(node) }, NonNull::<u64>::dangling().cast());
                 nodes.push(node);
             }
@@ -594,12 +617,12 @@ mod tests {
         let mut slabs = of::<u64>();
         let nodes = fill(&mut slabs, &0_u64, 1000);
         let before = slabs.slabs;
-        // SAFETY: they are destroyed, as nothing is to be dropped.
+        // SAFETY: the nodes count as destroyed, since nothing in them needs a drop.
         assert!(unsafe { slabs.recycle(emptied(&nodes[..100])) }.is_none());
         let again: HashSet<_> = fill(&mut slabs, &0_u64, 100).into_iter().collect();
         assert!(nodes[..100].iter().all(|node| again.contains(node)) && slabs.slabs == before);
-        // Two magazines are kept, the first of which takes the place of an empty one, and no small one.
-        // SAFETY: as before.
+        // Two magazines are kept. The first one takes the place of an empty one. A small bag is not kept.
+        // SAFETY: the nodes count as destroyed, since nothing in them needs a drop.
         let kept = [200..300, 300..400, 400..500, 500..510].map(|part| unsafe { slabs.recycle(emptied(&nodes[part])) });
         assert_eq!(kept.map(|bag| bag.is_none()), [false, true, false, false]);
         free(&mut slabs, again.into_iter().chain(nodes[100..200].iter().copied()).chain(nodes[510..].iter().copied()));
@@ -614,7 +637,7 @@ mod tests {
         assert!((3_200_000..3_600_000).contains(&bytes), "{bytes} bytes for 100,000 nodes of 32");
         free(&mut slabs, nodes.iter().copied().take(99_000));
         assert!(slabs.slabs * 90 < full && slabs.empties <= KEPT + slabs.slabs / 16, "{} slabs", slabs.slabs);
-        // New nodes fill those first.
+        // New nodes fill the slabs that have free slots first.
         let more = fill(&mut slabs, &0_u64, 1000);
         assert!(slabs.slabs * 45 < full, "{}", slabs.slabs);
         free(&mut slabs, nodes.into_iter().skip(99_000).chain(more));
@@ -640,7 +663,7 @@ mod tests {
         let mut slabs = of::<u64>();
         let nodes = fill(&mut slabs, &0_u64, 5000);
         free(&mut slabs, nodes.iter().copied().step_by(2));
-        // SAFETY: they are there.
+        // SAFETY: the nodes are not freed yet.
         nodes.iter().skip(1).step_by(4).for_each(|node| unsafe { node.as_ref() }.refs.set_unlinked());
         let mut sweep = slabs.begin_sweep();
         let met: Vec<_> = std::iter::from_fn(|| slabs.next_in_table(&mut sweep)).collect();

@@ -1,4 +1,4 @@
-//! What a shard's lock guards.
+//! The state that a shard's lock guards.
 
 #![allow(unsafe_code)]
 
@@ -12,53 +12,58 @@ use crate::shard::timers::Timers;
 use crate::table::Table;
 use std::ptr::NonNull;
 
-/// What the lock guards. In the order of how often it is used: a write brings few lines over from the core that wrote last.
+/// The state that the lock guards. The most used fields come first, so that a write fetches few cache lines from
+/// the core that wrote last.
 #[repr(C)]
 pub(crate) struct State<K, V> {
     /// The table at the root.
     pub(crate) table: Table<K, V>,
-    /// What a write has to mind, beside the table.
+    /// The features in use that a write must handle, beside the table.
     pub(crate) special: Special,
-    /// What the holder of the lock has left for the domain to do.
+    /// The work that the holder of the lock leaves for after the lock.
     pub(crate) work: Work,
-    /// What that is before a write has done anything.
+    /// The value of `work` at the beginning of a write.
     pub(crate) usual_work: Work,
-    /// Nodes that were retired and not handed over yet. Not empty if it is there.
+    /// The open bag: nodes that were retired and are not handed over yet. It is never empty.
     pub(crate) open: Option<Box<Bag>>,
+    /// The slabs from which nodes are allocated.
     pub(crate) slabs: Slabs,
-    /// The slabs of nodes without lives, if there are any of a shard that was told to expire later.
+    /// The slabs of nodes without lives, in a shard that was prepared for expiry while it held nodes. `None` once
+    /// all of them are freed, if they lie in slabs and not in allocations of their own.
     pub(crate) early_slabs: Option<Box<Slabs>>,
+    /// The resize that is under way.
     pub(crate) resize: Option<Resize<K, V>>,
     pub(crate) bounds: Bounds,
-    /// The shard is in its domain's dirty list (Q1).
+    /// Whether the shard is in its domain's dirty list (Q1).
     pub(crate) is_dirty: bool,
-    /// A place in the backlog that the holder of the lock has reserved, of so many bytes.
+    /// Room in the backlog for one object of this many bytes, which the holder of the lock has reserved and not
+    /// used.
     pub(crate) place: Option<u64>,
-    /// An empty bag.
+    /// An empty bag, kept for the next open bag.
     pub(crate) spare: Option<Box<Bag>>,
-    /// Room in the domain's backlog for what leaves the shard.
+    /// Room in the domain's backlog, taken in advance for nodes that leave the shard.
     pub(crate) credits: Credits,
-    /// A table that the root has left, to be retired without the lock.
+    /// A table that the root has left. It is retired after the lock.
     pub(crate) old_table: Option<Table<K, V>>,
-    /// The size below which the table does not shrink, in buckets.
+    /// The number of buckets below which the table does not shrink.
     pub(crate) floor: usize,
     pub(crate) hand: Box<Hand<K, V>>,
     pub(crate) timers: Box<Timers>,
 }
 
-/// Which features of a shard are in use, one bit each: a write to one without any takes the short way.
+/// The features of a shard that are in use, one bit each. A write to a shard without any takes the short path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Special(u32);
 
 impl Special {
     pub(crate) const NONE: Special = Special(0);
-    /// A resize is under way, or its old table is still to be retired.
+    /// A resize is under way, or its old table is not retired yet.
     pub(crate) const RESIZING: Special = Special(1);
-    /// Entries or weight are bounded.
+    /// The number of entries or their weight is bounded.
     pub(crate) const BOUNDED: Special = Special(2);
-    /// What leaves the shard takes its place in a limited backlog.
+    /// The backlog is limited: a node that leaves the shard needs room in it.
     pub(crate) const LIMITED: Special = Special(4);
-    /// Entries may expire, or might at some time.
+    /// There is a limit on how long entries stay, or there was one at some time.
     pub(crate) const EXPIRING: Special = Special(8);
 
     #[inline]
@@ -71,7 +76,7 @@ impl Special {
     }
 }
 
-/// What a write leaves for after the lock, in one word.
+/// The work that a write leaves for after the lock, in one word.
 ///
 /// ```text
 ///  bit 31 .. 2            1        0
@@ -84,18 +89,21 @@ pub(crate) struct Work(u32);
 
 impl Work {
     pub(crate) const NONE: Work = Work(0);
-    /// To look for something to reclaim now and then: after every write to a domain that has neither a thread nor an executor.
+    /// The write looks for something to reclaim, at times. Set for every write to a domain that has neither a
+    /// reclaimer thread nor an executor.
     pub(crate) const LOOK: Work = Work(2);
 
-    /// The shard has become dirty.
+    /// Notes that the shard has become dirty.
     pub(crate) fn add_dirty(&mut self) {
         self.0 |= 1;
     }
 
+    /// Notes that this many nodes were handed over to the domain.
     pub(crate) fn add_handed_over(&mut self, nodes: usize) {
         self.0 = self.0.saturating_add((nodes as u32).saturating_mul(4));
     }
 
+    /// Returns the number of nodes that were handed over.
     pub(crate) fn handed_over(self) -> usize {
         (self.0 >> 2) as usize
     }
@@ -106,10 +114,13 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Prepares for entries that expire: nodes get lives from now on, and those that are there get theirs (L3). They are kept
-    /// apart, as their slots are too short to be used again.
+    /// Prepares the shard for entries that expire: nodes that are made later have lives, and the nodes that are
+    /// there get theirs in the [`Early`] that this returns (L3). Returns `None` if the shard is prepared already.
     ///
-    /// It takes a look at all nodes under the lock, once.
+    /// The nodes that are there stay in slabs of their own. Their slots are too short for nodes with lives, so
+    /// they are not used again.
+    ///
+    /// This visits all nodes under the lock, once.
     pub(crate) fn extend(&mut self, shape: Shape) -> Option<Early> {
         if self.special.has(Special::EXPIRING) {
             return None;
@@ -124,48 +135,50 @@ where
         Some(Early::new(early))
     }
 
-    /// Takes the slots of destroyed nodes back, as [`Slabs::recycle`].
+    /// Takes back the slots of destroyed nodes, as [`Slabs::recycle`] does.
     ///
     /// # Safety
     ///
     /// The nodes were of this shard, and are destroyed.
     pub(crate) unsafe fn recycle(&mut self, mut bag: Box<Bag>) -> Option<Box<Bag>> {
         if self.early_slabs.is_none() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees that the nodes were of this shard, whose only slabs these are, and
+            // are destroyed.
             return unsafe { self.slabs.recycle(bag) };
         }
         // A magazine must not hold slots of both kinds.
         while let Some(slot) = bag.pop_free() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees that the node was of this shard and is destroyed.
             unsafe { self.free(slot) };
         }
         Some(bag)
     }
 
-    /// Takes the slot of a destroyed node back.
+    /// Takes back the slot of a destroyed node.
     ///
     /// # Safety
     ///
     /// As for [`recycle`](Self::recycle).
     pub(crate) unsafe fn free(&mut self, slot: NonNull<Header>) {
-        // SAFETY: N4, the kind outlasts the node.
+        // SAFETY: N4 (the kind outlasts the node: its slot is still there).
         let kind = unsafe { &raw const (*slot.as_ptr()).kind };
-        // SAFETY: as said.
+        // SAFETY: N4 (the kind outlasts the node: its slot is still there).
         let has_life = unsafe { kind.read() }.has_life();
         match &mut self.early_slabs {
             Some(early) if !has_life => {
-                // SAFETY: the caller's promise, and it is a slot of theirs.
+                // SAFETY: the node is destroyed, and its slot is in these slabs: it has no life.
                 unsafe { early.free(slot) };
                 if early.is_empty() {
                     self.early_slabs = None;
                 }
             }
-            // SAFETY: the caller's promise, and it is a slot of theirs.
+            // SAFETY: the node is destroyed, and its slot is in these slabs: it has a life, or there are no
+            // others.
             _ => unsafe { self.slabs.free(slot) },
         }
     }
 
-    /// Hands the open bag over to the domain. Returns how many nodes it holds.
+    /// Hands the open bag over to the domain, if there is one. Returns how many nodes it holds.
     pub(crate) fn close_bag(&mut self, domain: &Inner) -> usize {
         let Some(bag) = self.open.take() else { return 0 };
         let nodes = bag.amount().objects as usize;

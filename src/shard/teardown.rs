@@ -1,4 +1,4 @@
-//! The end of a registry: what becomes of the nodes that it still holds.
+//! The end of a registry: the teardown of the nodes that its shards still hold.
 
 #![allow(unsafe_code)]
 
@@ -14,9 +14,11 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Hands over what was retired, and begins to go through the nodes, of a shard that nobody reads or writes any more.
+    /// Hands over the retired nodes, and begins to visit the others. No thread reads or writes the shard any
+    /// more.
     ///
-    /// (Not by `lock`: a registry may be dropped in an `Eq`, under the lock of another.)
+    /// It does not take the lock by [`ShardRef::lock`](crate::shard::ShardRef::lock), which would panic if the
+    /// registry is dropped in an `Eq`, under a shard lock of another registry.
     pub(crate) fn begin_teardown(&self) -> Teardown {
         let mut state = self.state.lock();
         state.close_bag(self.domain().inner());
@@ -27,17 +29,19 @@ where
         Teardown::ByTable(state.table.nodes().into_iter().map(NonNull::cast).collect())
     }
 
-    /// Destroys all nodes in the table whose destruction runs no code of the user's. Returns how many.
+    /// Frees all nodes in the table that have no handle left. For nodes whose destruction runs no user code.
+    /// Returns how many it frees.
     ///
     /// # Safety
     ///
-    /// The registry is being dropped. A visit keeps it.
+    /// The registry is being dropped. The caller holds a visit of it (Q2), and has begun a teardown by slab.
     pub(crate) unsafe fn destroy_all(&self) -> u64 {
         debug_assert!(!Node::<K, V>::NEEDS_DROP);
         self.state.lock().slabs.sweep_all(|refs| refs.put_of_dropped_registry())
     }
 
-    /// Unlinks some of the nodes that are still in the table, and returns them; none when there are no more.
+    /// Unlinks some of the nodes that are still in the table, and returns them in bags. Returns no bag when no
+    /// node is left.
     ///
     /// # Safety
     ///
@@ -46,7 +50,7 @@ where
         let (mut bags, mut open) = (Bags::default(), None::<Box<Bag>>);
         let header = NonNull::from(&self.header);
         let mut unlink = |node: NonNull<Header>| {
-            // SAFETY: the table's reference is still in it.
+            // SAFETY: R1 (the table's reference is not put before the node is retired).
             let this = unsafe { node.as_ref() };
             this.refs.set_unlinked();
             let bag = open.get_or_insert_with(|| {
@@ -80,7 +84,7 @@ where
         bags
     }
 
-    /// Frees the tables, and the slabs that are empty.
+    /// Frees the tables and the empty slabs.
     ///
     /// # Safety
     ///
@@ -89,7 +93,7 @@ where
         let mut state = self.state.lock();
         state.slabs.retire();
         for table in state.resize.iter().map(|resize| resize.to).chain([state.table]) {
-            // SAFETY: the caller's promise: no reader, no writer.
+            // SAFETY: the caller guarantees that no reader and no writer is left, and calls this once.
             unsafe { table.free() };
         }
         self.domain().inner().budget.give_back_credits(std::mem::take(&mut state.credits));
@@ -97,19 +101,20 @@ where
     }
 }
 
-/// Bags that are filled at a time, at the end of a registry.
+/// The number of bags that one call of `unlink_some` fills.
 const TEARDOWN: usize = 16;
 
-/// How far the end of a shard has come.
+/// The progress of a shard's teardown.
 pub(crate) enum Teardown {
-    /// Through the slabs.
+    /// The nodes are visited slab by slab.
     BySlab(Sweep),
-    /// The nodes that are left, where they have allocations of their own.
+    /// The nodes that are left, where the slabs cannot be visited: nodes with allocations of their own, or slabs
+    /// of two kinds.
     ByTable(Vec<NonNull<Header>>),
 }
 
 impl Teardown {
-    /// Whether nodes can be gone through slab by slab.
+    /// Returns whether the nodes are visited slab by slab.
     pub(crate) fn is_by_slab(&self) -> bool {
         matches!(self, Teardown::BySlab(_))
     }

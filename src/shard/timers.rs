@@ -1,23 +1,30 @@
-//! When the entries of a shard are to be looked at because their time may have come.
+//! The timers of a shard: when to look at entries because their time may have come.
 //!
-//! A heap of tokens of twelve bytes, one for each entry that can expire. A token does not say which entry, only its hash:
-//! it is found again in the table. A token that finds none is stale, its entry has left; when there are many of those,
-//! the heap is gone through, a few tokens with each write.
+//! The timers are a heap of tokens of twelve bytes, one for each entry that can expire. A token holds a due time
+//! and half of the hash of its entry, by which the entry is found in the table.
+//!
+//! A token is *stale* if its entry has left or has a newer token. Stale tokens stay in the heap until they are
+//! due. If there are too many, a *purge* takes all tokens out of the heap. Each write then examines a few of
+//! them, and puts back those that are not stale.
 //!
 //! # Invariants
 //!
-//! - **W1** An entry that can expire has a token that is due no later than the entry expires, and whose due time ends in the
-//!   32 bits that the entry's [`Life`](crate::node::life::Life) is armed by. (There may be more that end alike; they do no harm.)
+//! - **W1** An entry that can expire has a token that is due no later than the entry expires, and whose due time
+//!   ends in the 32 bits by which the entry's [`Life`](crate::node::life::Life) is armed. Other tokens may end in
+//!   the same bits, which does no harm. Exceptions: while a reaper has taken the entry
+//!   ([`DueEntries`](crate::shard::expiry::DueEntries)), it has no token. If the reaper had to keep an entry that
+//!   is due, the token is due at the next attempt.
 
 use crate::util::clock::Time;
 use ahash::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
-/// Tokens that are more than twice the entries are too many, and more than these.
+/// A purge begins when the heap holds more than twice as many tokens as there are entries, and this many more.
 const SPARE: usize = 64;
 
-/// A due time, and the half of a hash that a node keeps. In the order of the times. (In three words of four bytes.)
+/// A due time and the half of a hash that a node keeps. Ordered by due time. Three words of four bytes, so that
+/// the size is twelve bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Token {
     due_high: u32,
@@ -26,35 +33,41 @@ pub(crate) struct Token {
 }
 
 impl Token {
+    /// Creates a token.
     fn new(due: Time, hash: u32) -> Self {
         Token { due_high: (due.word() >> 32) as u32, due_low: due.word() as u32, hash }
     }
 
+    /// Returns the due time.
     pub(crate) fn due(self) -> Time {
         Time::of_word(u64::from(self.due_high) << 32 | u64::from(self.due_low))
     }
 
+    /// Returns the low half of the hash.
     pub(crate) fn hash(self) -> u32 {
         self.hash
     }
 }
 
-/// The tokens of a shard. Under its lock.
+/// The tokens of a shard. The shard lock guards them.
 #[derive(Default)]
 pub(crate) struct Timers {
+    /// The tokens that are not candidates of a purge. The earliest one comes first.
     heap: BinaryHeap<Reverse<Token>>,
-    /// Tokens of which it is not known whether they are stale, and that are on their way back into the heap if not.
+    /// The candidates of a purge: tokens that may be stale. They return to the heap if they are not.
     next_candidate: Vec<Reverse<Token>>,
-    /// Those that are back, for as long as there are others: one of a kind is enough.
+    /// The tokens that the current purge has put back. A second copy of one of these is not needed.
     trusted: HashSet<Token, RandomState>,
 }
 
 impl Timers {
+    /// Adds a token.
     pub(crate) fn push(&mut self, due: Time, hash: u32) {
         self.heap.push(Reverse(Token::new(due, hash)));
     }
 
-    /// When there is something to do: when the first token is due, or now if any are in doubt.
+    /// Returns when there is something to do: when the first token is due, or `Time::ZERO` while a purge has
+    /// candidates.
     pub(crate) fn next_due(&self) -> Time {
         match self.heap.peek() {
             _ if !self.next_candidate.is_empty() => Time::ZERO,
@@ -63,7 +76,7 @@ impl Timers {
         }
     }
 
-    /// The next token that is due, and is in no doubt.
+    /// Takes a token that is due by `now` out of the heap. Candidates of a purge are not considered.
     pub(crate) fn pop(&mut self, now: Time) -> Option<Token> {
         let Reverse(token) = *self.heap.peek()?;
         if token.due() > now {
@@ -76,18 +89,19 @@ impl Timers {
         Some(token)
     }
 
-    /// Whether there are too many tokens for so many entries.
+    /// Returns whether a purge should begin: whether there are too many tokens for `live` entries.
     pub(crate) fn is_crowded(&self, live: usize) -> bool {
         self.next_candidate.is_empty() && self.heap.len() > 2 * live + SPARE
     }
 
-    /// Puts all tokens in doubt.
+    /// Begins a purge: makes all tokens candidates.
     pub(crate) fn begin_purge(&mut self) {
         debug_assert!(self.next_candidate.is_empty());
         self.next_candidate = std::mem::take(&mut self.heap).into_vec();
     }
 
-    /// A token that is in doubt, which is to be put back with [`keep`](Self::keep) unless it is stale.
+    /// Takes a candidate of the purge. The caller puts it back with [`keep`](Self::keep) unless it is stale. Ends
+    /// the purge if there is none left.
     pub(crate) fn next_candidate(&mut self) -> Option<Token> {
         let Some(Reverse(token)) = self.next_candidate.pop() else {
             if self.trusted.capacity() > 0 {
@@ -99,6 +113,7 @@ impl Timers {
         Some(token)
     }
 
+    /// Puts a candidate back into the heap, unless the purge has put back an equal token.
     pub(crate) fn keep(&mut self, token: Token) {
         if self.trusted.insert(token) {
             self.heap.push(Reverse(token));

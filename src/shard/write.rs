@@ -1,4 +1,7 @@
-//! Insertion, replacement and removal of one entry, under the lock of its shard.
+//! Insertion, replacement and removal of one entry under the lock of its shard.
+//!
+//! Each operation has a short path for shards without special features (see [`Special`]), and a path out of line
+//! for the others. The latter handles resizes, bounds, a limited backlog, and expiry.
 
 #![allow(unsafe_code)]
 
@@ -18,13 +21,13 @@ use crate::util::check;
 use crate::util::clock::Time;
 use std::ptr::NonNull;
 
-/// A unpublished whose key is taken, and the entry that has it.
+/// An unpublished node whose key is taken, and the entry that holds the key.
 pub(crate) struct Rejected<K: 'static, V: 'static> {
     pub(crate) unpublished: UnpublishedNode<K, V>,
     pub(crate) holder: Handle<K, V>,
 }
 
-/// Why a unpublished was not published.
+/// Why a replacement did not publish its node.
 pub(crate) enum NotReplaced<K: 'static, V: 'static, E> {
     /// There is no entry to replace.
     Absent(UnpublishedNode<K, V>),
@@ -33,6 +36,7 @@ pub(crate) enum NotReplaced<K: 'static, V: 'static, E> {
 }
 
 impl<K, V, E> NotReplaced<K, V, E> {
+    /// Returns the node.
     pub(crate) fn into_unpublished(self) -> UnpublishedNode<K, V> {
         match self {
             NotReplaced::Absent(unpublished) | NotReplaced::Full(unpublished, _) => unpublished,
@@ -40,28 +44,31 @@ impl<K, V, E> NotReplaced<K, V, E> {
     }
 }
 
-/// Which drafts are published.
+/// When a write publishes its node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Put {
-    /// One whose key is not taken.
+    /// If the key is not taken.
     New,
-    /// One that replaces another.
+    /// If there is an entry to replace.
     Old,
+    /// In either case.
     Any,
 }
 
-/// Why a unpublished was not published.
+/// Why a write did not publish its node.
 enum NotPut<K: 'static, V: 'static, E> {
+    /// The key is taken.
     Taken(Rejected<K, V>),
+    /// A replacement was not possible.
     Not(NotReplaced<K, V, E>),
 }
 
-/// Which references a write takes for its caller.
+/// The references that a write takes for its caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// One to the new entry.
+    /// Whether it takes one to the new entry.
     pub(crate) new: bool,
-    /// One to the entry that leaves.
+    /// Whether it takes one to the entry that leaves.
     pub(crate) old: bool,
 }
 
@@ -71,7 +78,7 @@ impl Wanted {
     pub(crate) const OLD: Wanted = Wanted { new: false, old: true };
 }
 
-/// What a write has done, with the references that were wanted.
+/// The result of a write that has published its node, with the references that the caller wanted.
 pub(crate) struct Published<K: 'static, V: 'static> {
     pub(crate) new: Option<Handle<K, V>>,
     pub(crate) old: Departed<K, V>,
@@ -79,9 +86,11 @@ pub(crate) struct Published<K: 'static, V: 'static> {
 
 /// Whether an entry has left the table.
 pub(crate) enum Departed<K: 'static, V: 'static> {
+    /// No entry has left.
     None,
-    /// Without a reference to it.
+    /// An entry has left. The caller did not want a reference to it.
     Quietly,
+    /// This entry has left.
     With(Handle<K, V>),
 }
 
@@ -99,15 +108,16 @@ impl<K, V> Departed<K, V> {
     }
 }
 
-/// A handle on a node.
+/// Returns a new handle to a node.
 ///
 /// # Safety
 ///
-/// The node is in a table, whose shard's lock the caller holds (S1); or the caller holds the table's reference.
+/// The node is in a table, and the caller holds the lock of its shard (S1), or the caller owns the table's
+/// reference.
 pub(crate) unsafe fn handle_on<K, V>(node: NonNull<Node<K, V>>) -> Handle<K, V> {
-    // SAFETY: S1.
+    // SAFETY: S1 (the node is in the table under the lock), or the caller owns the table's reference.
     unsafe { node.as_ref() }.header.refs.get();
-    // SAFETY: the reference just taken is the handle's.
+    // SAFETY: the handle takes over the reference that was taken above.
     unsafe { Handle::from_reference(node) }
 }
 
@@ -116,15 +126,16 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Finds out whether an entry in the table has expired, under the lock.
+    /// Finds out whether an entry in the table has expired. The caller holds the lock.
     fn look(self, node: NonNull<Node<K, V>>, now: Time, settings: &Settings<K, V>) -> Look {
-        // SAFETY: in the table, S1.
+        // SAFETY: S1 (the shard lock is held; the node is in the table).
         let Some(life) = (unsafe { self.life_of(node) }) else { return Look::Lives };
-        // SAFETY: as before.
+        // SAFETY: S1 (the shard lock is held; the node is in the table).
         settings.lifetimes.look(unsafe { node.as_ref() }, life, now, Looker::WRITER)
     }
 
-    /// Lets go of the lock, asks the user whether an entry lives on, and takes the lock again: everything may have changed.
+    /// Releases the lock, lets the lifetime function say whether an entry lives on, and takes the lock again. The
+    /// shard may have changed in between.
     fn ask(
         self,
         locked: Locked<'s, K, V>,
@@ -132,19 +143,19 @@ where
         now: Time,
         settings: &Settings<K, V>,
     ) -> Locked<'s, K, V> {
-        // SAFETY: in the table, S1.
+        // SAFETY: S1 (the shard lock is held; the node is in the table).
         let entry = unsafe { handle_on(node) };
         drop(locked);
-        // SAFETY: the handle holds the node.
+        // SAFETY: the handle keeps the node alive.
         if let Some(life) = unsafe { self.life_of(node) } {
             settings.lifetimes.look(entry.get(), life, now, Looker::HOLDER);
         }
-        // Not under the lock.
+        // Not under the lock: if this is the last handle, its drop may wake an executor, which is user code.
         drop(entry);
         self.lock()
     }
 
-    /// Publishes a unpublished, unless its key is taken. Returns a handle if one is wanted.
+    /// Publishes a node unless its key is taken. Returns a handle to the new entry if the caller wants one.
     #[inline(always)]
     pub(crate) fn insert(
         self,
@@ -162,7 +173,7 @@ where
         let table = locked.table;
         if let Some((_, holder)) = table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
         {
-            // SAFETY: S1.
+            // SAFETY: S1 (the shard lock is held; the node is in the table).
             let holder = unsafe { handle_on(holder) };
             locked.finish();
             return Err(Rejected { unpublished, holder });
@@ -171,7 +182,7 @@ where
         let node = locked.allocate(unpublished, 1 + u32::from(wanted.new));
         locked.publish(table, hash, node, self);
         locked.finish();
-        // SAFETY: it was made with a reference for this handle.
+        // SAFETY: `allocate` made the node with a reference for this handle.
         Ok(wanted.new.then(|| unsafe { Handle::from_reference(node) }))
     }
 
@@ -192,11 +203,17 @@ where
         match self.put_special(locked, unpublished, locate, Put::New, wanted, IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
             Err(NotPut::Taken(rejected)) => Err(rejected),
-            Err(NotPut::Not(_)) => unreachable!("an insertion replaces nothing"),
+            Err(NotPut::Not(_)) => unreachable!("an insertion fails only if its key is taken"),
         }
     }
 
-    /// Publishes a unpublished in the place of the entry that `locate` finds, or, if there is none and `or_insert` is set, as a new one.
+    /// Publishes a node in place of the entry that `locate` finds. If there is none, publishes it as a new entry
+    /// if `or_insert` is set.
+    ///
+    /// # Errors
+    ///
+    /// If there is no entry to replace and `or_insert` is not set, or if the backlog has no room and `if_full`
+    /// lets the operation fail.
     #[inline(always)]
     pub(crate) fn replace<E: Failure>(
         self,
@@ -219,7 +236,8 @@ where
         let (hash, weight) = (unpublished.hash, unpublished.weight.bytes());
         let node = locked.allocate(unpublished, 1 + u32::from(wanted.new));
         let old = match found {
-            // SAFETY: found under this lock; nothing is limited.
+            // SAFETY: `old` was found under the lock, which is still held. The backlog is not limited, so no room
+            // is needed.
             Some((position, old)) => unsafe {
                 locked.swap(table, position, old, node, weight, Cause::Replaced, wanted.old)
             },
@@ -229,7 +247,7 @@ where
             }
         };
         locked.finish();
-        // SAFETY: it was made with a reference for this handle.
+        // SAFETY: `allocate` made the node with a reference for this handle.
         let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
         Ok(Published { new, old })
     }
@@ -250,17 +268,18 @@ where
         match self.put_special(locked, unpublished, locate, put, wanted, if_full, settings) {
             Ok(published) => Ok(published),
             Err(NotPut::Not(reason)) => Err(reason),
-            Err(NotPut::Taken(_)) => unreachable!("a replacement takes the place of what has the key"),
+            Err(NotPut::Taken(_)) => unreachable!("a replacement does not fail because its key is taken"),
         }
     }
 
-    /// Publishes a unpublished where there is something to mind. An entry that has expired is replaced, and counts as absent.
+    /// Publishes a node in a shard that uses special features. An entry that has expired counts as absent, and is
+    /// replaced.
     ///
-    /// What was evicted to make room, or had expired, is told to listeners when this returns.
+    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired.
     #[allow(clippy::too_many_arguments)]
     fn put_special<E: Failure>(
         self,
-        mut locked: Locked<'s, K, V>,
+        locked: Locked<'s, K, V>,
         unpublished: UnpublishedNode<K, V>,
         mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         put: Put,
@@ -269,6 +288,8 @@ where
         settings: &Settings<K, V>,
     ) -> Result<Published<K, V>, NotPut<K, V, E>> {
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
+        // After `evicted`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).
+        let mut locked = locked;
         let (hash, weight, time) = (unpublished.hash, unpublished.weight.bytes(), unpublished.time);
         loop {
             let table = locked.table_for(hash, self);
@@ -283,7 +304,7 @@ where
                         continue;
                     }
                     Look::Lives | Look::Spared if put == Put::New => {
-                        // SAFETY: S1.
+                        // SAFETY: S1 (the shard lock is held; the node is in the table).
                         let holder = unsafe { handle_on(old) };
                         locked.finish();
                         return Err(NotPut::Taken(Rejected { unpublished, holder }));
@@ -297,16 +318,18 @@ where
             let retry = if !locked.fits_bounds(weight, old) {
                 self.evict_to_fit(locked, weight, old, &mut if_full, &mut evicted)
             } else if let Some((position, old)) = found {
-                // SAFETY: S1.
+                // SAFETY: S1 (the shard lock is held; `old` is in the table).
                 match unsafe { locked.reserve_backlog(old) } {
                     Ok(()) => {
-                        // L2. If it has expired since the look, it is absent after all.
-                        // SAFETY: S1.
+                        // L2: claims the entry before it is replaced. If the entry has ended since the look, it
+                        // is absent.
+                        // SAFETY: S1 (the shard lock is held; `old` is in the table).
                         if let Some(why) = unsafe { self.life_of(old) }.and_then(Life::claim) {
                             cause = why;
                         }
                         if put == Put::Old && cause != Cause::Replaced {
-                            // SAFETY: found under this lock, and admitted.
+                            // SAFETY: `old` was found under the lock, which is still held, and room for it is
+                            // reserved.
                             unsafe { self.unlink_expired(&mut locked, table, position, old, cause, &mut evicted) };
                             locked.finish();
                             return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
@@ -314,7 +337,8 @@ where
                         let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
                         let wants_old =
                             if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
-                        // SAFETY: found under this lock, and admitted.
+                        // SAFETY: `old` was found under the lock, which is still held, and room for it is
+                        // reserved.
                         let mut left = unsafe { locked.swap(table, position, old, node, weight, cause, wants_old) };
                         if cause != Cause::Replaced {
                             evicted.add(cause, std::mem::replace(&mut left, Departed::None).into_handle());
@@ -335,7 +359,7 @@ where
         }
     }
 
-    /// After a node was published.
+    /// Finishes a write that has published its node: sets the timer of the entry, and releases the lock.
     fn end_put(
         self,
         mut locked: Locked<'s, K, V>,
@@ -348,7 +372,7 @@ where
             locked.arm(node, Time::ZERO, &settings.lifetimes, self);
         }
         locked.finish();
-        // SAFETY: it was made with a reference for this handle.
+        // SAFETY: `allocate_to_live` made the node with a reference for this handle.
         let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
         Published { new, old }
     }
@@ -357,7 +381,8 @@ where
     ///
     /// # Safety
     ///
-    /// It was found at `position` of the newest table under this lock, and admitted to the backlog.
+    /// The entry was found at `position` of the newest table under the lock, which is still held. If the backlog
+    /// is limited, room for it is reserved.
     unsafe fn unlink_expired(
         self,
         locked: &mut Locked<'s, K, V>,
@@ -368,15 +393,21 @@ where
         expired: &mut Evicted<'_, K, V>,
     ) {
         table.unlink(position);
-        // SAFETY: the table's reference is still in it.
+        // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
-        // SAFETY: unlinked just now, S1; the caller's promise.
+        // SAFETY: S3 (the node was unlinked above, and the caller has reserved room for it).
         let left = unsafe { locked.discard_as(node, expired.wants_entries()) };
         expired.add(cause, left.into_handle());
     }
 
-    /// Unlinks the entry of `hash` that `locate` finds. Returns a handle on it if one is wanted. One that has expired counts as
-    /// absent, and is unlinked too, unless the caller removes it for that reason.
+    /// Unlinks the entry of `hash` that `locate` finds. Returns a handle to it if the caller wants one.
+    ///
+    /// An entry that has expired counts as absent, and is unlinked too. If `cause` is expiry, the entry counts as
+    /// present.
+    ///
+    /// # Errors
+    ///
+    /// If the backlog has no room and `if_full` lets the operation fail.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn remove<E: Failure>(
@@ -395,7 +426,8 @@ where
         }
         let table = locked.table;
         let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
-        // SAFETY: found under this lock; nothing is limited.
+        // SAFETY: the node was found under the lock, which is still held. The backlog is not limited, so no room
+        // is needed.
         Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) })
     }
 
@@ -403,7 +435,7 @@ where
     #[allow(clippy::too_many_arguments)]
     fn remove_special<E: Failure>(
         self,
-        mut locked: Locked<'s, K, V>,
+        locked: Locked<'s, K, V>,
         hash: u64,
         mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
@@ -413,6 +445,8 @@ where
         settings: &Settings<K, V>,
     ) -> Result<Departed<K, V>, E> {
         let mut expired = Evicted::new(&settings.listeners, cause);
+        // After `expired`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).
+        let mut locked = locked;
         let by_time = matches!(cause, Cause::Expired | Cause::Idle);
         loop {
             let table = locked.table_for(hash, self);
@@ -422,30 +456,32 @@ where
                 locked = self.ask(locked, node, now, settings);
                 continue;
             }
-            // SAFETY: S1.
+            // SAFETY: S1 (the shard lock is held; the node is in the table).
             let admitted = unsafe { locked.reserve_backlog(node) };
             match (look, admitted) {
                 (Look::Ended(cause), Ok(())) => {
-                    // SAFETY: found under this lock, and admitted.
+                    // SAFETY: the node was found under the lock, which is still held, and room for it is
+                    // reserved.
                     unsafe { self.unlink_expired(&mut locked, table, position, node, cause, &mut expired) };
                     locked.shrink_if_sparse(self);
                     locked.finish();
                     return Ok(Departed::None);
                 }
-                // It stays for a reaper: nobody waits for room for what is absent.
+                // The entry stays for a reaper. It counts as absent, so the removal does not wait for room.
                 (Look::Ended(_), Err(_)) => return Ok(Departed::None),
                 (_, Err(BacklogExhausted(bytes))) => locked = self.relock_with_reservation(locked, bytes, if_full)?,
-                // SAFETY: found under this lock, and admitted.
+                // SAFETY: the node was found under the lock, which is still held, and room for it is reserved.
                 (_, Ok(())) => return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) }),
             }
         }
     }
 
-    /// Unlinks a node, and lets go of the lock.
+    /// Unlinks a node, and releases the lock.
     ///
     /// # Safety
     ///
-    /// It was found at `position` of the newest table under this lock, and admitted to the backlog.
+    /// The node was found at `position` of the newest table under the lock, which is still held. If the backlog
+    /// is limited, room for it is reserved.
     #[inline(always)]
     unsafe fn unlink(
         self,
@@ -457,9 +493,10 @@ where
         wants_handle: bool,
     ) -> Departed<K, V> {
         table.unlink(position);
-        // SAFETY: the table's reference is still in it.
+        // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
-        // SAFETY: unlinked just now, S1; it was admitted.
+        // SAFETY: S3 (the node was unlinked above, and the caller has reserved room for it if the backlog is
+        // limited).
         let left = unsafe { locked.discard_as(node, wants_handle) };
         locked.shrink_if_sparse(self);
         locked.finish();
@@ -472,12 +509,13 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Publishes `new`, of this weight, in the place of `old`, which leaves for this cause. Returns a handle on that if one is
-    /// wanted.
+    /// Publishes `new`, of this weight, in place of `old`, which leaves for this cause. Returns a handle to `old`
+    /// if the caller wants one.
     ///
     /// # Safety
     ///
-    /// `old` was found at `position` of the newest table under this lock, and admitted to the backlog.
+    /// `old` was found at `position` of the newest table under the lock, which is still held. If the backlog is
+    /// limited, room for it is reserved.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn swap(
@@ -494,16 +532,17 @@ where
         let counts = shard.counts();
         counts.inserted.add(1);
         counts.left(cause).add(1);
-        // In this order: a look at the sum finds no more than there may be.
-        // SAFETY: in the table, S1.
+        // Subtracts first: another thread that reads the sum never finds more than the bound allows.
+        // SAFETY: S1 (the shard lock is held; `old` is in the table).
         counts.weight.subtract(unsafe { old.as_ref() }.header.weight.bytes());
         counts.weight.add(weight);
         table.swap(position, new);
-        // SAFETY: unlinked by the swap, S1; it was admitted.
+        // SAFETY: S3 (the swap has unlinked `old`, and the caller has reserved room for it if the backlog is
+        // limited).
         unsafe { self.discard_as(old, wants_old) }
     }
 
-    /// Takes a node that was unlinked, and returns a handle on it if one is wanted.
+    /// Takes over a node that the caller has unlinked. Returns a handle to it if the caller wants one.
     ///
     /// # Safety
     ///
@@ -511,10 +550,10 @@ where
     #[inline(always)]
     unsafe fn discard_as(&mut self, node: NonNull<Node<K, V>>, wants_handle: bool) -> Departed<K, V> {
         if wants_handle {
-            // SAFETY: the caller's promise.
+            // SAFETY: S3 (the caller has unlinked the node, and reserved room for it if the backlog is limited).
             return Departed::With(unsafe { self.discard_to_handle(node) });
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: S3 (the caller has unlinked the node, and reserved room for it if the backlog is limited).
         unsafe { self.discard(node) };
         Departed::Quietly
     }

@@ -1,18 +1,20 @@
-//! Every primitive that a model checker must see, in one place: the only file that knows whether the crate is
-//! compiled against std and crossbeam, or against loom.
+//! All primitives that a model checker must see. This is the only file that knows whether the crate is compiled
+//! against std and crossbeam, or against loom.
 //!
-//! With `--cfg loom` the atomics, locks and thread-locals are loom's, and the epoch collector is
-//! `sync/model.rs`, an abstract one that frees as early as the contract of an epoch allows. With
-//! `--cfg crossbeam_loom` as well, the collector is the real crossbeam-epoch, itself compiled against loom.
+//! | cfg | atomics, locks, thread-locals | epoch collector |
+//! |---|---|---|
+//! | none | std, parking_lot | crossbeam-epoch |
+//! | `loom` | loom | `sync/model.rs`, an abstract collector that frees as early as the contract of an epoch allows |
+//! | `loom` and `crossbeam_loom` | loom | the real crossbeam-epoch, itself compiled against loom |
 
 #[cfg(not(loom))]
 pub(crate) use self::real::*;
 
-/// Whether every node has an allocation of its own, whose memory is not recycled: where a use after free must be seen as what
-/// it is. (`--cfg one_node_slabs` is for sanitizers.)
+/// Whether every node has an allocation of its own, whose memory is never recycled. Checkers need this to
+/// recognise a use after free. (`--cfg one_node_slabs` is for sanitizers.)
 pub(crate) const ONE_NODE_SLABS: bool = cfg!(any(loom, miri, one_node_slabs));
 
-/// Nodes that a shard retires before it hands them over. (Few in a model, so that it does.)
+/// How many nodes a shard retires before it hands them over. A model uses few, so that it reaches the handover.
 pub(crate) const BAG: usize = if cfg!(loom) { 2 } else { 128 };
 
 #[cfg(not(loom))]
@@ -26,7 +28,8 @@ mod real {
     pub(crate) use std::thread;
     pub(crate) use std::thread_local;
 
-    /// A thread-local without destructor or lazy initialisation, so that it can be used to the very end of its thread.
+    /// Declares a thread-local without destructor and without lazy initialisation, so that it can be used until
+    /// its thread ends.
     macro_rules! const_thread_local {
         ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
             std::thread_local! { $(#[$meta])* static $name: $type = const { $init }; }
@@ -38,24 +41,24 @@ mod real {
     use std::ptr::NonNull;
     use std::time::Duration;
 
-    /// Waits on `condvar` for at most `timeout`; may wake without cause.
+    /// Waits on `condvar` for at most `timeout`. May wake up spuriously.
     pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, timeout: Duration) {
         condvar.wait_for(guard, timeout);
     }
 
-    /// Sleeps until [`unpark`](thread::Thread::unpark), or for `timeout` at most.
+    /// Sleeps until [`unpark`](thread::Thread::unpark), or for at most `timeout`.
     pub(crate) fn park_for(timeout: Duration) {
         thread::park_timeout(timeout);
     }
 
-    /// Zeroed memory of `layout`. Zero is the initial state of every atomic, so `init` has nothing to do here;
-    /// the model checker's atomics have identity and are built by it.
+    /// Returns zeroed memory of `layout`. Zero is the initial state of every atomic, so `init` is not called
+    /// here. The model checker's atomics have an identity, so under loom `init` constructs them.
     ///
     /// # Safety
     ///
     /// `layout` has a size above zero, and zero bytes are what `init` would have written.
     pub(crate) unsafe fn alloc_zeroed(layout: Layout, _init: impl FnOnce(*mut u8)) -> *mut u8 {
-        // SAFETY: the caller's promise on `layout`.
+        // SAFETY: the caller guarantees that `layout` has a size above zero.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         if memory.is_null() {
             std::alloc::handle_alloc_error(layout);
@@ -63,45 +66,46 @@ mod real {
         memory
     }
 
-    /// Gives back what [`alloc_zeroed`] gave.
+    /// Frees memory from [`alloc_zeroed`].
     ///
     /// # Safety
     ///
     /// `memory` came from [`alloc_zeroed`] with this `layout`, and nothing uses it any more.
     pub(crate) unsafe fn dealloc_zeroed(memory: *mut u8, layout: Layout, _drop: impl FnOnce(*mut u8)) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that `memory` was allocated with this `layout` and is no longer used.
         unsafe { std::alloc::dealloc(memory, layout) };
     }
 
-    /// Memory of `layout`.
+    /// Returns uninitialised memory of `layout`.
     ///
     /// # Safety
     ///
     /// `layout` has a size above zero.
     pub(crate) unsafe fn alloc(layout: Layout) -> NonNull<u8> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that `layout` has a size above zero.
         let memory = unsafe { std::alloc::alloc(layout) };
         NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout))
     }
 
-    /// Gives back what [`alloc`] gave.
+    /// Frees memory from [`alloc`].
     ///
     /// # Safety
     ///
     /// `memory` came from [`alloc`] with this `layout`, and nothing uses it any more.
     pub(crate) unsafe fn dealloc(memory: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that `memory` was allocated with this `layout` and is no longer used.
         unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
     }
 
-    /// The value with which a loop of exchanges of `word` begins.
+    /// Returns the value with which a compare-exchange loop on `word` starts.
     #[inline]
     pub(crate) fn guess<T>(word: &AtomicPtr<T>) -> *mut T {
-        // ORDERING: Relaxed, the exchange compares it.
+        // ORDERING: Relaxed, because the exchange verifies the value.
         word.load(atomic::Ordering::Relaxed)
     }
 
-    /// Tells a model checker of the uses of memory that it does not see, and of a leak. Nothing without one.
+    /// Reports accesses to memory that the model checker does not see, and leaks of it. Without a model checker
+    /// it does nothing.
     pub(crate) struct Presence;
 
     impl Presence {
@@ -110,18 +114,21 @@ mod real {
             Presence
         }
 
-        /// The memory is used, perhaps by other threads as well.
+        /// Reports that this thread uses the memory, perhaps at the same time as other threads.
         #[inline(always)]
         pub(crate) fn touch(&self) {}
 
-        /// The memory is used by this thread alone: after all that others did with it, and before all that they do.
+        /// Reports that only this thread uses the memory: after all earlier accesses of other threads, and
+        /// before all their later ones.
         #[inline(always)]
         pub(crate) fn own(&self) {}
     }
 
-    /// Between two attempts to see a grace period end: at once a few times, then asleep for ever longer, to a
-    /// millisecond. It never yields: where readers keep all cores busy, one that was preempted in a critical section must
-    /// get its core back, and a thread that yields is next in line before it has.
+    /// The pause between two checks for the end of a grace period. The first few pauses only spin. Later pauses
+    /// sleep, longer each time, up to a millisecond.
+    ///
+    /// A pause never yields. If readers keep all cores busy, a reader that was preempted in a critical section
+    /// must get its core back. A thread that yields would run again before that reader does.
     pub(crate) struct Pause {
         attempts: u32,
         nap: Duration,
@@ -133,7 +140,7 @@ mod real {
             Pause { attempts: 0, nap: SHORTEST, longest: Duration::from_millis(1) }
         }
 
-        /// For one in a hurry: its naps stay as short as they can be.
+        /// Returns a pause for a caller in a hurry: all sleeps have the shortest length.
         pub(crate) fn expedited() -> Self {
             Pause { longest: SHORTEST, ..Pause::new() }
         }
@@ -148,13 +155,13 @@ mod real {
             }
         }
 
-        /// How long the next nap would be.
+        /// Returns how long the next sleep would be.
         pub(crate) fn interval(&self) -> Duration {
             self.nap
         }
     }
 
-    /// What a timer can do: on Linux it takes 50 µs more.
+    /// The shortest useful sleep. On Linux a timer takes 50 µs more.
     const SHORTEST: Duration = Duration::from_micros(10);
 }
 
@@ -190,7 +197,7 @@ mod looming {
     use std::sync::Mutex as StdMutex;
     use std::time::Duration;
 
-    /// parking_lot's face over loom's lock.
+    /// A wrapper of loom's lock with the interface of parking_lot.
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
@@ -207,13 +214,14 @@ mod looming {
         }
     }
 
-    /// Waits on `condvar` until it is notified: time does not pass in a model. Callers must rely on no timeout.
+    /// Waits on `condvar` until it is notified. Time does not pass in a model, so callers must not rely on a
+    /// timeout.
     pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, _timeout: Duration) {
-        // SAFETY: it is written back below, and loom's `wait` does not return by a panic but at the end of an execution that
+        // SAFETY: the guard is written back below. Loom's `wait` panics only at the end of an execution that
         // has failed.
         let taken = unsafe { std::ptr::read(guard) };
         let back = condvar.wait(taken).unwrap();
-        // SAFETY: what was there was taken.
+        // SAFETY: the old guard was moved out above.
         unsafe { std::ptr::write(guard, back) };
     }
 
@@ -222,7 +230,7 @@ mod looming {
     }
 
     pub(crate) unsafe fn alloc_zeroed(layout: Layout, init: impl FnOnce(*mut u8)) -> *mut u8 {
-        // SAFETY: the caller's promise on `layout`.
+        // SAFETY: the caller guarantees that `layout` has a size above zero.
         let memory = unsafe { std::alloc::alloc(layout) };
         assert!(!memory.is_null(), "out of memory in a model");
         init(memory);
@@ -235,42 +243,45 @@ mod looming {
         untrack(memory);
         let memory = memory as usize;
         GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
-            // SAFETY: the caller's promise; the execution is over.
+            // SAFETY: the caller guarantees that `memory` was allocated with this `layout`. The graveyard is
+            // dropped when the execution is over, so no thread uses the memory any more.
             unsafe { std::alloc::dealloc(memory as *mut u8, layout) };
         })));
     }
 
     pub(crate) unsafe fn alloc(layout: Layout) -> NonNull<u8> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that `layout` has a size above zero.
         let memory = NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("out of memory in a model");
         track(memory.as_ptr());
         memory
     }
 
-    /// Keeps the memory to the end of the execution, so that a use after free is a causality violation that loom reports, and
-    /// not a crash. (Loom's atomics need no drop.)
+    /// Keeps the memory until the end of the execution. So a use after free is a causality violation, which
+    /// loom reports, instead of a crash. (Loom's atomics need no drop.)
     pub(crate) unsafe fn dealloc(memory: NonNull<u8>, layout: Layout) {
         untrack(memory.as_ptr());
         let memory = memory.as_ptr() as usize;
         GRAVEYARD.lock().unwrap().push(Grave(Box::new(move || {
-            // SAFETY: the caller's promise; the execution is over.
+            // SAFETY: the caller guarantees that `memory` was allocated with this `layout`. The graveyard is
+            // dropped when the execution is over, so no thread uses the memory any more.
             unsafe { std::alloc::dealloc(memory as *mut u8, layout) };
         })));
     }
 
-    /// No load: loom compares an access with the last one of any thread to that word. After a load by the same thread, an
-    /// exchange is compared with that load alone, and its order with the loads of other threads is not explored.
+    /// Returns null without a load. Loom compares an access with the last access of any thread to the same
+    /// word. After a load by the same thread, loom would compare the exchange only with that load, and would
+    /// not explore its order with the loads of other threads.
     pub(crate) fn guess<T>(_word: &AtomicPtr<T>) -> *mut T {
         std::ptr::null_mut()
     }
 
     pub(crate) struct Presence {
         cell: loom::cell::UnsafeCell<()>,
-        /// Loom reports it at the end of an execution, if it is not dropped.
+        /// Loom reports it as a leak if it is not dropped by the end of an execution.
         _leak: Track<()>,
     }
 
-    // SAFETY: that the accesses are ordered is what loom checks.
+    // SAFETY: loom checks that the accesses are ordered.
     unsafe impl Sync for Presence {}
 
     impl Presence {
@@ -297,7 +308,8 @@ mod looming {
 
     loom::lazy_static! {
         static ref GRAVEYARD: StdMutex<Vec<Grave>> = StdMutex::new(Vec::new());
-        /// What is allocated, with what has loom report it if it is leaked: not dropped with the map.
+        /// The current allocations, by address. Loom reports a `Track` that is leaked, so the map must not drop
+        /// them.
         static ref TRACKED: StdMutex<HashMap<usize, &'static mut Track<()>>> = StdMutex::default();
     }
 
@@ -306,10 +318,11 @@ mod looming {
         TRACKED.lock().unwrap().insert(memory as usize, tracked);
     }
 
-    /// (The memory of a core comes from a box, and tells by its `Presence`.)
+    /// Ends the tracking of an allocation. (The core of a registry is not tracked here: it is allocated by a
+    /// `Box`, and its `Presence` reports a leak.)
     fn untrack(memory: *mut u8) {
         if let Some(tracked) = TRACKED.lock().unwrap().remove(&(memory as usize)) {
-            // SAFETY: from `Box::leak`, and taken out of the map.
+            // SAFETY: the pointer came from `Box::leak`, and was removed from the map.
             drop(unsafe { Box::from_raw(tracked) });
         }
     }

@@ -1,17 +1,21 @@
-//! An epoch collector for the model checker that promises no more than the contract, and keeps it no better:
+//! An epoch collector for the model checker. It guarantees exactly what the contract of an epoch collector
+//! promises:
 //!
-//! - a critical section that opens after a deferral is ordered after it;
-//! - what is deferred runs after, and ordered after, the end of every critical section that opened before the deferral
-//!   (its own included), and ordered after the deferral. Sections that have ended already count too: that a section was
-//!   over is nothing that the deferring thread knows otherwise;
-//! - nothing else is ordered by it: neither sections among each other, nor deferrals.
+//! - A critical section that opens after a deferral is ordered after that deferral.
+//! - A deferred destruction runs after, and is ordered after, its deferral. It also runs after, and is ordered
+//!   after, the end of every critical section that opened before the deferral, including the section of the
+//!   deferring thread. This includes sections that had already ended, because the deferring thread is not
+//!   otherwise ordered after their end.
+//! - Nothing else is ordered: neither two sections, nor two deferrals.
 //!
-//! It runs what is deferred as early as that allows: at the next pin, unpin or flush of anybody. The real collector
-//! orders far more by its fences, which would hide a missing Acquire or Release in the registry's own code.
+//! It runs each deferred destruction as early as the contract allows: at the next unpin or flush of any thread.
+//! The real collector orders much more by its fences. That would hide a missing Acquire or Release in the
+//! registry's own code.
 //!
-//! The bookkeeping is in std's types, which the checker does not see: it runs one thread at a time and switches only
-//! at operations of its own, so that what stands between two of those is atomic. The order that the contract promises
-//! is made of the three kinds of loom atomics below.
+//! The bookkeeping uses std's types, which the model checker does not see. The checker runs one thread at a
+//! time and switches threads only at loom's operations. So the code between two such operations is atomic. The
+//! guaranteed order comes from three kinds of loom atomics: the counter of deferrals, the tokens of sections,
+//! and the tokens of deferrals.
 
 #![allow(unsafe_code)]
 
@@ -25,25 +29,27 @@ pub(crate) struct Collector(Arc<Global>);
 
 struct Global {
     books: Mutex<Books>,
-    /// Deferrals release it, pins acquire it. Only ever added to, so that no deferral is lost to a later one.
+    /// A deferral releases it, a pin acquires it. It is changed only by additions, so that a pin is ordered
+    /// after all deferrals and not only after the last one.
     deferrals: AtomicUsize,
-    /// What a section's end, or a deferral, releases. Made in advance, since the making of a loom atomic is an access
-    /// too; handed out, and used again when nobody refers to them any more.
+    /// The tokens that the end of a section, or a deferral, releases. They are made in advance, because making
+    /// a loom atomic is also an access. A token is reused when nothing refers to it any more.
     tokens: [Arc<AtomicUsize>; TOKENS],
 }
 
-/// Sections and deferrals at a time, in a model.
+/// The maximum number of sections and deferrals at the same time in a model.
 const TOKENS: usize = 32;
 
 #[derive(Default)]
 struct Books {
     open: Vec<Section>,
-    /// The last section that each registration has ended. (It stands for those before it.)
+    /// The last section that each registration has ended. It also stands for the earlier sections of that
+    /// registration.
     ended: Vec<Section>,
     deferred: Vec<Deferred>,
 }
 
-/// A section that is open, or has ended: then the token is released.
+/// A section that is open or has ended. When it has ended, its token has been released.
 #[derive(Clone)]
 struct Section {
     token: Arc<AtomicUsize>,
@@ -56,11 +62,11 @@ struct Deferred {
     run: Box<dyn FnOnce()>,
 }
 
-// SAFETY: the checker's threads are coroutines of one thread.
+// SAFETY: the threads of the model checker are coroutines on one thread.
 unsafe impl Send for Deferred {}
-// SAFETY: as for `Send`.
+// SAFETY: the threads of the model checker are coroutines on one thread.
 unsafe impl Sync for Global {}
-// SAFETY: as for `Send`.
+// SAFETY: the threads of the model checker are coroutines on one thread.
 unsafe impl Send for Global {}
 
 impl Collector {
@@ -144,7 +150,7 @@ impl Local {
             return;
         }
         let section = Section { token: self.global.token(), ended: Arc::default() };
-        // After all deferrals so far, and open for all to come.
+        // The section is ordered after all deferrals so far, and every later deferral waits for it.
         // ORDERING: Acquire, pairs with the Release of `deferrals` in `defer_destroy`.
         self.global.deferrals.fetch_add(0, Ordering::Acquire);
         self.global.books.lock().unwrap().open.push(section.clone());
@@ -175,7 +181,7 @@ pub(crate) struct Guard(Rc<Local>);
 impl Guard {
     pub(crate) unsafe fn defer_destroy<T: 'static>(&self, shared: Shared<'_, T>) {
         let pointer = shared.0;
-        // SAFETY: `into_shared` took it from a box, and the caller gives it up.
+        // SAFETY: the pointer came from a box in `into_shared`, and the caller gives up its ownership.
         let run = Box::new(move || drop(unsafe { Box::from_raw(pointer) }));
         let token = self.0.global.token();
         // ORDERING: Release, pairs with the Acquire in `run_what_may`.

@@ -1,4 +1,4 @@
-//! One cache line of the table: seven slots, and a word that says what is in them.
+//! A bucket: one cache line of the table, with seven slots and a control word that describes them.
 //!
 //! ```text
 //!            byte 7      6     5     4     3     2     1     0
@@ -8,15 +8,16 @@
 //!  slots     seven pointers to nodes
 //! ```
 //!
-//! A lookup loads the control word, compares all tags at once, and follows only the slot that matched.
+//! A lookup loads the control word, compares all tags at once, and follows only the slots whose tag matches.
 //!
 //! # Invariants
 //!
-//! - **B1** A slot whose tag is set points to a node. The pointer is stored before the tag (Release), so whoever reads
-//!   the tag (Acquire) reads that pointer or a later one.
-//! - **B2** A slot keeps its last pointer when its tag is cleared. Whoever still follows it does so by a control word
-//!   that it read before, inside a critical section that was open when the node was unlinked: the node is there.
-//! - **B3** Only the holder of the shard lock writes.
+//! - **B1** A slot whose tag is set points to a node. The writer stores the pointer before the tag (Release).
+//!   So a reader that loads the tag (Acquire) then loads that pointer or a later one.
+//! - **B2** A slot keeps its last pointer when its tag is cleared. A reader may still follow that pointer,
+//!   because of a control word that it loaded earlier. Its critical section was open when the node was
+//!   unlinked, so the node is still valid.
+//! - **B3** Only the holder of the shard lock writes to a bucket.
 
 #![allow(unsafe_code)]
 
@@ -24,10 +25,10 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicPtr, AtomicU64};
 use std::ptr;
 
-/// Slots in a bucket.
+/// The number of slots in a bucket.
 pub(crate) const SLOTS: usize = 7;
 
-/// A bucket of nodes `N`.
+/// A bucket of nodes of type `N`.
 #[repr(C, align(64))]
 pub(crate) struct Bucket<N> {
     control: AtomicU64,
@@ -38,7 +39,7 @@ pub(crate) struct Bucket<N> {
 const _: () = assert!(size_of::<Bucket<u8>>() == 64);
 
 impl<N> Bucket<N> {
-    /// An empty bucket. All zero bytes, but for the model checker.
+    /// Returns an empty bucket. All its bytes are zero, except under the model checker.
     pub(crate) fn new() -> Self {
         Bucket { control: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
     }
@@ -49,33 +50,37 @@ impl<N> Bucket<N> {
         Control(self.control.load(Ordering::Acquire))
     }
 
-    /// Under the shard lock (B3).
+    /// Stores the control word. Called under the shard lock (B3).
     pub(crate) fn set_control(&self, control: Control) {
-        // ORDERING: Release, pairs with the Acquire in `control` (B1): publishes the slot stored before, and in a resize
-        // the copies in the new table.
+        // ORDERING: Release, pairs with the Acquire in `control` (B1). Publishes the slot that was stored
+        // before and, in a resize, the copies in the next table.
         self.control.store(control.0, Ordering::Release);
     }
 
-    /// The node that slot `index` points to. Not null if the tag was set in a control word read before (B1).
+    /// Returns the node that slot `index` points to. It is not null if the slot's tag was set in a control word
+    /// that was loaded before (B1).
     #[inline]
     pub(crate) fn slot(&self, index: usize) -> *mut N {
-        // ORDERING: Acquire, pairs with the Release in `set_slot`: the slot may have been given another node since its
-        // control word was read.
+        // ORDERING: Acquire, pairs with the Release in `set_slot`: the slot may have received another node
+        // since the control word was loaded.
         self.slots[index].load(Ordering::Acquire)
     }
 
-    /// Under the shard lock (B3). The tag is set afterwards, if it is not already.
+    /// Stores the pointer of a slot. Called under the shard lock (B3). The caller then sets the tag, if it is
+    /// not set yet.
     pub(crate) fn set_slot(&self, index: usize, node: *mut N) {
-        // ORDERING: Release, pairs with the Acquire in `slot`: publishes the node.
+        // ORDERING: Release, pairs with the Acquire in `slot`. Publishes the node.
         self.slots[index].store(node, Ordering::Release);
     }
 }
 
-/// A control word: see the picture at the top of this module.
+/// A control word: see the diagram at the top of this module.
 ///
-/// A tag is seven bits of the hash with bit 7 set; an empty slot's is zero. Bits 0 to 6 of the overflow byte count the
-/// nodes that belong here or before and live further on, and stick at 127. Its bit 7 says that the nodes whose home this
-/// is have moved to the next table.
+/// - A tag is seven bits of the hash, with bit 7 set. The tag of an empty slot is zero.
+/// - Bits 0 to 6 of the overflow byte count the nodes that passed over this bucket: their home is this bucket
+///   or an earlier one, and they live in a later one. The count saturates at 127.
+/// - Bit 7 of the overflow byte is the *moved* mark: the nodes whose home is this bucket have moved to the next
+///   table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Control(u64);
 
@@ -86,46 +91,50 @@ const OVERFLOW_MASK: u64 = 0x7f << 56;
 const MOVED: u64 = 1 << 63;
 
 impl Control {
-    /// The slots whose tag is `tag`, and at times one more, whose tag differs from it in the lowest bit alone.
+    /// Returns the slots whose tag is `tag`. The result may also contain slots whose tag differs from it only
+    /// in the lowest bit.
     #[inline]
     pub(crate) fn matching(self, tag: Tag) -> Slots {
         let differing = self.0 ^ (LOW_BITS * tag.0);
-        // A byte whose top bit is not set is zero if subtracting one borrows from that bit; it is not set where the slot's is
-        // (as the tag's is), which leaves empty slots out. A byte of one above a zero byte is mistaken for a zero too: the
-        // borrow goes through it.
+        // `differing` has a zero byte where the tags are equal. The top bit of a byte is clear in `differing`
+        // if the slot is full, as both tags have it set. In such a byte, subtracting one sets the top bit only
+        // if the byte was zero. Empty slots are masked out by `self.0`. A byte of one above a zero byte also
+        // counts as zero, because the borrow passes through it.
         Slots(differing.wrapping_sub(LOW_BITS) & self.0 & HIGH_BITS)
     }
 
-    /// The slots that hold a node.
+    /// Returns the slots that hold a node.
     #[inline]
     pub(crate) fn full(self) -> Slots {
         Slots(self.0 & HIGH_BITS)
     }
 
-    /// The slots that hold none.
+    /// Returns the empty slots.
     #[inline]
     pub(crate) fn empty(self) -> Slots {
         Slots(!self.0 & HIGH_BITS)
     }
 
-    /// Whether all nodes whose home this is are in this bucket.
+    /// Returns whether all nodes whose home is this bucket are in it.
     #[inline]
     pub(crate) fn is_complete(self) -> bool {
         self.0 >> 56 == 0
     }
 
-    /// Whether there is nothing here, nor anything that belongs here or before further on or in another table.
+    /// Returns whether the bucket is empty, no node passed over it, and its nodes have not moved to the next
+    /// table.
     pub(crate) fn is_vacant(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether nodes that belong here or before live further on.
+    /// Returns whether nodes passed over this bucket: their home is this bucket or an earlier one, and they
+    /// live in a later one.
     #[inline]
     pub(crate) fn overflows(self) -> bool {
         self.0 & OVERFLOW_MASK != 0
     }
 
-    /// Whether the nodes whose home this is have moved to the next table.
+    /// Returns whether the nodes whose home is this bucket have moved to the next table.
     #[inline]
     pub(crate) fn is_moved(self) -> bool {
         self.0 & MOVED != 0
@@ -147,31 +156,33 @@ impl Control {
         Control(self.0 | MOVED)
     }
 
-    /// One more node lives further on.
+    /// Returns the control word after one more node has passed over the bucket.
     pub(crate) fn with_overflow(self) -> Control {
         if self.0 & OVERFLOW_MASK == OVERFLOW_MASK { self } else { Control(self.0 + OVERFLOW_ONE) }
     }
 
-    /// One node less lives further on. A count that stuck stays: nobody knows any more.
+    /// Returns the control word after a node that passed over the bucket has left. A saturated count stays as
+    /// it is, because the true count is unknown.
     pub(crate) fn without_overflow(self) -> Control {
         debug_assert!(self.overflows());
         if self.0 & OVERFLOW_MASK == OVERFLOW_MASK { self } else { Control(self.0 - OVERFLOW_ONE) }
     }
 }
 
-/// The byte that stands for a hash in a control word.
+/// The byte that represents a hash in a control word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tag(u64);
 
 impl Tag {
-    /// From the top bits: bucket and shard are chosen by the low half.
+    /// Returns the tag of a hash: its top seven bits. The low half of the hash chooses shard and bucket.
     #[inline]
     pub(crate) fn of(hash: u64) -> Tag {
         Tag(hash >> 57 | 0x80)
     }
 }
 
-/// A set of slots of one bucket, in ascending order: the top bit of each one's byte.
+/// A set of slots of one bucket, iterated in ascending order. Each slot is represented by the top bit of its
+/// byte.
 #[derive(Clone, Copy)]
 pub(crate) struct Slots(u64);
 
@@ -180,11 +191,12 @@ impl Slots {
 
     #[inline]
     pub(crate) fn first(self) -> Option<usize> {
-        // At most 6, as the bits are those of `HIGH_BITS`: the compiler sees it by the mask, and needs no bounds check.
+        // The index is at most 6, because only bits of `HIGH_BITS` are set. The mask lets the compiler drop the
+        // bounds check of the slots.
         (self.0 != 0).then(|| (self.0.trailing_zeros() / 8) as usize & 7)
     }
 
-    /// All but the first, of which there is one.
+    /// Returns the set without its first slot. The set must not be empty.
     #[inline]
     pub(crate) fn rest(self) -> Slots {
         Slots(self.0 & (self.0 - 1))
@@ -220,7 +232,7 @@ mod tests {
         for _ in 0..200_000 {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let bytes = seed.rotate_right(13).to_le_bytes();
-            // Few values, so that tags repeat; some slots empty.
+            // Few different values, so that tags repeat. Some slots are empty.
             let tags = std::array::from_fn(|slot| match bytes[slot] {
                 byte if byte & 0x30 == 0 => 0,
                 byte => 0x80 | byte & 3,

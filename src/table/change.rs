@@ -1,4 +1,4 @@
-//! What the holder of the shard lock does with a table.
+//! The operations of a writer, which holds the shard lock, on a table.
 
 #![allow(unsafe_code)]
 
@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::table::bucket::{Control, Tag};
 use std::ptr::NonNull;
 
-/// A slot of a table, by the home of the node in it and the bucket that it lives in.
+/// The position of a node in a table: its home, the bucket in which it lives, and the slot.
 #[derive(Clone, Copy)]
 pub(crate) struct Position {
     home: usize,
@@ -15,11 +15,11 @@ pub(crate) struct Position {
     slot: usize,
 }
 
-/// An entry and where it is.
+/// A node and its position, if it was found.
 pub(crate) type Located<K, V> = Option<(Position, NonNull<Node<K, V>>)>;
 
 impl<K, V> Table<K, V> {
-    /// Where the node of `hash` is that satisfies `eq`.
+    /// Finds the node with this hash that satisfies `eq`.
     #[inline(always)]
     pub(crate) fn locate(self, hash: u64, mut eq: impl FnMut(&Node<K, V>) -> bool) -> Located<K, V> {
         let home = self.home(hash);
@@ -28,7 +28,7 @@ impl<K, V> Table<K, V> {
         if found.is_some() || control.is_complete() { found } else { self.locate_beyond(home, control, hash, &mut eq) }
     }
 
-    /// What [`locate`](Self::locate) does when the home is not the whole story.
+    /// Continues [`locate`](Self::locate) beyond the home, when nodes of the home live in later buckets.
     #[cold]
     fn locate_beyond(
         self,
@@ -54,11 +54,12 @@ impl<K, V> Table<K, V> {
         let bucket = self.bucket(index);
         let mut matching = control.matching(Tag::of(hash));
         while let Some(slot) = matching.first() {
-            // SAFETY: B1.
+            // SAFETY: B1 (the tag is set).
             let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
-            // SAFETY: a node in the table is there while the shard lock is held.
+            // SAFETY: S1 (the shard lock is held; the node is in the table).
             let found = unsafe { node.as_ref() };
-            // The hash first: a key may claim to equal one that has another hash, and lives in another chain.
+            // Compare the hash first: the user's `Eq` may call two keys equal although their hashes differ.
+            // Such a node has another home.
             if found.header.hash() == hash as u32 && eq(found) {
                 return Some((Position { home, bucket: index, slot }, node));
             }
@@ -67,9 +68,10 @@ impl<K, V> Table<K, V> {
         None
     }
 
-    /// Where `node` is, if it is in the table.
+    /// Finds `node`, if it is in the table.
     pub(crate) fn locate_exact(self, node: NonNull<Node<K, V>>) -> Located<K, V> {
-        // SAFETY: callers hold a reference to it, or the lock.
+        // SAFETY: the caller holds a reference to the node, or holds the shard lock and found the node in the
+        // table.
         let home = unsafe { node.as_ref() }.header.hash() as usize & self.mask();
         for (index, control) in self.chain(home) {
             let bucket = self.bucket(index);
@@ -80,7 +82,7 @@ impl<K, V> Table<K, V> {
         None
     }
 
-    /// Publishes a node that is not in the table. There is room: see [`limit`](Self::limit).
+    /// Publishes a node that is not in the table. The table has room: see [`limit`](Self::limit).
     #[inline(always)]
     pub(crate) fn place(self, hash: usize, tag: Tag, node: NonNull<Node<K, V>>) {
         let home = hash & self.mask();
@@ -89,13 +91,13 @@ impl<K, V> Table<K, V> {
         }
     }
 
-    /// What [`place`](Self::place) does when the home is full.
+    /// Continues [`place`](Self::place) beyond the home, when the home is full.
     #[cold]
     fn place_beyond(self, home: usize, tag: Tag, node: NonNull<Node<K, V>>) {
         let mut index = home;
         loop {
             index = (index + 1) & self.mask();
-            assert_ne!(index, home, "a table is never full");
+            assert_ne!(index, home, "the table has no free slot");
             if self.place_in(index, tag, node) {
                 break;
             }
@@ -113,7 +115,7 @@ impl<K, V> Table<K, V> {
         true
     }
 
-    /// Puts `node` in the place of the one at `position`, which has the same key. No reader sees the key absent.
+    /// Replaces the node at `position` by `node`, which has the same key. No reader sees the key absent.
     #[inline]
     pub(crate) fn swap(self, position: Position, node: NonNull<Node<K, V>>) {
         self.bucket(position.bucket).set_slot(position.slot, node.as_ptr());
@@ -145,10 +147,13 @@ impl<K, V> Table<K, V> {
         if first.is_moved() {
             return;
         }
-        // T3, in its order. The first round leaves tags as they are, but for those of the home, which go with the mark.
+        // T3, in this order:
+        // 1. Publish all nodes of the home in the next table.
+        // 2. Mark the home as moved and clear the tags of its nodes in the home bucket, by one store.
+        // 3. Clear the tags of its nodes in later buckets.
         let mut left = first.with_moved();
         self.for_each_of(home, &mut |index, slot, control, node| {
-            // SAFETY: a node in the table is there while the shard lock is held.
+            // SAFETY: S1 (the shard lock is held; the node is in the table).
             next.place(unsafe { node.as_ref() }.header.hash() as usize, control.tag(slot), node);
             if index == home {
                 left = left.without_tag(slot);
@@ -163,13 +168,14 @@ impl<K, V> Table<K, V> {
         }
     }
 
-    /// Calls `each` with the nodes whose home is `home`, their bucket and slot, and the control word of that bucket.
+    /// Calls `each` for every node whose home is `home`, with its bucket, its slot, the control word of that
+    /// bucket, and the node.
     fn for_each_of(self, home: usize, each: &mut impl FnMut(usize, usize, Control, NonNull<Node<K, V>>)) {
         for (index, control) in self.chain(home) {
             for slot in control.full() {
-                // SAFETY: B1.
+                // SAFETY: B1 (the tag is set).
                 let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };
-                // SAFETY: a node in the table is there while the shard lock is held.
+                // SAFETY: S1 (the shard lock is held; the node is in the table).
                 if unsafe { node.as_ref() }.header.hash() as usize & self.mask() == home {
                     each(index, slot, control, node);
                 }

@@ -1,4 +1,4 @@
-//! How readers find a node.
+//! How a reader finds a node.
 
 #![allow(unsafe_code)]
 
@@ -8,10 +8,12 @@ use crate::table::bucket::{Bucket, Control, Tag};
 use std::ptr::NonNull;
 
 impl<K, V> Table<K, V> {
-    /// The node of `hash` that satisfies `eq`. Wait-free: at most two lines and the node, in a table without overflow.
+    /// Returns the node with this hash that satisfies `eq`. Wait-free.
     ///
-    /// The node is valid while the caller is in the critical section in which it loaded this table from its root, or
-    /// holds the shard lock.
+    /// If the home does not overflow and has not moved, it reads one bucket, and the nodes whose tags match.
+    ///
+    /// The returned node is valid while the caller is in the critical section in which it loaded this table
+    /// from its root, or while it holds the shard lock.
     #[inline]
     pub(crate) fn find(self, hash: u64, eq: impl Fn(&Node<K, V>) -> bool + Copy) -> Option<NonNull<Node<K, V>>> {
         let home = self.home(hash);
@@ -27,7 +29,7 @@ impl<K, V> Table<K, V> {
         self.find_beyond(hash, control, eq)
     }
 
-    /// What [`find`](Self::find) does when the home is not the whole story.
+    /// Continues [`find`](Self::find) when nodes of the home live in later buckets or in the next table.
     #[cold]
     fn find_beyond(
         self,
@@ -37,14 +39,15 @@ impl<K, V> Table<K, V> {
     ) -> Option<NonNull<Node<K, V>>> {
         let mut table = self;
         let mut control = home;
-        // Ends, as each turn goes to a table that a further resize has made since.
+        // The loop ends: each iteration continues in a table that a further resize has created.
         loop {
             let home = table.home(hash);
             if !control.is_moved() {
                 let found = table
                     .walk(home, control)
                     .find_map(|(index, control)| find_in(table.bucket(index), control, Tag::of(hash), eq));
-                // T3: what the walk was to find may have moved meanwhile. Whoever sees a tag cleared sees the mark.
+                // T3: the node may have moved during the walk. If the walk saw a cleared tag, this load sees
+                // the mark.
                 if found.is_some() || !table.bucket(home).control().is_moved() {
                     return found;
                 }
@@ -58,7 +61,8 @@ impl<K, V> Table<K, V> {
         }
     }
 
-    /// The buckets beyond `home` that nodes of it may live in, with their control words, given that of the home.
+    /// Returns the buckets after `home` in which nodes of `home` may live, with their control words. `control`
+    /// is the control word of the home.
     fn walk(self, home: usize, control: Control) -> impl Iterator<Item = (usize, Control)> {
         let mut control = control;
         let mut index = home;
@@ -68,7 +72,7 @@ impl<K, V> Table<K, V> {
             }
             index = (index + 1) & self.mask();
             if index == home {
-                // Once around: every count is stuck.
+                // The walk is back at the home: every bucket overflows.
                 return None;
             }
             control = self.bucket(index).control();
@@ -76,12 +80,12 @@ impl<K, V> Table<K, V> {
         })
     }
 
-    /// The buckets that nodes of `home` may live in, the home first.
+    /// Returns the buckets in which nodes of `home` may live, with their control words. The home comes first.
     pub(super) fn chain(self, home: usize) -> impl Iterator<Item = (usize, Control)> {
         self.chain_from(home, self.bucket(home).control())
     }
 
-    /// The same, given the control word of the home.
+    /// Does the same as [`chain`](Self::chain), given the control word of the home.
     pub(super) fn chain_from(self, home: usize, control: Control) -> impl Iterator<Item = (usize, Control)> {
         std::iter::once((home, control)).chain(self.walk(home, control))
     }
@@ -98,7 +102,7 @@ fn find_in<K, V>(
     while let Some(slot) = matching.first() {
         // SAFETY: B1 (the tag is set).
         let node = unsafe { NonNull::new_unchecked(bucket.slot(slot)) };
-        // SAFETY: B2.
+        // SAFETY: B2 (the caller is in a critical section or holds the shard lock).
         if eq(unsafe { node.as_ref() }) {
             return Some(node);
         }

@@ -1,22 +1,26 @@
-//! A table: a power of two of buckets, and how to find a node in it.
+//! The hash table: an array of buckets whose length is a power of two.
 //!
-//! A node's *home* is the bucket that the low bits of its hash choose. If the home is full the node lives in the next
-//! bucket with room, and every bucket on the way counts it as overflow; so a lookup ends at the first bucket whose
-//! count is zero, which is nearly always the home.
+//! The low bits of a node's hash choose a bucket, the node's *home*. If the home is full, the node lives in the
+//! next bucket with room, and every bucket on the way counts it as overflow. So a lookup ends at the first
+//! bucket whose overflow count is zero. Nearly always that is the home.
 //!
-//! A resize moves the nodes home by home to a *next* table, while lookups and writes go on.
+//! A resize moves the nodes, home by home, to a *next* table. Lookups and writes continue during the resize.
 //!
 //! # Invariants
 //!
-//! - **T1** The pointer in a root is that of a table which is there for as long as a critical section that read it is
-//!   open: a table is retired after the root has left it, or after its every home has moved.
-//! - **T2** `next` is set before the first home is marked as moved, and then never changes.
-//! - **T3** While a resize is under way the old table changes only by moves: a home's nodes are first published in the
-//!   next table; then the home is marked as moved and the tags of its nodes in that bucket are cleared, by one store;
-//!   then the tags of those that live further on. So a lookup that reads the home's control word after the mark goes on
-//!   to the next table, and one that read it before and then finds nothing further on must look at it again.
-//!   A node that has moved can be reached by the next table alone: unlinking it there is enough.
-//! - **T4** A home that has not moved has no nodes in the next table: writers move a home before they use it.
+//! - **T1** A table that a reader has loaded from a root stays valid until the reader's critical section
+//!   closes. A table is retired only after all of its homes have moved and the root points to another table.
+//! - **T2** `next` is set before the first home is marked as moved, and never changes afterwards.
+//! - **T3** During a resize the old table changes only by moves. A move of a home has three steps, in this
+//!   order:
+//!   1. The writer publishes the nodes of the home in the next table.
+//!   2. By one store, it marks the home as moved and clears the tags of the home's nodes in the home bucket.
+//!   3. It clears the tags of the home's nodes in later buckets.
+//!
+//!   A lookup that loads the control word of the home after step 2 continues in the next table. A lookup that
+//!   loaded it before step 2, and finds nothing in later buckets, must load it again. A node that has moved can
+//!   be reached only through the next table, so it is enough to unlink it there.
+//! - **T4** A home that has not moved has no nodes in the next table: a writer moves a home before it uses it.
 
 #![allow(unsafe_code)]
 
@@ -36,14 +40,16 @@ use crate::util::prefetch;
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
 
-/// What precedes the buckets.
+/// The part of the allocation before the buckets.
 struct Head<K, V> {
-    /// The table that this one is being moved to (T2), packed as in [`Root`].
+    /// The table to which this table is being moved (T2), packed as in [`Root`].
     next: AtomicPtr<Bucket<Node<K, V>>>,
 }
 
-/// A table, by its first bucket and its size, in one word: buckets are aligned to 64 bytes, which leaves six bits for how
-/// far all ones but the top are to be shifted for the mask of their numbers.
+/// A table: the address of its first bucket and its size, packed into one word.
+///
+/// Buckets are aligned to 64 bytes, which leaves six bits. These hold how far `usize::MAX >> 1` must be shifted
+/// right to give the mask of the bucket numbers.
 pub(crate) struct Table<K, V> {
     packed: NonNull<Bucket<Node<K, V>>>,
 }
@@ -62,10 +68,10 @@ impl<K, V> PartialEq for Table<K, V> {
     }
 }
 
-// SAFETY: a table is a pointer to atomics; what it holds is governed by the registry's own bounds.
+// SAFETY: a table is a pointer to atomics. The registry puts its own bounds on the nodes that the table holds.
 unsafe impl<K: Send, V: Send> Send for Table<K, V> {}
 
-/// Where a shard's lookups begin.
+/// The word at which a shard's lookups start: it points to the shard's table.
 pub(crate) struct Root<K, V>(AtomicPtr<Bucket<Node<K, V>>>);
 
 impl<K, V> Root<K, V> {
@@ -77,21 +83,21 @@ impl<K, V> Root<K, V> {
     pub(crate) fn load(&self) -> Table<K, V> {
         // ORDERING: Acquire, pairs with the Release in `store`: the table's memory is initialised.
         let packed = self.0.load(Ordering::Acquire);
-        // SAFETY: only `new` and `store` write it.
+        // SAFETY: not null, as only `new` and `store` write the word, from the pointer of a table.
         Table { packed: unsafe { NonNull::new_unchecked(packed) } }
     }
 
-    /// Under the shard lock.
+    /// Makes `table` the shard's table. Called under the shard lock.
     pub(crate) fn store(&self, table: Table<K, V>) {
         // ORDERING: Release, pairs with the Acquire in `load`.
         self.0.store(table.packed.as_ptr(), Ordering::Release);
     }
 }
 
-/// The roots of all shards, as readers have them at hand.
+/// The roots of all shards, in the form that readers keep at hand.
 pub(crate) struct Roots<'r, K, V> {
     roots: &'r [Root<K, V>],
-    /// How far to shift 32 bits of hash so that the number of the shard is left.
+    /// How far to shift the low 32 bits of a hash to get the number of the shard.
     shift: u32,
 }
 
@@ -104,6 +110,8 @@ impl<K, V> Clone for Roots<'_, K, V> {
 impl<K, V> Copy for Roots<'_, K, V> {}
 
 impl<'r, K, V> Roots<'r, K, V> {
+    /// Returns the roots and the shift as one value.
+    ///
     /// # Safety
     ///
     /// There are 2^(32 - `shift`) roots.
@@ -113,22 +121,22 @@ impl<'r, K, V> Roots<'r, K, V> {
         Roots { roots, shift }
     }
 
-    /// The roots of all shards.
+    /// Returns the roots of all shards.
     pub(crate) fn all(self) -> &'r [Root<K, V>] {
         self.roots
     }
 
-    /// The number of the shard that `hash` belongs to. By the top of its low half, the bottom of which chooses the bucket: so a
-    /// node's own half of the hash is enough to find it again.
+    /// Returns the number of the shard of `hash`. The top bits of the hash's low half choose the shard, the
+    /// bottom bits choose the bucket. So the half that a node keeps is enough to find the node again.
     #[inline]
     pub(crate) fn index(self, hash: u64) -> usize {
         (u64::from(hash as u32) >> self.shift) as usize
     }
 
-    /// The table in which a lookup of `hash` begins.
+    /// Returns the table in which a lookup of `hash` starts.
     #[inline]
     pub(crate) fn table(self, hash: u64) -> Table<K, V> {
-        // SAFETY: by the promise of `new`, the index is below the number of roots.
+        // SAFETY: the caller of `new` guarantees 2^(32 - `shift`) roots, so the index is in bounds.
         unsafe { self.roots.get_unchecked(self.index(hash)) }.load()
     }
 }
@@ -136,22 +144,23 @@ impl<'r, K, V> Roots<'r, K, V> {
 const SHIFT_MASK: usize = 63;
 
 impl<K, V> Table<K, V> {
-    /// The most nodes that a table of so many buckets takes before it grows: three slots of four.
+    /// Returns the number of nodes that a table of this many buckets holds before it grows: three quarters of
+    /// its slots.
     pub(crate) fn limit(buckets: usize) -> usize {
         buckets * SLOTS * 3 / 4
     }
 
-    /// The number of nodes at which this table grows.
+    /// Returns the number of nodes at which this table grows.
     #[inline]
     pub(crate) fn grows_at(self) -> usize {
         Self::limit(self.buckets())
     }
 
-    /// The number of buckets that takes `nodes`.
+    /// Returns the number of buckets of a table that holds `nodes`.
     ///
     /// # Panics
     ///
-    /// If no such table fits the address space.
+    /// Panics if no such table fits the address space.
     pub(crate) fn buckets_for(nodes: usize) -> usize {
         let needed = (nodes as u128 * 4).div_ceil(SLOTS as u128 * 3).max(1);
         let buckets =
@@ -169,26 +178,27 @@ impl<K, V> Table<K, V> {
         Self::checked_layout(buckets).expect("a table fits the address space")
     }
 
-    /// An empty table of `buckets`, a power of two.
+    /// Returns an empty table with this number of buckets, a power of two.
     pub(crate) fn new(buckets: usize) -> Self {
         debug_assert!(buckets.is_power_of_two());
         let (layout, offset) = Self::layout(buckets);
         let init = |memory: *mut u8| {
             let head = Head::<K, V> { next: AtomicPtr::new(ptr::null_mut()) };
-            // SAFETY: the layout begins with a head.
+            // SAFETY: the layout starts with a head.
             unsafe { memory.cast::<Head<K, V>>().write(head) };
-            // SAFETY: the layout has its buckets from `offset` on.
+            // SAFETY: the buckets start at `offset` in the layout.
             let first = unsafe { memory.add(offset) }.cast::<Bucket<Node<K, V>>>();
             for index in 0..buckets {
-                // SAFETY: there are so many.
+                // SAFETY: the layout has `buckets` buckets, and the index is below that.
                 let bucket = unsafe { first.add(index) };
-                // SAFETY: as before.
+                // SAFETY: the bucket is within the allocation and aligned.
                 unsafe { bucket.write(Bucket::new()) };
             }
         };
-        // SAFETY: the size is above zero, and zero is an initialised head and bucket: atomics and null pointers.
+        // SAFETY: the size is not zero. Zero bytes are an initialised head and initialised buckets: atomics and
+        // null pointers.
         let memory = unsafe { alloc_zeroed(layout, init) };
-        // SAFETY: the offset lies within the allocation.
+        // SAFETY: the offset is within the allocation.
         let first = unsafe { memory.add(offset) }.cast::<Bucket<Node<K, V>>>();
         let shift = usize::BITS - 1 - buckets.trailing_zeros();
         let packed = first.map_addr(|address| address | shift as usize);
@@ -196,28 +206,29 @@ impl<K, V> Table<K, V> {
         Table { packed: unsafe { NonNull::new_unchecked(packed) } }
     }
 
-    /// Frees the table. The nodes are not its own.
+    /// Frees the table. Does not free its nodes.
     ///
     /// # Safety
     ///
-    /// Nobody uses the table any more (T1).
+    /// No thread uses the table any more (T1).
     pub(crate) unsafe fn free(self) {
         let buckets = self.buckets();
         let (layout, offset) = Self::layout(buckets);
-        // SAFETY: the allocation begins so far before the first bucket.
+        // SAFETY: the allocation starts `offset` bytes before the first bucket.
         let memory = unsafe { self.first().cast::<u8>().sub(offset) };
         let destroy = |memory: *mut u8| {
             // SAFETY: `new` initialised the head.
             unsafe { memory.cast::<Head<K, V>>().drop_in_place() };
             let first = self.first();
             for index in 0..buckets {
-                // SAFETY: `new` initialised so many buckets.
+                // SAFETY: the table has `buckets` buckets, and the index is below that.
                 let bucket = unsafe { first.add(index) };
-                // SAFETY: as before.
+                // SAFETY: `new` initialised the bucket, and no thread uses it any more (T1).
                 unsafe { bucket.drop_in_place() };
             }
         };
-        // SAFETY: `new` allocated it with this layout; the caller's promise.
+        // SAFETY: `new` allocated the memory with this layout. The caller guarantees that no thread uses the
+        // table any more (T1).
         unsafe { dealloc_zeroed(memory, layout, destroy) };
     }
 
@@ -228,11 +239,11 @@ impl<K, V> Table<K, V> {
 
     #[inline]
     pub(crate) fn mask(self) -> usize {
-        // The word as it is, as a shift looks at its low bits alone.
+        // The address bits need no masking: the shift uses only the low bits of the word.
         (usize::MAX >> 1).wrapping_shr(self.packed.addr().get() as u32)
     }
 
-    /// The bucket that nodes of `hash` belong to. By the half of the hash that they keep.
+    /// Returns the home of `hash`. It depends only on the low half of the hash, which the node keeps.
     #[inline]
     pub(crate) fn home(self, hash: u64) -> usize {
         hash as u32 as usize & self.mask()
@@ -242,30 +253,30 @@ impl<K, V> Table<K, V> {
         self.mask() + 1
     }
 
-    /// Bytes that the table takes.
+    /// Returns the number of bytes that the table takes.
     pub(crate) fn bytes(self) -> usize {
         Self::layout(self.buckets()).0.size()
     }
 
-    /// Brings the line of a hash's home into the cache.
+    /// Prefetches the cache line of the hash's home, to read it.
     #[inline]
     pub(crate) fn prefetch(self, hash: u64) {
         prefetch::to_read(self.home_address(hash));
     }
 
-    /// The same, for a write. The table need not be there any more.
+    /// Prefetches the cache line of the hash's home, to write it. The table may have been freed.
     #[inline]
     pub(crate) fn prefetch_to_write(self, hash: u64) {
         prefetch::to_write::<0, _>(self.home_address(hash));
     }
 
-    /// Where the home of a hash is, or was.
+    /// Returns the address of the hash's home. The table may have been freed.
     #[inline]
     fn home_address(self, hash: u64) -> *const Bucket<Node<K, V>> {
         self.first().wrapping_add(self.home(hash))
     }
 
-    /// Brings the line of the node that a lookup of `hash` will most likely look at into the cache.
+    /// Prefetches the node that a lookup of `hash` will most likely read.
     #[inline]
     pub(crate) fn prefetch_node(self, hash: u64) {
         let bucket = self.bucket(self.home(hash));
@@ -274,7 +285,7 @@ impl<K, V> Table<K, V> {
         }
     }
 
-    /// The same, for a write.
+    /// Prefetches the node that a lookup of `hash` will most likely find, to write it.
     #[inline]
     pub(crate) fn prefetch_node_to_write(self, hash: u64) {
         let bucket = self.bucket(self.home(hash));
@@ -288,26 +299,27 @@ impl<K, V> Table<K, V> {
         debug_assert!(index <= self.mask());
         // SAFETY: the index is below the number of buckets.
         let bucket = unsafe { self.first().add(index) };
-        // SAFETY: `new` initialised it, and T1 keeps the table for as long as the caller uses it.
+        // SAFETY: `new` initialised the bucket, and the table stays valid while the caller uses it (T1).
         unsafe { &*bucket }
     }
 
     fn head(&self) -> &Head<K, V> {
         let (_, offset) = Self::layout(self.buckets());
-        // SAFETY: the allocation begins so far before the first bucket.
+        // SAFETY: the allocation starts `offset` bytes before the first bucket.
         let head = unsafe { self.first().cast::<u8>().sub(offset) }.cast::<Head<K, V>>();
-        // SAFETY: `new` initialised it; T1.
+        // SAFETY: `new` initialised the head, and the table stays valid while the caller uses it (T1).
         unsafe { &*head }
     }
 
-    /// The table that this one is moving to. `None` before a resize.
+    /// Returns the table to which this table is being moved. `None` before a resize.
     pub(crate) fn next(self) -> Option<Table<K, V>> {
-        // ORDERING: Acquire, pairs with the Release in `set_next`. (A reader that saw a mark has it by that already.)
+        // ORDERING: Acquire, pairs with the Release in `set_next`. (A reader that has loaded a moved mark is
+        // already ordered after `set_next` by that load.)
         let packed = self.head().next.load(Ordering::Acquire);
         NonNull::new(packed).map(|packed| Table { packed })
     }
 
-    /// Under the shard lock, once (T2).
+    /// Sets the table to which this table is being moved. Called once, under the shard lock (T2).
     pub(crate) fn set_next(self, next: Table<K, V>) {
         // ORDERING: Release, pairs with the Acquire in `next`.
         self.head().next.store(next.packed.as_ptr(), Ordering::Release);

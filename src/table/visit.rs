@@ -1,4 +1,4 @@
-//! How a table is gone through.
+//! How a table is traversed.
 
 #![allow(unsafe_code)]
 
@@ -9,9 +9,11 @@ use crate::util::prefetch;
 use std::ptr::NonNull;
 
 impl<K, V> Table<K, V> {
-    /// Adds to `found` every node whose hash, masked with `mask`, is `unit`, where `mask` is one less than a power of
-    /// two. By whoever is in a critical section, or holds the lock. A node that is in the table all the while is found
-    /// exactly once, whatever writers do meanwhile.
+    /// Adds to `found` every node whose hash, masked with `mask`, equals `unit`. `mask` is a power of two minus
+    /// one.
+    ///
+    /// The caller is in a critical section or holds the shard lock. A node that is in the table during the
+    /// whole call is found exactly once, whatever writers do at the same time.
     pub(crate) fn visit(self, unit: usize, mask: usize, found: &mut Vec<NonNull<Node<K, V>>>) {
         if self.mask() <= mask {
             return self.visit_home(unit & self.mask(), unit, mask, found);
@@ -23,13 +25,15 @@ impl<K, V> Table<K, V> {
         }
     }
 
-    /// Whether no node can be found by way of this home. By whoever holds the lock.
+    /// Returns whether no node can be reached through this home. The caller holds the shard lock.
     pub(crate) fn is_vacant(self, home: usize) -> bool {
         self.bucket(home).control().is_vacant()
     }
 
-    /// Every node. By whoever holds the lock, or has taken the table away from everybody. (All are found before the first can be
-    /// given away: the way through a home looks at nodes of other homes again.)
+    /// Returns every node. The caller holds the shard lock, or no other thread can reach the table any more.
+    ///
+    /// It collects all nodes before it returns, because the visit of a home also reads nodes of other homes. So
+    /// the caller may free the returned nodes one by one.
     pub(crate) fn nodes(self) -> Vec<NonNull<Node<K, V>>> {
         let mut found = Vec::new();
         for home in 0..=self.mask() {
@@ -38,7 +42,7 @@ impl<K, V> Table<K, V> {
         found
     }
 
-    /// Brings the lines of the nodes in a bucket into the cache.
+    /// Prefetches the nodes in a bucket.
     #[inline]
     fn prefetch_nodes(self, index: usize) {
         let bucket = self.bucket(index);
@@ -51,15 +55,16 @@ impl<K, V> Table<K, V> {
         if !first.is_moved() {
             for (index, control) in self.chain_from(home, first) {
                 for slot in control.full() {
-                    // SAFETY: B1.
+                    // SAFETY: B1 (the tag is set).
                     let node = unsafe { NonNull::new_unchecked(self.bucket(index).slot(slot)) };
-                    // SAFETY: B2, or the lock.
+                    // SAFETY: B2 (the caller is in a critical section), or S1 (the caller holds the shard
+                    // lock).
                     if unsafe { node.as_ref() }.header.hash() as usize & mask == unit {
                         found.push(node);
                     }
                 }
             }
-            // T3, as in `find_beyond`.
+            // T3, as in `find_beyond`: the home may have moved during the walk.
             if !first.overflows() || !self.bucket(home).control().is_moved() {
                 return;
             }
@@ -71,25 +76,29 @@ impl<K, V> Table<K, V> {
     }
 }
 
-/// Buckets whose nodes are prefetched before they are looked at: about 32 nodes.
+/// How many buckets ahead of the walk nodes are prefetched: about 32 nodes.
 const AHEAD: usize = 8;
-/// Buckets from which on a table, with its nodes, is taken to be too large for the nearest caches, and nodes are prefetched.
+/// The number of buckets from which a table with its nodes is assumed not to fit the nearest caches. The walk
+/// then prefetches nodes.
 const LARGE: usize = 256;
 
-/// A walk through the homes of a table in their order. In a critical section that was open when the table was loaded.
+/// A walk through the homes of a table, in ascending order. The caller is in the critical section in which it
+/// loaded the table.
 ///
-/// A node that is in the shard all the while is met exactly once, whatever writers do meanwhile.
+/// A node that is in the shard during the whole walk is returned exactly once, whatever writers do at the same
+/// time.
 pub(crate) struct Walk<K, V> {
     place: Place<K, V>,
-    /// The nodes of the present home, where not all of them live in its bucket, or nodes of other homes do.
+    /// The remaining nodes of the current home, if some of them live in other buckets, or if its bucket may
+    /// hold nodes of other homes.
     scattered: Vec<NonNull<Node<K, V>>>,
 }
 
-/// Where a walk is.
+/// The position of a walk.
 struct Place<K, V> {
     table: Table<K, V>,
     home: usize,
-    /// The slots of that home's bucket that are left. All of them hold nodes of this home.
+    /// The remaining slots of the home's bucket. All of them hold nodes of this home.
     slots: Slots,
     /// Whether nodes of this home, or of an earlier one, may live in the next bucket.
     overflows: bool,
@@ -110,7 +119,7 @@ impl<K, V> Walk<K, V> {
         Walk { place: Place::new(table, &mut scattered), scattered }
     }
 
-    /// Begins anew, with another table.
+    /// Starts again, with another table.
     pub(crate) fn enter_table(&mut self, table: Table<K, V>) {
         self.place = Place::new(table, &mut self.scattered);
     }
@@ -130,11 +139,12 @@ impl<K, V> Walk<K, V> {
         }
     }
 
-    /// As [`next`](Self::next) until the end of the table, in a loop that the compiler can keep in registers.
+    /// Folds the nodes that [`next`](Self::next) would return until the end of the table. The compiler can keep
+    /// the state of this loop in registers.
     #[inline]
     pub(crate) fn fold<B>(&mut self, init: B, mut each: impl FnMut(B, NonNull<Node<K, V>>) -> B) -> B {
         let (mut result, mut place) = (init, self.place);
-        // If `each` panics, the walk goes on with the next home.
+        // If `each` panics, the walk continues with the next home.
         self.place.slots = Slots::NONE;
         loop {
             for slot in place.slots {
@@ -157,23 +167,24 @@ impl<K, V> Place<K, V> {
         if is_large {
             (0..AHEAD).for_each(|home| table.prefetch_nodes(home));
         }
-        // Nodes of the last homes may live in the first bucket, as if one before it overflowed.
+        // Nodes of the last homes may live in the first bucket, as if a bucket before it overflowed.
         let mut place = Place { table, home: 0, slots: Slots::NONE, overflows: true, is_large };
         place.enter(scattered);
         place
     }
 
-    /// The node in a slot whose tag was set.
+    /// Returns the node in a slot whose tag was set.
     ///
-    /// By now it may be another node, which was inserted meanwhile. Its home is this one or one that the walk has left, since nodes
-    /// live in the bucket of their home or in a later one. So it is not met again.
+    /// The slot may hold another node by now, which was inserted during the walk. A node lives in the bucket of
+    /// its home or in a later one, so the home of that node is this home or one that the walk has left. So the
+    /// walk does not return it again.
     #[inline]
     fn node(&self, slot: usize) -> NonNull<Node<K, V>> {
-        // SAFETY: B1.
+        // SAFETY: B1 (the tag was set in the control word that `enter` loaded).
         unsafe { NonNull::new_unchecked(self.table.bucket(self.home).slot(slot)) }
     }
 
-    /// Goes on to the next home. Returns false, and stays at the end of the last, if there is none.
+    /// Advances to the next home. Returns false and stays at the last home if there is none.
     #[inline]
     fn advance(&mut self, scattered: &mut Vec<NonNull<Node<K, V>>>) -> bool {
         if self.home == self.table.mask() {
@@ -188,7 +199,7 @@ impl<K, V> Place<K, V> {
         true
     }
 
-    /// Finds the nodes of the present home.
+    /// Collects the nodes of the current home.
     #[inline]
     fn enter(&mut self, scattered: &mut Vec<NonNull<Node<K, V>>>) {
         let control = self.table.bucket(self.home).control();
@@ -202,18 +213,19 @@ impl<K, V> Place<K, V> {
 }
 
 impl<K, V> Table<K, V> {
-    /// Adds the nodes of a home whose bucket holds other nodes too, or not all of them.
+    /// Adds the nodes of a home whose bucket may hold nodes of other homes, or does not hold all nodes of its
+    /// own.
     #[cold]
     fn scattered(self, home: usize, control: Control, found: &mut Vec<NonNull<Node<K, V>>>) {
         if !control.is_complete() {
             return self.visit(home, self.mask(), found);
         }
-        // By the word that said so. One read anew may say that a node of this home lives in the next bucket by now, which the walk
-        // would meet again there.
+        // Use the control word that showed the bucket as complete. If it were loaded again, a node of this home
+        // might have overflowed into the next bucket by then. The walk would return that node again there.
         for slot in control.full() {
-            // SAFETY: B1.
+            // SAFETY: B1 (the tag is set).
             let node = unsafe { NonNull::new_unchecked(self.bucket(home).slot(slot)) };
-            // SAFETY: B2.
+            // SAFETY: B2 (the caller is in a critical section).
             if self.home(unsafe { node.as_ref() }.header.hash().into()) == home {
                 found.push(node);
             }

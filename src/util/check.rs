@@ -1,5 +1,5 @@
-//! Checks that debug builds make, in the manner of the kernel's PROVE_RCU: what the types cannot say is looked at where it
-//! matters. Release builds contain none of it.
+//! Checks in debug builds, like the kernel's PROVE_RCU: they verify at run time what the types cannot express.
+//! Release builds contain no checks.
 
 use crate::sync::const_thread_local;
 use crate::util::reentrancy::shard_locked;
@@ -10,12 +10,13 @@ const_thread_local! {
     static IN_EQ: Cell<bool> = Cell::new(false);
 }
 
-/// Code of the user's, other than `Eq`, is about to run: there must be no shard lock, unless `Eq` itself has led here.
+/// Checks, before user code other than `Eq` runs, that this thread holds no shard lock. The code may run under
+/// a shard lock only if `Eq` itself has called it.
 #[inline]
 #[track_caller]
 pub(crate) fn user_code() {
     if cfg!(debug_assertions) {
-        assert!(!shard_locked() || IN_EQ.with(Cell::get), "the user's code would run under a shard lock");
+        assert!(!shard_locked() || IN_EQ.with(Cell::get), "user code would run under a shard lock");
     }
 }
 

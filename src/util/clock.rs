@@ -1,18 +1,19 @@
-//! Time, as the registry sees it: injectable, monotonic, and coarse.
+//! The time that a registry uses: injectable, monotonic and coarse.
 
 use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a registry takes the time from.
+/// The source of time of a registry.
 ///
-/// Only differences matter, so the origin is free. Where two threads read a clock one after the other, the second may get a
-/// slightly earlier time: an entry then lives longer by that much. Any [`Duration`] is a time, and any difference of two is
-/// an age: nothing wraps. Times are kept to the nanosecond for 4.5 years after the registry was built, and to 2^-56 of that
-/// time later (128 ns after 584 years).
+/// Only differences of times matter, so the origin is arbitrary. If two threads read a clock one after the
+/// other, the second may get a slightly earlier time: an entry then lives longer by that difference. Any
+/// [`Duration`] is a valid time, and any difference of two is a valid age: nothing wraps. Times are exact to
+/// the nanosecond for 4.5 years after the registry was built, and later to 2^-56 of the time since then (128 ns
+/// after 584 years).
 pub trait Clock: Send + Sync + 'static {
-    /// The time since the clock's origin.
+    /// Returns the time since the clock's origin.
     fn now(&self) -> Duration;
 }
 
@@ -22,8 +23,8 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The machine's monotonic clock, read the cheapest way there is (a few nanoseconds, and a few milliseconds coarse on
-/// Linux).
+/// The machine's monotonic clock, read in the cheapest way. On Linux a read takes a few nanoseconds, and the
+/// resolution is a few milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MonotonicClock;
 
@@ -33,23 +34,24 @@ impl Clock for MonotonicClock {
     }
 }
 
-/// A clock that moves only when told to, for tests and replays. Clones show the same time.
+/// A clock that advances only when it is told to, for tests and replays. Clones show the same time.
 #[derive(Clone, Default)]
 pub struct ManualClock(Arc<std::sync::atomic::AtomicU64>);
 
 impl ManualClock {
-    /// A clock at its origin.
+    /// Returns a clock at its origin.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves the clock on by `by` (up to 584 years in total).
+    /// Advances the clock by `by` (up to 584 years in total).
     pub fn advance(&self, by: Duration) {
-        // ORDERING: SeqCst (all of this clock): a test tool, which is to surprise nobody.
+        // ORDERING: SeqCst for all accesses of this clock: a test tool should be free of surprises, and its
+        // speed does not matter.
         self.0.fetch_add(by.as_nanos() as u64, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Moves the clock on to `to`, unless it is past that.
+    /// Advances the clock to `to`, unless it is already later.
     pub fn advance_to(&self, to: Duration) {
         // ORDERING: SeqCst, as in `advance`.
         self.0.fetch_max(to.as_nanos() as u64, std::sync::atomic::Ordering::SeqCst);
@@ -69,7 +71,8 @@ impl fmt::Debug for ManualClock {
     }
 }
 
-/// What a domain measures grace periods by: to the nanosecond, and no code of the user's, since it is read under a lock.
+/// The clock with which a domain measures grace periods. It is exact to the nanosecond. It never runs user
+/// code, because it is read under a lock.
 pub(crate) enum Stopwatch {
     Real(std::time::Instant),
     Manual(ManualClock),
@@ -86,7 +89,8 @@ impl Stopwatch {
     }
 }
 
-/// A time since the origin of a registry, in 62 bits: any [`Duration`], as a number that grows with it.
+/// A time since the origin of a registry, in 62 bits. Any [`Duration`] can be represented, and the order of the
+/// words is the order of the times.
 ///
 /// ```text
 ///  bit 63, 62   61 .. 56      55 .. 0
@@ -95,12 +99,12 @@ impl Stopwatch {
 ///  └──────────┴────────────┴──────────┘
 /// ```
 ///
-/// Up to 2^57 ns (4.5 years) it is the number of nanoseconds. From there on a step is twice as long after each doubling, as
-/// in a number with a floating point: 128 ns at 584 years.
+/// Up to 2^57 ns (4.5 years) the word is the number of nanoseconds. From there on, the step doubles each time
+/// the value doubles, as in a floating-point number: it is 128 ns at 584 years.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Time(u64);
 
-/// Bits of the mantissa.
+/// The number of bits of the mantissa.
 const MANTISSA: u32 = 56;
 
 impl Time {
@@ -108,7 +112,7 @@ impl Time {
     /// Later than any time that a clock shows.
     pub(crate) const NEVER: Time = Time(u64::MAX);
 
-    /// Rounded down.
+    /// Converts nanoseconds to a time, rounded down.
     fn of(nanos: u128) -> Time {
         if nanos < 1 << (MANTISSA + 1) {
             return Time(nanos as u64);
@@ -122,13 +126,13 @@ impl Time {
         if nanos < 1 << (MANTISSA + 1) { Time(nanos) } else { Time::of(nanos.into()) }
     }
 
-    /// What a clock shows, `origin` being what it showed when the registry was built.
+    /// Converts the reading `now` of a clock that showed `origin` when the registry was built.
     #[inline]
     pub(crate) fn since_origin(now: Duration, origin: Duration) -> Time {
         Time::of(now.saturating_sub(origin).as_nanos())
     }
 
-    /// The least number of nanoseconds that is this time.
+    /// Returns the smallest number of nanoseconds that this time stands for.
     fn nanos(self) -> u128 {
         if self.0 < 1 << (MANTISSA + 1) {
             return self.0.into();
@@ -137,19 +141,19 @@ impl Time {
         u128::from(self.0 - (exponent << MANTISSA)) << exponent
     }
 
-    /// The greatest number of nanoseconds that is this time.
+    /// Returns the largest number of nanoseconds that this time stands for.
     fn last_nanos(self) -> u128 {
         Time(self.0 + 1).nanos() - 1
     }
 
-    /// A length of time, rounded up.
+    /// Converts a length of time, rounded up.
     pub(crate) fn ceil_from(length: Duration) -> Time {
         let nanos = length.as_nanos();
         let time = Time::of(nanos);
         if time.nanos() == nanos { time } else { Time(time.0 + 1) }
     }
 
-    /// The first time at which more than `length` has passed since this one, for certain.
+    /// Returns the first time at which certainly more than `length` has passed since this time.
     #[inline]
     pub(crate) fn end_of(self, length: Time) -> Time {
         const SHORT: u64 = 1 << MANTISSA;
@@ -164,7 +168,7 @@ impl Time {
         Time(Time::of(self.last_nanos() + length.nanos()).0 + 1)
     }
 
-    /// How much time has passed since `earlier`, at the least. Zero if that is later.
+    /// Returns how much time has certainly passed since `earlier`. Zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         if self.0 >> 62 != 0 {
             return Duration::MAX;
@@ -173,35 +177,36 @@ impl Time {
         Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32)
     }
 
-    /// A sixteenth more of a length of time, rounded up.
+    /// Returns this length of time plus a sixteenth, rounded up.
     pub(crate) fn and_a_sixteenth(self) -> Time {
         let nanos = self.nanos();
         Time(Time::of(nanos + nanos / 16).0 + 1)
     }
 
-    /// As a word. `NEVER` is the greatest one.
+    /// Returns the time as a word. `NEVER` is the greatest word.
     #[inline]
     pub(crate) fn word(self) -> u64 {
         self.0
     }
 
-    /// From [`word`](Self::word).
+    /// Converts a word from [`word`](Self::word) back to a time.
     #[inline]
     pub(crate) fn of_word(word: u64) -> Time {
         Time(word)
     }
 }
 
-/// A time in 38 bits: a [`Time`] without its last [`STAMP_SHIFT`](Stamp::SHIFT) bits, which are 17 ms in the first 4.5 years.
+/// A time in 38 bits: a [`Time`] without its last [`SHIFT`](Stamp::SHIFT) bits. These are worth 17 ms in the
+/// first 4.5 years.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
     const SHIFT: u32 = 24;
-    /// Bits of a stamp beyond 32.
+    /// The number of bits of a stamp above the low 32.
     pub(crate) const HIGH_BITS: u32 = 6;
 
-    /// Rounded down.
+    /// Converts a time to a stamp, rounded down.
     #[inline]
     pub(crate) fn of(time: Time) -> Stamp {
         Stamp(time.0 >> Self::SHIFT)
@@ -222,25 +227,26 @@ impl Stamp {
         Stamp(u64::from(high) << 32 | u64::from(low))
     }
 
-    /// The latest time that has this stamp.
+    /// Returns the latest time that has this stamp.
     pub(crate) fn latest(self) -> Time {
         self.with_rest(u32::MAX)
     }
 
-    /// The time that has this stamp, and ends in `rest`.
+    /// Returns the time that has this stamp and the low bits `rest`.
     #[inline]
     pub(crate) fn with_rest(self, rest: u32) -> Time {
         Time(self.0 << Self::SHIFT | u64::from(rest & ((1 << Self::SHIFT) - 1)))
     }
 
-    /// What a stamp lacks of a time.
+    /// Returns the low bits of a time, which its stamp does not hold.
     #[inline]
     pub(crate) fn rest(time: Time) -> u32 {
         time.0 as u32
     }
 }
 
-/// The clock of a registry, and what it showed when the registry was built. The monotonic clock needs no dynamic call.
+/// The clock of a registry, and its reading when the registry was built. The monotonic clock needs no dynamic
+/// call.
 pub(crate) struct Timekeeper {
     /// `None` for the monotonic clock.
     clock: Option<(Box<dyn Clock>, Duration)>,
@@ -256,7 +262,7 @@ impl Timekeeper {
         Timekeeper { clock }
     }
 
-    /// The time, which may be a few milliseconds old.
+    /// Returns the current time, which may be a few milliseconds old.
     #[inline]
     pub(crate) fn now(&self) -> Time {
         match &self.clock {
@@ -268,7 +274,8 @@ impl Timekeeper {
         }
     }
 
-    /// The time of a beginning: no earlier than it is, so that nothing ends early that is measured by [`now`](Self::now).
+    /// Returns the current time for the start of an interval. It is never earlier than the true time. So an
+    /// interval that starts here, and whose end is measured by [`now`](Self::now), never ends too early.
     #[inline]
     pub(crate) fn beginning(&self) -> Time {
         match &self.clock {
@@ -277,13 +284,13 @@ impl Timekeeper {
         }
     }
 
-    /// Whether a length of time by this clock is one of real time.
+    /// Returns whether a length of time by this clock is also a length of real time.
     pub(crate) fn is_real(&self) -> bool {
         self.clock.is_none()
     }
 }
 
-/// Boxes a clock, unless it is the monotonic one.
+/// Boxes a clock, unless it is the monotonic clock.
 pub(crate) fn boxed(clock: impl Clock) -> Option<Box<dyn Clock>> {
     fn is_monotonic<C: Clock>(_: &C) -> bool {
         TypeId::of::<C>() == TypeId::of::<MonotonicClock>()
@@ -291,7 +298,8 @@ pub(crate) fn boxed(clock: impl Clock) -> Option<Box<dyn Clock>> {
     if is_monotonic(&clock) { None } else { Some(Box::new(clock)) }
 }
 
-/// A number that changes every few milliseconds. Tells writers apart that come in a burst from those that come rarely.
+/// Returns a number that changes every few milliseconds. It distinguishes writers that come in bursts from
+/// writers that come rarely.
 pub(crate) fn coarse_ticks() -> u64 {
     coarse() >> 22
 }
@@ -302,20 +310,20 @@ fn coarse() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
 
-/// The same clock to the nanosecond, which takes about four times as long to read.
+/// Reads the monotonic clock to the nanosecond. This takes about four times as long as `coarse`.
 #[cfg(all(target_os = "linux", not(loom)))]
 #[inline]
 fn fine() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// In nanoseconds, of which 64 bits are 584 years.
+/// Reads a clock in nanoseconds. 64 bits hold 584 years.
 #[cfg(all(target_os = "linux", not(loom)))]
 #[allow(unsafe_code)]
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec of ours; both clocks exist since Linux 2.6.32.
+    // SAFETY: the pointer is to a local `timespec`. Both clocks exist since Linux 2.6.32.
     unsafe { libc::clock_gettime(clock, &mut time) };
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }

@@ -1,4 +1,5 @@
-//! What the rest of the crate stands on, and what knows nothing of it: time, panics, threads, the processor.
+//! Utilities that depend on no other module of the crate than `sync`: time, panics, re-entry, debug checks,
+//! prefetching.
 
 pub(crate) mod check;
 pub(crate) mod clock;

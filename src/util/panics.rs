@@ -1,10 +1,10 @@
-//! Panics of the user's code that must go no further.
+//! Panics of user code that must not propagate.
 
 use crate::util::check;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `f` and keeps a panic of it in here. Returns how many there were: 0 or 1. (A payload whose own drop panics is
-/// leaked, since there is no end to that otherwise.)
+/// Runs `f` and contains its panic. Returns how many panics there were: 0 or 1. (If the drop of the panic's
+/// payload panics in turn, the second payload is leaked. Its drop could panic again, without end.)
 pub(crate) fn contain(f: impl FnOnce()) -> u32 {
     check::user_code();
     match catch_unwind(AssertUnwindSafe(f)) {

@@ -1,12 +1,12 @@
-//! How long a barrier takes while others flood the domain: `Domain::barrier` beside liburcu's `rcu_barrier` (memb flavour,
-//! with the feature `liburcu`).
+//! Measures how long a barrier takes while other threads flood the domain. Compares `Domain::barrier` with liburcu's
+//! `rcu_barrier` (memb flavour, with the feature `liburcu`).
 //!
-//! One thread floods on each core but the last, and at least one. The thread on the last core asks for a barrier again and
-//! again. The contenders take turns, a few barriers each, for `--rounds` rounds. After a turn its flood is drained, and is
-//! no burden of the next.
+//! One thread floods on each core except the last, but at least one thread floods. The thread on the last core calls
+//! barriers in a loop. The contenders take turns, a few barriers each, for `--rounds` rounds. A turn ends when its
+//! flood is drained, so that it does not slow the next turn.
 //!
-//! A barrier waits for what was deferred before it. So its latency is that of a grace period, and of all functions and
-//! destructors that wait already: a collector that lets them pile up pays for it here.
+//! A barrier waits for everything deferred before it. So its latency is a grace period plus the time of all functions
+//! and destructors that are already waiting. A collector that lets them pile up has a long latency here.
 
 use benches::{Clock, CommandLine, Sorted, Table, figure, stay_on_core};
 use epoch_registry::{Domain, Registry};
@@ -15,23 +15,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Barriers of one turn, at most, and the time after which a turn asks for no other.
+/// The most barriers in one turn.
 const TURN: usize = 64;
+/// The time after which a turn begins no further barrier.
 const TURN_TIME: Duration = Duration::from_millis(60);
-/// Between two barriers.
+/// The pause before each barrier.
 const PAUSE: Duration = Duration::from_micros(200);
-/// Entries of the registry whose values are replaced.
+/// The number of entries whose values are replaced.
 const ENTRIES: u64 = 1_024;
 
-/// What floods.
+/// The kind of flood.
 #[derive(Clone, Copy, PartialEq)]
 enum Load {
     None,
-    /// Deferred functions that own 64 bytes: one each microsecond on each thread.
+    /// Deferred functions that own 64 bytes, one per microsecond on each thread.
     PacedCalls,
-    /// The same as fast as it goes.
+    /// The same at full speed.
     Calls,
-    /// Values of 64 bytes that are replaced, as fast as it goes.
+    /// Replacements of 64-byte values at full speed.
     Replacements,
 }
 
@@ -42,7 +43,7 @@ const LOADS: [(&str, Load); 4] = [
     ("replacements", Load::Replacements),
 ];
 
-/// Where the flooding threads learn that a turn is over.
+/// The state of one turn, by which the flooding threads learn that it is over.
 #[derive(Default)]
 struct Turn {
     begun: AtomicUsize,
@@ -50,10 +51,10 @@ struct Turn {
 }
 
 impl Turn {
-    /// Does `operation` until the turn is over.
+    /// Calls `operation` until the turn is over. If `paced`, calls it about once per microsecond.
     fn flood(&self, paced: bool, mut operation: impl FnMut()) {
         operation();
-        // ORDERING: Relaxed, here and for `over`: they say when, and publish nothing.
+        // ORDERING: Relaxed, here and for `over`: signals that publish nothing.
         self.begun.fetch_add(1, Ordering::Relaxed);
         let mut next = Instant::now();
         while !self.over.load(Ordering::Relaxed) {
@@ -63,7 +64,7 @@ impl Turn {
                 while Instant::now() < next {
                     std::hint::spin_loop();
                 }
-                // A thread that had no core makes up for at most a millisecond.
+                // After a preemption the thread catches up on at most one millisecond.
                 next = next.max(Instant::now() - Duration::from_millis(1));
             }
         }
@@ -72,9 +73,9 @@ impl Turn {
 
 trait Contender: Sync {
     fn name(&self) -> &'static str;
-    /// Waits for what was deferred before.
+    /// Waits for everything deferred before the call.
     fn barrier(&self);
-    /// What a flooding thread does in a turn.
+    /// Runs a flooding thread in a turn.
     fn flood(&self, load: Load, turn: &Turn);
 }
 
@@ -129,7 +130,7 @@ impl Contender for Liburcu {
     }
 
     fn flood(&self, load: Load, turn: &Turn) {
-        // SAFETY: this thread was started to call this, once.
+        // SAFETY: this thread was spawned for this call, and calls it once, so it is not registered.
         let reader = unsafe { benches::liburcu::Reader::register() };
         if load == Load::Replacements {
             let mut cells: Vec<benches::liburcu::Cell> = (0..ENTRIES).map(|_| benches::liburcu::Cell::new()).collect();
@@ -144,7 +145,7 @@ impl Contender for Liburcu {
     }
 }
 
-/// The first is the one that the others are compared with.
+/// Returns the contenders.
 fn contenders() -> Vec<Box<dyn Contender>> {
     vec![
         ours("ours, writers reclaim", Domain::new()),
@@ -154,7 +155,7 @@ fn contenders() -> Vec<Box<dyn Contender>> {
     ]
 }
 
-/// One turn: how long barriers took, in microseconds.
+/// Runs one turn. Returns the times of its barriers in microseconds.
 fn measure(clock: &Clock, load: Load, contender: &dyn Contender, threads: usize) -> Vec<f64> {
     let (turn, threads) = (Turn::default(), if load == Load::None { 0 } else { threads });
     let mut taken = Vec::with_capacity(TURN);

@@ -1,9 +1,11 @@
-//! Peak memory while writers flood a domain: the most bytes allocated, over the bytes that the live entries take.
+//! Measures peak memory while writers flood a domain: the peak of allocated bytes, divided by the bytes of the live
+//! entries.
 //!
-//! Each case runs with each of the three that can reclaim: the writers themselves, the domain's thread, an executor. A case
-//! writes a steady number of live entries, so what is above 1 waits for a grace period or for a destructor.
+//! Each case runs with each kind of reclamation: by the writers, by the domain's thread, and by an executor. The
+//! number of live entries is constant in a case, so everything above 1 waits for a grace period or for its
+//! destructor.
 //!
-//! It uses only operations that the crate has had since 63a605b, to compare two commits:
+//! The program uses only operations that exist since commit 63a605b, so that it can compare two commits:
 //!
 //! ```sh
 //! git worktree add /tmp/before 63a605b
@@ -32,23 +34,23 @@ fn value(key: u64) -> Value {
     [key; 16]
 }
 
-/// How a case is sized.
+/// The size of a case.
 #[derive(Clone, Copy)]
 struct Size {
-    /// Live entries.
+    /// The number of live entries.
     live: u64,
-    /// Writes of each writer.
+    /// The number of writes of each writer.
     writes: u64,
     writers: u64,
 }
 
-/// What a case does with a registry that holds the keys below `live`. Every case leaves as many entries as there were.
+/// A load on a registry that holds the keys below `live`. Each case leaves the number of entries unchanged.
 struct Case {
     name: &'static str,
     bounded: bool,
     /// The work of one writer.
     write: fn(&Map, Size, u64),
-    /// Whether one thread reads meanwhile, by a session and by sections of its own.
+    /// Whether one thread also reads, both by a session and in plain sections.
     readers: bool,
 }
 
@@ -60,7 +62,7 @@ const CASES: [Case; 5] = [
     Case { name: "server: connect, read, disconnect", bounded: false, write: serve, readers: true },
 ];
 
-/// Replaces entries as fast as it can.
+/// Replaces entries at full speed.
 fn flood(map: &Map, size: Size, writer: u64) {
     let mut random = Xorshift::new(writer);
     for _ in 0..size.writes {
@@ -69,8 +71,8 @@ fn flood(map: &Map, size: Size, writer: u64) {
     }
 }
 
-/// Defers functions that own as much as an entry. Once in 64 it replaces an entry instead: a caller of `call` runs no
-/// functions itself, so where writers reclaim there must be a write.
+/// Defers functions that own as much memory as an entry. One operation in 64 replaces an entry instead: a caller of
+/// `call` runs no deferred functions itself, so without a reclaimer a write is needed to run them.
 fn calls(map: &Map, size: Size, writer: u64) {
     for number in 0..size.writes {
         let owned = Box::new(value(number ^ writer));
@@ -82,7 +84,7 @@ fn calls(map: &Map, size: Size, writer: u64) {
     }
 }
 
-/// Clears the registry and fills it again. One writer does it: the others would fill what it clears.
+/// Clears the registry and fills it again. Only one writer does so, since others would refill while it clears.
 fn refill(map: &Map, size: Size, writer: u64) {
     if writer > 0 {
         return;
@@ -95,7 +97,7 @@ fn refill(map: &Map, size: Size, writer: u64) {
     }
 }
 
-/// Looks keys up by Zipf, and inserts those that are not there: the registry evicts others.
+/// Looks up keys of a Zipf distribution, and inserts absent ones. The registry evicts entries to make room.
 fn cache(map: &Map, size: Size, writer: u64) {
     let (zipf, mut random) = (Zipf::new(10 * size.live as usize, 0.8), Xorshift::new(writer));
     for _ in 0..size.writes {
@@ -106,7 +108,7 @@ fn cache(map: &Map, size: Size, writer: u64) {
     }
 }
 
-/// Connections come and go, the oldest first: each writer has its own.
+/// Opens and closes connections, and closes the oldest first. Each writer has its own connections.
 fn serve(map: &Map, size: Size, writer: u64) {
     let own = |number: u64| number * size.writers + writer;
     let live = (0..size.live).filter(|key| key % size.writers == writer).count() as u64;
@@ -114,17 +116,17 @@ fn serve(map: &Map, size: Size, writer: u64) {
         drop(map.try_insert(own(number + live), value(number)));
         drop(map.remove(&own(number)));
     }
-    // The keys that the next turn finds are those below `live` again.
+    // The last step restores the keys below `live`.
     for number in 0..live {
         drop(map.try_insert(own(number), value(number)));
         drop(map.remove(&own(number + size.writes)));
     }
 }
 
-/// Reads until it is over.
+/// Reads until `over` is set.
 fn read(map: &Map, live: u64, over: &AtomicBool) {
     let (mut reader, mut random) = (map.reader(), Xorshift::new(99));
-    // ORDERING: Relaxed, it says only when.
+    // ORDERING: Relaxed, a signal that publishes nothing.
     while !over.load(Ordering::Relaxed) {
         for _ in 0..64 {
             black_box(reader.get(&random.below(live)).map(|entry| entry[0]));
@@ -136,7 +138,7 @@ fn read(map: &Map, live: u64, over: &AtomicBool) {
     }
 }
 
-/// What reclaims.
+/// The reclaimer.
 #[derive(Clone, Copy, PartialEq)]
 enum Reclaims {
     Writers,
@@ -148,7 +150,7 @@ impl Reclaims {
     const ALL: [(Reclaims, &str); 3] =
         [(Reclaims::Writers, "writers"), (Reclaims::Thread, "thread"), (Reclaims::Executor, "executor")];
 
-    /// A domain, and the pool of its executor, which ends when the domain does.
+    /// Returns a domain, and the thread of its executor, which ends when the domain is dropped.
     fn domain(self) -> (Domain, Option<thread::JoinHandle<()>>) {
         match self {
             Reclaims::Writers => (Domain::new(), None),
@@ -163,18 +165,18 @@ impl Reclaims {
     }
 }
 
-/// What one run came to.
+/// The result of one run.
 struct Outcome {
     live: f64,
     peak: f64,
-    /// Of a write.
+    /// The time of one write.
     nanoseconds: f64,
-    /// The barrier at the end.
+    /// The duration of the barrier at the end.
     barrier: Duration,
 }
 
-/// Waits until no more is allocated than this, for half a second at most: what a run leaves to other threads would be
-/// counted in the next.
+/// Waits until at most `before` bytes are in use, for half a second at most. Memory that other threads have not freed
+/// yet would be counted in the next run.
 fn settle(before: isize) {
     let begin = Instant::now();
     while heap::bytes().in_use > before && begin.elapsed() < Duration::from_millis(500) {

@@ -1,14 +1,15 @@
-//! How long one grace period takes the caller that waits for it: our `synchronize` beside liburcu's `synchronize_rcu`
-//! (memb flavour, with the feature `liburcu`) and beside a bare crossbeam-epoch.
+//! Measures how long a caller waits for one grace period. Compares our `synchronize` with liburcu's `synchronize_rcu`
+//! (memb flavour, with the feature `liburcu`) and with a bare crossbeam-epoch.
 //!
-//! The contenders take turns, a few grace periods each, for `--rounds` rounds. Each brings its own readers, which exist
-//! while it is its turn. A ratio compares the medians of two contenders in one round, and so on a machine in one mood.
+//! The contenders take turns, a few grace periods each, for `--rounds` rounds. Each contender has its own readers,
+//! which exist only during its turn. A ratio compares the medians of two contenders in the same round, and so under
+//! the same condition of the machine.
 //!
-//! Each thread keeps to one core. With readers on every core, the one that waits shares its core with one of them, and
-//! comes from sleep each time. A reader that has lost its core within a section, and a session that has lost it
-//! anywhere, must have it back before the grace period can end. So what is measured there is mostly how a contender
-//! waits: one that spins, or yields, keeps that reader from the core for longer than one that sleeps, up to whole
-//! slices of the scheduler.
+//! Each thread is pinned to one core. With readers on every core, the waiting thread shares its core with one of
+//! them, and sleeps before each grace period. If a reader is preempted inside a section, it must run again before the
+//! grace period can end. For a session this holds wherever it is preempted. So this case measures mostly how a
+//! contender waits: a waiter that spins or yields keeps the reader off the core for longer than a waiter that sleeps,
+//! by up to whole slices of the scheduler.
 
 use benches::{Clock, CommandLine, Sorted, Table, figure, stay_on_core};
 use epoch_registry::Domain;
@@ -17,37 +18,40 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Of one contender's turn, in grace periods; or shorter, if these take longer than the time.
+/// The most grace periods in one contender's turn.
 const TURN: usize = 32;
+/// The time after which a turn begins no further grace period.
 const TURN_TIME: Duration = Duration::from_millis(12);
-/// Grace periods of each turn that do not count: the readers' threads have only just begun.
+/// Grace periods at the start of each turn that do not count, because the readers have only just started.
 const WARM_UP: usize = 3;
 
-/// Slept before each grace period with readers on every core: they run meanwhile, and lose the core anywhere.
+/// The sleep before each grace period with readers on every core. The readers run in that time, and are then
+/// preempted at an arbitrary point.
 const SLEEP: Duration = Duration::from_micros(200);
 
-/// What readers read.
+/// The cell that readers read.
 static CELL: AtomicU64 = AtomicU64::new(7);
 
 fn read_cell() {
-    // ORDERING: Relaxed, nothing hangs on the value.
+    // ORDERING: Relaxed, because nothing depends on the value.
     black_box(CELL.load(Ordering::Relaxed));
 }
 
-/// What the reader threads do.
+/// The work of the reader threads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// They have read once, and sleep outside of any section.
+    /// They read once, and then sleep outside any section.
     Idle,
-    /// Again and again, one section a read.
+    /// They read in a loop, with one section per read.
     Sections,
-    /// The same, in our case by sessions, which are in a section always and leave it when they are asked to.
+    /// The same, but by sessions in our case. A session is always in a section, and leaves it on request.
     Sessions,
 }
 
 struct Scenario {
     name: &'static str,
-    /// Readers, each on a core of its own. The one that waits has the last core, or shares it with the last reader.
+    /// The number of readers, each on its own core. The waiting thread is on the last core, which it may share with the
+    /// last reader.
     threads: usize,
     reading: Reading,
     shared: bool,
@@ -65,7 +69,7 @@ fn scenarios(cores: usize) -> Vec<Scenario> {
     ]
 }
 
-/// Where the readers of one turn learn that it is over.
+/// The state of one turn, by which its readers learn that it is over.
 struct Turn {
     reading: Reading,
     begun: AtomicUsize,
@@ -85,11 +89,11 @@ impl Turn {
         }
     }
 
-    /// The life of a reader: `read` by `read`, until the turn is over.
+    /// Runs a reader: calls `read` until the turn is over.
     fn serve(&self, mut read: impl FnMut()) {
-        // Here at the latest, the thread is registered.
+        // The thread is registered by its first read at the latest.
         read();
-        // ORDERING: Relaxed, here and for `over`: they say when, and publish nothing.
+        // ORDERING: Relaxed, here and for `over`: signals that publish nothing.
         self.begun.fetch_add(1, Ordering::Relaxed);
         if self.reading == Reading::Idle {
             let sleepers = self.sleepers.lock().unwrap();
@@ -107,7 +111,7 @@ impl Turn {
     }
 }
 
-/// Ends the turn, also if its measurement panics: the readers are joined.
+/// Ends the turn when it is dropped, even by a panic, so that the readers can be joined.
 struct End<'t>(&'t Turn);
 
 impl Drop for End<'_> {
@@ -123,11 +127,11 @@ trait Contender: Sync {
     fn name(&self) -> &'static str;
     /// Waits for one grace period.
     fn wait(&self);
-    /// What a reader thread does in `turn`.
+    /// Runs a reader thread in `turn`.
     fn read(&self, turn: &Turn);
 }
 
-/// One way of ours to wait.
+/// One of our ways to wait.
 struct Ours {
     name: &'static str,
     wait: fn(&Domain),
@@ -163,8 +167,8 @@ impl Contender for Ours {
     }
 }
 
-/// What one can do with the collector alone: defer a function, and pin and flush until it has run. (It is the default
-/// collector, which nobody else uses: a domain of ours has a collector of its own.)
+/// The collector alone: defers a function, and pins and flushes until it has run. This is the default collector, which
+/// nothing else uses here: each of our domains has its own collector.
 struct Crossbeam;
 
 impl Contender for Crossbeam {
@@ -210,7 +214,7 @@ impl Contender for Liburcu {
     }
 
     fn read(&self, turn: &Turn) {
-        // SAFETY: this thread was started to call this, once.
+        // SAFETY: this thread was spawned for this call, and calls it once, so it is not registered.
         let reader = unsafe { benches::liburcu::Reader::register() };
         turn.serve(|| {
             black_box(reader.read(&CELL));
@@ -218,7 +222,7 @@ impl Contender for Liburcu {
     }
 }
 
-/// The first is the one that the others are compared with.
+/// Returns the contenders. The others are compared with the first.
 fn contenders() -> Vec<Box<dyn Contender>> {
     vec![
         ours("ours, synchronize", Domain::synchronize),
@@ -229,7 +233,7 @@ fn contenders() -> Vec<Box<dyn Contender>> {
     ]
 }
 
-/// One turn: how long grace periods took, in microseconds.
+/// Runs one turn. Returns the times of its grace periods in microseconds.
 fn measure(clock: &Clock, scenario: &Scenario, contender: &dyn Contender) -> Vec<f64> {
     let turn = Turn::new(scenario.reading);
     std::thread::scope(|scope| {
@@ -259,7 +263,7 @@ fn measure(clock: &Clock, scenario: &Scenario, contender: &dyn Contender) -> Vec
     })
 }
 
-/// All grace periods of one contender in one scenario, and its median in each round, in microseconds.
+/// The times of all grace periods of one contender in one scenario, and their median in each round, in microseconds.
 #[derive(Clone, Default)]
 struct Results {
     all: Vec<f64>,

@@ -1,8 +1,8 @@
-//! How often a bounded registry has what it is asked for, beside moka and quick_cache at equal capacity.
+//! Measures the hit ratio of a bounded registry, and of moka and quick_cache at equal capacity.
 //!
-//! Each trace is the same for all: a key is looked up, and inserted if it is not there. The shares of hits are of the
-//! whole trace, the filling of an empty cache included. `optimum` is what would be had by keeping the most frequent keys
-//! (of a Zipf trace; no policy knows them beforehand).
+//! All contenders run the same traces: they look a key up, and insert it if it is absent. The hit ratio covers the
+//! whole trace, which includes the filling of an empty cache. `optimum` is the hit ratio of a cache that keeps the
+//! most frequent keys of a Zipf trace, which no policy knows in advance.
 
 use benches::{CommandLine, Table, Xorshift, Zipf};
 use epoch_registry::{Domain, Registry};
@@ -10,7 +10,7 @@ use epoch_registry::{Domain, Registry};
 const KEYS: u64 = 100_000;
 const CAPACITIES: [usize; 3] = [1_000, 10_000, 50_000];
 
-/// What keys are asked for.
+/// A sequence of keys to look up.
 struct Trace {
     name: String,
     keys: Vec<u64>,
@@ -24,7 +24,7 @@ fn traces(length: usize) -> Vec<Trace> {
         Trace { name: format!("Zipf {skew}"), keys, zipf: Some(zipf) }
     };
     let mut traces: Vec<_> = [0.7, 0.8, 0.9, 0.99, 1.1, 1.2].map(zipf).into();
-    // Every tenth stretch of 5,000 asks for keys that nobody has asked for, nor will again.
+    // In every tenth stretch of 5,000 lookups, each key occurs only once in the whole trace.
     let polluted = {
         let (zipf, mut random, mut new) = (Zipf::new(KEYS as usize, 0.99), Xorshift::new(7), KEYS);
         let mut key = |index: usize| {
@@ -38,7 +38,7 @@ fn traces(length: usize) -> Vec<Trace> {
         (0..length).map(&mut key).collect()
     };
     traces.push(Trace { name: "Zipf 0.99, scans".into(), keys: polluted, zipf: None });
-    // Round and round through twice as much as the largest capacity.
+    // A loop over all keys, which are twice the largest capacity.
     let length = length as u64;
     traces.push(Trace { name: "a loop".into(), keys: (0..length).map(|index| index % KEYS).collect(), zipf: None });
     traces

@@ -1,9 +1,12 @@
-//! The main paths, one at a time, so that their instructions can be counted: `.ci/instructions` does, and compares;
-//! `.ci/locked` counts the locked ones of writes.
+//! Runs one of the main paths, so that its instructions can be counted. `.ci/instructions` counts and compares them,
+//! and `.ci/locked` counts the locked instructions of writes.
 //!
-//! `instructions PATH N` does an operation N times, after a preparation that does not depend on N: the difference of two
-//! runs is what the operation takes. Nothing here depends on time, chance or the C library: keys are hashed with fixed
-//! seeds, nothing is reclaimed but by an explicit call, and memory comes from one block and is never given back.
+//! `instructions PATH N` runs an operation N times, after a setup that does not depend on N. So the difference
+//! between two runs is the cost of the operation. The result does not depend on time, randomness or the C library:
+//!
+//! - Keys are hashed with fixed seeds.
+//! - Memory is reclaimed only by explicit calls.
+//! - Memory is allocated from one block and never freed.
 
 use ahash::RandomState;
 use epoch_registry::{Domain, Registry};
@@ -12,7 +15,7 @@ use std::hint::black_box;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
-/// Hands out one block, piece by piece.
+/// An allocator that hands out consecutive pieces of one block.
 struct Pieces {
     block: AtomicPtr<u8>,
     used: AtomicUsize,
@@ -20,12 +23,13 @@ struct Pieces {
 
 const BLOCK: usize = 512 << 20;
 
-// SAFETY: pieces are disjoint, aligned as asked for (the block is by the most that is), and never taken back.
+// SAFETY: pieces are disjoint, aligned as requested (the block is aligned to 4096, the largest alignment served), and
+// never reused.
 unsafe impl GlobalAlloc for Pieces {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // ORDERING: Relaxed: this program has one thread.
+        // ORDERING: Relaxed, here and below, because this program has one thread.
         if self.block.load(Relaxed).is_null() {
-            // SAFETY: the layout is not empty.
+            // SAFETY: the size of the layout is not zero.
             self.block.store(unsafe { System.alloc(Layout::from_size_align(BLOCK, 4096).unwrap()) }, Relaxed);
         }
         let begin = self.used.load(Relaxed).next_multiple_of(layout.align());
@@ -37,10 +41,10 @@ unsafe impl GlobalAlloc for Pieces {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::alloc_zeroed`, which is the contract of `alloc`.
         let piece = unsafe { self.alloc(layout) };
         if !piece.is_null() {
-            // SAFETY: the piece is as long as that.
+            // SAFETY: the piece is not null and has `layout.size()` bytes.
             unsafe { piece.write_bytes(0, layout.size()) };
         }
         piece
@@ -53,9 +57,10 @@ unsafe impl GlobalAlloc for Pieces {
 static PIECES: Pieces = Pieces { block: AtomicPtr::new(null_mut()), used: AtomicUsize::new(0) };
 
 const KEYS: u64 = 1000;
-/// A key that is not there, for each that is.
+/// Added to a present key, gives an absent key.
 const ABSENT: u64 = 1 << 32;
-/// Keys from `ABSENT` on that a path of insertions or removals alone inserts or removes: more than the operations of a run.
+/// The number of keys from `ABSENT` on that are available to paths that only insert or only remove. It bounds the
+/// operations of such a run.
 const FRESH: u64 = 1 << 16;
 
 fn main() {
@@ -128,7 +133,7 @@ fn main() {
             };
             keys.map(each).sum()
         }
-        // Per entry: all of a walk.
+        // One walk of all entries counts as `KEYS` operations.
         "iterate" => {
             let guard = registry.pin();
             (0..n / KEYS).map(|_| guard.iter().map(|entry| *entry).sum::<u64>()).sum()
@@ -149,6 +154,6 @@ fn main() {
         other => panic!("there is no path `{other}`"),
     };
     black_box(sum);
-    // Its teardown would be counted too.
+    // The registry is leaked, so that its teardown is not counted.
     std::mem::forget(registry);
 }

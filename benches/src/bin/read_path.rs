@@ -1,9 +1,9 @@
-//! The read paths, each as one function of its own, for `.ci/read-path` to disassemble.
+//! The read paths, each in its own function, for `.ci/read-path` to disassemble.
 
 use epoch_registry::{Guard, LocalHandle, LocalHandles, Reader, Registry};
 use std::hash::{BuildHasher, Hasher};
 
-/// One multiplication, so that the hasher does not hide the registry.
+/// A hasher of one multiplication, so that hashing does not hide the registry's own instructions.
 struct Multiply(u64);
 
 impl BuildHasher for Multiply {
@@ -28,28 +28,28 @@ impl Hasher for Multiply {
     }
 }
 
-/// A session's borrowed read.
+/// A borrowed read by a session.
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn session_get(reader: &mut Reader<'_, u64, u64, Multiply>, key: &u64) -> u64 {
     reader.get(key).map_or(0, |entry| *entry)
 }
 
-/// A borrowed read under a guard that is held.
+/// A borrowed read under a held guard.
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn guard_get(guard: &Guard<'_, u64, u64, Multiply>, key: &u64) -> u64 {
     guard.get(key).map_or(0, |entry| *entry)
 }
 
-/// A session's owned read: it writes the entry's reference count, and must be found out.
+/// An owned read by a session. It writes the entry's reference count, so the check must report it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn session_lookup(reader: &mut Reader<'_, u64, u64, Multiply>, key: &u64) -> u64 {
     reader.lookup(key).map_or(0, |entry| *entry)
 }
 
-/// A handle that the thread counts for itself, of an entry that it has asked for before.
+/// Takes a local handle: the thread itself counts the handles on an entry that it took before.
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn local_handle(

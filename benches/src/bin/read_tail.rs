@@ -1,16 +1,20 @@
-//! How long single reads of one thread take, alone, and while another thread removes and inserts values whose
-//! destructor is slow: what reclamation costs the readers of a map of 10,000 keys.
+//! Measures what reclamation costs the readers of a map of 10,000 keys: the time of single reads of one thread, alone,
+//! and while another thread removes and inserts values with a slow destructor (the *churn*).
 //!
-//! A read is timed from before the pin (where there is one for each read) to after the unpin. The churn has a steady
-//! pace, for all contenders alike, however fast they could go; a quarter of a core's time goes into destructors, whoever
-//! runs them. There are two kinds of it: a few changes of values that take long to destroy, which shows who destroys
-//! them; and many of values that take less, where a read in ten meets a cache line that was changed since it last came
-//! by, and waits for it, in any map. The contenders take turns, on a new map in each of several rounds, which come to
-//! `--seconds` for each contender and kind in all.
+//! The time of a read includes the pin and the unpin, if each read has its own. The churn has the same fixed pace for
+//! all contenders. Destructors take a quarter of a core's time, on whichever thread they run. There are two kinds of
+//! churn:
 //!
-//! Percentiles are of reads: a reader that loses its core for a millisecond counts that as one slow read, whoever's
-//! fault it is. The contender `empty` reads nothing, beside a thread that spins as long as destructors would: what the
-//! machine does to everybody, and the clock's own cost.
+//! - Few changes, of values that take long to destroy. This shows which thread destroys them.
+//! - Many changes, of values that take less. About one read in ten then loads a cache line that was changed since the
+//!   reader's last load, and waits for it, in any map.
+//!
+//! The contenders take turns in several rounds, each time with a new map. All rounds together take `--seconds` for each
+//! contender and kind of churn.
+//!
+//! Percentiles count reads: a reader that loses its core for a millisecond counts one slow read, whatever the cause.
+//! The contender `empty` reads nothing, while another thread spins for as long as destructors would run. It shows the
+//! noise of the machine and the cost of the clock.
 
 use benches::{Clock, CommandLine, Sorted, Table, Xorshift, stay_on_core};
 use crossbeam_epoch::{Atomic, Collector, Owned};
@@ -24,16 +28,16 @@ use std::time::{Duration, Instant};
 
 const KEYS: u64 = 10_000;
 const ROUNDS: u32 = 8;
-/// Reads between two renewals of a guard that is held, where holding one is a contender's way.
+/// Reads between two renewals of the guard, for contenders that hold one.
 const HELD: u32 = 64;
 
-/// What the other thread does.
+/// The work of the other thread.
 struct Churn {
     name: &'static str,
-    /// Changes that come at once, and how often they do.
+    /// The number of changes in one burst, and the time between two bursts.
     burst: u64,
     interval: Duration,
-    /// What it takes to destroy a value.
+    /// The time to destroy one value.
     destructor: Duration,
 }
 
@@ -52,23 +56,23 @@ const CHURNS: [Churn; 2] = [
     },
 ];
 
-/// A value that takes its time to be destroyed, in the manner of one of the `CHURNS`. It is its key.
+/// A value whose destructor takes the time that the current churn sets. It holds its own key.
 struct Slow(u64);
 
-/// The destructor's time, in nanoseconds; none while a map is torn down.
+/// The destructor's time in nanoseconds. It is zero while a map is torn down.
 static DESTRUCTOR: AtomicU64 = AtomicU64::new(0);
 
-/// Destructors that ran, on whatever thread.
+/// The number of destructors that ran on any thread.
 static DESTROYED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Destructors that ran on this thread.
+    /// The number of destructors that ran on this thread.
     static DESTROYED_HERE: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        // ORDERING: Relaxed, here and for what follows: figures that order nothing.
+        // ORDERING: Relaxed, for both accesses: a parameter and a statistic, which order nothing.
         spin(Duration::from_nanos(DESTRUCTOR.load(Ordering::Relaxed)));
         DESTROYED_HERE.set(DESTROYED_HERE.get() + 1);
         DESTROYED.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +94,7 @@ struct Trial<'c> {
     churn: &'c Churn,
 }
 
-/// Read times in ticks, and what was destroyed while another thread changed the map.
+/// The read times in ticks, and the number of values destroyed while another thread changed the map.
 struct Outcome {
     alone: Histogram<u64>,
     churned: Histogram<u64>,
@@ -100,8 +104,8 @@ struct Outcome {
 }
 
 impl Trial<'_> {
-    /// Measures one map: `reader` makes, on the thread that reads, what reads the value of a key; `churner` makes what
-    /// removes a key and inserts it again.
+    /// Measures one map. On the reading thread, `reader` returns a function that reads the value of a key. On the other
+    /// thread, `churner` returns a function that removes a key and inserts it again.
     fn run<R, C>(&self, reader: impl Fn() -> R + Sync, churner: impl Fn() -> C + Sync) -> Outcome
     where
         R: FnMut(u64) -> Option<u64>,
@@ -116,7 +120,7 @@ impl Trial<'_> {
         std::thread::scope(|scope| {
             let (alone, _) = scope.spawn(read).join().unwrap();
             DESTRUCTOR.store(self.churn.destructor.as_nanos() as u64, Ordering::Relaxed);
-            // ORDERING: Relaxed, here and below: a statistic, and a flag that publishes nothing.
+            // ORDERING: Relaxed, here and below: a statistic, a parameter and a flag, none of which publishes anything.
             let destroyed = DESTROYED.load(Ordering::Relaxed);
             let churn = scope.spawn(|| {
                 stay_on_core(0);
@@ -132,10 +136,10 @@ impl Trial<'_> {
         })
     }
 
-    /// Reads for one phase, of which the first tenth does not count: caches and the scheduler settle.
+    /// Reads for one phase. The first tenth does not count, so that the caches and the scheduler settle.
     fn read(&self, mut read: impl FnMut(u64) -> Option<u64>) -> Histogram<u64> {
         let clock = self.clock;
-        // Two digits keep the histogram's own use of the cache small. An hour is more than enough.
+        // Two digits keep the histogram small in the cache. No read takes as long as an hour.
         let mut times = Histogram::new_with_max(clock.ticks(Duration::from_secs(3600)), 2).unwrap();
         let mut keys = Xorshift::new(2 * self.round + 1);
         let counts_from = clock.now() + clock.ticks(self.phase / 10);
@@ -155,7 +159,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Changes the map at its steady pace, until it is `over`. What was delayed is made up for.
+    /// Changes the map at a fixed pace until `over` is set. It catches up on delayed changes.
     fn churn(&self, mut churn: impl FnMut(u64), over: &AtomicBool) -> u64 {
         let mut keys = Xorshift::new(2 * self.round + 2);
         let mut due = Instant::now();
@@ -166,7 +170,7 @@ impl Trial<'_> {
             }
             changes += self.churn.burst;
             due += self.churn.interval;
-            // Where there is a thread that reclaims, it needs a core too.
+            // This thread sleeps, since a reclaimer thread also needs a core.
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         changes
@@ -192,7 +196,7 @@ fn churn_registry(registry: &Registry<u64, Slow>) -> impl FnMut(u64) {
     }
 }
 
-/// A domain with a thread that reclaims.
+/// Returns a domain with a reclaimer thread.
 fn reclaimed() -> Domain {
     Domain::builder().reclaimer(true).build()
 }
@@ -280,7 +284,7 @@ fn scc_held(trial: &Trial) -> Outcome {
         move |key| {
             reads += 1;
             if reads % HELD == 0 {
-                // The old one must be gone before there is a new one: nested guards are one.
+                // The old guard must be dropped before the new one is made: nested guards share one section.
                 guard = None;
             }
             map.peek(&key, guard.get_or_insert_with(scc::Guard::new)).map(|value| value.0)
@@ -289,14 +293,14 @@ fn scc_held(trial: &Trial) -> Outcome {
     trial.run(reader, || churn_scc(&map))
 }
 
-/// What a map over crossbeam-epoch cannot be faster than: its keys are places in an array. With a collector of its own,
-/// so that what one round leaves behind is not destroyed in the next.
+/// A lower bound for the read times of maps over crossbeam-epoch: an array indexed by key. It has its own collector,
+/// so that the garbage of one round is not destroyed in the next.
 struct Slots(Vec<Atomic<Slow>>);
 
 impl Drop for Slots {
     fn drop(&mut self) {
         for slot in self.0.drain(..) {
-            // SAFETY: every slot is filled, and nobody else is left who could read it.
+            // SAFETY: every slot holds a value, and no other thread can reach it any more.
             drop(unsafe { slot.into_owned() });
         }
     }
@@ -312,7 +316,7 @@ fn crossbeam_pin(trial: &Trial) -> Outcome {
             let guard = local.pin();
             // ORDERING: Acquire, pairs with the AcqRel of the swap below.
             let value = slots[key as usize].load(Ordering::Acquire, &guard);
-            // SAFETY: what is swapped out is destroyed after the end of all sections that could have seen it.
+            // SAFETY: a value that was swapped out is destroyed after all sections that may have loaded it have ended.
             unsafe { value.as_ref() }.map(|value| value.0)
         }
     };
@@ -320,9 +324,9 @@ fn crossbeam_pin(trial: &Trial) -> Outcome {
         let local = collector.register();
         move |key: u64| {
             let guard = local.pin();
-            // ORDERING: AcqRel. Release publishes the new value, Acquire is for the one who destroys the old.
+            // ORDERING: AcqRel. Release publishes the new value, Acquire makes the old one visible to its destructor.
             let old = slots[key as usize].swap(Owned::new(Slow(key)), Ordering::AcqRel, &guard);
-            // SAFETY: the swap has unlinked it, and gave it to nobody else.
+            // SAFETY: the swap has unlinked the value, and returned it to this thread only.
             unsafe { guard.defer_destroy(old) };
         }
     };
@@ -343,7 +347,7 @@ const CONTENDERS: [(&str, Contender); 9] = [
     ("crossbeam array, pin per read", crossbeam_pin),
 ];
 
-/// Of a histogram: p50, p99, p99.9, p99.99, max, in ticks.
+/// Returns p50, p99, p99.9, p99.99 and the maximum of a histogram, in ticks.
 fn points(times: &Histogram<u64>) -> [u64; 5] {
     [50.0, 99.0, 99.9, 99.99, 100.0].map(|percent| times.value_at_percentile(percent))
 }

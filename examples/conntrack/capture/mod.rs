@@ -1,7 +1,7 @@
 //! Captures: pcap and pcapng, plain or compressed, read as a stream of frames.
 //!
 //! `pcap` and `pcapng` find where each record or block begins and ends. So an error names the byte at which a
-//! damaged capture stops making sense, and memory stays at one block however long the capture is.
+//! damaged capture becomes invalid, and memory is bounded by one block, however long the capture is.
 
 mod pcap;
 mod pcapng;
@@ -14,18 +14,18 @@ use self::pcap::Pcap;
 use self::pcapng::Pcapng;
 use self::window::Window;
 
-/// The longest frame libpcap would write; a longer one is a damaged length field.
+/// The longest frame that libpcap writes. A greater length means that the length field is damaged.
 const MAX_FRAME: usize = 256 << 10;
 
 /// One captured frame.
 pub struct Frame<'a> {
     /// Nanoseconds since 1970.
     pub time: u64,
-    /// Whether the capture's timestamp was out of range, and `time` is what was made of it.
+    /// Whether the capture's timestamp was out of range. If so, `time` is a replacement.
     pub is_time_repaired: bool,
-    /// Length on the wire, in bytes; `data` may hold less of it.
+    /// Length on the wire, in bytes. `data` may hold less.
     pub length: u32,
-    /// Link type, by its number in the tcpdump.org registry.
+    /// The link type, by its number in the tcpdump.org registry.
     pub link: u16,
     pub data: &'a [u8],
 }
@@ -40,10 +40,10 @@ pub struct CaptureError {
 #[derive(Debug)]
 pub enum Problem {
     NotACapture,
-    /// The capture ends inside the thing named.
+    /// The capture ends inside the named part.
     Truncated(&'static str),
     Malformed(&'static str),
-    /// A capture of a version or with a header field that this program does not know how to read.
+    /// A version or a header field that this program does not support.
     Unsupported(String),
     Read(io::Error),
 }
@@ -70,7 +70,7 @@ impl std::error::Error for CaptureError {}
 pub struct Capture<'r> {
     window: Window<'r>,
     format: Format,
-    /// Bytes of the record or block handed out last, consumed when the next frame is asked for.
+    /// The length of the record or block that was returned last. It is consumed when the next frame is requested.
     lent: usize,
 }
 
@@ -80,11 +80,11 @@ enum Format {
 }
 
 impl<'r> Capture<'r> {
-    /// Reads the file header. Compressed input (gzip, xz) is recognised by its first bytes.
+    /// Reads the file header. Compressed input (gzip, xz) is recognized by its first bytes.
     ///
     /// # Errors
     ///
-    /// If the input is no capture, is a capture of an unsupported version, or cannot be read.
+    /// Fails if the input is not a capture, has an unsupported version, or cannot be read.
     pub fn open(input: impl Read + 'r) -> Result<Self, CaptureError> {
         let mut window =
             Window::new(decompress(input).map_err(|error| CaptureError { offset: 0, what: Problem::Read(error) })?);
@@ -101,11 +101,11 @@ impl<'r> Capture<'r> {
         Ok(Capture { window, format, lent: 0 })
     }
 
-    /// The next frame, or `None` at the end of the capture.
+    /// Returns the next frame, or `None` at the end of the capture.
     ///
     /// # Errors
     ///
-    /// If the capture ends inside a block or a block makes no sense. There is nothing to read after that.
+    /// Fails if the capture ends inside a block or a block is malformed. Nothing can be read after that.
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         self.window.consume(std::mem::take(&mut self.lent));
         match &mut self.format {
@@ -123,7 +123,7 @@ impl<'r> Capture<'r> {
     }
 }
 
-/// The input, or what it decompresses to.
+/// Returns the input, decompressed if it is compressed.
 fn decompress<'r>(input: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     let mut input = BufReader::with_capacity(64 << 10, input);
     let mut head = Vec::new();

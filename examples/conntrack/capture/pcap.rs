@@ -2,8 +2,8 @@
 //!
 //! # Versions
 //!
-//! libpcap has written versions 2.0 to 2.4, and these are read. They differ in the order of a record's two
-//! lengths:
+//! libpcap has written versions 2.0 to 2.4, and this module reads these. They differ in the order of a record's
+//! two lengths:
 //!
 //! | version | order of the lengths |
 //! |---|---|
@@ -11,24 +11,24 @@
 //! | 2.3 | either; the captured length is the smaller one |
 //! | 2.0 to 2.2 | on the wire, captured |
 //!
-//! All other versions are refused, because nothing says how to read them. Reserved bits of the link type field
-//! are refused too: draft-ietf-opsawg-pcap says that a reader should treat them as an error.
+//! All other versions are refused, because no document says how to read them. Reserved bits of the link type
+//! field are refused too: draft-ietf-opsawg-pcap says that a reader should treat them as an error.
 
 use super::window::Window;
 use super::{CaptureError, Frame, MAX_FRAME, Problem, read_u16, read_u32};
 
 const FILE_HEADER: usize = 24;
 
-/// Reserved bits of the link type field. The others are the link type (bits 0 to 15), and the length of the frame
-/// check sequence (bits 28 to 31) with a bit that says whether it is known (bit 26).
+/// The reserved bits of the link type field. The other bits are the link type (bits 0 to 15), the length of the
+/// frame check sequence (bits 28 to 31), and whether that length is known (bit 26).
 const RESERVED_BITS: u32 = 0x0bff_0000;
 
-/// What the magic number says.
+/// The variant of the format, by its magic number.
 #[derive(Clone, Copy)]
 enum Variant {
     Microseconds,
     Nanoseconds,
-    /// Microseconds, and records with eight more bytes in their headers.
+    /// Microseconds, and record headers with eight more bytes.
     Modified,
 }
 
@@ -39,7 +39,7 @@ pub struct Pcap {
     link: u16,
 }
 
-/// The variant and the byte order of a magic number, which is given as read in little-endian order.
+/// Returns the variant and whether the byte order is big-endian. `magic` was read in little-endian order.
 fn variant(magic: u32) -> Option<(Variant, bool)> {
     Some(match magic {
         0xa1b2_c3d4 => (Variant::Microseconds, false),
@@ -79,7 +79,8 @@ impl Pcap {
         Ok(Pcap { variant, big_endian, minor_version: minor, link: network as u16 })
     }
 
-    /// Brings the next record into the window. Its length with its header, or `None` at the end of the file.
+    /// Reads the next record into the window. Returns its length including its header, or `None` at the end of
+    /// the file.
     pub fn next(&self, window: &mut Window<'_>) -> Result<Option<usize>, CaptureError> {
         if window.is_at_end()? {
             return Ok(None);
@@ -98,10 +99,10 @@ impl Pcap {
         }
     }
 
-    /// The frame in a record that `next` has brought in.
+    /// Returns the frame in a record that `next` has read.
     ///
-    /// A fraction of a second that is out of range becomes the largest one: the seconds are right more likely than
-    /// not, and no frame may move the capture's clock by more than its seconds say.
+    /// A fraction of a second that is out of range becomes the largest one. The seconds are probably right, and
+    /// no frame may move the capture's clock by more than its seconds say.
     pub fn frame<'a>(&self, record: &'a [u8]) -> Frame<'a> {
         let (seconds, fraction) = (read_u32(record, 0, self.big_endian), read_u32(record, 4, self.big_endian));
         let (units, nanoseconds) = match self.variant {
@@ -121,7 +122,7 @@ impl Pcap {
         if let Variant::Modified = self.variant { 24 } else { 16 }
     }
 
-    /// The captured length, and the length on the wire.
+    /// Returns the captured length, and the length on the wire.
     fn lengths(&self, head: &[u8]) -> (u32, u32) {
         let (first, second) = (read_u32(head, 8, self.big_endian), read_u32(head, 12, self.big_endian));
         match self.minor_version {

@@ -1,7 +1,7 @@
 //! The pcapng format: sections of blocks, some of which hold a frame.
 //!
-//! Version 1.0 is read, and 1.2, which draft-ietf-opsawg-pcapng makes equivalent to it. A section of any other
-//! version is refused.
+//! This module reads version 1.0, and version 1.2, which draft-ietf-opsawg-pcapng makes equivalent to it. It
+//! refuses sections of any other version.
 
 use pcap_parser::OptionCode;
 use pcap_parser::pcapng::{Block, parse_block_be, parse_block_le};
@@ -10,7 +10,7 @@ use pcap_parser::traits::PcapNGPacketBlock;
 use super::window::Window;
 use super::{CaptureError, Frame, Problem, read_u16, read_u32};
 
-/// No block that holds one frame is near this long.
+/// The longest block. Blocks that hold one frame are much shorter.
 const MAX_BLOCK: usize = 16 << 20;
 
 pub const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -21,34 +21,34 @@ const ENHANCED_PACKET: u32 = 6;
 
 pub struct Pcapng {
     big_endian: bool,
-    /// Those of the current section.
+    /// The interfaces of the current section.
     interfaces: Vec<Interface>,
-    /// Time of the last frame. A simple packet block has no time, and takes this one.
+    /// The time of the last frame. A simple packet block has no time, and takes this one.
     time: u64,
 }
 
 struct Interface {
     link: u16,
-    /// Most bytes captured of a frame; zero is no limit.
+    /// The most bytes captured of a frame. Zero means no limit.
     snaplen: u32,
     clock: Clock,
 }
 
-/// How an interface's timestamps count.
+/// The unit and the offset of an interface's timestamps.
 struct Clock {
     ticks_per_second: u128,
     offset_seconds: i64,
 }
 
 impl Pcapng {
-    /// Checks the first section header, and leaves it to `next`.
+    /// Checks the first section header, without consuming it. `next` reads it again.
     pub fn open(window: &mut Window<'_>) -> Result<Self, CaptureError> {
         let mut pcapng = Pcapng { big_endian: false, interfaces: Vec::new(), time: 0 };
         pcapng.block(window)?;
         Ok(pcapng)
     }
 
-    /// Brings the next block that holds a frame into the window. Its length, or `None` at the end of the file.
+    /// Reads the next block that holds a frame into the window. Returns its length, or `None` at the end of the file.
     pub fn next(&mut self, window: &mut Window<'_>) -> Result<Option<usize>, CaptureError> {
         loop {
             let Some((kind, length)) = self.block(window)? else { return Ok(None) };
@@ -59,14 +59,14 @@ impl Pcapng {
                     self.interfaces.push(interface);
                 }
                 ENHANCED_PACKET | SIMPLE_PACKET | OBSOLETE_PACKET => return Ok(Some(length)),
-                // Statistics, names, secrets, and blocks yet to be defined.
+                // Statistics, names, secrets, and blocks that may be defined in the future.
                 _ => {}
             }
             window.consume(length);
         }
     }
 
-    /// The frame in a block that `next` has brought in.
+    /// Returns the frame in a block that `next` has read.
     pub fn frame<'a>(&mut self, window: &'a Window<'_>, length: usize) -> Result<Frame<'a>, CaptureError> {
         let malformed = |what| window.error(Problem::Malformed(what));
         let interface =
@@ -85,7 +85,7 @@ impl Pcapng {
                 let data = captured(block.data, block.orig_len().min(limit))?;
                 (interface, Some(self.time), block.orig_len(), data)
             }
-            // The crate hands over the body of the obsolete packet block as it is.
+            // The crate `pcap_parser` does not decode the obsolete packet block.
             Block::Unknown(block) if block.data.len() >= 20 => {
                 let field = |at| read_u32(block.data, at, self.big_endian);
                 let interface = interface(u32::from(read_u16(block.data, 0, self.big_endian)))?;
@@ -95,12 +95,12 @@ impl Pcapng {
             _ => return Err(malformed("packet block")),
         };
         let link = interface.link;
-        // A time out of range is the time of the frame before.
+        // If the time is out of range, the frame takes the time of the frame before.
         self.time = time.unwrap_or(self.time);
         Ok(Frame { time: self.time, is_time_repaired: time.is_none(), length, link, data })
     }
 
-    /// Brings the next block into the window. Its type and length, or `None` at the end of the file.
+    /// Reads the next block into the window. Returns its type and length, or `None` at the end of the file.
     fn block(&mut self, window: &mut Window<'_>) -> Result<Option<(u32, usize)>, CaptureError> {
         if window.is_at_end()? {
             return Ok(None);
@@ -153,7 +153,7 @@ impl Pcapng {
         let mut clock = Clock { ticks_per_second: 1_000_000, offset_seconds: 0 };
         for option in &block.options {
             // Decoded here and not by the crate, which reads the offset as little-endian in every section and
-            // knows no binary resolutions.
+            // does not support binary resolutions.
             match (option.code, option.value()) {
                 (OptionCode::IfTsresol, [resolution, ..]) => {
                     let exponent = u32::from(resolution & 0x7f);
@@ -176,7 +176,7 @@ impl Pcapng {
 }
 
 impl Clock {
-    /// Nanoseconds since 1970, or `None` for times before it, or past what 64 bits hold.
+    /// Returns nanoseconds since 1970, or `None` for times before 1970 or beyond 64 bits.
     fn nanoseconds(&self, high: u32, low: u32) -> Option<u64> {
         let ticks = u128::from(u64::from(high) << 32 | u64::from(low));
         let (seconds, rest) = (ticks / self.ticks_per_second, ticks % self.ticks_per_second);

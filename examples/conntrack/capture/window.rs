@@ -1,19 +1,19 @@
-//! The part of a stream that is being parsed, and where in the stream that is.
+//! The part of a stream that is being parsed, and its position in the stream.
 
 use std::io::{ErrorKind, Read};
 
 use super::{CaptureError, Problem};
 
-/// Room to read into, unless a block is longer.
+/// The least size of the buffer. It grows if a block is longer.
 const ROOM: usize = 128 << 10;
 
 pub struct Window<'r> {
     input: Box<dyn Read + 'r>,
-    /// What was read and is not consumed is in `start..end`.
+    /// The bytes that were read and not consumed are in `start..end`.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Where in the stream the window begins.
+    /// The position of `start` in the stream.
     offset: u64,
     ended: bool,
 }
@@ -23,7 +23,7 @@ impl<'r> Window<'r> {
         Window { input, buffer: Vec::new(), start: 0, end: 0, offset: 0, ended: false }
     }
 
-    /// The next `length` bytes, or `None` if the stream ends before.
+    /// Returns the next `length` bytes, or `None` if the stream ends before.
     pub fn peek(&mut self, length: usize) -> Result<Option<&[u8]>, CaptureError> {
         while self.end - self.start < length && !self.ended {
             self.refill(length)?;
@@ -31,7 +31,7 @@ impl<'r> Window<'r> {
         Ok(self.buffer[self.start..self.end].get(..length))
     }
 
-    /// Bytes that a `peek` has brought in.
+    /// Returns bytes that `peek` has read.
     pub fn held(&self, length: usize) -> &[u8] {
         &self.buffer[self.start..self.start + length]
     }
@@ -45,12 +45,12 @@ impl<'r> Window<'r> {
         Ok(self.peek(1)?.is_none())
     }
 
-    /// A problem with what begins where the window begins.
+    /// Returns an error at the beginning of the window.
     pub fn error(&self, what: Problem) -> CaptureError {
         CaptureError { offset: self.offset, what }
     }
 
-    /// Reads on, with room for at least `length` bytes from where the window begins.
+    /// Reads more input. Makes room for at least `length` bytes from the beginning of the window.
     fn refill(&mut self, length: usize) -> Result<(), CaptureError> {
         let room = length.max(ROOM);
         if self.buffer.len() < room {
@@ -66,7 +66,7 @@ impl<'r> Window<'r> {
                 other => break other,
             }
         };
-        // Bytes read before an error are handed out first: `peek` comes here only for more than it holds.
+        // Bytes read before an error are returned first: `peek` gets here only if it needs more than it holds.
         let at = self.offset + self.end as u64;
         let read = read.map_err(|error| CaptureError { offset: at, what: Problem::Read(error) })?;
         self.ended = read == 0;

@@ -1,16 +1,16 @@
 //! Reassembly of fragmented datagrams.
 //!
-//! Only the first fragment has ports. So the frame that completes a datagram, whichever fragment it holds, is
-//! the one that counts for the flow, with its own length, as in tshark's conversation tables; the other
-//! fragments are counted as ignored.
+//! Only the first fragment has ports. So the frame that completes a datagram counts for the flow, even if it does not
+//! hold the first fragment. It counts with its own length. The other fragments are counted as ignored. tshark's
+//! conversation tables do the same.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// Datagrams in the making. A fragment that never comes keeps one here, so their number has a limit.
+/// The most incomplete datagrams. A datagram with a lost fragment would stay for ever, so there is a limit.
 const MAX_DATAGRAMS: usize = 4096;
 
-/// What the fragments of one datagram have in common.
+/// The fields that all fragments of a datagram share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DatagramId {
     pub source: IpAddr,
@@ -27,14 +27,14 @@ pub struct Fragments {
 
 #[derive(Default)]
 struct Datagram {
-    /// Offset and data of what has arrived, sorted by offset, then by arrival.
+    /// Offset and data of the fragments so far, sorted by offset, then by arrival.
     parts: Vec<(usize, Vec<u8>)>,
     /// Known once the last fragment has arrived.
     length: Option<usize>,
 }
 
 impl Fragments {
-    /// Adds a fragment, and returns the whole payload if it was the last one missing.
+    /// Adds a fragment. Returns the whole payload if no fragment is missing any more.
     pub fn add(&mut self, id: DatagramId, offset: usize, is_last: bool, data: &[u8]) -> Option<Vec<u8>> {
         if self.datagrams.len() >= MAX_DATAGRAMS && !self.datagrams.contains_key(&id) {
             // Most of so many datagrams have lost a fragment and will never be complete.

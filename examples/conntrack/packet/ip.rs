@@ -9,7 +9,7 @@ use super::options;
 use super::path::{Ends, Path};
 use super::{Ignored, Taken};
 
-/// What is behind a header that may belong to a fragment.
+/// The contents behind a header that may belong to a fragment.
 pub enum Behind<'a> {
     Layer(Layer, &'a [u8]),
     Piece(Piece<'a>),
@@ -24,7 +24,7 @@ pub struct Piece<'a> {
     pub data: &'a [u8],
 }
 
-/// Takes off an IP header or IPv6's fragment header.
+/// Removes an IP header or an IPv6 fragment header.
 pub fn take_off<'a>(layer: Layer, data: &'a [u8], path: &mut Path) -> Result<Behind<'a>, Ignored> {
     let first = *data.first().ok_or(Ignored::Truncated)?;
     match (layer, first >> 4) {
@@ -42,7 +42,7 @@ fn ipv4<'a>(data: &'a [u8], path: &mut Path) -> Result<Behind<'a>, Ignored> {
     })?;
     let body = &data[header.slice().len()..];
     let length = match usize::from(header.total_len()) {
-        // Left for the network card to fill in, by an offloading sender.
+        // An offloading sender leaves the length for the network card to fill in.
         0 => body.len(),
         total => total.checked_sub(header.slice().len()).ok_or(Ignored::Malformed)?,
     };
@@ -57,7 +57,7 @@ fn ipv4<'a>(data: &'a [u8], path: &mut Path) -> Result<Behind<'a>, Ignored> {
             let id = u32::from(header.identification());
             return Ok(Behind::Piece(Piece { protocol, id, offset, is_last: !header.more_fragments(), data: body }));
         }
-        // Cannot be put together, but a first fragment speaks for itself.
+        // This fragment cannot be reassembled. If it is the first one, it has the transport header.
         if offset != 0 {
             return Err(Ignored::Fragment);
         }
@@ -78,10 +78,10 @@ fn ipv6<'a>(data: &'a [u8], path: &mut Path) -> Taken<'a> {
     protocol_layer(header.next_header().0, &body[..length.min(body.len())])
 }
 
-/// A header of IPv6's common form: next header, length. What it says of the flow's ends is taken from it.
+/// Removes a header of IPv6's common form (next header, length), and applies the addresses in it to the flow.
 pub fn extension<'a>(layer: Layer, data: &'a [u8], path: &mut Path) -> Taken<'a> {
     let header = Ipv6RawExtHeaderSlice::from_slice(data).map_err(|_| Ignored::Truncated)?;
-    // IPv4 addresses cannot be replaced by what these headers hold.
+    // These headers cannot replace IPv4 addresses.
     if let Some(Ends { source: IpAddr::V6(source), destination: IpAddr::V6(destination) }) = &mut path.innermost {
         match layer {
             Layer::Routing => *destination = options::route_end_v6(header.slice()).map_or(*destination, From::from),

@@ -1,14 +1,14 @@
-//! The layers a frame can be made of, and the numbers that announce them.
+//! The layers of a frame, and the numbers that announce them.
 //!
-//! A layer that says what follows it does so by a number from one of six spaces: link types, Ethernet types, PPP
-//! protocols, IP protocols, NSH protocols, address families. Each space has one table here, and all carriers that
-//! use a space share its table. So what one carrier of a space can hold, every other one can hold too.
+//! A layer announces the next one by a number from one of six spaces: link types, Ethernet types, PPP protocols,
+//! IP protocols, NSH protocols, address families. Each space has one table here, and all carriers that use a
+//! space share its table. So what one carrier of a space can hold, every other one can hold too.
 
-/// A layer that the parser knows how to take off.
+/// A layer that the parser can remove.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layer {
     // Link layers.
-    /// BSD loopback. The address family is in the byte order of the machine that captured.
+    /// BSD loopback. The address family is in the byte order of the capturing machine.
     Null,
     /// BSD loopback, with the address family in network byte order.
     Loop,
@@ -19,21 +19,21 @@ pub enum Layer {
     /// PPP, with or without address and control bytes, or Cisco HDLC in its place.
     Ppp,
     CiscoHdlc,
-    /// PPP's bridging protocol, which carries frames of a LAN.
+    /// PPP's bridging protocol, which carries LAN frames.
     Bridging,
-    /// A byte that says in which direction the frame went, and PPP.
+    /// A byte with the direction of the frame, then PPP.
     DirectedPpp,
 
     // Between link layer and IP.
     /// An 802.1Q tag: priority and VLAN, then an Ethernet type or a length.
     Vlan,
-    /// So many bytes, then an Ethernet type or a length.
+    /// This many bytes, then an Ethernet type or a length.
     Tag(u8),
-    /// So many bytes, then an Ethernet frame.
+    /// This many bytes, then an Ethernet frame.
     EthernetBehind(u8),
-    /// 802.2, by its service access points or SNAP.
+    /// 802.2, with its service access points or SNAP.
     Llc,
-    /// MACsec, whose contents may be in the clear.
+    /// MACsec. Its contents may be unencrypted.
     MacSec,
     PppoeSession,
     /// MPLS, with IP or a pseudowire of Ethernet below its labels.
@@ -42,26 +42,26 @@ pub enum Layer {
     Nsh,
     Trill,
 
-    // IP, and what may stand between it and the transport.
-    /// IP of the version that its first byte says. What is announced as IPv4 is read so too, as tshark does.
+    // IP, and the headers between it and the transport.
+    /// IP of the version in its first byte. What is announced as IPv4 is read like this too, as tshark does.
     Ip,
     Ipv6,
     /// A hop-by-hop or destination options header.
     Options,
     Routing,
-    /// A header of the same form that changes nothing.
+    /// A header of the same form, which does not change the addresses.
     Extension,
     Fragment,
     Authentication,
     Gre,
-    /// IGMP, of which version 1 of PIM is a message.
+    /// IGMP. Messages of PIM version 1 are IGMP messages.
     Igmp,
     Pim,
 
     // Layers that only GRE announces.
-    /// IP, maybe behind a redirect header.
+    /// IP, possibly behind a redirect header.
     Wccp,
-    /// ERSPAN's types II and III.
+    /// ERSPAN types II and III.
     Mirror,
 
     // Transport.
@@ -73,13 +73,13 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// By the numbers of the tcpdump.org registry.
+    /// Maps a link type of the tcpdump.org registry.
     pub fn of_link_type(number: u16) -> Option<Self> {
         Some(match number {
             0 => Layer::Null,
             1 => Layer::Ethernet,
             9 | 50 => Layer::Ppp,
-            // raw IP, by four numbers
+            // Raw IP has four numbers.
             12 | 14 | 101 | 228 => Layer::Ip,
             51 => Layer::PppoeSession,
             104 => Layer::CiscoHdlc,
@@ -93,23 +93,23 @@ impl Layer {
         })
     }
 
-    /// By the type field of Ethernet, which tags, SNAP, Cisco HDLC, GRE, MACsec and cooked captures use too.
+    /// Maps a type field of Ethernet. Tags, SNAP, Cisco HDLC, GRE, MACsec and cooked captures use it too.
     pub fn of_ether_type(number: u16) -> Option<Self> {
         Some(match number {
             0x0800 => Layer::Ip,
             0x86dd => Layer::Ipv6,
-            // customer, service, and three older numbers of stacked VLAN tags
+            // VLAN tags: customer, service, and three older numbers of stacked tags.
             0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => Layer::Vlan,
             // 802.1BR E-tag, VN-tag
             0x893f => Layer::Tag(6),
             0x8926 => Layer::Tag(4),
-            // redundancy: HSR tag, 802.1CB R-tag
+            // Redundancy: HSR tag, 802.1CB R-tag.
             0x892f | 0xf1c1 => Layer::Tag(4),
             // Cisco MetaData
             0x8909 => Layer::Tag(6),
             // 802.1ah service instance tag
             0x88e7 => Layer::EthernetBehind(4),
-            // Cisco FabricPath, behind a header that is an Ethernet header itself
+            // Cisco FabricPath: its header is an Ethernet header itself.
             0x8903 => Layer::EthernetBehind(2),
             // transparent Ethernet bridging
             0x6558 => Layer::Ethernet,
@@ -119,13 +119,13 @@ impl Layer {
             0x8847 | 0x8848 => Layer::Mpls,
             0x8864 => Layer::PppoeSession,
             0x880b => Layer::Ppp,
-            // 802.2 in frames too long for a length field
+            // 802.2 in frames that are too long for a length field.
             0x8870 => Layer::Llc,
             _ => return None,
         })
     }
 
-    /// By the protocol field of PPP, whose numbers the associated channels of MPLS use too.
+    /// Maps a protocol field of PPP. The associated channels of MPLS use its numbers too.
     pub fn of_ppp_protocol(number: u16) -> Option<Self> {
         Some(match number {
             // The second number is the Ethernet type, which some senders write here.
@@ -137,7 +137,7 @@ impl Layer {
         })
     }
 
-    /// By the protocol field of IPv4. IPv6's extension headers are followed in IPv4 too, as tshark does.
+    /// Maps a protocol field of IPv4. IPv6 extension headers are followed in IPv4 too, as tshark does.
     pub fn of_ip_protocol(number: u8) -> Option<Self> {
         Some(match number {
             // hop-by-hop, destination
@@ -166,7 +166,7 @@ impl Layer {
         })
     }
 
-    /// By the next protocol field of NSH.
+    /// Maps a next protocol field of NSH.
     pub fn of_nsh_protocol(number: u8) -> Option<Self> {
         Some(match number {
             1 => Layer::Ip,
@@ -178,20 +178,20 @@ impl Layer {
         })
     }
 
-    /// By the address family of BSD loopback captures, or an Ethernet type in its place.
+    /// Maps an address family of BSD loopback captures, or an Ethernet type in its place.
     pub fn of_family(number: u32) -> Option<Self> {
         match number {
             2 => Some(Layer::Ip),
-            // IPv6 has a number of its own on NetBSD and OpenBSD, on FreeBSD, and on macOS.
+            // The number of IPv6 is 24 on NetBSD and OpenBSD, 28 on FreeBSD, and 30 on macOS.
             24 | 28 | 30 => Some(Layer::Ipv6),
             1501..=0xffff => Layer::of_ether_type(number as u16),
             _ => None,
         }
     }
 
-    /// By the protocol field of GRE: Ethernet types, and numbers that mean something in GRE only.
+    /// Maps a protocol field of GRE: Ethernet types, and numbers that only GRE uses.
     ///
-    /// ERSPAN's type I has neither a sequence number nor a header, and so is a plain Ethernet frame.
+    /// ERSPAN type I has neither a sequence number nor a header, so it is a plain Ethernet frame.
     pub fn of_gre_protocol(number: u16, has_sequence: bool) -> Option<Self> {
         match number {
             0x883e => Some(Layer::Wccp),

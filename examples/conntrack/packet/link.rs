@@ -1,23 +1,22 @@
-//! Link layers, and the tags between them and what they carry.
+//! Link layers, and the tags between them and their payload.
 //!
-//! Each function takes one layer off: it returns the layer behind it and the bytes of that, with what padding there
-//! is.
+//! Each function removes one layer: it returns the next layer and its bytes, including any padding.
 
 use super::layer::Layer;
 use super::path::Path;
 use super::{Ignored, Taken, read_u16, split};
 
-/// BSD loopback captures. The family of a `Null` capture has the byte order of the machine that captured.
+/// BSD loopback captures. The family of a `Null` capture is in the byte order of the capturing machine.
 pub fn loopback<'a>(is_network_order: bool, data: &'a [u8], path: &Path) -> Taken<'a> {
     let (family, rest) = split(data, 4)?;
     let family = u32::from_be_bytes([family[0], family[1], family[2], family[3]]);
-    // A family is small, so a number with bits in its upper half is in the other order.
+    // Families are small numbers. If upper bits are set, the number is in the other byte order.
     let swapped = family.swap_bytes();
     let family = if is_network_order || swapped > 0xffff { family } else { swapped };
     Ok((Layer::of_family(family).ok_or(path.unknown())?, rest))
 }
 
-/// Linux cooked captures: the kind of the device, and what follows, are in different places in the two versions.
+/// Linux cooked captures. Version 1 and 2 have the kind of the device and the protocol at different offsets.
 pub fn cooked<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     let (head, rest) = split(data, 16)?;
     cooked_protocol(read_u16(head, 2), read_u16(head, 14), rest, path)
@@ -29,13 +28,13 @@ pub fn cooked2<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
 }
 
 fn cooked_protocol<'a>(device: u16, protocol: u16, rest: &'a [u8], path: &Path) -> Taken<'a> {
-    /// Netlink messages, whose protocol is no Ethernet type.
+    /// Netlink messages. Their protocol is not an Ethernet type.
     const NETLINK: u16 = 824;
     const GRE: u16 = 778;
     let layer = match (device, protocol) {
         (NETLINK, _) => None,
         (GRE, kind) => Layer::of_gre_protocol(kind, false),
-        // Linux's own numbers for frames without an Ethernet type
+        // Linux's own numbers for frames without an Ethernet type.
         (_, 3) => Some(Layer::Ethernet),
         (_, 4) => Some(Layer::Llc),
         (_, 7) => Some(Layer::Ppp),
@@ -44,7 +43,7 @@ fn cooked_protocol<'a>(device: u16, protocol: u16, rest: &'a [u8], path: &Path) 
     Ok((layer.ok_or(path.unknown())?, rest))
 }
 
-/// An Ethernet header. An inner frame is outside the VLANs of the outer one.
+/// An Ethernet header. The VLANs of an outer frame do not apply to an inner one.
 pub fn ethernet<'a>(data: &'a [u8], path: &mut Path) -> Taken<'a> {
     let (head, rest) = split(data, 14)?;
     path.vlan = 0;
@@ -57,13 +56,13 @@ pub fn vlan<'a>(data: &'a [u8], path: &mut Path) -> Taken<'a> {
     type_or_length(read_u16(tag, 2), rest, path)
 }
 
-/// A tag of which only its length matters, then a type.
+/// A tag whose contents do not matter, only its length, then a type.
 pub fn tag<'a>(length: usize, data: &'a [u8], path: &Path) -> Taken<'a> {
     let (head, rest) = split(data, length + 2)?;
     type_or_length(read_u16(head, length), rest, path)
 }
 
-/// What Ethernet's type field announces: small values are no type but the length of an 802.2 frame.
+/// Evaluates Ethernet's type field. A small value is the length of an 802.2 frame.
 fn type_or_length<'a>(field: u16, rest: &'a [u8], path: &Path) -> Taken<'a> {
     match field {
         0..=1500 => Ok((Layer::Llc, &rest[..usize::from(field).min(rest.len())])),
@@ -73,19 +72,19 @@ fn type_or_length<'a>(field: u16, rest: &'a [u8], path: &Path) -> Taken<'a> {
 
 pub fn llc<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     match data {
-        // SNAP with an Ethernet type, by the two organizations that use one
+        // SNAP with an Ethernet type, of the two organizations that use one.
         [0xaa, 0xaa, 0x03, 0, 0, 0 | 0xf8, high, low, rest @ ..] => {
             Ok((Layer::of_ether_type(u16::from_be_bytes([*high, *low])).ok_or(path.unknown())?, rest))
         }
-        // SNAP with an Ethernet frame, with and without its check sequence
+        // SNAP with an Ethernet frame, with and without its check sequence.
         [0xaa, 0xaa, 0x03, 0x00, 0x80, 0xc2, 0, 1 | 7, rest @ ..] => Ok((Layer::Ethernet, rest)),
         [0x06, _, 0x03, rest @ ..] => Ok((Layer::Ip, rest)),
         _ => Err(path.unknown()),
     }
 }
 
-/// MACsec. Contents with the E and C bits clear are neither encrypted nor changed: type and payload as in an Ethernet
-/// frame, then a check value of 16 bytes.
+/// MACsec. If the E and C bits are clear, the contents are neither encrypted nor changed: type and payload as in
+/// an Ethernet frame, then a check value of 16 bytes.
 pub fn macsec<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     const VERSION: u8 = 0x80;
     const HAS_CHANNEL: u8 = 0x20;
@@ -100,8 +99,8 @@ pub fn macsec<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     let head = if flags & HAS_CHANNEL != 0 { 14 } else { 6 };
     let secured = split(data, head)?.1;
     let length = match usize::from(short_length & 0x3f) {
-        // The contents are 48 bytes or longer, and end where the check value begins. Of the check value, only the
-        // part that was captured is there to be taken off.
+        // The contents have 48 bytes or more, and end where the check value begins. Only the captured part of the
+        // check value can be removed.
         0 => secured.len().saturating_sub(CHECK_VALUE.saturating_sub(path.missing)),
         length => length.min(secured.len()),
     };
@@ -115,7 +114,7 @@ pub fn trill(data: &[u8]) -> Taken<'_> {
     Ok((Layer::Ethernet, split(data, 6 + options)?.1))
 }
 
-/// PPPoE: version, code and session, then how much of the frame is PPP.
+/// PPPoE: version, code and session, then the length of the PPP frame.
 pub fn pppoe(data: &[u8]) -> Taken<'_> {
     let (head, rest) = split(data, 6)?;
     let length = usize::from(read_u16(head, 4));
@@ -124,9 +123,9 @@ pub fn pppoe(data: &[u8]) -> Taken<'_> {
 
 pub fn ppp<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     match data {
-        // Cisco HDLC, whose first byte no PPP frame has
+        // Cisco HDLC: no PPP frame begins with this byte.
         [0x0f | 0x8f, ..] => Ok((Layer::CiscoHdlc, data)),
-        // address and control, if they were not left out
+        // Address and control bytes, if they are present.
         [0xff, _, rest @ ..] => ppp_protocol(rest, path),
         _ => ppp_protocol(data, path),
     }
@@ -134,7 +133,7 @@ pub fn ppp<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
 
 fn ppp_protocol<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     let (protocol, rest) = match data {
-        // A protocol's first byte is even, and may be left out if it is zero; the second one is odd.
+        // The first byte of a protocol is even, and may be omitted if it is zero. The second byte is odd.
         [low, rest @ ..] if low & 1 == 1 => (u16::from(*low), rest),
         [high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]), rest),
         _ => return Err(Ignored::Truncated),
@@ -158,8 +157,8 @@ pub fn cisco_hdlc<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     Ok((Layer::of_ether_type(read_u16(head, 2)).ok_or(path.unknown())?, rest))
 }
 
-/// A stack of labels. Nothing says what is below the last one, so the first bits there decide: IP, a control word of
-/// a pseudowire, or the header of an associated channel.
+/// A stack of labels. It does not say what follows the last label, so the first bits there decide: IP, a control
+/// word of a pseudowire, or the header of an associated channel.
 pub fn mpls<'a>(mut data: &'a [u8], path: &Path) -> Taken<'a> {
     loop {
         let (label, rest) = split(data, 4)?;
@@ -179,7 +178,7 @@ pub fn mpls<'a>(mut data: &'a [u8], path: &Path) -> Taken<'a> {
 }
 
 /// An Ethernet frame, with or without a control word of four bytes before it. A control word may look like the
-/// beginning of an address, so what looks like the rest of an Ethernet header decides.
+/// beginning of an address, so the bytes at the place of the Ethernet type decide.
 fn pseudowire<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     if is_ethernet(data) {
         return Ok((Layer::Ethernet, data));
@@ -190,7 +189,7 @@ fn pseudowire<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     }
 }
 
-/// Whether an Ethernet type is where Ethernet has it, or the length of an 802.2 frame that holds something known.
+/// Returns whether a known Ethernet type is at its place, or the length of an 802.2 frame with known contents.
 fn is_ethernet(data: &[u8]) -> bool {
     match data.get(12..) {
         Some([high, low, rest @ ..]) => match u16::from_be_bytes([*high, *low]) {

@@ -1,22 +1,21 @@
-//! From a frame to the flow it belongs to.
+//! From a frame to its flow.
 //!
-//! A frame is a stack of layers. The parser takes them off one after another, in one loop. Each layer announces the
-//! next one by a number, and a table in `layer` says which layer that is. So every layer is followed inside every
-//! other one that can carry it.
+//! A frame is a stack of layers. The parser removes them one after another, in one loop. Each layer announces the
+//! next one by a number, and a table in `layer` maps the number to a layer. So every layer is followed inside
+//! every other layer that can carry it.
 //!
 //! - `layer`: the layers, and the tables of numbers
-//! - `link`, `tunnel`, `ip`, `options`, `transport`: how each one is taken off
-//! - `path`: what is remembered of the layers taken off
-//! - `fragments`: datagrams being put together
+//! - `link`, `tunnel`, `ip`, `options`, `transport`: remove a layer
+//! - `path`: what the parser remembers of the layers removed
+//! - `fragments`: reassembles datagrams
 //!
 //! Which packets count, and for which flow, follows tshark's conversation tables:
 //!
-//! - a packet counts if its whole TCP (with options), UDP or ICMP header was captured and makes sense;
-//! - a packet in a tunnel (IP in IP, GRE, MPLS, PPPoE and the others of `layer`) counts for the innermost flow, and
-//!   only for that;
-//! - what is in UDP or TCP is not looked at;
-//! - the packet quoted by an ICMP error does not count;
-//! - the frame that completes a fragmented datagram counts for it (see `fragments`).
+//! - A packet counts if its whole TCP (with options), UDP or ICMP header was captured and is valid.
+//! - A packet in a tunnel (IP in IP, GRE, MPLS, PPPoE and the others of `layer`) counts for the innermost flow only.
+//! - The contents of UDP and TCP are not parsed.
+//! - The packet quoted by an ICMP error does not count.
+//! - The frame that completes a fragmented datagram counts for it (see `fragments`).
 
 mod fragments;
 mod ip;
@@ -35,12 +34,12 @@ use crate::capture::Frame;
 use crate::tcp::TcpFlags;
 use crate::tuple::{Direction, Tuple};
 
-/// What the tracker needs to know of a packet.
+/// What the tracker needs to know about a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
     pub tuple: Tuple,
     pub direction: Direction,
-    /// Empty for other protocols.
+    /// The flags of a TCP packet. Empty for other protocols.
     pub flags: TcpFlags,
 }
 
@@ -79,7 +78,7 @@ impl Ignored {
 
 type Parsed = Result<Packet, Ignored>;
 
-/// What is left when a layer was taken off: the layer behind it, and its bytes.
+/// The result of removing a layer: the next layer, and its bytes.
 type Taken<'a> = Result<(Layer, &'a [u8]), Ignored>;
 
 #[derive(Default)]
@@ -88,24 +87,24 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// The flow of a frame.
+    /// Returns the packet in a frame, with its flow.
     ///
     /// # Errors
     ///
-    /// Why it belongs to none.
+    /// Returns the reason if the frame belongs to no flow.
     pub fn parse_frame(&mut self, frame: &Frame<'_>) -> Parsed {
         let missing = (frame.length as usize).saturating_sub(frame.data.len());
         let layer = Layer::of_link_type(frame.link).ok_or(Ignored::LinkType)?;
         self.dissect(layer, frame.data, Path::new(missing))
     }
 
-    /// The same for a frame that was captured as a whole.
+    /// Parses a frame that was captured completely.
     #[cfg(test)]
     pub fn parse(&mut self, link: u16, data: &[u8]) -> Parsed {
         self.parse_frame(&Frame { time: 0, is_time_repaired: false, length: data.len() as u32, link, data })
     }
 
-    /// Takes layers off until the transport header.
+    /// Removes layers up to the transport header.
     fn dissect(&mut self, mut layer: Layer, mut data: &[u8], mut path: Path) -> Parsed {
         loop {
             path.descend()?;
@@ -149,15 +148,14 @@ impl Parser {
         }
     }
 
-    /// The flow of a fragment that completes its datagram.
+    /// Returns the packet of a datagram, if this fragment completes it.
     fn piece(&mut self, piece: &Piece<'_>, path: Path) -> Parsed {
         let Ends { source, destination } = path.ends()?;
-        // Fragments of different VLANs are different datagrams, but tshark goes by that in IPv4 only.
+        // Fragments in different VLANs belong to different datagrams. tshark considers this for IPv4 only.
         let vlan = if source.is_ipv4() { path.vlan } else { 0 };
         let id = DatagramId { source, destination, id: piece.id, protocol: piece.protocol, vlan };
         let whole = self.fragments.add(id, piece.offset, piece.is_last, piece.data).ok_or(Ignored::Fragment)?;
-        // What is in a datagram can be a fragment itself. `path` goes on counting layers, which limits how deep that
-        // goes.
+        // A datagram can contain a fragment again. `path` goes on counting layers, which bounds the depth.
         let (layer, data) = ip::protocol_layer(piece.protocol, &whole)?;
         self.dissect(layer, data, path)
     }

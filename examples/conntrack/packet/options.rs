@@ -1,11 +1,11 @@
-//! Options and routing headers that say where a flow really begins or ends.
+//! Options and routing headers that contain the real ends of a flow.
 
-/// Returns the last hop of a source route that a packet has not followed to its end yet: the flow's endpoint.
+/// Returns the last hop of a source route that a packet has not completed yet. This hop is the endpoint of the flow.
 pub fn route_end_v4(mut options: &[u8]) -> Option<[u8; 4]> {
     loop {
         match options {
             [1, rest @ ..] => options = rest,
-            // loose and strict: length, the next hop's place, the hops
+            // Loose and strict source routes: length, offset of the next hop, hops.
             [0x83 | 0x89, length, next, ..] if (4..=*length).contains(next) => {
                 let hops = options.get(3..usize::from(*length))?;
                 return hops.chunks_exact(4).next_back().and_then(|end| end.try_into().ok());
@@ -29,8 +29,8 @@ pub fn route_end_v6(header: &[u8]) -> Option<[u8; 16]> {
     end.and_then(|end| end.try_into().ok())
 }
 
-/// Returns the home address of a mobile node, from the options of a packet that it sends from another network. The
-/// node's flows keep that address when it moves.
+/// Returns the home address of a mobile node, from the options of a packet that it sends from another network.
+/// The node's flows keep that address when the node moves.
 pub fn home_address(mut options: &[u8]) -> Option<[u8; 16]> {
     const PAD: u8 = 0;
     const HOME_ADDRESS: u8 = 0xc9;

@@ -1,4 +1,4 @@
-//! The transport header, which makes a packet of a flow.
+//! Transport headers. They complete the flow of a packet.
 
 use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
 
@@ -19,7 +19,7 @@ pub fn tcp(ends: Ends, data: &[u8]) -> Parsed {
 /// UDP, or UDP-Lite.
 pub fn udp(is_lite: bool, ends: Ends, data: &[u8]) -> Parsed {
     let header = UdpHeaderSlice::from_slice(data).map_err(|_| Ignored::Truncated)?;
-    // In UDP-Lite the field is not the length; zero in IPv6 is a jumbogram's.
+    // In UDP-Lite this field is not the length. In IPv6 a jumbogram has zero here.
     let is_sound = header.length() >= 8 || is_lite || (header.length() == 0 && ends.source.is_ipv6());
     if !is_sound {
         return Err(Ignored::Malformed);

@@ -1,10 +1,10 @@
-//! Tunnels over IP, and NSH: each function takes one layer off, as those of `link` do.
+//! Tunnels over IP, and NSH. Each function removes one layer, like those of `link`.
 
 use super::layer::Layer;
 use super::path::Path;
 use super::{Ignored, Taken, read_u16, split};
 
-/// GRE, and what it carries by the type of its protocol field.
+/// GRE. The type in its protocol field says what it carries.
 pub fn gre<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     const CHECKSUM: u16 = 0x8000;
     const ROUTING: u16 = 0x4000;
@@ -16,11 +16,11 @@ pub fn gre<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     let (head, _) = split(data, 4)?;
     let (flags, protocol) = (read_u16(head, 0), read_u16(head, 2));
     let has = |flag| usize::from(flags & flag != 0);
-    // A checksum and the place in the routing entries come together. Only version 1 acknowledges.
+    // The checksum and the offset of the routing entries are present together. Only version 1 has an acknowledgment.
     let acknowledgment = usize::from(flags & (ACKNOWLEDGMENT | VERSION) == (ACKNOWLEDGMENT | 1));
     let fields = has(CHECKSUM | ROUTING) + has(KEY) + has(SEQUENCE) + acknowledgment;
     let mut rest = split(data, 4 + 4 * fields)?.1;
-    // Routing entries: family, offset, length, and the address of that length. The last one is empty.
+    // Each routing entry has a family, an offset, a length, and an address of that length. The last one is empty.
     let mut is_routed = flags & ROUTING != 0;
     while is_routed {
         let (entry, addresses) = split(rest, 4)?;
@@ -31,15 +31,15 @@ pub fn gre<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     Ok((layer.ok_or(path.unknown())?, rest))
 }
 
-/// The contents of a WCCP tunnel. In version 2 a redirect header of four bytes comes before the IP packet; the lower
-/// bits of its first byte are reserved and zero, which they are in no IP header.
+/// The contents of a WCCP tunnel. In version 2 a redirect header of four bytes precedes the IP packet. The lower
+/// six bits of its first byte are reserved and zero, which they are in no IP header.
 pub fn wccp(data: &[u8]) -> Taken<'_> {
     let first = data.first().ok_or(Ignored::Truncated)?;
     let head = if first & 0x3f == 0 || !matches!(first >> 4, 4 | 6) { 4 } else { 0 };
     Ok((Layer::Ip, split(data, head)?.1))
 }
 
-/// A mirrored frame behind a header of ERSPAN's type II or III, by the version in it.
+/// A mirrored frame behind an ERSPAN header of type II or III, according to its version field.
 pub fn mirror<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     const FRAME_TYPE: u16 = 0x7c00;
     const IP_FRAME: u16 = 0x0800;
@@ -78,7 +78,7 @@ pub fn pim<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     if head[0] == REGISTER { Ok((Layer::Ip, rest)) } else { Err(path.unknown()) }
 }
 
-/// The same for version 1 of PIM, whose messages are in IGMP.
+/// The packet in a register message of PIM version 1, whose messages are in IGMP.
 pub fn igmp<'a>(data: &'a [u8], path: &Path) -> Taken<'a> {
     const PIM: u8 = 0x14;
     const REGISTER: u8 = 1;

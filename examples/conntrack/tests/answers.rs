@@ -1,4 +1,4 @@
-//! The captures in `examples/data/frames`: a frame or two each, made by hand, with the right answer for each.
+//! The captures in `examples/data/frames`: one or two frames each, made by hand, with the expected answer for each.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,9 @@ use crate::Outcome;
 use crate::packet::Parser;
 
 enum Answer {
-    /// One packet, with this protocol and these ends, from the first to the second.
+    /// The capture holds one packet, with this protocol and these ends, from the first to the second.
     Flow(&'static str),
-    /// No report, and an error that says this.
+    /// There is no report, and the error contains this text.
     Refused(&'static str),
 }
 use Answer::*;
@@ -74,8 +74,8 @@ fn each_small_capture_is_in_the_table() {
     assert_eq!(names, listed);
 }
 
-/// Reads and parses a capture that may be damaged. What it holds does not matter, only that reading it ends, without
-/// a panic and with no more frames than it has room for.
+/// Reads and parses a capture that may be damaged. Reading must end without a panic, and with no more frames than
+/// the file has room for. The contents do not matter.
 fn survive(file: &[u8]) {
     let frames = read(file).0;
     assert!(frames.len() <= file.len() / 16, "more frames than there is room for");
@@ -90,7 +90,7 @@ fn no_truncation_panics() {
     for (name, _) in ANSWERS {
         let file = load(name);
         (0..file.len()).for_each(|length| survive(&file[..length]));
-        // The frame cut, in a record that says so: every layer meets the end of the data.
+        // The frame is cut, and the record says so: every layer meets the end of the data.
         for length in 40..file.len() {
             let mut cut = file[..length].to_vec();
             cut[32..36].copy_from_slice(&(length as u32 - 40).to_le_bytes());
@@ -113,7 +113,7 @@ fn no_flipped_bit_panics() {
 
 #[test]
 fn no_random_bytes_panic() {
-    // xorshift64, seeded with a constant so that a failure repeats
+    // xorshift64 with a constant seed, so that a failure can be repeated.
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move || {
         state ^= state << 13;
@@ -126,7 +126,7 @@ fn no_random_bytes_panic() {
         for _ in 0..2000 {
             let mut mutated = file.clone();
             for _ in 0..1 + random() % 8 {
-                // The headers of the file and the record stay, so that the bytes reach the parser.
+                // The headers of the file and the record stay intact, so that the bytes reach the parser.
                 let at = 40 + random() % (file.len() - 40);
                 mutated[at] = random() as u8;
             }

@@ -1,11 +1,11 @@
-//! Formats, and what is wrong with files.
+//! File formats, and damaged files.
 
 use std::io::Write;
 
 use super::frames::*;
 use crate::capture::{Capture, CaptureError, Problem};
 
-/// Time, length, link type and captured bytes of each frame, and how reading ended.
+/// Time, length, link type and captured bytes of each frame, and the error that ended reading, if any.
 pub type Contents = (Vec<(u64, u32, u16, Vec<u8>)>, Option<CaptureError>);
 
 pub fn read(file: &[u8]) -> Contents {
@@ -159,7 +159,7 @@ fn damage_is_found_where_it_is() {
     }
 }
 
-/// Reading ends without a panic, with any byte damaged.
+/// With any byte damaged, reading ends without a panic.
 #[test]
 fn no_damage_panics() {
     let frame = ethernet(0x0800, &ipv4(A, B, 6, &tcp(1, 2, SYN)));

@@ -6,12 +6,12 @@ use super::frames::*;
 use super::packets::flow;
 use crate::packet::layer::Layer;
 
-/// What a carrier holds: a layer with a number of this space, or something without a number.
+/// What a carrier holds: a layer that is announced by a number of this space, or a fixed kind without a number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Space {
     Link,
     EtherType,
-    /// An 802.2 frame, or an Ethernet type: the field is shared.
+    /// An Ethernet type, or the length of an 802.2 frame: both share the field.
     TypeOrLength,
     Ppp,
     Ip,
@@ -19,19 +19,19 @@ enum Space {
     Gre,
     /// GRE with a sequence number.
     GreSequence,
-    /// An IP packet, without a number.
+    /// An IP packet, announced without a number.
     Packet,
-    /// An Ethernet frame, without a number.
+    /// An Ethernet frame, announced without a number.
     Frame,
 }
 use Space::*;
 
 struct Carrier {
     name: &'static str,
-    /// How others announce it.
+    /// The numbers that announce this carrier.
     numbers: &'static [(Space, u16)],
     holds: Space,
-    /// The carrier's bytes around a payload with this number.
+    /// Returns the carrier's bytes around a payload that is announced by this number.
     wrap: fn(u16, &[u8]) -> Vec<u8>,
 }
 
@@ -161,12 +161,12 @@ fn macsec(flags: u8, channel: &[u8], kind: u16, body: &[u8]) -> Vec<u8> {
     cat(&[&[flags, short_length, 0, 0, 0, 1], channel, &kind.to_be_bytes(), body, &[0xee; 16]])
 }
 
-/// The numbers by which `holds` can announce a layer that has these numbers.
+/// Returns the numbers by which `holds` can announce a layer that has the numbers `numbers`.
 fn announcements(holds: Space, numbers: &[(Space, u16)], length: usize) -> Vec<u16> {
     let in_space = |space: Space| numbers.iter().filter(move |(of, _)| *of == space).map(|(_, number)| *number);
     match holds {
         TypeOrLength => in_space(EtherType).chain(in_space(TypeOrLength).map(|_| length as u16)).collect(),
-        // GRE's numbers are Ethernet types and a few of its own; with a sequence number, 0x88be means something else.
+        // GRE's numbers are Ethernet types and a few of its own. With a sequence number, 0x88be has another meaning.
         Gre => in_space(EtherType).chain(in_space(Gre)).collect(),
         GreSequence => {
             let shared = in_space(Gre).filter(|number| !matches!(number, 0x883e | 0x88be | 0x22eb));
@@ -176,7 +176,7 @@ fn announcements(holds: Space, numbers: &[(Space, u16)], length: usize) -> Vec<u
     }
 }
 
-/// Puts up to `depth` carriers around a payload, in all ways, and checks the flow of each frame.
+/// Wraps a payload in up to `depth` carriers, in all ways, and checks the flow of each frame.
 fn compose(payload: &[u8], numbers: &[(Space, u16)], expected: &str, depth: u32, path: &str) -> u64 {
     let mut composed = 0;
     for &(space, link) in numbers {
@@ -207,7 +207,7 @@ fn every_carrier_holds_every_payload() {
     assert!(composed > 10_000, "only {composed} frames were composed");
 }
 
-/// A number in a table that no carrier here has is a layer that the test above does not try.
+/// Every number in a table belongs to a carrier here. Otherwise the test above would miss a layer.
 #[test]
 fn every_number_in_the_tables_is_tried() {
     const NONE: [u16; 0] = [];
@@ -218,7 +218,7 @@ fn every_number_in_the_tables_is_tried() {
         numbers.filter(|number| !tried.contains(&(space, *number))).collect::<Vec<_>>()
     };
     assert_eq!(known(EtherType, Layer::of_ether_type), NONE);
-    // The Ethernet types that some senders write there; raw IP has more numbers.
+    // The Ethernet types that some senders write there. Raw IP has more numbers.
     assert_eq!(known(Ppp, Layer::of_ppp_protocol), [0x0800, 0x86dd]);
     assert_eq!(known(Link, Layer::of_link_type), [14, 228]);
     assert_eq!(known(Nsh, |number| u8::try_from(number).ok().and_then(Layer::of_nsh_protocol)), NONE);

@@ -1,4 +1,4 @@
-//! Builds frames and captures.
+//! Builders for frames and captures.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -30,7 +30,7 @@ pub fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, body: &[u8]) -> Vec<u8> {
     ipv4_fragment(from, to, protocol, body, 0, 0)
 }
 
-/// `offset` in bytes; `1 << 13` added to it says that more follows.
+/// A fragment. `offset` is in bytes, plus `1 << 13` if more fragments follow.
 pub fn ipv4_fragment(from: [u8; 4], to: [u8; 4], protocol: u8, body: &[u8], id: u16, offset: u16) -> Vec<u8> {
     let length = 20 + body.len() as u16;
     let fragment = (offset & 0x2000) | ((offset & 0x1fff) / 8);
@@ -63,14 +63,14 @@ pub fn ethernet(kind: u16, body: &[u8]) -> Vec<u8> {
     cat(&[&[2; 12], &kind.to_be_bytes(), body])
 }
 
-/// Four packets: a handshake and the other side's FIN, 54 bytes each in Ethernet.
+/// Four packets of a connection: the handshake and a FIN of the other side, 54 bytes each in Ethernet.
 pub fn connection(from: ([u8; 4], u16), to: ([u8; 4], u16)) -> Vec<Vec<u8>> {
     let out = |flags| ipv4(from.0, to.0, 6, &tcp(from.1, to.1, flags));
     let back = |flags| ipv4(to.0, from.0, 6, &tcp(to.1, from.1, flags));
     vec![out(SYN), back(SYN_ACK), out(ACK), back(FIN_ACK)]
 }
 
-/// A frame in a capture: when, in nanoseconds, and what; and its length if more of it was on the wire.
+/// A frame of a capture: its time in nanoseconds, its bytes, and its length on the wire if that was longer.
 pub struct Shot {
     pub time: u64,
     pub data: Vec<u8>,
@@ -83,7 +83,7 @@ impl Shot {
     }
 }
 
-/// A pcap file in either byte order, with microseconds or nanoseconds.
+/// Returns a pcap file in either byte order, with microseconds or nanoseconds.
 pub fn pcap(link: u32, is_big: bool, is_nano: bool, shots: &[Shot]) -> Vec<u8> {
     let word = |value: u32| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
     let half = |value: u16| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
@@ -98,7 +98,7 @@ pub fn pcap(link: u32, is_big: bool, is_nano: bool, shots: &[Shot]) -> Vec<u8> {
     file
 }
 
-/// A block of a pcapng file, with the padding and lengths around its body.
+/// Returns a block of a pcapng file: its body with padding and lengths.
 pub fn block(is_big: bool, kind: u32, body: &[u8]) -> Vec<u8> {
     let word = |value: u32| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
     let padding = vec![0; body.len().wrapping_neg() % 4];
@@ -112,7 +112,7 @@ pub fn section(is_big: bool) -> Vec<u8> {
     block(is_big, 0x0a0d_0d0a, &cat(&[&word(0x1a2b_3c4d), &version, &[0xff; 8]]))
 }
 
-/// An interface description with its options already encoded.
+/// Returns an interface description block. Its options are already encoded.
 pub fn interface(is_big: bool, link: u16, snaplen: u32, options: &[u8]) -> Vec<u8> {
     let head = if is_big { link.to_be_bytes() } else { link.to_le_bytes() };
     let snaplen = if is_big { snaplen.to_be_bytes() } else { snaplen.to_le_bytes() };

@@ -1,10 +1,10 @@
-//! Which flow a frame belongs to.
+//! The flow of each frame.
 
 use super::frames::*;
 use crate::capture::Frame;
 use crate::packet::{Ignored, Parser};
 
-/// The flow as `protocol sender receiver`, or why there is none.
+/// Returns the flow as `protocol sender receiver`, or why there is none.
 fn flow_with(parser: &mut Parser, link: u16, frame: &[u8]) -> Result<String, Ignored> {
     parser.parse(link, frame).map(|packet| {
         let (from, to) = (packet.tuple.sender(packet.direction), packet.tuple.sender(packet.direction.reversed()));
@@ -230,7 +230,7 @@ fn macsec_is_followed_when_it_is_in_the_clear() {
         assert_eq!(secured(flags, 42, &whole), Err(Ignored::NotIp), "{what}");
     }
     assert_eq!(secured(0, 41, &whole), Err(Ignored::Truncated), "a short length ends the contents");
-    // Without a short length, the check value ends them: it is no part of the TCP header.
+    // Without a short length, the check value ends the contents. It is not part of the TCP header.
     assert_eq!(secured(0, 0, &whole).as_deref(), Ok(TCP_FLOW));
     assert_eq!(secured(0, 0, &whole[..whole.len() - 1]), Err(Ignored::Truncated));
 }
@@ -276,7 +276,7 @@ fn too_many_layers_are_malformed() {
     assert_eq!(in_ethernet(0x8100, &tags(300)), Err(Ignored::Malformed));
     let paths = (0..100).fold(tcp4(), |inner, _| cat(&[&[0x0f, 0xc2, 2, 4, 0, 0, 1, 255], &inner]));
     assert_eq!(in_ethernet(0x894f, &paths), Err(Ignored::Malformed));
-    // Datagrams in datagrams, each of which two fragments complete.
+    // Datagrams in datagrams, each completed by two fragments.
     let mut inner = tcp4();
     let mut parser = Parser::default();
     for id in 0..100 {

@@ -11,7 +11,7 @@ use crate::{Outcome, run};
 
 const START: u64 = 1_700_000_000 * SECOND;
 
-/// A file of this test, removed with it.
+/// A file for one test, removed when dropped.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -35,7 +35,7 @@ pub struct Run {
     pub json: Value,
 }
 
-/// Runs on a capture, or without one on the shipped one.
+/// Runs on this capture, or on the shipped one.
 pub fn conntrack(name: &str, capture: Option<&[u8]>, options: &[&str]) -> Run {
     let json = TempFile::new(&format!("{name}.json"), b"");
     let capture = capture.map(|bytes| TempFile::new(&format!("{name}.pcap"), bytes));
@@ -55,7 +55,7 @@ pub fn conntrack(name: &str, capture: Option<&[u8]>, options: &[&str]) -> Run {
     }
 }
 
-/// Each flow on a line: protocol, ends, packets and bytes from `a` to `b` and back, state.
+/// Returns one line per flow: protocol, ends, packets and bytes from `a` to `b` and back, state.
 pub fn flows(run: &Run) -> Vec<String> {
     let of = |flow: &Value, name: &str| match &flow[name] {
         Value::String(text) => text.clone(),
@@ -66,7 +66,7 @@ pub fn flows(run: &Run) -> Vec<String> {
     lines.map(|flow| fields.map(|name| of(flow, name)).join(" ")).collect()
 }
 
-/// Two connections, a DNS lookup, a ping, and a frame that is no IP.
+/// Returns a capture of two connections, a DNS lookup, a ping, and a frame that is not IP.
 fn small_capture() -> Vec<u8> {
     let mut frames = connection((A, 40000), (B, 80));
     frames.extend(connection((host(9), 80), (A, 9)));

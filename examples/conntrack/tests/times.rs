@@ -1,4 +1,4 @@
-//! Wrong timestamps: what they do to flows, and how they are reported.
+//! Wrong timestamps: their effect on flows, and how they are reported.
 
 use super::captures::read_whole;
 use super::frames::*;
@@ -9,7 +9,7 @@ use crate::timeouts::SECOND;
 const START: u64 = 1_700_000_000 * SECOND;
 const YEAR: u64 = 365 * 24 * 3600 * SECOND;
 
-/// Three UDP flows that take turns, a packet a second, so that none is idle for long.
+/// Returns three UDP flows that take turns, one packet per second, so that none is idle for long.
 fn busy_shots() -> Vec<Shot> {
     (0..60)
         .map(|at| {
@@ -19,7 +19,7 @@ fn busy_shots() -> Vec<Shot> {
         .collect()
 }
 
-/// The same capture with the time of some packets changed.
+/// Runs on the same capture with the time of some packets changed.
 fn with_times(name: &str, change: impl Fn(usize, u64) -> u64) -> Run {
     let mut shots = busy_shots();
     shots.iter_mut().enumerate().for_each(|(at, shot)| shot.time = change(at, shot.time));
@@ -29,7 +29,7 @@ fn with_times(name: &str, change: impl Fn(usize, u64) -> u64) -> Run {
     run
 }
 
-/// Flows inserted, and wrong timestamps: out of range, outliers, steps back.
+/// Returns the number of flows inserted, and of wrong timestamps: out of range, outliers, steps back.
 fn figures(run: &Run) -> (u64, [u64; 3]) {
     let number = |value: &serde_json::Value| value.as_u64().expect("a number");
     let times = &run.json["timestamps"];
@@ -78,7 +78,7 @@ fn a_single_wild_timestamp_expires_no_flow() {
         ("years-ago", START - 50 * YEAR),
         ("zero", 0),
     ] {
-        // The last packet, less than 30 days ahead, is taken for one after a pause.
+        // The last packet, less than 30 days ahead, counts as one after a pause.
         let last = if name == "ahead" { 58 } else { 59 };
         for at in [0, 1, 30, last] {
             let run = with_times(&format!("{name}{at}"), |packet, time| if packet == at { wild } else { time });
@@ -104,7 +104,7 @@ fn timestamps_that_run_backwards_expire_no_flow_and_stop_no_clock() {
     assert_eq!(figures(&run), (3, [0, 0, 1]), "{}", run.report);
     assert!(run.report.contains("wrong timestamps 1: 1 the first after a step back\n"), "{}", run.report);
 
-    // After the step, a flow idles out as before: 31 seconds without a packet of the first one.
+    // After the step, flows idle out as usual: the first flow has no packet for 31 seconds.
     let run = with_times("set-back-idle", |packet, time| match packet {
         0..30 => time,
         57.. => time - YEAR + 31 * SECOND,

@@ -1,11 +1,11 @@
-//! Versions and header fields of captures: which are read, and which are refused.
+//! Versions and header fields of captures: which ones are read, and which ones are refused.
 
 use super::captures::{read, read_whole};
 use super::frames::*;
 
 const TIME: u64 = 1_700_000_000_123_456_000;
 
-/// A capture with one frame, of this version and with this link type field.
+/// Returns a capture with one frame, of this version and with this link type field.
 fn pcap_of(is_big: bool, version: (u16, u16), network: u32) -> Vec<u8> {
     let half = |value: u16| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
     let mut file = pcap(network, is_big, false, &[Shot { time: TIME, data: b"abc".to_vec(), length: 1500 }]);
@@ -58,7 +58,7 @@ fn reserved_bits_of_the_link_type_field_are_refused() {
                 format!("unsupported: link type field {network:#010x}, which has reserved bits set at byte 0");
             assert_eq!(refusal(&pcap_of(is_big, (2, 4), network)), expected);
         }
-        // the length of a frame check sequence, and the bit that says that it is known
+        // The length of a frame check sequence, and the bit that says that it is known.
         for network in [0x2400_0001, 0x2000_0001, 0x0400_0001, 0xf400_0001] {
             assert_eq!(read_whole(&pcap_of(is_big, (2, 4), network))[0].2, 1);
         }

@@ -1,25 +1,25 @@
 //! A cache whose values are destroyed by a task of a tokio runtime.
 //!
-//! `cargo run --release -p tokio-example` churns a cache of 1 MiB for a few seconds and prints the peak of what waited to be
-//! destroyed, and of the process's memory. `cargo test -p tokio-example` has the claims as tests.
+//! `cargo run --release -p tokio-example` churns a cache of 1 MiB for a few seconds. It prints the peak of the
+//! backlog and of the process's memory. `cargo test -p tokio-example` tests the claims.
 
 use epoch_registry::{Domain, DomainBuilder, Registry};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// The recipe: a domain whose jobs run on this runtime, and sleep by its timer.
+/// Builds a domain whose jobs run on this runtime, and sleep by its timer.
 ///
-/// When the runtime shuts down it drops the job. A thread of the domain's then takes over, and a warning is logged.
+/// When the runtime shuts down, it drops the job. A thread of the domain then takes over, and a warning is logged.
 pub fn on_tokio(builder: DomainBuilder, runtime: Handle) -> Domain {
     builder.executor(move |job| drop(runtime.spawn(job.run_with(tokio::time::sleep)))).build()
 }
 
-/// A cache of 1 MiB.
+/// Creates a cache of 1 MiB.
 fn cache(domain: &Domain) -> Registry<u64, Vec<u8>> {
     Registry::builder().domain(domain.clone()).max_weight(1 << 20).weigher(|_, value: &Vec<u8>| value.len()).build()
 }
 
-/// Inserts new entries from so many threads, for so long. Each evicts another.
+/// Inserts new entries from `threads` threads for `time`. Each insertion evicts another entry.
 fn churn(cache: &Registry<u64, Vec<u8>>, threads: u64, time: Duration) {
     let end = Instant::now() + time;
     std::thread::scope(|scope| {
@@ -37,7 +37,7 @@ fn churn(cache: &Registry<u64, Vec<u8>>, threads: u64, time: Duration) {
     });
 }
 
-/// The most memory that the process has had resident, in KiB, as Linux tells.
+/// Returns the peak of the process's resident memory in KiB, if the system reports it (Linux).
 fn peak_resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
@@ -46,13 +46,13 @@ fn peak_resident() -> Option<u64> {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let kind = arguments.next().unwrap_or_else(|| "run_with".into());
-    let seconds = arguments.next().map_or(3, |seconds| seconds.parse().expect("the time in seconds"));
+    let seconds = arguments.next().map_or(3, |seconds| seconds.parse().expect("not a number of seconds"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build();
-    let runtime = runtime.expect("a runtime");
+    let runtime = runtime.expect("a runtime can be built");
     let handle = runtime.handle().clone();
     let domain = match kind.as_str() {
         "run_with" => on_tokio(Domain::builder(), handle),
-        // What one would write first.
+        // The obvious way, without `run_with`.
         "step" => Domain::builder()
             .executor(move |mut job| {
                 drop(handle.spawn(async move {
@@ -64,12 +64,12 @@ fn main() {
             .build(),
         "writers" => Domain::builder().writers_only().build(),
         "default" => Domain::new(),
-        other => panic!("run_with, step, writers or default, not {other}"),
+        other => panic!("unknown kind {other}; the kinds are run_with, step, writers, default"),
     };
     let cache = cache(&domain);
     churn(&cache, 2, Duration::from_secs(seconds));
     let evicted = cache.stats().evicted / seconds.max(1);
-    println!("{kind}: {evicted} evictions a second, peak of what waited: {}", domain.stats().peak);
+    println!("{kind}: {evicted} evictions a second, peak backlog: {}", domain.stats().peak);
     println!("peak of resident memory: {} KiB", peak_resident().unwrap_or_default());
 }
 

@@ -1,4 +1,4 @@
-//! Entries that leave because their time has come, beside everything else that is done to them.
+//! Expiring entries against readers, writers, handles and other reapers.
 
 use crate::world::{World, part};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn lookup_expired_insert() {
         let second = reader.registry().lookup(&1).map(|handle| handle.read());
         assert!(first.is_none_or(|value| value == 100) && (first.is_none() || second == Some(100)));
     });
-    assert!(world.registry().add(1, world.value(100)).is_ok(), "it counts as absent");
+    assert!(world.registry().add(1, world.value(100)).is_ok(), "an expired entry must count as absent");
     reading.join().unwrap();
     assert_eq!(world.registry().lookup(&1).expect("inserted").read(), 100);
     world.account(2);
@@ -41,15 +41,16 @@ pub fn lookup_prolong() {
     world.registry().set_max_age(Some(Duration::from_secs(60)));
     let there = world.registry().contains_key(&1);
     let was_there = reading.join().unwrap();
-    assert_eq!(world.registry().contains_key(&1), there, "it neither ends nor comes back");
-    assert!(was_there || !there, "it came back");
+    assert_eq!(world.registry().contains_key(&1), there, "the entry neither ends nor comes back");
+    assert!(was_there || !there, "the entry came back");
     world.account(1);
 }
 
 pub fn lookup_replace_in_time() {
     let (world, clock) = World::aging(1..2);
     let reader = Arc::clone(&world);
-    let reading = part(&world.domain, move || assert!(reader.registry().contains_key(&1), "it was there all the time"));
+    let reading =
+        part(&world.domain, move || assert!(reader.registry().contains_key(&1), "the key is present all the time"));
     clock.advance(Duration::from_millis(600));
     assert!(world.registry().insert(1, world.value(100)).is_some());
     clock.advance(Duration::from_millis(600));
@@ -76,14 +77,14 @@ pub fn replace_expire() {
     let (world, clock) = World::expired(1..2);
     let other = Arc::clone(&world);
     let replacing = part(&world.domain, move || {
-        assert!(other.registry().insert(1, other.value(100)).is_none(), "what has expired counts as absent");
+        assert!(other.registry().insert(1, other.value(100)).is_none(), "an expired entry must count as absent");
     });
-    // It may have been replaced before, and the new one is young.
+    // The other thread may have replaced the entry already. The new entry has not expired.
     assert!(world.registry().expire(10).removed <= 1);
     replacing.join().unwrap();
-    assert_eq!(world.registry().lookup(&1).expect("a young entry stays").read(), 100);
+    assert_eq!(world.registry().lookup(&1).expect("the new entry stays").read(), 100);
     world.account(2);
-    // It has a timer: its time comes.
+    // The new entry has a timer, so it expires later.
     clock.advance(Duration::from_secs(2));
     assert_eq!(world.registry().expire(10).removed, 1);
 }
@@ -94,13 +95,13 @@ pub fn expire_expire() {
     let reaping = part(&world.domain, move || other.registry().expire(10).removed);
     let mine = world.registry().expire(10).removed;
     let theirs = reaping.join().unwrap();
-    assert_eq!((mine + theirs, world.registry().len()), (2, 0), "each by one of them");
+    assert_eq!((mine + theirs, world.registry().len()), (2, 0), "each entry is removed by exactly one reaper");
     world.account(2);
     assert_eq!(world.drops.load(Ordering::SeqCst), 2);
 }
 
 pub fn rearm_expire() {
-    // While one looks at an entry whose time may have come, and finds that it was used since, the other removes it.
+    // The entry's timer is due, but the entry was used since. The other thread removes it while the reaper examines it.
     let (world, clock) = World::idling(1..2);
     clock.advance(Duration::from_millis(900));
     assert!(world.registry().contains_key(&1));

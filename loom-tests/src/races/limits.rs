@@ -1,4 +1,4 @@
-//! The limit of the backlog, and those who are told that there is something to do.
+//! The backlog's limit, and the wake-up of executors, reclaimer threads and backup threads.
 
 use crate::world::{World, part};
 use epoch_registry::{Domain, ReclaimJob, WhenFull};
@@ -11,7 +11,7 @@ fn limited() -> Domain {
 }
 
 pub fn limit_remove_remove() {
-    // Two shards, of two registries, each of which looks for room under a lock of its own.
+    // Two shards, of two registries: each reserves room under its own shard lock.
     let domain = limited();
     let (one, two) = (World::in_domain(domain.clone(), 0, [1]), World::in_domain(domain.clone(), 0, [2]));
     let removed = Arc::new(AtomicUsize::new(0));
@@ -22,10 +22,10 @@ pub fn limit_remove_remove() {
     });
     removed.fetch_add(usize::from(two.registry().fallible().remove(&2).is_ok()), Ordering::SeqCst);
     removing.join().unwrap();
-    assert_eq!(removed.load(Ordering::SeqCst), 1, "there is room for one, and one gets it");
+    assert_eq!(removed.load(Ordering::SeqCst), 1, "the backlog has room for exactly one removal");
     drop(guard);
     domain.barrier();
-    // Its place is free again.
+    // The room is free again.
     let left = one.registry().fallible().remove(&1).unwrap().is_some()
         || two.registry().fallible().remove(&2).unwrap().is_some();
     assert!(left);
@@ -36,7 +36,7 @@ pub fn limit_put() {
     let kept = world.registry().lookup(&1);
     assert!(world.registry().fallible().remove(&1).is_ok());
     world.domain.barrier();
-    // What the handle kept comes back to the backlog while another takes its place there.
+    // The spawned thread drops the handle, which returns its entry to the backlog, while this thread reserves room.
     let other = Arc::clone(&world);
     let putting = part(&world.domain, move || {
         drop(kept);
@@ -47,17 +47,18 @@ pub fn limit_put() {
     world.domain.barrier();
     assert_eq!(world.drops.load(Ordering::SeqCst), 1 + usize::from(removed));
     world.insert(3);
-    assert!(world.registry().fallible().remove(&3).is_ok(), "every place was given back");
+    assert!(world.registry().fallible().remove(&3).is_ok(), "every reservation must have been released");
 }
 
 pub fn executor_remove() {
-    // A thread ends a job while another retires: that one finds the job under way, and wakes it, or brings another.
+    // One thread ends a job while another retires an entry. The retiring thread finds the job under way and wakes it,
+    // or spawns a new job.
     let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
     let queue = Arc::clone(&jobs);
     let domain = Domain::builder().name("model").executor(move |job| queue.lock().unwrap().push(job)).build();
     let world = World::in_domain(domain, 0, 1..3);
     drop(world.registry().remove(&1));
-    let first = jobs.lock().unwrap().pop().expect("something was retired");
+    let first = jobs.lock().unwrap().pop().expect("the removal must have spawned a job");
     let pool = part(&world.domain, move || first.run());
     drop(world.registry().remove(&2));
     pool.join().unwrap();
@@ -65,11 +66,11 @@ pub fn executor_remove() {
     if let Some(another) = another {
         another.run();
     }
-    assert_eq!(world.drops.load(Ordering::SeqCst), 2, "nobody else comes by");
+    assert_eq!(world.drops.load(Ordering::SeqCst), 2, "both entries are destroyed with no further call");
 }
 
 pub fn reclaimer_remove() {
-    // The thread goes to sleep while another retires.
+    // The reclaimer thread goes to sleep while another thread retires an entry.
     let domain = Domain::builder().name("model").reclaimer(true).build();
     let world = World::in_domain(domain, 0, 1..2);
     drop(world.registry().remove(&1));
@@ -80,7 +81,8 @@ pub fn reclaimer_remove() {
 }
 
 pub fn backup_remove() {
-    // The thread parks while another retires: that one finds it parked, or it finds what was retired.
+    // The backup thread parks while another thread retires an entry. Either the retiring thread sees that the backup
+    // thread is parked and wakes it, or the backup thread sees the retired entry.
     let domain = Domain::builder().name("model").backup().build();
     let world = World::in_domain(domain, 0, 1..3);
     for (key, drops) in [(1, 1), (2, 2)] {

@@ -1,11 +1,11 @@
-//! Each way to read beside each way to write, as far as no model of its own has more to say.
+//! The pairs of one kind of read and one kind of write that have no stronger model elsewhere.
 //!
-//! Key 1 is written to; key 2 stays as it is.
+//! The writer changes key 1. Key 2 stays unchanged.
 
 use crate::world::{World, part};
 use std::sync::Arc;
 
-/// What a reader may find under key 1: what was there before, what is there after, and nothing if one of them is.
+/// What a reader may find under key 1: the value before the write, or the value after it. `None` stands for absence.
 #[derive(Clone, Copy)]
 struct May {
     before: Option<u32>,
@@ -35,12 +35,12 @@ fn lookup(world: &World, may: May) {
 fn iterate(world: &World, may: May) {
     let guard = world.registry().pin();
     let met: Vec<(u64, u32)> = guard.iter().map(|entry| (*entry.key(), entry.read())).collect();
-    assert_eq!(met.iter().filter(|&&met| met == (2, 2)).count(), 1, "the one that stays is met once");
-    // A key that is replaced may be met with both.
+    assert_eq!(met.iter().filter(|&&met| met == (2, 2)).count(), 1, "the entry that stays is met exactly once");
+    // A key that is being replaced may be met with both values.
     met.iter().filter(|met| met.0 == 1).for_each(|met| may.be(Some(met.1)));
     assert!(
         may.before.is_none() || may.after.is_none() || met.iter().any(|met| met.0 == 1),
-        "it was there all the time"
+        "the key is present all the time"
     );
 }
 
@@ -66,13 +66,13 @@ fn beside_insert(read: fn(&World, May)) {
 }
 
 fn beside_replace(keys: &[u64], read: fn(&World, May)) {
-    let replace = |world: &World| drop(world.registry().insert(1, world.value(100)).expect("it was there"));
+    let replace = |world: &World| drop(world.registry().insert(1, world.value(100)).expect("the key is present"));
     race(keys, keys.len() + 1, move |world| read(world, CHANGED), replace);
 }
 
 fn beside_update(keys: &[u64], read: fn(&World, May)) {
     let update = |world: &World| {
-        drop(world.registry().update(&1, |_, old| world.value(old.read() + 99)).expect("it was there"));
+        drop(world.registry().update(&1, |_, old| world.value(old.read() + 99)).expect("the key is present"));
     };
     race(keys, keys.len() + 1, move |world| read(world, CHANGED), update);
 }
@@ -91,11 +91,11 @@ pub fn lookup_insert() {
 }
 
 pub fn lookup_update() {
-    // With reclamation by the writer it takes 653,842 executions; `lookup_remove` has that.
+    // No reclamation by the writer: with it the model takes 653,842 executions, and `lookup_remove` covers that case.
     let world = World::new([1]);
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || lookup(&reader, CHANGED));
-    drop(world.registry().update(&1, |_, old| world.value(old.read() + 99)).expect("it was there"));
+    drop(world.registry().update(&1, |_, old| world.value(old.read() + 99)).expect("the key is present"));
     reading.join().unwrap();
     world.account(2);
 }

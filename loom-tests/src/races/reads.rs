@@ -1,4 +1,4 @@
-//! Readers against those who change or remove what they read.
+//! Readers against writers that change or remove the entries being read.
 
 use crate::world::{World, part};
 use epoch_registry::Domain;
@@ -81,7 +81,7 @@ pub fn lookup_replace() {
         let handle = reader.registry().lookup(&1).expect("the key is there all the time");
         assert!(matches!(handle.read(), 1 | 100));
     });
-    let old = world.registry().insert(1, world.value(100)).expect("it was there");
+    let old = world.registry().insert(1, world.value(100)).expect("the key is present");
     assert_eq!(old.read(), 1);
     drop(old);
     reading.join().unwrap();
@@ -203,9 +203,9 @@ pub fn remove_own_borrow() {
     let reading = part(&world.domain, move || {
         let guard = reader.registry().pin();
         let entry = guard.get(&1).expect("no other thread removes it");
-        // The second one fills the bag, which is handed over at once, in the midst of a collection perhaps.
+        // The second removal fills the bag, which goes to the domain at once, possibly in the middle of a collection.
         assert!(reader.registry().delete(&1) && reader.registry().delete(&2));
-        // It takes a lock that the collector takes, too: a reason for loom to go on with that one before the read.
+        // The poll takes a lock that the collector takes too. So loom also runs the collector here, before the read.
         reader.domain.poll(cookie);
         assert_eq!(entry.read(), 1);
     });

@@ -1,6 +1,6 @@
-//! The way from the open bag of a shard to the destructor: writers, collectors, barriers, and the end of a registry.
+//! The path from a shard's open bag to the destructor: writers, collectors, barriers, and the drop of a registry.
 //!
-//! A bag holds two nodes here. In a manual domain no write reclaims: each thread does what the model says, and no more.
+//! A bag holds two nodes here. In a manual domain no write reclaims, so each thread does only what the model says.
 
 use crate::world::{Identity, Watched, World, part};
 use epoch_registry::{Domain, ReclaimJob, Registry};
@@ -21,7 +21,7 @@ fn drops(world: &World) -> usize {
     world.drops.load(Ordering::SeqCst)
 }
 
-/// A world whose domain tells when it is freed, which it is after the last core of a registry.
+/// A world that can check that its domain was freed. A domain is freed after the last core of its registries.
 struct Mortal {
     world: Arc<World>,
     is_alive: Arc<()>,
@@ -31,7 +31,7 @@ impl Mortal {
     fn new(keys: impl IntoIterator<Item = u64>) -> Mortal {
         let is_alive = Arc::new(());
         let held = Arc::clone(&is_alive);
-        // A closure that the domain owns.
+        // The domain owns this closure, and drops `held` when it is freed.
         let domain = Domain::builder().name("model").manual().on_stall(move |_| _ = &held).build();
         Mortal { world: World::in_domain(domain, 0, keys), is_alive }
     }
@@ -40,17 +40,17 @@ impl Mortal {
         Arc::get_mut(&mut self.world).expect("no other thread uses the registry").registry = None;
     }
 
-    /// With no further call on the domain: so many values are destroyed, and no core is left.
+    /// Checks that `created` values are destroyed and no core is left, with no further call on the domain.
     fn account(self, created: usize) {
         assert_eq!(drops(&self.world), created);
         drop(self.world);
-        assert_eq!(Arc::strong_count(&self.is_alive), 1, "a core was left, and the domain with it");
+        assert_eq!(Arc::strong_count(&self.is_alive), 1, "a core is left, and keeps the domain");
     }
 }
 
 pub fn fill_barrier() {
-    // The other thread marks a shard of another registry before. (Without that loom would have no reason to run it between the
-    // barrier's look at the list and its look at the lock.)
+    // The other thread first marks a shard of another registry as dirty. Without that, loom would not run it between
+    // the barrier's load of the dirty list and its attempt at the shard lock.
     let world = world(1..3);
     let (other, another) = (Arc::clone(&world), World::in_domain(world.domain.clone(), 0, 1..2));
     let removing = part(&world.domain, move || {
@@ -60,7 +60,7 @@ pub fn fill_barrier() {
     });
     assert!(world.registry().delete(&2));
     world.domain.barrier();
-    assert!(world.dropped.load(Ordering::SeqCst) & 1 << 2 != 0, "what this thread removed before its barrier");
+    assert!(world.dropped.load(Ordering::SeqCst) & 1 << 2 != 0, "the barrier must cover this thread's own removal");
     let another = removing.join().unwrap();
     another.account(1);
     world.account(2);
@@ -77,14 +77,14 @@ pub fn collect_barrier() {
 }
 
 pub fn round_barrier() {
-    // A job's round leaves a shard alone whose lock is taken: by an eviction that marks the shard, closes a bag, and opens another,
-    // under one lock.
+    // A job's round skips a shard whose lock is taken. Here the holder is an eviction, which marks the shard, closes a
+    // bag and opens another, all under one acquisition of the lock.
     let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
     let queue = Arc::clone(&jobs);
     let domain = Domain::builder().name("model").executor(move |job| queue.lock().unwrap().push(job)).build();
     let world = World::in_domain(domain, 0, 1..5);
     assert!(world.registry().delete(&1));
-    let mut job = jobs.lock().unwrap().pop().expect("something was retired");
+    let mut job = jobs.lock().unwrap().pop().expect("the removal must have spawned a job");
     world.domain.barrier();
     let round = part(&world.domain, move || {
         job.step();
@@ -97,13 +97,13 @@ pub fn round_barrier() {
 }
 
 pub fn busy_job() {
-    // The bag of the first two is closed, the shard is still marked, and the job that was spawned for it begins.
+    // The bag of the first two nodes is closed, the shard is still marked dirty, and the job spawned for it begins.
     let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
     let queue = Arc::clone(&jobs);
     let domain = Domain::builder().name("model").executor(move |job| queue.lock().unwrap().push(job)).build();
     let world = World::in_domain(domain, 0, 1..4);
     assert!(world.registry().delete(&1) && world.registry().delete(&2));
-    let job = jobs.lock().unwrap().pop().expect("something was retired");
+    let job = jobs.lock().unwrap().pop().expect("the removal must have spawned a job");
     let running = part(&world.domain, move || job.run());
     assert!(world.registry().delete(&3));
     running.join().unwrap();
@@ -111,7 +111,7 @@ pub fn busy_job() {
     if let Some(another) = another {
         another.run();
     }
-    assert_eq!(drops(&world), 3, "with no further call");
+    assert_eq!(drops(&world), 3, "all three are destroyed with no further call");
 }
 
 pub fn collect_collect() {
@@ -125,7 +125,7 @@ pub fn collect_collect() {
 }
 
 pub fn reopen_collect() {
-    // The bag of the first two is closed, and the shard is still marked.
+    // The bag of the first two nodes is closed, and the shard is still marked dirty.
     let world = world(1..4);
     assert!(world.registry().delete(&1) && world.registry().delete(&2));
     let other = Arc::clone(&world);
@@ -136,7 +136,7 @@ pub fn reopen_collect() {
 }
 
 pub fn list_collect() {
-    // Two shards, of two registries, in one list: while the first is collected, it is added again.
+    // Two shards, of two registries, are in one list. While the first is collected, a writer adds it again.
     let domain = manual();
     let (one, two) = (World::in_domain(domain.clone(), 0, 1..3), World::in_domain(domain.clone(), 0, 1..2));
     assert!(two.registry().delete(&1) && one.registry().delete(&1));
@@ -153,7 +153,7 @@ pub fn put_collect() {
     let world = world(1..2);
     let handle = world.registry().remove(&1).unwrap();
     world.domain.barrier();
-    assert_eq!(drops(&world), 0, "its grace period is over, and the handle keeps it");
+    assert_eq!(drops(&world), 0, "the handle keeps the entry after its grace period");
     let putting = part(&world.domain, move || {
         assert_eq!(handle.read(), 1);
         drop(handle);
@@ -220,12 +220,12 @@ pub fn close_orphan_collect() {
     mortal.account(2);
 }
 
-/// A value whose drop the checker sees, so that it is a point to switch at. It orders nothing.
+/// A value whose drop loom sees, so loom can switch threads there. The drop adds no ordering.
 struct Flagged(Arc<AtomicUsize>);
 
 impl Drop for Flagged {
     fn drop(&mut self) {
-        // ORDERING: Relaxed: what orders it is the subject.
+        // ORDERING: Relaxed, so that only the crate orders the drop: that order is the subject of the model.
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -238,11 +238,11 @@ pub fn close_barrier() {
     assert!(registry.delete(&1));
     let ending = part(&domain, move || drop(registry));
     domain.barrier();
-    assert_eq!(gone.load(Ordering::Relaxed), 1, "what was removed before the barrier");
+    assert_eq!(gone.load(Ordering::Relaxed), 1, "the barrier must cover the earlier removal");
     ending.join().unwrap();
 }
 
-/// A key whose `Eq` ends a registry, under the lock of a shard of another.
+/// A key whose `Eq` drops a registry, under the shard lock of another registry.
 struct Ending(Arc<Mutex<Option<Registry<u64, Watched, Identity>>>>);
 
 impl PartialEq for Ending {
@@ -279,7 +279,7 @@ pub fn close_cascade() {
     let mut mortal = Mortal::new(1..3);
     let domain = mortal.world.domain.clone();
     let inner = domain.clone();
-    // A callback that has its run look for more, and its grace period is over.
+    // A callback whose grace period is over. It makes its run look for more ready objects.
     domain.call(move || _ = inner.reclaim(1));
     domain.reclaim(0);
     let cascading = part(&mortal.world.domain, move || domain.reclaim(1));
@@ -292,7 +292,7 @@ pub fn close_cascade() {
     mortal.drop_registry();
     cascading.join().unwrap();
     assert_eq!(drops(&mortal.world), 2);
-    // The callback holds the domain.
+    // The callback holds the domain until it is destroyed.
     mortal.world.domain.barrier();
     mortal.account(2);
 }

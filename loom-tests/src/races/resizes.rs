@@ -1,11 +1,11 @@
-//! Tables that change their size under readers and writers.
+//! Tables that are resized while readers and writers use them.
 
 use crate::world::{World, part};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub fn grow_get() {
-    // Four keys in the only bucket; the fifth makes it grow, and the sixth moves it.
+    // Four keys are in the only bucket. The fifth key starts the growth, and the sixth moves the bucket.
     let world = World::new(1..5);
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || {
@@ -20,7 +20,7 @@ pub fn grow_get() {
 }
 
 pub fn grow_get_beyond() {
-    // Two buckets. Of eight even keys, whose home is the first, the last lives in the second.
+    // There are two buckets. The first is the home of all eight even keys, and the last key is stored in the second.
     let world = World::with_capacity(10, (0..8).map(|key| 2 * key).chain([1]));
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || {
@@ -28,7 +28,7 @@ pub fn grow_get_beyond() {
         let entry = guard.get(&14).expect("the key is there all the time");
         assert_eq!(entry.read(), 14);
     });
-    // The tenth key makes it grow, and the next write moves both homes.
+    // The tenth key starts the growth, and the next write moves both homes.
     assert!(world.insert(3));
     assert!(world.registry().remove(&3).is_some());
     assert_eq!(world.registry().stats().resizes, 1);
@@ -66,7 +66,7 @@ pub fn grow_remove() {
 }
 
 pub fn grow_clear() {
-    // The fifth key has made the table grow; no home has moved.
+    // The fifth key has started the growth, and no home has moved yet.
     let world = World::new(1..6);
     let reader = Arc::clone(&world);
     let reading = part(&world.domain, move || {
@@ -93,7 +93,7 @@ pub fn grow_end() {
 }
 
 pub fn beyond_removed_get() {
-    // A key that lives beyond its home is moved, removed and freed, while a reader walks there from the same home.
+    // A key stored outside its home bucket is moved, removed and freed, while a reader walks there from the same home.
     let world = World::with_capacity(10, (0..8).map(|key| 2 * key).chain([1]));
     assert!(world.insert(3));
     let reader = Arc::clone(&world);

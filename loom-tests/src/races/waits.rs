@@ -1,4 +1,4 @@
-//! Grace periods, and those who wait for them.
+//! Grace periods, and the callers that wait for them.
 
 use crate::world::{Watched, World, part};
 use epoch_registry::Domain;
@@ -27,12 +27,12 @@ pub fn synchronize_reader() {
     let watched =
         Arc::new(Watched { memory: UnsafeCell::new(1), drops: Arc::default(), dropped: Arc::default(), bit: 1 });
     let (reader, seen) = (domain.clone(), Arc::clone(&watched));
-    // What RCU users do: unpublish, synchronize, write in place.
+    // The usual RCU pattern: unpublish, synchronize, write in place.
     let published = Arc::new(loom::sync::atomic::AtomicBool::new(true));
     let flag = Arc::clone(&published);
     let reading = part(&domain, move || {
         let _guard = reader.pin();
-        // ORDERING: Acquire, pairs with nothing: the section alone must keep the writer away.
+        // ORDERING: Acquire, pairs with nothing: only the critical section may keep the writer out.
         if flag.load(Ordering::Acquire) {
             assert_eq!(seen.read(), 1);
         }
@@ -40,7 +40,7 @@ pub fn synchronize_reader() {
     published.store(false, Ordering::Release);
     domain.synchronize();
     watched.memory.with_mut(|memory| {
-        // SAFETY: checked by loom: every reader that saw the flag has left.
+        // SAFETY: loom checks that every reader that saw the flag has left its section.
         unsafe { *memory = 2 }
     });
     reading.join().unwrap();

@@ -1,4 +1,4 @@
-//! Writers and holders of handles among each other.
+//! Races between writers, and between holders of handles.
 
 use crate::world::{World, part};
 use std::sync::Arc;
@@ -51,5 +51,5 @@ pub fn handle_outlives_registry() {
     let owned = Arc::get_mut(&mut world).unwrap();
     owned.registry = None;
     putting.join().unwrap();
-    assert_eq!(world.drops.load(Ordering::SeqCst), 1, "with no further call from anybody");
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1, "the value is dropped with no further call");
 }

@@ -1,17 +1,17 @@
-//! Limits of control groups against their usage, version 2 and version 1.
+//! The usage of control groups against their limits, version 2 and version 1.
 //!
-//! A limit on a group holds for all groups below it together. So the program's own group and all above it are looked
-//! at, each with its own usage, and the one that is fullest counts.
+//! A limit on a group holds for the group and all groups below it together. So the source reads the program's own
+//! group and all groups above it, each with its own usage. The fullest one counts.
 
 use super::source::{Level, Marks, Reading, Source, Unavailable};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Limits from here on are none: version 1 says "none" by the greatest number of pages.
+/// Limits from here on count as no limit. Version 1 reports the greatest number of pages if there is no limit.
 const UNLIMITED: u64 = 1 << 62;
 
-/// Which of the two interfaces of the kernel.
+/// The version of the kernel's interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Version {
     /// `memory.limit_in_bytes`, `memory.usage_in_bytes`.
@@ -42,7 +42,7 @@ impl Version {
         }
     }
 
-    /// Page cache that can be dropped at once, in `memory.stat`, of the group and those below it.
+    /// The key in `memory.stat` of the page cache that can be dropped at once, of the group and the groups below it.
     fn inactive_file(self) -> &'static str {
         match self {
             Version::V1 => "total_inactive_file",
@@ -51,35 +51,36 @@ impl Version {
     }
 }
 
-/// The memory of the process's control group against its limit. Page cache that was not used lately does not count, as
-/// the kernel drops that first.
+/// The memory of the process's control group against its limit. Page cache that was not used lately does not
+/// count, as the kernel drops it first.
 ///
-/// Limits are read at each look, so they may be changed while the program runs. A group that had no limit at first is
-/// not looked at again, nor is the group that the process is moved to later.
+/// Limits are read at each look, so they may change while the program runs. The set of groups is fixed: a group
+/// that had no limit at first is not read again, and neither is a group that the process moves to later.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     name: String,
     version: Version,
-    /// Those with a limit: the process's own first, then those above it.
+    /// The groups with a limit: the process's own first, then those above it.
     groups: Vec<PathBuf>,
     marks: Marks,
 }
 
 impl Cgroup {
-    /// The control group of this process, as `/proc/self/cgroup` and `/proc/self/mountinfo` tell.
+    /// Creates a source for the control group of this process, from `/proc/self/cgroup` and `/proc/self/mountinfo`.
     ///
     /// # Errors
     ///
-    /// If there is no such hierarchy with a controller for memory, or no limit in it.
+    /// Fails if no such hierarchy with a memory controller is mounted, if no group has a limit, or if these files
+    /// cannot be read.
     pub fn new(version: Version) -> Result<Self, Unavailable> {
         Self::under("/", version)
     }
 
-    /// As [`new`](Self::new), with all paths below this directory: for a copy of what another machine has.
+    /// Like [`new`](Self::new), with all paths below the directory `root`: for a copy of another machine's files.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     pub fn under(root: impl AsRef<Path>, version: Version) -> Result<Self, Unavailable> {
         let missing = |why: &str| Err(Unavailable::new(version.name(), why));
         let place = match locate(root.as_ref(), version) {
@@ -97,18 +98,18 @@ impl Cgroup {
         Ok(Cgroup { name, version, groups, marks: Marks::default() })
     }
 
-    /// Where shedding begins and ends, as fractions of the limit.
+    /// Sets where shedding begins and ends, as fractions of the limit.
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;
         self
     }
 
-    /// Usage and limit of the group that is fullest, of the process's own and those above it. `None` if none of them
-    /// has a limit any more.
+    /// Returns the usage and limit of the fullest group, of the process's own and those above it. `None` if no
+    /// group has a limit any more.
     ///
     /// # Errors
     ///
-    /// If the files of a group cannot be read.
+    /// Fails if the files of a group cannot be read.
     pub fn level(&self) -> Result<Option<Level>, Unavailable> {
         let mut fullest = None;
         for group in &self.groups {
@@ -131,10 +132,10 @@ impl Source for Cgroup {
     }
 }
 
-/// A file, and what was wrong with it.
+/// A file, and the error that it caused.
 type Failed = (PathBuf, io::Error);
 
-/// The process's group and the uppermost that can be seen, as directories.
+/// The directories of the process's group and of the uppermost visible group.
 #[derive(PartialEq, Eq, Debug)]
 struct Place {
     own: PathBuf,
@@ -144,13 +145,13 @@ struct Place {
 /// A mounted hierarchy.
 #[derive(PartialEq, Eq, Debug)]
 struct Mount {
-    /// The group that is mounted.
+    /// The group at the root of the mount.
     root: PathBuf,
-    /// Where.
+    /// The mount point.
     point: PathBuf,
 }
 
-/// The directory of the process's own group of version 2, with or without a controller for memory.
+/// Returns the directory of the process's own group of version 2, with or without a memory controller.
 pub(super) fn own_v2(root: &Path) -> Option<PathBuf> {
     locate(root, Version::V2).ok().flatten().map(|place| place.own)
 }
@@ -163,7 +164,8 @@ fn locate(root: &Path, version: Version) -> Result<Option<Place>, Failed> {
     Ok(place.map(|place| Place { own: within(place.own), top: within(place.top) }))
 }
 
-/// The path of the process's group, of the text of `/proc/self/cgroup`: lines such as `4:memory:/a/b` and `0::/a/b`.
+/// Returns the path of the process's group from the text of `/proc/self/cgroup`: lines such as `4:memory:/a/b`
+/// and `0::/a/b`.
 fn group_in(text: &str, version: Version) -> Option<&Path> {
     text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -176,8 +178,8 @@ fn group_in(text: &str, version: Version) -> Option<&Path> {
     })
 }
 
-/// The hierarchies with a controller for memory, of the text of `/proc/self/mountinfo`: lines such as
-/// `35 31 0:32 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory`, with optional fields before the dash.
+/// Returns the hierarchies with a memory controller from the text of `/proc/self/mountinfo`: lines such as `35 31
+/// 0:32 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory`, with optional fields before the dash.
 fn mounts_in(text: &str, version: Version) -> Vec<Mount> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
@@ -194,7 +196,7 @@ fn mounts_in(text: &str, version: Version) -> Vec<Mount> {
     text.lines().filter_map(mount).collect()
 }
 
-/// Blanks and the like stand as `\040`.
+/// Decodes the octal escapes of blanks and the like, such as `\040`.
 fn unescape(text: &str) -> PathBuf {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -214,8 +216,8 @@ fn unescape(text: &str) -> PathBuf {
     plain.into()
 }
 
-/// Where the group is. If it is not below what is mounted (as in a container that sees its own group only, by a path
-/// from outside), what is mounted is the nearest there is.
+/// Returns the place of the group. If the group is not below a mount, the root of the first mount is the nearest
+/// visible group. This is so in a container that sees only its own group, but gets its path from outside.
 fn place_in(mounts: &[Mount], group: &Path) -> Option<Place> {
     let outside = group.components().any(|part| part == Component::ParentDir);
     let below = |mount: &&Mount| !outside && group.starts_with(&mount.root);
@@ -231,7 +233,7 @@ fn read(path: &Path) -> Result<String, Failed> {
     fs::read_to_string(path).map_err(|error| (path.to_owned(), error))
 }
 
-/// The number in a file that holds nothing else. "max" is none.
+/// Parses the text of a file that holds only a number. "max" counts as `u64::MAX`.
 fn number(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(u64::MAX),
@@ -239,7 +241,7 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// The number of a line such as `inactive_file 4096`.
+/// Returns the number of a line such as `inactive_file 4096`.
 fn number_of(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
@@ -252,7 +254,7 @@ fn read_number(path: PathBuf) -> Result<u64, Failed> {
     number(&read(&path)?).ok_or_else(|| malformed(path))
 }
 
-/// The least limit on this group alone. (The uppermost group has no such files.)
+/// Returns the lowest limit on this group alone. (The uppermost group has no such files.)
 fn limit_of(group: &Path, version: Version) -> Result<Option<u64>, Failed> {
     let mut least = UNLIMITED;
     for file in version.limits() {
@@ -272,7 +274,7 @@ fn level_of(group: &Path, version: Version, marks: Marks) -> Result<Option<Level
     if level.used <= level.high {
         return Ok(Some(level));
     }
-    // Only now: it takes the kernel a while to add this up.
+    // Read only now: the kernel needs a while to add this up.
     let stat = group.join("memory.stat");
     let cache = number_of(&read(&stat)?, version.inactive_file()).ok_or_else(|| malformed(stat))?;
     Ok(Some(Level { used: used.saturating_sub(cache), ..level }))

@@ -1,15 +1,15 @@
-//! The parsers on texts, and the source on copies of what machines have.
+//! Tests of the parsers on texts, and of the source on copies of machines' files.
 
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A directory of its own, removed when dropped.
+/// A directory for this test only, removed when dropped.
 struct Machine(PathBuf);
 
 impl Machine {
     fn new(files: &[(&str, &str)]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        // ORDERING: Relaxed, a number.
+        // ORDERING: Relaxed. The number only has to be unique.
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let machine = Machine(std::env::temp_dir().join(format!("cgroup-{}-{number}", std::process::id())));
         files.iter().for_each(|(path, text)| machine.write(path, text));
@@ -73,11 +73,11 @@ fn a_group_is_placed_below_what_is_mounted() {
     };
     assert_eq!(place("/", "/a/b"), Path::new("/cg/a/b"));
     assert_eq!(place("/", "/"), Path::new("/cg"));
-    // A container whose own group is mounted, and whose path is told from outside.
+    // A container whose own group is mounted, and whose path is given as seen from outside.
     assert_eq!(place("/docker/1", "/docker/1"), Path::new("/cg"));
     assert_eq!(place("/docker/1", "/docker/1/x"), Path::new("/cg/x"));
     assert_eq!(place("/docker/1", "/docker/10"), Path::new("/cg"));
-    // A namespace of its own, seen from a process that was moved out of it.
+    // A group of another namespace: the process was moved out of its own.
     assert_eq!(place("/", "/../other"), Path::new("/cg"));
     assert_eq!(place_in(&[], Path::new("/")), None);
 }
@@ -96,13 +96,13 @@ fn version_2_takes_the_fullest_group_and_the_lower_limit() {
         ("sys/fs/cgroup/app/web/memory.current", "104857600\n"),
         ("sys/fs/cgroup/app/web/memory.stat", "anon 1\ninactive_file 52428800\nactive_file 7\n"),
     ]);
-    // Below the mark the page cache is not asked for.
+    // Below the mark the page cache is not read.
     let level = machine.level(Version::V2);
     assert_eq!((level.used, level.limit, level.high, level.low), (100 * MIB, 200 * MIB, 170 * MIB, 160 * MIB));
-    // Above it, what can be dropped does not count.
+    // Above it, page cache that can be dropped does not count.
     machine.write("sys/fs/cgroup/app/web/memory.current", "199229440\n");
     assert_eq!(machine.level(Version::V2).used, 140 * MIB);
-    // The group above is full.
+    // The group above is the fullest.
     machine.write("sys/fs/cgroup/app/memory.current", "1073741824\n");
     assert_eq!(machine.level(Version::V2).limit, 1024 * MIB);
 }

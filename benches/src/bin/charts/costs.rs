@@ -1,14 +1,15 @@
-//! The table of writes: their times, when removed values are dropped, and peak memory.
+//! The table of writes, with their times, the time of drops, and peak memory.
 
 use crate::figures::{grouped, number};
 use crate::page::plain;
 use crate::results::{Case, Results, Series};
 
-/// The groups whose cases are shown, and the numbers of entries.
+/// The groups whose cases are shown.
 const GROUPS: [&str; 2] = ["writes", "dropped"];
+/// The numbers of entries for which cases are shown.
 const SIZES: [u64; 2] = [1_000, 1_000_000];
 
-/// Cases whose peers hold an `Arc`, as far as the results say what they cost.
+/// Returns whether a case is shown: its peers hold an `Arc`, and the results tell when values are dropped.
 fn is_shown(case: &&Case) -> bool {
     let of_arc = case.what.starts_with("peers hold Arc");
     of_arc
@@ -17,7 +18,7 @@ fn is_shown(case: &&Case) -> bool {
         && case.series.iter().any(|series| series.drops.is_some())
 }
 
-/// The cell of one contender.
+/// Returns the cells of one contender.
 fn cell(series: &Series) -> String {
     let time = series.figure.median().map_or("-".into(), number);
     let peak = series.peak.map_or("-".into(), |peak| number(peak / f64::from(1 << 20)));
@@ -25,7 +26,7 @@ fn cell(series: &Series) -> String {
     format!("{} | {time} | {drops} | {peak}", plain(&series.contender))
 }
 
-/// The section, if such cases were run.
+/// Returns the section, or `None` if no such case was run.
 pub fn section(results: &Results) -> Option<String> {
     let mut rows = String::new();
     for case in results.cases.iter().filter(is_shown) {

@@ -1,21 +1,22 @@
-//! Numbers as charts show them, and scales.
+//! Formats numbers for charts, and defines the scales of axes.
 
-/// A number with three significant digits: `0.0123`, `7.07`, `65.0`, `1,234,567`.
+/// Formats a number with three significant digits, and larger numbers as integers: `0.0123`, `7.07`, `65.0`,
+/// `1,234,567`.
 pub fn number(value: f64) -> String {
     let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
     let decimals = (2.0 - magnitude).clamp(0.0, 6.0) as usize;
     if decimals > 0 { format!("{value:.decimals$}") } else { grouped(value.round() as u64) }
 }
 
-/// With commas between thousands.
+/// Formats an integer with commas between thousands.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
-/// A figure in its unit, as a label has it: bare, as the axis says the unit; but a time by itself has the unit that suits
-/// its size.
+/// Formats a value for a label. The axis shows the unit, so the label has none. Only a time in `ns` has a unit, which
+/// suits its size.
 pub fn label(value: f64, unit: &str) -> String {
     if unit != "ns" {
         return number(value);
@@ -29,7 +30,7 @@ pub fn label(value: f64, unit: &str) -> String {
     format!("{} {name}", number(value / size))
 }
 
-/// The same for a tick of the axis, which is a round number.
+/// Formats a value for a tick of the axis, without trailing zeros.
 pub fn tick(value: f64, unit: &str) -> String {
     let label = label(value, unit);
     let (number, unit) = label.split_once(' ').unwrap_or((&label, ""));
@@ -37,24 +38,25 @@ pub fn tick(value: f64, unit: &str) -> String {
     if unit.is_empty() { number.to_owned() } else { format!("{number} {unit}") }
 }
 
-/// How figures become places on an axis.
+/// A mapping of values to places on an axis.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Scale {
-    /// From zero to this.
+    /// A linear scale from zero to this value.
     Linear(f64),
-    /// From the one to the other.
+    /// A logarithmic scale from the first value to the second.
     Logarithmic(f64, f64),
 }
 
 impl Scale {
-    /// A linear scale for these quartiles: it holds all medians, and as much of the rest as leaves them legible.
+    /// Returns a linear scale for these quartiles. It covers all medians, but cuts off quartiles that would make the
+    /// medians illegible.
     pub fn linear(quartiles: &[[f64; 3]]) -> Scale {
         let highest = |of: usize| quartiles.iter().map(|quartiles| quartiles[of]).fold(0.0, f64::max);
         let end = highest(2).min(1.3 * highest(1));
         Scale::Linear(if end > 0.0 { end } else { 1.0 })
     }
 
-    /// A logarithmic scale for these quartiles, with room for the bar of the smallest.
+    /// Returns a logarithmic scale for these quartiles, with room for the bar of the smallest.
     pub fn logarithmic(quartiles: &[[f64; 3]]) -> Scale {
         let positive = || quartiles.iter().flatten().copied().filter(|&value| value > 0.0);
         let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max));
@@ -64,7 +66,7 @@ impl Scale {
         Scale::Logarithmic(round_below(low / 1.5), high.max(low * 2.0))
     }
 
-    /// Where on the axis it is, of 0 to 1; beyond that, if it is not on it.
+    /// Returns the place of a value on the axis, from 0 to 1. Values outside the axis have places outside this range.
     pub fn place(self, value: f64) -> f64 {
         match self {
             Scale::Linear(end) => value / end,
@@ -72,7 +74,7 @@ impl Scale {
         }
     }
 
-    /// Round numbers on the axis, seven at the most.
+    /// Returns the ticks of the axis: at most seven round numbers.
     pub fn ticks(self) -> Vec<f64> {
         match self {
             Scale::Linear(end) => {
@@ -93,14 +95,14 @@ impl Scale {
                 let exponents = (start.log10().floor() as i32..=end.log10().floor() as i32).step_by(every);
                 let ticks =
                     exponents.flat_map(|exponent| digits.iter().map(move |digit| digit * 10_f64.powi(exponent)));
-                // What is worked out from logarithms misses by a little.
+                // Values computed by logarithms have small rounding errors.
                 ticks.filter(|&tick| start < tick * 1.000_001 && tick <= end).collect()
             }
         }
     }
 }
 
-/// The largest of 1, 2, 5, 10, 20, ... that is not above this (or only just).
+/// Returns the largest of 1, 2, 5, 10, 20, ... that is not above `value`, up to rounding errors.
 fn round_below(value: f64) -> f64 {
     let ten = 10_f64.powf((value * 1.000_001).log10().floor());
     let digit = value / ten * 1.000_001;
@@ -113,7 +115,7 @@ fn round_below(value: f64) -> f64 {
     }
 }
 
-/// Whether the largest median is so much larger than the smallest that a linear scale would not show the smallest.
+/// Returns whether the largest median is so much larger than the smallest that a linear scale would hide the smallest.
 pub fn spread(quartiles: &[[f64; 3]]) -> bool {
     let medians = || quartiles.iter().map(|quartiles| quartiles[1]).filter(|&median| median > 0.0);
     medians().fold(0.0, f64::max) > 30.0 * medians().fold(f64::INFINITY, f64::min)

@@ -1,27 +1,27 @@
-//! Which charts there are, and what each shows.
+//! The list of bar charts, and the contents of each.
 
 use crate::figures::grouped;
 use crate::results::{Case, Kind, Results, Series};
 use crate::svg::{Bar, Chart, Panel};
 
-/// What of a case is shown.
+/// The series of a case to show.
 #[derive(Clone, Copy, PartialEq)]
 enum Shown {
-    /// All but what reads in batches.
+    /// Our reads of single keys, and all other contenders.
     Single,
-    /// All but the limits.
+    /// Our batch and session reads, and the peers, without the limits.
     Batch,
 }
 
-/// The cases that a panel is looked for among.
+/// The cases among which panels look theirs up.
 struct Cases<'r> {
     all: &'r [Case],
     cores: usize,
 }
 
 impl Cases<'_> {
-    /// The panel of the case with these parameters; an empty one, if it was not run. Where a group has one size, that is
-    /// `None`.
+    /// Returns the panel of the case with these parameters, or an empty panel if the case was not run. For a group
+    /// with a single size, `size` is `None`.
     fn panel(
         &self,
         (group, work): (&str, &str),
@@ -39,7 +39,7 @@ impl Cases<'_> {
         Panel { heading: heading.into(), unit, bars }
     }
 
-    /// `work` of the group `reads`, uniform or not.
+    /// Returns the panel of a case of the group `reads` with `u64` keys.
     fn reads(&self, work: &str, pattern: &str, size: u64, threads: usize, heading: String, shown: Shown) -> Panel {
         self.panel(("reads", work), &format!("u64 keys, {pattern}"), Some(size), threads, heading, shown)
     }
@@ -52,7 +52,8 @@ impl Cases<'_> {
     }
 }
 
-/// The bars of a case, by length: of ours one for each idiom, of others one for the best of theirs, and limits last.
+/// Returns the bars of a case, sorted by length, with the limits last. Ours have one bar per idiom. Each other
+/// contender has one bar, for its best idiom.
 fn bars(case: &Case, shown: Shown) -> Vec<Bar> {
     let median = |series: &Series| series.figure.median().unwrap_or(f64::INFINITY);
     let beaten = |series: &Series| {
@@ -70,7 +71,7 @@ fn bars(case: &Case, shown: Shown) -> Vec<Bar> {
         })
         .collect();
     chosen.sort_by(|a, b| (a.kind == Kind::Limit).cmp(&(b.kind == Kind::Limit)).then(median(a).total_cmp(&median(b))));
-    // What all have in common says nothing.
+    // An idiom that all series share is not shown.
     let idioms = case.series.iter().any(|series| series.idiom != case.series[0].idiom);
     let bar = |series: &&Series| Bar {
         name: series.contender.clone(),
@@ -89,7 +90,7 @@ fn threads(threads: usize) -> &'static str {
     if threads == 1 { "1 thread" } else { "all cores" }
 }
 
-/// All charts, in the order of the document.
+/// Returns all bar charts, in the order of the document.
 pub fn charts(results: &Results) -> Vec<Chart> {
     let cases = Cases { all: &results.cases, cores: results.machine.cores };
     [reads(&cases), writes(&cases), mixes(&cases), others(&cases)].into_iter().flatten().collect()
@@ -129,7 +130,7 @@ fn reads(cases: &Cases<'_>) -> Vec<Chart> {
     ]
 }
 
-/// What peers hold, which their writes and their memory depend on.
+/// The types of values that peers hold. Their writes and their memory depend on it.
 const HELD: [&str; 2] = ["peers hold Arc<u64>", "peers hold u64"];
 
 fn writes(cases: &Cases<'_>) -> Vec<Chart> {

@@ -1,4 +1,4 @@
-//! How a chart of scaling is drawn: the throughput of all threads together, by their number.
+//! Draws scaling charts: the total throughput of all threads, as a function of their number.
 
 use crate::figures::{Scale, grouped, number};
 use crate::picture::{Picture, escape};
@@ -8,7 +8,8 @@ use std::fmt::Write;
 /// The workloads of the group `scaling`, in the order of the panels.
 const WORKS: [&str; 4] = ["reads", "95 reads, 5 writes", "50 reads, 50 writes", "writes"];
 
-/// One contender: threads, and millions of operations a second. Numbers of threads without a sample are left out.
+/// One contender. A point is a number of threads and the throughput in millions of operations per second. Numbers of
+/// threads without a sample have no point.
 struct Line {
     name: String,
     ours: bool,
@@ -20,18 +21,21 @@ struct Panel {
     lines: Vec<Line>,
 }
 
-// In pixels.
+// All lengths are in pixels.
 const MARGIN: f64 = 20.0;
 const WIDTH: f64 = 474.0;
 const HEIGHT: f64 = 250.0;
 const GAP: f64 = 24.0;
 const TOP: f64 = 66.0;
-/// Within a panel: to the left of the plot, to its right (where the lines are named), above it and below it.
+/// Within a panel, the space to the left of the plot.
 const LEFT: f64 = 44.0;
+/// The space to the right of the plot, for the names of the lines.
 const RIGHT: f64 = 108.0;
+/// The space above the plot.
 const ABOVE: f64 = 24.0;
+/// The space below the plot.
 const BELOW: f64 = 40.0;
-/// Between the names of two lines, at least.
+/// The smallest distance between the names of two lines.
 const NAME: f64 = 12.0;
 
 const STYLE: &str = "\
@@ -41,10 +45,10 @@ text{font:11px Helvetica,Arial,sans-serif;fill:#1f2328}\
 .small{font-size:9.5px;fill:#59636e}\
 .grid{stroke:#d8dee4}";
 
-/// Ours first, and a colour for each of the others.
+/// The colours of the lines. Ours has the first one.
 const COLOURS: [&str; 7] = ["#d1480a", "#3b6ea5", "#5d8a3c", "#8250df", "#93a1b0", "#b08800", "#1f2328"];
 
-/// The chart of each size of the group `scaling`; none, if the group was not run.
+/// Returns one chart for each size of the group `scaling`, or none if the group was not run.
 pub fn charts(results: &Results) -> Vec<Picture> {
     let cases: Vec<_> = results.cases.iter().filter(|case| case.group == "scaling").collect();
     let mut sizes: Vec<_> = cases.iter().map(|case| case.size).collect();
@@ -89,7 +93,7 @@ fn panel(cases: &[&Case], work: &str, size: u64) -> Panel {
 }
 
 impl Panel {
-    /// In words: each line at its last number of threads.
+    /// Describes the panel in words: each line at its last number of threads.
     fn described(&self) -> String {
         let line = |line: &Line| {
             let last = line.points.last()?;
@@ -139,7 +143,7 @@ fn draw_panel(body: &mut String, panel: &Panel) {
     let highest = points().map(|point| point.1).fold(0.0, f64::max);
     let scale = Scale::Linear(highest);
     let x = |threads: usize| {
-        // One thread alone is in the middle.
+        // A single number of threads is in the middle.
         let part = if most == 1 { 0.5 } else { (threads as f64).log2() / (most as f64).log2() };
         LEFT + part * (right - LEFT)
     };
@@ -176,14 +180,15 @@ fn draw_panel(body: &mut String, panel: &Panel) {
     }
 }
 
-/// The place of each line and the height of its name: beside the line's end, or below the name before it.
+/// Returns the index of each line and the height of its name, which is beside the line's end or below the previous
+/// name.
 fn names(panel: &Panel, end: impl Fn(&Line) -> f64) -> Vec<(usize, f64)> {
     let mut names: Vec<_> = panel.lines.iter().map(end).enumerate().collect();
     names.sort_by(|a, b| a.1.total_cmp(&b.1));
     let lowest = HEIGHT - BELOW - NAME * (names.len() as f64 - 1.0);
     let mut next = f64::NEG_INFINITY;
     for (place, (_, height)) in names.iter_mut().enumerate() {
-        // So high that the names below it have room above the axis.
+        // High enough to leave room above the axis for the names below it.
         *height = height.min(lowest + NAME * place as f64).max(next);
         next = *height + NAME;
     }

@@ -1,15 +1,16 @@
-//! Charts and tables of one run of `compare`, for docs/benchmarks.md.
+//! Draws charts and tables of one run of `compare`, for docs/benchmarks.md.
 //!
-//! `charts` reads what `compare --json` has written (benches/results.json), and writes the charts into docs/benchmarks/
-//! and what stands between the markers in docs/benchmarks.md. The results of `compare scaling --json` on a machine with
-//! more cores may stand beside it (benches/scaling.json): of these the charts of scaling are added. `charts --check` writes nothing, and fails if anything
-//! there is not what it would write.
+//! - Input: the output of `compare --json` (benches/results.json). If benches/scaling.json exists, its scaling charts
+//!   are added. It holds the output of `compare scaling --json` on a machine with more cores.
+//! - Output: the charts in docs/benchmarks/, and the text between the markers in docs/benchmarks.md.
 //!
-//! - `results`: what is read
-//! - `figures`: numbers, and the scales they are drawn to
+//! `charts --check` writes nothing, and fails if any output differs from what it would write.
+//!
+//! - `results`: the input
+//! - `figures`: the formatting of numbers, and the scales of axes
 //! - `picture`: a chart as a file
-//! - `gallery`, `svg`: which charts of bars there are, and how one is drawn
-//! - `lines`: the charts of scaling
+//! - `gallery`, `svg`: the list of bar charts, and their drawing
+//! - `lines`: the scaling charts
 //! - `costs`: the table of writes
 //! - `page`: the generated part of the document
 
@@ -28,15 +29,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Where the charts are, beside the document.
+/// The directory of the charts, next to the document.
 const CHARTS: &str = "benchmarks";
 const DOCUMENT: &str = "benchmarks.md";
 
 struct Plan {
     json: PathBuf,
-    /// Scaling on another machine. It need not be there.
+    /// The file with the scaling results of another machine. It may be absent.
     scaling: PathBuf,
-    /// Where the document is.
+    /// The directory of the document.
     docs: PathBuf,
     check: bool,
 }
@@ -111,7 +112,7 @@ fn write(directory: &Path, files: &[(PathBuf, String)]) -> Result<(), String> {
     files.iter().try_for_each(|(path, text)| fs::write(path, text).map_err(at(path)))
 }
 
-/// Whether the files are there with this text, and no other chart beside them.
+/// Checks that the files exist with these contents, and that the directory holds no other file.
 fn check(directory: &Path, files: &[(PathBuf, String)]) -> Result<(), String> {
     let differs = |(path, text): &&(PathBuf, String)| fs::read_to_string(path).ok().as_ref() != Some(text);
     let mut wrong: Vec<_> = files.iter().filter(differs).map(|(path, _)| path.clone()).collect();

@@ -1,4 +1,4 @@
-//! The generated part of docs/benchmarks.md.
+//! Generates the part of docs/benchmarks.md between its markers.
 
 use crate::CHARTS;
 use crate::costs;
@@ -11,7 +11,7 @@ use benches::figure;
 const BEGIN: &str = "<!-- charts: begin -->";
 const END: &str = "<!-- charts: end -->";
 
-/// The page with this between its markers.
+/// Returns the page with `generated` between its markers.
 pub fn refreshed(page: &str, generated: &str) -> Result<String, String> {
     let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.ok_or_else(|| format!("{BEGIN} and {END} must both be there, in this order"))?;
@@ -29,12 +29,12 @@ pub fn generated(results: &Results, pictures: &[Picture]) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-/// Text of which nothing is taken for Markdown or HTML.
+/// Escapes a text so that Markdown and HTML render it literally.
 pub fn plain(text: &str) -> String {
     escape(text).replace('|', "\\|").replace('[', "\\[").replace(']', "\\]").replace('_', "\\_")
 }
 
-/// A median and its quartiles: `1.02 [0.99, 1.10]`, the text of a cell.
+/// Returns the text of a cell with a median and its quartiles: `1.02 [0.99, 1.10]`.
 fn ratio(quartiles: Quartiles) -> Option<String> {
     let [low, median, high] = quartiles.get()?.map(figure);
     Some(format!("{median} \\[{low}, {high}\\]"))
@@ -63,7 +63,7 @@ fn run(results: &Results) -> String {
     )
 }
 
-/// The arguments of a run, for who repeats it: its results go where they are read.
+/// Returns the arguments with which a reader can repeat the run. The output path becomes the file that `charts` reads.
 fn repeated(command: &[String]) -> String {
     let mut path = false;
     let arguments = command.iter().skip(1).map(|argument| {
@@ -74,7 +74,7 @@ fn repeated(command: &[String]) -> String {
     arguments.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether it is reached; nothing, if there is none or no figure.
+/// Returns whether the target is reached, or `None` if there is no target or no measured value.
 fn reached(target: &Target) -> Option<bool> {
     target.measured.and_then(Quartiles::median).and(target.reached)
 }
@@ -118,7 +118,7 @@ fn shown(pictures: &[Picture]) -> String {
     format!("## Charts\n{}", pictures.iter().map(shown).collect::<String>())
 }
 
-/// A case and the peers in it that `of` says something about.
+/// Returns each case together with the texts that `of` returns for its peers. Cases without a text are left out.
 fn rows(results: &Results, of: impl Fn(&Series) -> Option<String>) -> Vec<(&Case, Vec<String>)> {
     let row = |case: &Case| case.series.iter().filter(|series| is_peer(series)).filter_map(&of).collect::<Vec<_>>();
     results.cases.iter().map(|case| (case, row(case))).filter(|(_, peers)| !peers.is_empty()).collect()
@@ -145,7 +145,7 @@ fn table(rows: &[(&Case, Vec<String>)], last: &str) -> String {
 fn peers_win(results: &Results) -> String {
     let wins = rows(results, |series| {
         let median = series.over.median().filter(|&median| median < 1.0)?;
-        // So near to 1 that two decimals would not show which side.
+        // A ratio that rounds to 1.00 is shown with four decimals, so that it shows which side is faster.
         let shown = figure(median);
         Some(format!("{} {}", named(series), if shown == "1.00" { format!("{median:.4}") } else { shown }))
     });

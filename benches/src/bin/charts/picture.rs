@@ -1,14 +1,14 @@
-//! A chart as a file, and as the document shows it.
+//! A chart as a file, with the title and the text that the document shows.
 
 pub struct Picture {
     pub file: String,
     pub title: String,
-    /// What it shows, in words.
+    /// A description of the chart in words.
     pub alt: String,
     pub svg: String,
 }
 
-/// Text of which nothing is taken for XML.
+/// Escapes a text so that XML takes it literally.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

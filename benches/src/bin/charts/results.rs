@@ -1,4 +1,4 @@
-//! What `compare` has measured, as it writes it.
+//! The results of `compare`, in the form in which it writes them.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -37,13 +37,13 @@ pub struct Series {
     pub idiom: String,
     pub kind: Kind,
     pub figure: Quartiles,
-    /// The ratio in the round over ours of the same idiom, else of our session.
+    /// The ratio, within a round, to ours of the same idiom, or to our session if there is none.
     #[serde(rename = "over ours, same idiom")]
     pub over: Quartiles,
-    /// When removed values are dropped, of a series of writes.
+    /// When removed values are dropped, for a series of writes.
     #[serde(default)]
     pub drops: Option<String>,
-    /// The most bytes allocated in a turn, of a series of writes.
+    /// The peak of allocated bytes in a turn, for a series of writes.
     #[serde(default)]
     pub peak: Option<f64>,
 }
@@ -58,7 +58,7 @@ pub enum Kind {
     Limit,
 }
 
-/// The quartiles of the rounds; nothing, if no round had a sample.
+/// The quartiles of the rounds. All are `None` if no round had a sample.
 #[derive(Deserialize, Clone, Copy)]
 pub struct Quartiles {
     low: Option<f64>,
@@ -67,7 +67,7 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
-    /// Low, median, high.
+    /// Returns the lower quartile, the median and the upper quartile.
     pub fn get(self) -> Option<[f64; 3]> {
         Some([self.low?, self.median?, self.high?])
     }
@@ -92,7 +92,8 @@ pub mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Results with one case: ours in three idioms, a peer in two, one without a sample, and a limit.
+    /// Returns results with four cases. The first has ours in three idioms, a peer in two, a peer without a sample,
+    /// and a limit.
     pub fn example() -> Results {
         let series = |contender, idiom, kind, figure: [Option<f64>; 3], over: [Option<f64>; 3]| {
             json!({

@@ -1,4 +1,4 @@
-//! How a chart is drawn: panels of horizontal bars, two abreast. A chart has a background of its own, and is
+//! Draws bar charts: panels of horizontal bars, two side by side. A chart has its own background, so that it is
 //! legible on every page.
 
 use crate::figures::{Scale, label, spread, tick};
@@ -12,39 +12,42 @@ pub struct Chart {
     pub panels: Vec<Panel>,
 }
 
-/// One case.
+/// One case of a chart.
 pub struct Panel {
     pub heading: String,
     pub unit: String,
-    /// None, if the case was not run.
+    /// The bars. Empty if the case was not run.
     pub bars: Vec<Bar>,
 }
 
 pub struct Bar {
     pub name: String,
-    /// Empty, where there is nothing to choose.
+    /// The idiom. Empty if all series of the case have the same one.
     pub idiom: String,
     pub kind: Kind,
-    /// Nothing, if there is no sample.
+    /// The quartiles, or `None` if there is no sample.
     pub quartiles: Option<[f64; 3]>,
 }
 
-// In pixels.
+// All lengths are in pixels.
 const MARGIN: f64 = 20.0;
 const PANEL: f64 = 474.0;
-/// Between panels that are abreast.
+/// The gap between two panels side by side.
 const GAP: f64 = 24.0;
-/// Between the left of a panel and its bars, of which idioms take the last part; and between the bars and its right.
+/// The space to the left of the bars, for names and idioms.
 const NAMES: f64 = 232.0;
+/// The part of `NAMES` for idioms, next to the bars.
 const IDIOMS: f64 = 64.0;
+/// The space to the right of the bars, for values.
 const VALUES: f64 = 60.0;
 const PLOT: f64 = PANEL - NAMES - VALUES;
 const ROW: f64 = 18.0;
 const BAR: f64 = 11.0;
-/// Above the bars of the panels, and below.
+/// The space above the bars of a panel.
 const HEADING: f64 = 24.0;
+/// The space below the bars of a panel.
 const AXIS: f64 = 46.0;
-/// Title and legend.
+/// The space at the top of a chart, for the title and the legend.
 const TOP: f64 = 66.0;
 
 const STYLE: &str = "\
@@ -61,7 +64,7 @@ text{font:11px Helvetica,Arial,sans-serif;fill:#1f2328}\
 .whisker{stroke:#1f2328;fill:none}\
 text.mine{fill:#a83703;font-weight:bold}";
 
-/// Class and name in the legend.
+/// Returns the CSS class of a kind, and its name in the legend.
 fn legend(kind: Kind) -> (&'static str, &'static str) {
     match kind {
         Kind::Ours => ("ours", "ours"),
@@ -73,7 +76,7 @@ fn legend(kind: Kind) -> (&'static str, &'static str) {
 }
 
 impl Bar {
-    /// As in the tables of `compare`, a limit is in brackets.
+    /// Returns the name as shown. A limit is in brackets, as in the tables of `compare`.
     fn shown_name(&self) -> String {
         if self.kind == Kind::Limit { format!("({})", self.name) } else { self.name.clone() }
     }
@@ -89,7 +92,7 @@ impl Bar {
 }
 
 impl Panel {
-    /// In words: `bars` of it.
+    /// Describes the given bars of the panel in words.
     fn described<'b>(&self, bars: impl Iterator<Item = &'b Bar>) -> String {
         let bars: Vec<_> = bars.map(|bar| bar.described(&self.unit)).collect();
         if bars.is_empty() {
@@ -103,7 +106,7 @@ impl Panel {
         self.bars.iter().filter_map(|bar| bar.quartiles).collect()
     }
 
-    /// What an axis is called, but for its scale.
+    /// Returns the label of the axis, without its scale.
     fn quantity(&self) -> &str {
         if self.unit == "ns" { "time" } else { &self.unit }
     }
@@ -118,7 +121,7 @@ impl Chart {
         format!("{}.svg", self.name)
     }
 
-    /// In words: of each panel the best of ours, and the best of the peers.
+    /// Describes the chart in words: for each panel, the best of ours and the best of the peers.
     fn summary(&self) -> String {
         let panels = self.panels.iter().map(|panel| {
             let best =
@@ -133,7 +136,7 @@ impl Chart {
         format!("Medians. {}.", panels.join(". "))
     }
 
-    /// The units of its panels, each once, and what is good.
+    /// Returns the subtitle: the units of the panels, and which direction is better.
     fn subtitle(&self) -> String {
         let mut units: Vec<_> = self.panels.iter().map(Panel::quantity).filter(|unit| !unit.is_empty()).collect();
         units.dedup();
@@ -147,7 +150,7 @@ pub fn picture(chart: &Chart) -> Picture {
 }
 
 fn draw(chart: &Chart) -> String {
-    // The scale is of one kind for all panels, since these are compared.
+    // All panels have the same kind of scale, because they are compared with each other.
     let logarithmic = chart.panels.iter().any(|panel| spread(&panel.quartiles()));
     let columns = chart.panels.len().clamp(1, 2);
     let width = 2.0 * MARGIN + columns as f64 * (PANEL + GAP) - GAP;
@@ -182,7 +185,7 @@ fn draw(chart: &Chart) -> String {
     )
 }
 
-/// The kinds that are there, flush right.
+/// Draws the legend, right-aligned, with the kinds that the chart has.
 fn draw_legend(chart: &Chart, width: f64) -> String {
     let mut kinds = [Kind::Limit, Kind::Foreign, Kind::Locking, Kind::LockFree, Kind::Ours].to_vec();
     kinds.retain(|&kind| chart.panels.iter().flat_map(|panel| &panel.bars).any(|bar| bar.kind == kind));
@@ -239,7 +242,7 @@ fn draw_bar(body: &mut String, bar: &Bar, unit: &str, middle: f64, at: impl Fn(f
     let [low, median, high] = quartiles.map(|value| at(value).min(end));
     let (top, long) = (middle - BAR / 2.0, median - NAMES);
     let _ = writeln!(body, r#"<rect class="{class}" x="{NAMES}" y="{top}" width="{long:.1}" height="{BAR}"/>"#);
-    // Caps at both quartiles; where the upper is beyond the axis, an arrow.
+    // The whisker has caps at both quartiles. If the upper one is beyond the axis, it has an arrow there.
     let (up, down) = (middle - 3.0, middle + 3.0);
     let cap = if at(quartiles[2]) > end { "m-4 -3l4 3l-4 3".to_owned() } else { format!("M{high:.1} {up}V{down}") };
     let _ = writeln!(body, r#"<path class="whisker" d="M{low:.1} {up}V{down}M{low:.1} {middle}H{high:.1}{cap}"/>"#);

@@ -1,4 +1,4 @@
-//! Reads beside those of an earlier run: a ratio of a peer to ours must not be below the recorded one.
+//! Compares reads with those of an earlier run: the ratio of a peer to ours must not be below the recorded ratio.
 
 use crate::cases::{Case, Measured, Series};
 use benches::{Table, figure};
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Groups of which all cases are compared.
+/// The groups whose cases are compared.
 const GROUPS: [&str; 2] = ["reads", "hot"];
 
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ struct RecordedCase {
 struct RecordedSeries {
     contender: String,
     idiom: String,
-    /// Low, median, high.
+    /// The lower quartile, the median and the upper quartile.
     #[serde(rename = "over ours, same idiom")]
     over: [Option<f64>; 3],
 }
@@ -39,7 +39,7 @@ impl RecordedCase {
             && (self.size, self.threads) == (case.size, case.threads)
     }
 
-    /// The quartiles of this contender's ratio to ours.
+    /// Returns the recorded quartiles of this contender's ratio to ours.
     fn over(&self, series: &Series) -> Option<[f64; 3]> {
         let idiom = series.idiom.to_string();
         let recorded = self.series.iter().find(|one| one.contender == series.name && one.idiom == idiom)?;
@@ -48,7 +48,8 @@ impl RecordedCase {
     }
 }
 
-/// A report: how many ratios were compared, and those whose upper quartile is below the recorded lower one.
+/// Returns a report with the number of compared ratios, and with the ratios whose upper quartile is below the
+/// recorded lower quartile.
 pub fn compared(path: &Path, results: &[Measured]) -> Result<String, Box<dyn std::error::Error>> {
     let recorded: Recorded = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let mut compared = 0;

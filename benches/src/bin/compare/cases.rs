@@ -1,17 +1,17 @@
-//! What was measured: cases, their contenders' series, and ratios between these.
+//! The results: cases, the series of their contenders, and the ratios between series.
 
 use benches::{Sorted, Table, figure};
 use std::fmt;
 use std::time::Duration;
 
-/// How a contender goes about it.
+/// The way in which a contender runs its operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Idiom {
-    /// A critical section for each read, by a session of the thread's.
+    /// One critical section per read, by a session of the thread.
     Session,
-    /// A critical section (or a lock) for each operation.
+    /// One critical section (or one lock) per operation.
     Each,
-    /// One for all operations of a turn.
+    /// One critical section (or one lock) for all operations of a turn.
     Held,
     /// Reads of many keys in one call.
     Batch,
@@ -28,23 +28,23 @@ impl fmt::Display for Idiom {
     }
 }
 
-/// What a contender is.
+/// The kind of a contender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Ours,
-    /// A concurrent map of keys without locks on the way of its readers.
+    /// A concurrent map whose readers take no locks.
     LockFree,
-    /// A concurrent map of keys that locks.
+    /// A concurrent map that takes locks for its operations.
     Locking,
     /// A library in C.
     #[cfg_attr(not(any(feature = "liburcu", feature = "dpdk")), expect(dead_code, reason = "all are behind features"))]
     Foreign,
-    /// Shown for comparison: it cannot do what a registry does (be written meanwhile, or be asked by key).
+    /// Shown for comparison only. It lacks part of a registry: writes during reads, or reads by key.
     Limit,
 }
 
 impl Kind {
-    /// Whether it is a peer of the crates' kind.
+    /// Returns whether this is a peer: another concurrent map in Rust.
     pub fn is_peer(self) -> bool {
         matches!(self, Kind::LockFree | Kind::Locking)
     }
@@ -53,10 +53,10 @@ impl Kind {
 /// When the values that a write removes are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drops {
-    /// By the operation, before it returns: all of it is inside the measured time.
+    /// By the operation, before it returns. The measured time includes all drops.
     AtOnce,
-    /// After the operation, when no reader can see the value: what later operations of the turn drop is inside the
-    /// measured time, and the rest is not.
+    /// After the operation, when no reader can see the value. The measured time includes the drops by later
+    /// operations of the turn, and excludes the others.
     Later,
     /// The measured time ends when the last removed value is dropped.
     Awaited,
@@ -72,15 +72,15 @@ impl fmt::Display for Drops {
     }
 }
 
-/// For how long a row with [`Drops::Awaited`] waits for the last value.
+/// The longest time that a case with [`Drops::Awaited`] waits for the last drop.
 pub const DROP_LIMIT: Duration = Duration::from_secs(1);
 
-/// What is measured: a workload with its parameters.
+/// A workload with its parameters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Case {
     pub group: &'static str,
     pub work: &'static str,
-    /// What keys are (or values, where these make the difference), and how they are drawn.
+    /// The type of the keys (or of the values, where they make the difference), and the distribution of keys.
     pub what: String,
     pub size: usize,
     pub threads: usize,
@@ -94,17 +94,17 @@ impl fmt::Display for Case {
     }
 }
 
-/// One contender's rounds.
+/// The samples of one contender.
 #[derive(Clone, Debug)]
 pub struct Series {
     pub name: &'static str,
     pub idiom: Idiom,
     pub kind: Kind,
-    /// By round, in the case's unit. What is no sample is not a number.
+    /// One sample per round, in the unit of the case. NaN stands for a missing sample.
     pub rounds: Vec<f64>,
-    /// When removed values are dropped, of a series of writes.
+    /// When removed values are dropped, for a series of writes.
     pub drops: Option<Drops>,
-    /// The most bytes allocated at once in a turn, above what was allocated when the turn began.
+    /// The peak of allocated bytes in a turn, above those allocated at its start.
     pub peak: Option<f64>,
 }
 
@@ -113,18 +113,18 @@ impl Series {
         Series { name, idiom, kind, rounds, drops: None, peak: None }
     }
 
-    /// The peak, if the turn in which it was counted came to its end.
+    /// Returns the peak, unless the series has no sample because drops exceeded the time limit.
     pub fn peak(&self) -> Option<f64> {
         self.peak.filter(|_| self.never().is_none())
     }
 
-    /// Why there is no sample, if the time limit for drops is the reason.
+    /// Returns the text to show if there is no sample because drops exceeded the time limit.
     pub fn never(&self) -> Option<String> {
         let never = self.drops == Some(Drops::Awaited) && self.rounds.iter().all(|round| round.is_nan());
         never.then(|| format!("never within {} s", DROP_LIMIT.as_secs()))
     }
 
-    /// This over the other, in the rounds in which both have a sample.
+    /// Returns the ratios of this series to the other, for the rounds in which both have a sample.
     pub fn over(&self, other: &Series) -> Sorted {
         let ratio = |(this, other): (&f64, &f64)| this / if *other == 0.0 { f64::MIN_POSITIVE } else { *other };
         numbers(self.rounds.iter().zip(&other.rounds).map(ratio))
@@ -135,13 +135,13 @@ impl Series {
     }
 }
 
-/// What is a number; if there is none, that.
+/// Returns the values that are not NaN, or a single NaN if there is none.
 fn numbers(values: impl Iterator<Item = f64>) -> Sorted {
     let values: Vec<_> = values.filter(|value| !value.is_nan()).collect();
     Sorted::new(if values.is_empty() { vec![f64::NAN] } else { values })
 }
 
-/// A case that was measured.
+/// A measured case.
 pub struct Measured {
     pub case: Case,
     pub unit: &'static str,
@@ -149,7 +149,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Ours of this idiom; else the first of ours.
+    /// Returns our series with this idiom, or our first series if there is none.
     pub fn ours(&self, idiom: Idiom) -> &Series {
         let mut ours = self.series.iter().filter(|series| series.kind == Kind::Ours);
         let first = ours.clone().next().expect("every case has a contender of ours");
@@ -182,7 +182,7 @@ impl fmt::Display for Measured {
 }
 
 impl Measured {
-    /// The cells that a series has in every table.
+    /// Returns the cells of a series that every table has.
     fn row(&self, series: &Series, first: &Series) -> Vec<String> {
         let same = self.ours(series.idiom);
         let same = if series.kind == Kind::Ours || same.idiom != series.idiom || std::ptr::eq(same, first) {

@@ -1,4 +1,5 @@
-//! Contenders in turns, A B C A B C, in many short rounds; their threads stay, and begin each turn together.
+//! Runs contenders in turns (A B C A B C) in many short rounds. The same threads run all turns, and start each
+//! together.
 
 use crate::cases::{Drops, Idiom, Kind, Series};
 use benches::{heap, stay_on_core};
@@ -7,34 +8,34 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a turn is tried again.
+/// The most times that a turn is repeated.
 const ATTEMPTS: usize = 15;
 
-/// What one turn came to on one thread.
+/// The result of one turn on one thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Nanoseconds for one operation.
+    /// Nanoseconds per operation.
     pub nanoseconds: f64,
-    /// What all contenders agree on, or the program is wrong.
+    /// A checksum, on which all contenders must agree.
     pub sum: u64,
     time: Duration,
     end: Instant,
 }
 
 impl Sample {
-    /// So many operations in this time.
+    /// Returns a sample of `operations` operations that took `time`.
     pub fn new(time: Duration, operations: usize, sum: u64) -> Sample {
         let nanoseconds = time.as_nanos() as f64 / operations.max(1) as f64;
         Sample { nanoseconds, sum, time, end: Instant::now() }
     }
 
-    /// A turn that did not come to its end.
+    /// Returns the sample of a turn that did not finish.
     pub fn none(sum: u64) -> Sample {
         Sample { nanoseconds: f64::NAN, ..Sample::new(Duration::ZERO, 1, sum) }
     }
 }
 
-/// Times `pass` over `keys`, of which the first quarter settles caches and does not count.
+/// Times `pass` over `keys`. The first quarter warms up the caches and does not count.
 #[inline(always)]
 pub fn timed<K>(keys: &[K], mut pass: impl FnMut(&[K]) -> u64) -> Sample {
     let (first, rest) = keys.split_at(keys.len() / 4);
@@ -47,21 +48,21 @@ pub fn timed<K>(keys: &[K], mut pass: impl FnMut(&[K]) -> u64) -> Sample {
     Sample::new(time, rest.len(), sum)
 }
 
-/// Times `read` of each of `keys`.
+/// Times `read` of each key in `keys`.
 #[inline(always)]
 pub fn reads<K>(keys: &[K], mut read: impl FnMut(&K) -> Option<u64>) -> Sample {
     timed(keys, |keys| keys.iter().fold(0, |sum, key| sum.wrapping_add(read(key).unwrap_or(1))))
 }
 
-/// A contender: what it does in one turn, with what was drawn for the round.
+/// A contender, with the function that runs one of its turns on the input drawn for the round.
 pub struct Lane<'m, T> {
     pub name: &'static str,
     pub idiom: Idiom,
     pub kind: Kind,
-    /// Which of the things drawn for a round it is given, where they are several: what contenders that are given the same
-    /// must agree on.
+    /// The index of the contender's input, if several inputs are drawn for a round. Contenders with the same input must
+    /// return the same checksum.
     pub set: usize,
-    /// When removed values are dropped, of a contender that writes.
+    /// When removed values are dropped, for a contender that writes.
     pub drops: Option<Drops>,
     pub turn: Box<dyn FnMut(&T) -> Sample + 'm>,
 }
@@ -72,18 +73,19 @@ impl<'m, T> Lane<'m, T> {
     }
 }
 
-/// Where the threads wait for one another. It spins: a thread that slept would begin late.
+/// A barrier for the threads. Waiting threads spin, because a thread that slept would start late.
 struct Start {
     threads: usize,
-    /// Spins after which a thread lets others have its core, less one: more than a turn takes, if there is a core for
-    /// each.
+    /// The number of spins after which a thread yields its core, minus one. If there is a core for each thread, that is
+    /// longer than a turn.
     patience: u32,
     arrived: AtomicUsize,
 }
 
 impl Start {
     fn wait(&self) {
-        // ORDERING: AcqRel here and Acquire below, as for any barrier.
+        // ORDERING: AcqRel here, and Acquire below: what each thread did before the barrier happens before what any
+        // thread does after it.
         let place = self.arrived.fetch_add(1, Ordering::AcqRel);
         let all = (place / self.threads + 1) * self.threads;
         let mut spins = 0_u32;
@@ -94,7 +96,7 @@ impl Start {
     }
 }
 
-/// Whether the threads were at it together, for three quarters of the time of the slowest at least.
+/// Returns whether all threads ran at the same time for at least three quarters of the slowest thread's time.
 fn overlap(samples: impl Iterator<Item = Sample> + Clone) -> bool {
     let begin = samples.clone().map(|sample| sample.end - sample.time).max();
     let end = samples.clone().map(|sample| sample.end).min();
@@ -103,11 +105,13 @@ fn overlap(samples: impl Iterator<Item = Sample> + Clone) -> bool {
     4 * end.saturating_duration_since(begin) >= 3 * longest
 }
 
-/// Has the contenders that `lanes` makes take turns on so many threads, for so many rounds after one that does not
-/// count, each with what `draw` draws for the round and the thread. A turn takes as long as its slowest thread.
+/// Runs the contenders that `lanes` makes in turns on `threads` threads, for `rounds` rounds after one that does not
+/// count. Each turn gets the input that `draw` makes for the round and the thread. The time of a turn is that of its
+/// slowest thread.
 ///
-/// Where there is a core for each thread, a turn in which they were not at it together is tried again, and is no sample
-/// in the end: on a machine with other work to do, one may have waited for its core while the other had no competition.
+/// If there is a core for each thread, a turn in which the threads did not overlap is repeated. If they never
+/// overlap, the turn gives no sample: on a machine with other load, one thread may have waited for its core while
+/// another ran without competition.
 pub fn interleave<'m, T>(
     threads: usize,
     rounds: usize,
@@ -117,7 +121,7 @@ pub fn interleave<'m, T>(
     turns(threads, rounds, false, draw, lanes)
 }
 
-/// As [`interleave`], with a last round that is not timed and in which the bytes allocated are counted.
+/// Works as [`interleave`], and adds a last round that is not timed and in which allocated bytes are counted.
 pub fn interleave_weighed<'m, T>(
     threads: usize,
     rounds: usize,
@@ -127,7 +131,8 @@ pub fn interleave_weighed<'m, T>(
     turns(threads, rounds, true, draw, lanes)
 }
 
-/// The peak of each contender in a turn of its own on all threads, as the first thread sees it.
+/// Runs one turn of each contender on all threads, and returns its peak of allocated bytes. Only the first thread
+/// returns peaks; the others return 0.
 fn weigh<T>(thread: usize, start: &Start, drawn: &T, lanes: &mut [Lane<'_, T>]) -> Vec<f64> {
     let peak = |lane: &mut Lane<'_, T>| {
         start.wait();
@@ -173,7 +178,7 @@ fn turns<'m, T>(
                     if overlap(turns.iter().filter_map(|turn| *turn.lock())) {
                         break;
                     }
-                    // With other things than before, which are in the cache now.
+                    // Draws another input, because the old one is in the cache now.
                     let drawn = draw(round + attempt * (rounds + 1), thread);
                     start.wait();
                     sample = (lane.turn)(&drawn);
@@ -192,8 +197,8 @@ fn turns<'m, T>(
         });
         (names.collect::<Vec<_>>(), samples, peaks)
     };
-    // One thread's turns are a spawned thread's too: in some runs the main thread's locked instructions took longer than
-    // others', those of some contenders only.
+    // Turns on one thread also use a spawned thread: in some runs the locked instructions of some contenders took
+    // longer on the main thread than on others.
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let work = &work;
         let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
@@ -213,7 +218,7 @@ fn turns<'m, T>(
         rounds: (1..=rounds)
             .map(|round| {
                 let times = || of(round, lane).map(|sample| sample.nanoseconds);
-                // `f64::max` passes over what is not a number.
+                // `f64::max` ignores NaN.
                 let slowest = if times().any(f64::is_nan) { f64::NAN } else { times().fold(0.0, f64::max) };
                 if together && !overlap(of(round, lane)) { f64::NAN } else { slowest }
             })

@@ -1,4 +1,4 @@
-//! The results as JSON, for `charts`: what it needs, one contender a line.
+//! Writes the results as JSON for `charts`, with one contender per line.
 
 use crate::cases::{Kind, Measured, Series};
 use crate::plan::Plan;
@@ -6,7 +6,7 @@ use crate::targets::Row;
 use benches::Sorted;
 use serde_json::{Value, json};
 
-/// The workspace's lock file, for the versions that were compiled in.
+/// The workspace's lock file, which has the versions of the compiled dependencies.
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 
 const PEERS: [&str; 12] = [
@@ -24,7 +24,7 @@ const PEERS: [&str; 12] = [
     "sharded-slab",
 ];
 
-/// The newest version of a package in the lock file, which is the one that is depended on here.
+/// Returns the last version of a package in the lock file. If there are several, the benchmarks depend on that one.
 fn version(package: &str) -> Option<&'static str> {
     let name = format!("name = \"{package}\"");
     let stanzas = LOCK.split("\n\n").filter(|stanza| stanza.lines().any(|line| line == name));
@@ -37,12 +37,12 @@ fn cpu() -> Option<String> {
     Some(line.split_once(": ")?.1.to_owned())
 }
 
-/// With four significant digits, which is more than a run can tell.
+/// Rounds to four significant digits, which is more than the precision of a run.
 fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(f64::NAN)
 }
 
-/// Low, median, high; what is not a number becomes null.
+/// Returns the lower quartile, the median and the upper quartile. NaN becomes null.
 fn quartiles(sorted: &Sorted) -> Value {
     [25.0, 50.0, 75.0].map(|percent| rounded(sorted.percentile(percent))).as_slice().into()
 }
@@ -60,13 +60,13 @@ fn series(measured: &Measured, series: &Series) -> Value {
         },
         "figure": quartiles(&series.sorted()),
         "over ours, same idiom": quartiles(&series.over(measured.ours(series.idiom))),
-        // Of writes alone.
+        // Only writes have these.
         "drops": series.drops.map(|drops| series.never().unwrap_or(drops.to_string())),
         "peak": series.peak().map(rounded),
     })
 }
 
-/// What fits in a line, in one.
+/// Formats a value, in one line if it fits.
 fn lines(value: &Value) -> String {
     let line = value.to_string();
     if line.len() <= 240 {
@@ -82,7 +82,7 @@ fn lines(value: &Value) -> String {
     }
 }
 
-/// All that charts and tables are made of, as text.
+/// Returns the text of the JSON document, with all data for charts and tables.
 pub fn document(plan: &Plan, results: &[Measured], rows: &[Row]) -> String {
     let cases = results.iter().map(|measured| {
         let case = &measured.case;

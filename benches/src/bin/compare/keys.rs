@@ -1,13 +1,13 @@
-//! What keys and values are made of, and which keys a round asks for.
+//! The types of keys and values, and the keys that a round uses.
 
 use benches::{Xorshift, Zipf};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A key, made from its number.
+/// A type of keys, each made from a number.
 pub trait Key: Hash + Ord + Clone + Send + Sync + 'static {
-    /// What the tables call it.
+    /// The name in the tables.
     const NAME: &'static str;
     fn of(number: u64) -> Self;
 }
@@ -36,11 +36,11 @@ impl Key for String {
     }
 }
 
-/// A value as a peer holds it, made from its number.
+/// A type of values that peers hold, each made from a number.
 pub trait Value: Clone + Send + Sync + 'static {
-    /// What ours holds in the same case: the value without a count of references, which an entry of ours has by itself.
+    /// The type that ours holds in the same case: the value without a reference count, since each entry has one.
     type Bare: Value;
-    /// What the tables call it.
+    /// Returns the name in the tables.
     fn name() -> String;
     fn of(number: u64) -> Self;
     fn number(&self) -> u64;
@@ -87,16 +87,16 @@ pub struct Counted(u64);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 impl Counted {
-    /// How many were dropped since the program began.
+    /// Returns the number of drops since the start of the program.
     pub fn dropped() -> u64 {
-        // ORDERING: Relaxed, a figure.
+        // ORDERING: Relaxed, a statistic that orders nothing.
         DROPPED.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // ORDERING: Relaxed, a figure.
+        // ORDERING: Relaxed, a statistic that orders nothing.
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -118,21 +118,21 @@ impl Value for Counted {
     }
 }
 
-/// The distribution that keys are drawn from.
+/// The distribution of keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pattern {
-    /// Keys that are there, all alike.
+    /// Present keys, all with the same probability.
     Uniform,
-    /// Keys that are there, with a probability in proportion to 1 / rank^0.99.
+    /// Present keys, with a probability proportional to 1 / rank^0.99.
     Zipf,
-    /// Keys that are not there.
+    /// Absent keys.
     Missing,
-    /// One key.
+    /// A single present key.
     Hot,
 }
 
 impl Pattern {
-    /// What the tables call it.
+    /// Returns the name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Pattern::Uniform => "uniform",
@@ -143,13 +143,13 @@ impl Pattern {
     }
 }
 
-/// Ways to read one map, at most.
+/// The largest number of ways to read one map.
 const SETS: usize = 7;
 
-/// Keys for each way to read a map.
+/// One set of keys for each way to read a map.
 pub type Sets<K> = Vec<Vec<K>>;
 
-/// Draws keys of a map that holds the numbers below `size`.
+/// A generator of keys for a map that holds the numbers below `size`.
 pub struct Draw {
     pattern: Pattern,
     size: u64,
@@ -162,25 +162,26 @@ impl Draw {
         Draw { pattern, size: size as u64, zipf }
     }
 
-    /// So many numbers, the same for the same seed.
+    /// Returns `count` numbers, which depend only on the seed.
     pub fn numbers(&self, count: usize, seed: u64) -> impl Iterator<Item = u64> {
         let mut random = Xorshift::new(seed);
         (0..count).map(move |_| match (self.pattern, &self.zipf) {
             (Pattern::Missing, _) => self.size + random.below(self.size),
             (Pattern::Hot, _) => self.size / 2,
-            // Hot keys were not inserted one after the other: a prime keeps neighbours in rank apart.
+            // A factor that is prime spreads keys of similar rank, so that hot keys were not inserted one after
+            // another.
             (_, Some(zipf)) => zipf.draw(&mut random) * 1_000_000_007 % self.size,
             (_, None) => random.below(self.size),
         })
     }
 
-    /// So many keys.
+    /// Returns `count` keys.
     pub fn keys<K: Key>(&self, count: usize, seed: u64) -> Vec<K> {
         self.numbers(count, seed).map(K::of).collect()
     }
 
-    /// So many keys, in as many sets as there are ways to read one map: what one has read would be in the cache for the
-    /// next that reads it.
+    /// Returns one set of `count` keys for each way to read one map. With shared keys, the first contender would load
+    /// the cache for the next one.
     pub fn sets<K: Key>(&self, count: usize, seed: u64) -> Sets<K> {
         (0..SETS as u64).map(|set| self.keys(count, seed * SETS as u64 + set)).collect()
     }

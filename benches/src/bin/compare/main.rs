@@ -1,15 +1,15 @@
-//! The registry beside its peers, in one run of one process: they take turns in many short rounds, and what counts is
-//! the ratio of the times within a round.
+//! Compares the registry with its peers, in one run of one process. The contenders take turns in many short rounds, and
+//! are compared by the ratio of their times within a round.
 //!
 //! - `plan`: the command line
-//! - `keys`, `peers`: what is compared, each peer in its best idiom, with the same hasher and made for its size
+//! - `keys`, `peers`: the contenders, each in its best idiom, with the same hasher and presized
 //! - `harness`: turns, rounds, threads
 //! - `work`: the workloads, by group
-//! - `cases`, `targets`, `json`: what came out, beside what should
-//! - `baseline`: reads beside those of an earlier run
+//! - `cases`, `targets`, `json`: the results, and the targets that they must reach
+//! - `baseline`: a comparison of reads with an earlier run
 //!
-//! A cell is a median, or a median of ratios with its quartiles: above 1 ours is faster. A contender in brackets is a
-//! limit: it does less.
+//! A cell is a median, or a median of ratios with its quartiles. A ratio above 1 means that ours is faster. A contender
+//! in brackets is a limit, which does less than a registry.
 
 mod baseline;
 mod cases;
@@ -26,12 +26,12 @@ use std::fmt::Display;
 use std::path::Path;
 use work::Results;
 
-/// It counts for `memory` and for the peaks of writes, and reads a flag otherwise.
+/// Counts bytes for the group `memory` and for the peaks of writes. Otherwise each call only reads a flag.
 #[global_allocator]
 static ALLOCATOR: benches::heap::Counting = benches::heap::Counting;
 
 fn main() {
-    // The other threads would wait for one that has panicked, in the harness.
+    // A panic ends the process: in the harness, the other threads would wait forever for a thread that panicked.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);

@@ -1,4 +1,4 @@
-//! The command line, and how much of everything it asks for.
+//! The command line, and the amounts of work that it selects.
 
 use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
@@ -21,21 +21,21 @@ pub const GROUPS: [&str; 14] = [
     "conntrack",
 ];
 
-/// What is to be run.
+/// The parts to run.
 pub struct Plan {
     pub groups: Vec<String>,
     pub sizes: Vec<usize>,
     pub rounds: Option<usize>,
     pub quick: bool,
     pub json: Option<PathBuf>,
-    /// The JSON of an earlier run, to compare reads with.
+    /// The JSON file of an earlier run, with which reads are compared.
     pub baseline: Option<PathBuf>,
-    /// All of the machine's.
+    /// The number of cores of the machine.
     pub cores: usize,
 }
 
 impl Plan {
-    /// Reads the command line of this process. Ends the process if it makes no sense.
+    /// Reads the command line of this process. Exits if it is invalid.
     pub fn read() -> Plan {
         Plan::parse(Parser::from_env()).unwrap_or_else(|error| {
             let groups = GROUPS.join(", ");
@@ -66,22 +66,22 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether the group is to be run.
+    /// Returns whether the group is to be run.
     pub fn wants(&self, group: &str) -> bool {
         self.groups.is_empty() || self.groups.iter().any(|wanted| wanted == group)
     }
 
-    /// Rounds: as many as asked for, else `rounds`, or few.
+    /// Returns the number of rounds: that of the command line if given, else 2 in a quick run, else `rounds`.
     pub fn rounds(&self, rounds: usize) -> usize {
         self.rounds.unwrap_or(if self.quick { 2 } else { rounds })
     }
 
-    /// `amount`, or `quick`.
+    /// Returns `quick` in a quick run, else `amount`.
     pub fn amount(&self, amount: usize, quick: usize) -> usize {
         if self.quick { quick } else { amount }
     }
 
-    /// The numbers of threads for which there are figures.
+    /// Returns the numbers of threads to measure: 1, and the number of cores.
     pub fn threads(&self) -> Vec<usize> {
         if self.cores == 1 { vec![1] } else { vec![1, self.cores] }
     }

@@ -1,4 +1,4 @@
-//! Maps with a bound on their entries: the registry, moka, quick_cache.
+//! Maps with a bound on their number of entries: the registry, moka and quick_cache.
 
 use super::hasher;
 use super::ours::running;
@@ -6,10 +6,10 @@ use crate::cases::Drops;
 use ahash::RandomState;
 use epoch_registry::Registry;
 
-/// A cache of numbers by numbers.
+/// A cache that maps numbers to numbers.
 pub trait Cache {
     const NAME: &'static str;
-    /// When the values that leave are dropped.
+    /// When removed values are dropped.
     const DROPS: Drops;
 
     fn bounded(capacity: usize) -> Self;
@@ -34,7 +34,7 @@ impl Cache for Ours {
 
     #[inline]
     fn insert(&self, key: u64) {
-        // Another thread may have been faster.
+        // Another thread may have inserted the key already.
         let _ = self.0.add(key, key);
     }
 }

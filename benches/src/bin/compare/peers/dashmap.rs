@@ -1,4 +1,4 @@
-//! dashmap.
+//! dashmap's `DashMap`.
 
 use super::{Map, Reads, hasher};
 use crate::cases::{Drops, Kind};
@@ -18,7 +18,7 @@ impl<K: Key, V: Value> Reads<K> for Dash<K, V> {
 
     #[inline]
     fn get_owned(&self, key: &K) -> Option<u64> {
-        // The lock is given back before the clone is used.
+        // The lock is released before the clone is used.
         let value = self.0.get(key).map(|value| value.clone());
         value.map(|value| value.number())
     }

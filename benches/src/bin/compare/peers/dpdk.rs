@@ -1,5 +1,5 @@
-//! DPDK's `rte_hash`, with lock-free reads: key by key, and 32 in one call. The hash is taken here, by the same hasher as all
-//! others have, of which it takes 32 bits; readers announce quiescent states by DPDK's own QSBR.
+//! DPDK's `rte_hash` with lock-free reads, of one key or of 32 keys per call. The hash is computed here, with the
+//! hasher of all contenders, of which `rte_hash` uses 32 bits. Readers announce quiescent states by DPDK's own QSBR.
 
 use super::hasher;
 use crate::cases::{Idiom, Kind};
@@ -14,7 +14,7 @@ struct Table {
     _not_send: PhantomData<*mut u8>,
 }
 
-// Of `shims/dpdk/hash.c`.
+// These come from `shims/dpdk/hash.c`.
 unsafe extern "C" {
     fn dpdk_new(entries: u32) -> *mut Table;
     fn dpdk_insert(table: *mut Table, hash: u32, key: u64, value: u64) -> i32;
@@ -27,9 +27,9 @@ unsafe extern "C" {
 }
 
 const NAME: &str = "DPDK rte_hash";
-/// Keys of one bulk read.
+/// The number of keys in one bulk read.
 const BULK: usize = 32;
-/// What stands for a key that is not there: the figure that `reads` counts.
+/// The number that stands for an absent key, as `reads` counts it.
 const MISSING: u64 = 1;
 
 pub struct Dpdk {
@@ -37,10 +37,10 @@ pub struct Dpdk {
     hasher: RandomState,
 }
 
-// SAFETY: the table is one for many threads, each with a number of its own.
+// SAFETY: many threads may use the table at once, and each reader has its own number.
 unsafe impl Sync for Dpdk {}
 
-/// A reader, online.
+/// An online reader.
 struct Reader<'t> {
     table: &'t Dpdk,
     number: u32,
@@ -48,19 +48,19 @@ struct Reader<'t> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // SAFETY: the number was given to this reader.
+        // SAFETY: `dpdk_enter` gave this number to this reader, and the table is borrowed.
         unsafe { dpdk_leave(self.table.table, self.number) };
     }
 }
 
 impl Dpdk {
     pub fn filled(size: usize) -> Self {
-        // SAFETY: any number of entries that is not too large.
+        // SAFETY: the function has no precondition, and returns null if it fails.
         let table = unsafe { dpdk_new(u32::try_from(size).expect("DPDK's limit")) };
         assert!(!table.is_null(), "DPDK makes no table");
         let hasher = hasher();
         for number in 0..size as u64 {
-            // SAFETY: nobody else uses the table yet.
+            // SAFETY: the table is not null, and no other thread uses it yet.
             let inserted = unsafe { dpdk_insert(table, hasher.hash_one(number) as u32, number, number) };
             assert!(inserted >= 0, "DPDK takes no more than {number} of {size} keys");
         }
@@ -73,11 +73,11 @@ impl Dpdk {
     }
 
     fn reader(&self) -> Reader<'_> {
-        // SAFETY: the table is there.
+        // SAFETY: the table lives as long as `self`.
         Reader { table: self, number: unsafe { dpdk_enter(self.table) } }
     }
 
-    /// Each way to read it.
+    /// Returns a contender for each way to read the table.
     pub fn lanes(&self) -> Vec<Lane<'_, Sets<u64>>> {
         let each = move |sets: &Sets<u64>| {
             let reader = self.reader();
@@ -103,7 +103,7 @@ impl Dpdk {
                         *hash_of_key = self.hash(key);
                     }
                     let count = keys.len() as u32;
-                    // SAFETY: the reader is online, and there are so many keys and hashes.
+                    // SAFETY: the reader is online, and both arrays have at least `count` elements.
                     let found = unsafe {
                         dpdk_bulk(self.table, reader.number, hashes.as_mut_ptr(), keys.as_ptr(), count, MISSING)
                     };
@@ -122,7 +122,7 @@ impl Dpdk {
 
 impl Drop for Dpdk {
     fn drop(&mut self) {
-        // SAFETY: nobody borrows the table any more.
+        // SAFETY: no other thread uses the table any more.
         unsafe { dpdk_free(self.table) };
     }
 }

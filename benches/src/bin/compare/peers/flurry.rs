@@ -1,4 +1,4 @@
-//! flurry.
+//! flurry's `HashMap`.
 
 use super::{Map, Reads, hasher};
 use crate::cases::{Drops, Kind};

@@ -1,4 +1,4 @@
-//! Slabs, which are asked by the id that they gave out themselves, and need no hash: idr-ebr and sharded-slab.
+//! Slabs, which are read by an id that they assign themselves, and so need no hash: idr-ebr and sharded-slab.
 
 use crate::cases::{Idiom, Kind};
 use crate::harness::{Lane, reads};
@@ -21,7 +21,7 @@ impl<V: Value> Ids<V> {
         Ids { idr, idr_ids, slab, slab_ids }
     }
 
-    /// Each way to read them. The ids are looked up beforehand, and take no time.
+    /// Returns a contender for each way to read the slabs. The ids are looked up before the measured time.
     pub fn lanes(&self, owned: bool) -> Vec<Lane<'_, Sets<u64>>> {
         let ids = |keys: &[u64]| keys.iter().map(|&key| self.idr_ids[key as usize]).collect::<Vec<_>>();
         let each = move |sets: &Sets<u64>| {

@@ -1,4 +1,4 @@
-//! hashbrown behind one lock: a reader-writer lock, a mutex, a spinlock.
+//! hashbrown behind one lock: a reader-writer lock, or a mutex.
 
 use super::{Map, Reads, hasher};
 use crate::cases::{Drops, Kind};
@@ -50,7 +50,7 @@ impl<K: Key, V: Value> Map<K> for Shared<K, V> {
 
     #[inline]
     fn insert(&self, key: K, number: u64) -> bool {
-        // What is made and what is dropped is made and dropped without the lock.
+        // The new value is made, and the old one dropped, without the lock.
         let value = V::of(number);
         let old = self.0.write().insert(key, value);
         old.is_none()

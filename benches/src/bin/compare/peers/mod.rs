@@ -1,5 +1,5 @@
-//! The contenders, behind one trait each for reading and for writing. A contender's loop is compiled for it alone: what
-//! is called through a pointer is a whole turn.
+//! The contenders, behind one trait for reading and one for writing. The loop of each contender is monomorphised:
+//! only a whole turn is called through a pointer.
 
 pub mod bounded;
 pub mod dashmap;
@@ -20,94 +20,95 @@ use crate::harness::{Lane, Sample, reads};
 use crate::keys::{Key, Sets, Value};
 use ahash::RandomState;
 
-/// The same hasher for all, with the same seeds in every run.
+/// Returns the hasher of all contenders, with the same seeds in every run.
 pub fn hasher() -> RandomState {
     RandomState::with_seeds(1, 2, 3, 4)
 }
 
-/// A map of keys to numbers that is read by many threads.
+/// A map of keys to numbers that many threads read.
 ///
-/// What reads is made by the thread that calls it, with the guard that it holds; a number stands for the use of what was
-/// found. Where a map has no way of its own to hold a guard, it is read as always.
+/// The reading thread creates the closure that reads, with the guard that the closure holds. The closure returns the
+/// number of the value, which stands for its use. A map that has no guard to hold uses its plain read in its place.
 pub trait Reads<K: Key>: Sync + Sized {
     const NAME: &'static str;
     const KIND: Kind;
 
-    /// A borrowed read in a critical section of its own.
+    /// Runs a borrowed read in its own critical section.
     fn get(&self, key: &K) -> Option<u64>;
 
-    /// A read of what outlives it, in a critical section of its own.
+    /// Runs an owned read, whose result outlives the critical section, in its own critical section.
     fn get_owned(&self, key: &K) -> Option<u64>;
 
-    /// Borrowed reads by a session.
+    /// Returns a closure for borrowed reads by a session.
     fn session(&self) -> impl FnMut(&K) -> Option<u64> {
         |key| self.get(key)
     }
 
-    /// Owned reads by a session.
+    /// Returns a closure for owned reads by a session.
     fn session_owned(&self) -> impl FnMut(&K) -> Option<u64> {
         |key| self.get_owned(key)
     }
 
-    /// Borrowed reads in one critical section.
+    /// Returns a closure for borrowed reads in one critical section.
     fn held(&self) -> impl FnMut(&K) -> Option<u64> {
         |key| self.get(key)
     }
 
-    /// Owned reads in one critical section.
+    /// Returns a closure for owned reads in one critical section.
     fn held_owned(&self) -> impl FnMut(&K) -> Option<u64> {
         |key| self.get_owned(key)
     }
 
-    /// The sum of all numbers.
+    /// Returns the sum of all numbers.
     fn sum(&self) -> u64;
 }
 
-/// A map that is written by many threads.
+/// A map that many threads write.
 pub trait Map<K: Key>: Reads<K> {
-    /// When the values that its writes remove are dropped.
+    /// When removed values are dropped.
     const DROPS: Drops;
 
-    /// An empty one that takes so many entries without growing.
+    /// Returns an empty map that holds `capacity` entries without growing.
     fn with_capacity(capacity: usize) -> Self;
 
-    /// Whether the key was new.
+    /// Inserts an entry. Returns whether the key was new.
     fn insert(&self, key: K, number: u64) -> bool;
 
-    /// Whether it was there.
+    /// Removes a key. Returns whether it was present.
     fn remove(&self, key: &K) -> bool;
 
-    /// Puts the number in the place of the one there.
+    /// Replaces the value of a present key.
     fn replace(&self, key: K, number: u64);
 
-    /// Inserts new entries. Returns how many.
+    /// Inserts entries. Returns the number of new keys.
     #[inline]
     fn insert_all(&self, entries: impl Iterator<Item = (K, u64)>) -> usize {
         entries.filter_map(|(key, number)| self.insert(key, number).then_some(())).count()
     }
 
-    /// Removes keys. Returns how many were there.
+    /// Removes keys. Returns the number that were present.
     #[inline]
     fn remove_all<'k>(&self, keys: impl Iterator<Item = &'k K>) -> usize {
         keys.filter(|key| self.remove(key)).count()
     }
 
-    /// Puts the numbers in the place of those there.
+    /// Replaces the values of present keys.
     #[inline]
     fn replace_all(&self, entries: impl Iterator<Item = (K, u64)>) {
         entries.for_each(|(key, number)| self.replace(key, number));
     }
 
-    /// Asks the map's collector to drop what can be dropped now. Nothing is left to do where the operations drop.
+    /// Asks the map's collector to drop all values that it can drop now. Does nothing if the operations drop values at
+    /// once.
     fn reclaim(&self) {}
 
-    /// Destroys it with all that waits.
+    /// Destroys the map. Ours also waits until its retired entries are destroyed.
     fn destroy(self) {}
 
-    /// Asks for the same as [`reclaim`](Self::reclaim) of maps that are destroyed, where their collector is global.
+    /// Does the same as [`reclaim`](Self::reclaim) for destroyed maps, if their collector is global.
     fn reclaim_destroyed() {}
 
-    /// One with the numbers below `size`.
+    /// Returns a map with the numbers below `size`.
     fn filled(size: usize) -> Self {
         let map = Self::with_capacity(size);
         for number in 0..size as u64 {
@@ -117,7 +118,8 @@ pub trait Map<K: Key>: Reads<K> {
     }
 }
 
-/// What a function that is generic over maps makes of every map that can be written, ours first; the peers' hold `V`.
+/// Calls a function that is generic over maps for every map that can be written, and returns the results. Ours comes
+/// first. The peers hold `V`.
 macro_rules! of_every_map {
     ($V:ty, $make:ident($($argument:expr),*)) => {
         vec![
@@ -134,7 +136,7 @@ macro_rules! of_every_map {
 }
 pub(crate) use of_every_map;
 
-/// As `of_every_map`, with ours written by the operations that return handles and in batches in the places after the first.
+/// Works as `of_every_map`, and adds two variants of ours after the first: writes with handles, and writes in batches.
 macro_rules! of_every_writer {
     ($V:ty, $make:ident($($argument:expr),*)) => {{
         use $crate::{keys::Value, peers::ours};
@@ -146,7 +148,7 @@ macro_rules! of_every_writer {
 }
 pub(crate) use of_every_writer;
 
-/// A contender that reads `map` in one way.
+/// Returns a contender that reads `map` in one way.
 pub fn read_lane<'m, K: Key, M: Reads<K>>(map: &'m M, idiom: Idiom, owned: bool) -> Lane<'m, Sets<K>> {
     fn lane<'m, K: Key, M: Reads<K>>(idiom: Idiom, turn: impl Fn(&[K]) -> Sample + 'm) -> Lane<'m, Sets<K>> {
         Lane::new(M::NAME, idiom, M::KIND, move |sets: &Sets<K>| turn(&sets[idiom as usize]))
@@ -161,7 +163,7 @@ pub fn read_lane<'m, K: Key, M: Reads<K>>(map: &'m M, idiom: Idiom, owned: bool)
     }
 }
 
-/// All maps that anything can be asked of by key, with the same entries.
+/// All maps that are read by key, with the same entries.
 pub struct Maps<K: Key, V: Value> {
     pub ours: ours::Ours<K>,
     pub papaya: papaya::Papaya<K, V>,
@@ -191,7 +193,7 @@ impl<K: Key, V: Value> Maps<K, V> {
         }
     }
 
-    /// Every way to read each of them.
+    /// Returns a contender for each way to read each map.
     pub fn lanes(&self, owned: bool) -> Vec<Lane<'_, Sets<K>>> {
         use Idiom::{Each, Held, Session};
         let mut lanes = vec![
@@ -213,7 +215,7 @@ impl<K: Key, V: Value> Maps<K, V> {
             read_lane(&self.scc, Each, owned),
             read_lane(&self.dashmap, Each, owned),
             read_lane(&self.rwlock, Each, owned),
-            // It holds up every writer for as long as it lasts.
+            // A limit, because the held read lock blocks every writer.
             Lane { kind: Kind::Limit, ..read_lane(&self.rwlock, Held, owned) },
             read_lane(&self.mutex, Each, owned),
             read_lane(&self.swapped, Session, owned),

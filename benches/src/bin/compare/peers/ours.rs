@@ -1,4 +1,4 @@
-//! The registry: written without handles, and with.
+//! The registry, with three ways to write it: without handles, with handles, and in batches.
 
 use super::{Map, Reads, hasher};
 use crate::cases::{Drops, Idiom, Kind};
@@ -7,24 +7,25 @@ use crate::keys::{Key, Sets, Value};
 use epoch_registry::{Domain, Entry, Handle, LocalHandles, Registry};
 use std::marker::PhantomData;
 
+/// The name of owned reads with local handles.
 pub const LOCAL: &str = "ours, local handles";
-/// Entries that a thread has local handles on, at the most.
+/// The largest number of entries on which a thread has local handles.
 const PLACES: usize = 4096;
 
-/// How a registry is written.
+/// A way to write a registry.
 pub trait Way: Sync {
     const NAME: &'static str;
     fn insert<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V) -> bool;
     fn remove<K: Key, V: Value>(registry: &Registry<K, V>, key: &K) -> bool;
     fn replace<K: Key, V: Value>(registry: &Registry<K, V>, key: K, value: V);
 
-    /// Inserts new entries. Returns how many.
+    /// Inserts entries. Returns the number of new keys.
     #[inline]
     fn insert_all<K: Key, V: Value>(registry: &Registry<K, V>, entries: impl Iterator<Item = (K, V)>) -> usize {
         entries.filter_map(|(key, value)| Self::insert(registry, key, value).then_some(())).count()
     }
 
-    /// Removes keys. Returns how many were there.
+    /// Removes keys. Returns the number that were present.
     #[inline]
     fn remove_all<'k, K: Key, V: Value>(registry: &Registry<K, V>, keys: impl Iterator<Item = &'k K>) -> usize {
         keys.filter(|key| Self::remove(registry, key)).count()
@@ -37,7 +38,7 @@ pub trait Way: Sync {
     }
 }
 
-/// By the operations that return no handle.
+/// Writes with the operations that return no handle.
 pub struct Quiet;
 
 impl Way for Quiet {
@@ -59,7 +60,7 @@ impl Way for Quiet {
     }
 }
 
-/// By the operations that return a handle, which is dropped at once.
+/// Writes with the operations that return a handle, and drops it at once.
 pub struct Handles;
 
 impl Way for Handles {
@@ -81,7 +82,7 @@ impl Way for Handles {
     }
 }
 
-/// Without handles, many keys in one call, of which the registry takes 32 at a time.
+/// Writes many keys in one call, without handles. The registry processes 32 keys at a time.
 pub struct Batches;
 
 impl Way for Batches {
@@ -117,7 +118,7 @@ impl Way for Batches {
     }
 }
 
-/// A registry in a domain of its own.
+/// A registry in its own domain.
 pub struct Ours<K: Key, V: Value = u64, W = Quiet>(pub Registry<K, V>, PhantomData<W>);
 
 #[inline]
@@ -131,7 +132,7 @@ fn owned_number<K: Key, V: Value>(handle: Handle<K, V>) -> u64 {
 }
 
 impl<K: Key> Ours<K> {
-    /// The ways to read many keys in one call.
+    /// Returns a contender for each way to read many keys in one call.
     pub fn batch_lanes<'m>(&'m self, owned: bool) -> Vec<Lane<'m, Sets<K>>> {
         type Turn<'m, K> = Box<dyn Fn(&[K]) -> Sample + 'm>;
         let lane = |(place, (name, turn)): (usize, (&'static str, Turn<'m, K>))| {
@@ -152,7 +153,7 @@ impl<K: Key> Ours<K> {
         turns.into_iter().enumerate().map(lane).collect()
     }
 
-    /// Owned reads by a session, of handles that the thread counts for itself.
+    /// Returns a contender for owned reads by a session, with local handles.
     pub fn local_lane(&self) -> Lane<'_, Sets<K>> {
         Lane::new(LOCAL, Idiom::Session, Kind::Ours, move |sets: &Sets<K>| {
             let (mut reader, mut handles) = (self.0.reader(), LocalHandles::new(PLACES));
@@ -238,8 +239,8 @@ impl<K: Key, V: Value, W: Way> Reads<K> for Ours<K, V, W> {
     }
 }
 
-/// A new domain whose thread runs already, as in a program that has used its domain before. (The first retirement in a domain starts
-/// the thread, which takes some ten microseconds: as much as a hundred removals.)
+/// Returns a new domain whose backup thread runs already, as in a program that has used its domain before. The first
+/// retirement in a domain starts the thread. That takes about ten microseconds, as long as a hundred removals.
 pub fn running() -> Domain {
     let domain = Domain::new();
     domain.call(|| ());
@@ -247,7 +248,7 @@ pub fn running() -> Domain {
     domain
 }
 
-/// Ours, walked over in the order of its memory.
+/// The name of iteration in memory order.
 pub const IN_MEMORY_ORDER: &str = "ours, in memory order";
 
 impl<V: Value> Ours<u64, V> {

@@ -1,5 +1,5 @@
-//! hashbrown without any synchronisation, and a whole map swapped by arc-swap: the limits. Neither can be written while
-//! it is read, or only by a copy of the whole.
+//! Two limits: hashbrown without synchronisation, which cannot be written while it is read, and a whole map behind
+//! arc-swap, which can only be written by copying the whole map.
 
 use super::{Reads, hasher};
 use crate::cases::Kind;

@@ -1,4 +1,4 @@
-//! scc's `HashIndex`, whose reads take no lock, and its `HashMap`, whose reads do.
+//! scc's `HashIndex`, whose reads take no lock, and its `HashMap`, whose reads take one.
 
 use super::{Map, Reads, hasher};
 use crate::cases::{Drops, Kind};

@@ -1,5 +1,5 @@
-//! liburcu's `cds_lfht`, in its QSBR and its memb flavour. The hash is taken here, by the same hasher as all others have;
-//! the read is one call into C.
+//! liburcu's `cds_lfht`, in its QSBR and its memb flavour. The hash is computed here, with the hasher of all
+//! contenders. A read is one call into C.
 
 use super::hasher;
 use crate::cases::{Idiom, Kind};
@@ -13,7 +13,7 @@ struct Lfht {
     _not_send: PhantomData<*mut u8>,
 }
 
-/// What `get` and `find` return for a key that is not there: the figure that `reads` counts.
+/// The number that `get` and `find` return for an absent key, as `reads` counts it.
 const MISSING: u64 = 1;
 
 macro_rules! flavour {
@@ -25,7 +25,7 @@ macro_rules! flavour {
             unsafe extern "C" {
                 pub fn $register();
                 pub fn $unregister();
-                // Of `shims/liburcu/lfht.h`.
+                // These come from `shims/liburcu/lfht.h`.
                 pub fn $new(buckets: usize) -> *mut Lfht;
                 pub fn $insert(table: *mut Lfht, hash: usize, key: u64, value: u64);
                 pub fn $find(table: *mut Lfht, hash: usize, key: u64, missing: u64) -> u64;
@@ -36,7 +36,7 @@ macro_rules! flavour {
             }
 
             thread_local! {
-                /// This thread's registration, until it ends.
+                /// The registration of this thread, which lasts until the thread exits.
                 pub static REGISTERED: Registered = Registered::new();
             }
 
@@ -44,7 +44,7 @@ macro_rules! flavour {
 
             impl Registered {
                 fn new() -> Registered {
-                    // SAFETY: once in each thread, as the thread-local sees to.
+                    // SAFETY: the thread is not registered: the thread-local makes this call once per thread.
                     unsafe { $register() };
                     Registered
                 }
@@ -52,7 +52,7 @@ macro_rules! flavour {
 
             impl Drop for Registered {
                 fn drop(&mut self) {
-                    // SAFETY: the thread is registered, and ends.
+                    // SAFETY: `new` registered this thread, which is exiting.
                     unsafe { $unregister() };
                 }
             }
@@ -61,23 +61,23 @@ macro_rules! flavour {
         $(#[$doc])*
         pub struct $type(*mut Lfht);
 
-        // SAFETY: the table is one for many threads, which register before they use it.
+        // SAFETY: many threads may use the table at once, and each registers before it does.
         unsafe impl Sync for $type {}
 
         impl $type {
             pub fn filled(size: usize) -> Self {
                 $module::REGISTERED.with(|_| ());
-                // SAFETY: the number is a power of two.
+                // SAFETY: the number of buckets is a power of two.
                 let table = unsafe { $module::$new(size.next_power_of_two()) };
                 assert!(!table.is_null(), "liburcu makes no table");
                 for number in 0..size as u64 {
-                    // SAFETY: the thread is registered, and the key new.
+                    // SAFETY: the thread is registered, and the key is new.
                     unsafe { $module::$insert(table, hasher().hash_one(number) as usize, number, number) };
                 }
                 $type(table)
             }
 
-            /// Each way to read it.
+            /// Returns a contender for each way to read the table.
             pub fn lanes(&self) -> Vec<Lane<'_, Sets<u64>>> {
                 let (table, hasher) = (self.0, hasher());
                 let also = hasher.clone();
@@ -85,7 +85,7 @@ macro_rules! flavour {
                     let keys = &sets[Idiom::Each as usize];
                     $module::REGISTERED.with(|_| ());
                     reads(keys, |&key| {
-                        // SAFETY: the thread is registered, in no critical section, and borrows the table.
+                        // SAFETY: the thread is registered and in no critical section, and the table is borrowed.
                         Some(unsafe { $module::$get(table, hasher.hash_one(key) as usize, key, MISSING) })
                     })
                 };
@@ -95,10 +95,10 @@ macro_rules! flavour {
                     // SAFETY: the thread is registered.
                     unsafe { $module::$enter() };
                     let sample = reads(keys, |&key| {
-                        // SAFETY: the thread is in a critical section, and borrows the table.
+                        // SAFETY: the thread is in a critical section, and the table is borrowed.
                         Some(unsafe { $module::$find(table, also.hash_one(key) as usize, key, MISSING) })
                     });
-                    // SAFETY: it was entered above.
+                    // SAFETY: the thread entered the critical section above.
                     unsafe { $module::$leave() };
                     sample
                 };
@@ -112,7 +112,7 @@ macro_rules! flavour {
         impl Drop for $type {
             fn drop(&mut self) {
                 $module::REGISTERED.with(|_| ());
-                // SAFETY: nobody borrows the table any more, and the thread is registered.
+                // SAFETY: no other thread uses the table any more, and this thread is registered.
                 unsafe { $module::$free(self.0) };
             }
         }
@@ -120,13 +120,13 @@ macro_rules! flavour {
 }
 
 flavour!(
-    /// Readers announce quiescent states, as a session does: here before each read.
+    /// In this flavour readers announce quiescent states, as a session does. Here `get` does so before each read.
     Qsbr, qsbr, "liburcu cds_lfht, QSBR", urcu_qsbr_register_thread, urcu_qsbr_unregister_thread, urcu_qsbr_shim_new,
     urcu_qsbr_shim_insert, urcu_qsbr_shim_find, urcu_qsbr_shim_get, urcu_qsbr_shim_enter, urcu_qsbr_shim_leave,
     urcu_qsbr_shim_free
 );
 flavour!(
-    /// Readers enter and leave without a fence.
+    /// In this flavour readers enter and leave critical sections without a fence.
     Memb, memb, "liburcu cds_lfht, memb", urcu_memb_register_thread, urcu_memb_unregister_thread, urcu_memb_shim_new,
     urcu_memb_shim_insert, urcu_memb_shim_find, urcu_memb_shim_get, urcu_memb_shim_enter, urcu_memb_shim_leave,
     urcu_memb_shim_free

@@ -1,9 +1,9 @@
-//! Which of a case's contenders are compared.
+//! Predicates that select the series of a case that a target compares.
 
 use crate::cases::{Idiom, Kind, Series};
 use crate::peers::ours::{Batches, Handles, IN_MEMORY_ORDER, LOCAL, Way};
 
-/// Which of a case's series are compared.
+/// A predicate that selects series of a case.
 pub type Choice = fn(&Series) -> bool;
 
 pub fn peer(series: &Series) -> bool {
@@ -66,22 +66,22 @@ pub fn papaya_each(series: &Series) -> bool {
     series.name == "papaya" && series.idiom == Idiom::Each
 }
 
-/// Ours, written by the operations that return handles.
+/// Returns whether this is ours, with the write operations that return handles.
 pub fn handles(series: &Series) -> bool {
     series.name == Handles::NAME
 }
 
-/// Ours, written many keys in one call.
+/// Returns whether this is ours, with writes of many keys in one call.
 pub fn batches(series: &Series) -> bool {
     series.name == Batches::NAME
 }
 
-/// Ours, with handles that the thread counts for itself.
+/// Returns whether this is ours, with local handles, which the thread itself counts.
 pub fn local(series: &Series) -> bool {
     series.name == LOCAL
 }
 
-/// Ours, walked over in the order of its memory.
+/// Returns whether this is ours, iterated in memory order.
 pub fn in_memory_order(series: &Series) -> bool {
     series.name == IN_MEMORY_ORDER
 }

@@ -1,4 +1,4 @@
-//! Targets of lean writes: against scc's `HashIndex` and against hashbrown behind a mutex, both of `Arc<V>`.
+//! Targets of writes, iteration and teardown, against scc's `HashIndex` and hashbrown behind a mutex, both of `Arc<V>`.
 
 use super::Rows;
 use super::Target::AtLeast;
@@ -10,7 +10,7 @@ use crate::work::dropped::{self, ALIVE, DESTROYED};
 use crate::work::{mixes, whole, writes};
 use std::sync::Arc;
 
-/// Adds a row for each of the two peers: the peer's time over that of `ours`.
+/// Adds a row for each of the two peers, with the ratio of the peer's time to that of `ours`.
 fn both(rows: &mut Rows<'_>, what: &str, case: Case, ours: Choice, [to_index, to_mutex]: [f64; 2]) {
     rows.add(what, case.clone(), index, "scc HashIndex of Arc<V>", ours, AtLeast(to_index));
     rows.add(what, case, mutex, "Mutex<HashMap> of Arc<V>", ours, AtLeast(to_mutex));

@@ -1,8 +1,8 @@
-//! What must be reached, and what was.
+//! The targets, and whether they are reached.
 //!
-//! - `reads`: reads of all kinds
+//! - `reads`: all kinds of reads
 //! - `lean`: writes, iteration and teardown, against scc's `HashIndex` and against a mutex
-//! - `writes`: what else writes, against the best peer
+//! - `writes`: writes, growth, tails, memory and connection tracking, against the best peer
 //! - `choices`: which contenders are compared
 
 mod choices;
@@ -21,7 +21,7 @@ use std::fmt;
 pub enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// No bound: shown for comparison.
+    /// No bound. The ratio is shown for comparison only.
     Shown,
 }
 
@@ -35,18 +35,19 @@ impl fmt::Display for Target {
     }
 }
 
-/// A line of what must be reached.
+/// A target with its measured ratio: one line of the table.
 pub struct Row {
     pub work: String,
     pub against: &'static str,
     pub target: Target,
-    /// The ratio that comes closest to missing the target, and whose it is; nothing, if that was not run.
+    /// The smallest ratio. `None` if the case was not run.
     pub measured: Option<Sorted>,
+    /// The contender that has the smallest ratio.
     pub peer: Option<String>,
 }
 
 impl Row {
-    /// Whether the target is reached; nothing, if there is none, or no sample.
+    /// Returns whether the target is reached, or `None` if there is no target or no sample.
     pub fn reached(&self) -> Option<bool> {
         let median = Some(self.measured.as_ref()?.median()).filter(|median| !median.is_nan())?;
         match self.target {
@@ -63,7 +64,7 @@ struct Rows<'r> {
 }
 
 impl Rows<'_> {
-    /// Adds a row for each case that was measured: the least ratio of one of `theirs` to the first of `ours`.
+    /// Adds a row. Its ratio is the smallest one of any of `theirs` to the first of `ours`, if the case was measured.
     fn add(&mut self, work: &str, case: Case, theirs: Choice, against: &'static str, ours: Choice, target: Target) {
         let least = self.results.iter().find(|measured| measured.case == case).and_then(|measured| {
             let ours = measured.series.iter().find(|series| ours(series))?;
@@ -79,7 +80,7 @@ impl Rows<'_> {
     }
 }
 
-/// All rows, in the order in which they were asked for.
+/// Returns all rows, in the order in which the groups add them.
 pub fn rows(plan: &Plan, results: &[Measured]) -> Vec<Row> {
     let mut rows = Rows { results, rows: vec![] };
     reads::add(&mut rows, plan.cores);
@@ -88,7 +89,7 @@ pub fn rows(plan: &Plan, results: &[Measured]) -> Vec<Row> {
     rows.rows
 }
 
-/// The rows as a table.
+/// Returns the rows as a table.
 pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new(3, ["what must be reached", "against", "by", "target", "measured", ""]);
     for row in rows {

@@ -14,7 +14,7 @@ pub fn add(rows: &mut Rows<'_>, cores: usize) {
     {
         let work = "borrowed, guard held, 1,000: ours over theirs";
         let plain: Choice = |series| series.name.starts_with("hashbrown");
-        // The other way round.
+        // This ratio is inverted: ours over theirs.
         rows.add(work, small(false), held, "hashbrown, unsynchronised", plain, AtMost(1.5));
     }
     rows.add("borrowed, pin per read, 1,000", small(false), peer_each, "best peer, pin each", each, AtLeast(1.0));
@@ -51,7 +51,8 @@ pub fn add(rows: &mut Rows<'_>, cores: usize) {
     rows.add("borrowed, session, 1,000", small(false), dpdk, "DPDK rte_hash", session, AtLeast(3.0));
     let million = large(false, 1_000_000);
     rows.add("borrowed, batch, 1,000,000", million, dpdk_bulk, "DPDK rte_hash, bulk of 32", batch, AtLeast(1.4));
-    // Against a pin or a lock for each read. A mutex of `u64` has the value in its bucket, without a node.
+    // Against peers with one pin or one lock per read. The mutex's map has its `u64` values in its buckets, without
+    // nodes.
     let million = || large(false, 1_000_000);
     rows.add("borrowed, session, 1,000,000", million(), papaya_each, "papaya, pin each", session, AtLeast(1.1));
     rows.add("borrowed, session, 1,000,000", million(), mutex, "Mutex<HashMap<u64, u64>>", session, AtLeast(0.85));

@@ -1,4 +1,4 @@
-//! Targets of writes against the best peer, of growth, tails, memory and the tracking of connections.
+//! Targets of writes, growth, tails, memory and connection tracking, against the best peer.
 
 use super::choices::*;
 use super::{Rows, Target};

@@ -1,4 +1,4 @@
-//! Maps with a bound: a key is looked up, and inserted if it is not there, as a cache is used; and hits alone.
+//! Bounded maps, in two workloads: use as a cache (look a key up, insert it if absent), and hits only.
 
 use super::Results;
 use super::reads::seed;
@@ -25,7 +25,7 @@ fn cache_lane<'m, C: Cache>(cache: &'m C, kind: Kind) -> Lane<'m, Vec<u64>> {
 fn hit_lane<'m, C: Cache>(cache: &'m C, kind: Kind) -> Lane<'m, Vec<u64>> {
     Lane::new(C::NAME, Idiom::Each, kind, move |keys: &Vec<u64>| {
         let mut sample = reads(keys, |&key| cache.get(key));
-        // They do not agree on what they keep.
+        // The contenders keep different keys, so their sums differ.
         sample.sum = 0;
         sample
     })

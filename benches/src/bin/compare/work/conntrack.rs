@@ -1,6 +1,7 @@
-//! Connection tracking, without the parsing of packets: workers look the flow of each packet up and count the packet, make
-//! flows that are new, and remove those that end. Each worker has its own flows, as behind a network card that deals them
-//! out; the map is one. Keys and values are as large as those of the example `conntrack`.
+//! Connection tracking without packet parsing. A worker looks up the flow of each packet and counts the packet. It
+//! inserts new flows, and removes flows that end. Each worker has its own flows, as behind a network card that
+//! distributes flows, but all workers share one map. Keys and values have the same size as in the example
+//! `conntrack`.
 
 use super::Results;
 use super::reads::seed;
@@ -15,11 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Flows of a worker that are alive at a time, and the packets that each has on average.
+/// The number of live flows of a worker.
 const ALIVE: usize = 2_000;
+/// The average number of packets of a flow.
 const PACKETS: u64 = 20;
 
-/// Two addresses, two ports, the protocol.
+/// The key of a flow: two addresses, two ports and the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Tuple {
     addresses: [[u8; 16]; 2],
@@ -28,7 +30,7 @@ struct Tuple {
 }
 
 impl Tuple {
-    /// Of the flow with this number.
+    /// Returns the key of the flow with this number.
     fn of(number: u64) -> Tuple {
         let address = |number: u64| (u128::from(number) | 0xfe80 << 112).to_be_bytes();
         let ports = [number as u16 | 1024, 443];
@@ -41,11 +43,11 @@ struct Packet {
     direction: usize,
     length: u64,
     time: u64,
-    /// Whether the flow ends with it.
+    /// Whether this is the last packet of its flow.
     last: bool,
 }
 
-/// What is counted of a flow.
+/// The counters of a flow.
 #[derive(Default)]
 struct Flow {
     state: AtomicU8,
@@ -55,7 +57,7 @@ struct Flow {
 }
 
 impl Flow {
-    // ORDERING: Relaxed on all fields: figures of one worker.
+    // ORDERING: Relaxed on all fields, because only one worker uses a flow.
     #[inline]
     fn count(&self, packet: &Packet) {
         self.packets[packet.direction].fetch_add(1, Ordering::Relaxed);
@@ -83,12 +85,13 @@ trait Flows: Sync + Sized {
     const KIND: Kind;
     const DROPS: Drops;
 
-    /// What counts a packet of a flow that is there, and says whether it was, in the table's best way.
+    /// Returns a closure that counts a packet, if its flow is present, and returns whether it is. It uses the table's
+    /// fastest read.
     fn counter(&self) -> impl FnMut(&Packet) -> bool;
 
     fn insert(&self, packet: &Packet);
 
-    /// The bytes of the flow that is removed.
+    /// Removes a flow. Returns its bytes, or `None` if it is absent.
     fn remove(&self, tuple: &Tuple) -> Option<u64>;
 }
 
@@ -165,7 +168,7 @@ fn lane<F: Flows>(flows: &F) -> Lane<'_, Vec<Packet>> {
     Lane { drops: Some(F::DROPS), ..Lane::new(F::NAME, idiom, F::KIND, turn) }
 }
 
-/// The packets of one worker's round, all flows from their beginning to their end.
+/// Returns the packets of one worker for one round. Each flow starts and ends in the round.
 fn packets(count: usize, seed: u64) -> Vec<Packet> {
     let mut random = Xorshift::new(seed);
     let mut number = seed << 32;

@@ -1,11 +1,12 @@
-//! Removal until everything is dropped: the measured time ends when the last removed value is dropped, as a counter in its
-//! destructor tells. A contender that drops later cannot leave that cost outside the measured time.
+//! Removal until everything is dropped. The measured time ends when the last removed value is dropped, which a
+//! counter in its destructor shows. So a contender that drops values later cannot exclude that cost from the measured
+//! time.
 //!
-//! - With the map alive: when all keys are removed, the map's collector is asked to go on until all values are dropped, for
-//!   a second at the most. A map that does not come to an end within that time has no sample: "never within 1 s".
-//! - With the map destroyed in the measured time, after the removals: here every map comes to its end.
+//! - With the map alive: after all keys are removed, the map's collector is called until all values are dropped, for at
+//!   most one second. A map that needs longer has no sample: "never within 1 s".
+//! - With the map destroyed after the removals, in the measured time: here every map finishes.
 //!
-//! Values count their drops in all contenders, which takes each a locked instruction more.
+//! Values count their drops in all contenders, at the cost of one locked instruction per drop.
 
 use super::Results;
 use super::reads::seed;
@@ -22,10 +23,10 @@ pub const ALIVE: &str = "remove, until everything is dropped";
 pub const DESTROYED: &str = "remove and destroy the map, until everything is dropped";
 pub const TEARDOWN: &str = "destroy the whole map, until everything is dropped";
 
-/// What the peers hold. Ours holds `Counted`.
+/// The type of values that the peers hold. Ours holds `Counted`.
 type Held = Arc<Counted>;
 
-/// What a case of this group is called.
+/// Returns a case of this group.
 pub fn case(work: &'static str, size: usize) -> Case {
     super::writes::case::<Held>("dropped", work, size)
 }
@@ -40,7 +41,8 @@ enum End {
     Teardown,
 }
 
-/// Calls `reclaim` until so many values were dropped since the program began. Whether that came within the limit.
+/// Calls `reclaim` until `dropped` values were dropped since the start of the program. Returns whether that took no
+/// longer than [`DROP_LIMIT`].
 fn await_drops(dropped: u64, reclaim: impl Fn()) -> bool {
     let begin = Instant::now();
     while Counted::dropped() < dropped {
@@ -52,7 +54,7 @@ fn await_drops(dropped: u64, reclaim: impl Fn()) -> bool {
     true
 }
 
-/// The time until all are dropped, of one map; nothing, if that takes longer than the limit.
+/// Returns the time until all values of one map are dropped, or `None` if it exceeds the limit.
 fn measure<M: Map<u64>>(keys: &[u64], end: End) -> Option<Duration> {
     let map = M::filled(keys.len());
     let all = Counted::dropped() + keys.len() as u64;
@@ -64,7 +66,7 @@ fn measure<M: Map<u64>>(keys: &[u64], end: End) -> Option<Duration> {
     let alive = end == End::Alive && await_drops(all, || map.reclaim());
     let time = begin.elapsed();
     map.destroy();
-    // In any case: what is left would be counted as the next contender's.
+    // Needed in all cases: values that are left would be counted as those of the next contender.
     let destroyed = await_drops(all, M::reclaim_destroyed);
     match end {
         End::Alive => alive.then_some(time),
@@ -73,7 +75,7 @@ fn measure<M: Map<u64>>(keys: &[u64], end: End) -> Option<Duration> {
 }
 
 fn lane<M: Map<u64>>(end: End) -> Lane<'static, Vec<u64>> {
-    // What was too long once is not tried again.
+    // A contender that exceeded the limit once is not run again.
     let mut never = false;
     let turn = move |keys: &Vec<u64>| {
         let (maps, mut time) = ((16_384 / keys.len()).max(1), Duration::ZERO);

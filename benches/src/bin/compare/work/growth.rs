@@ -1,7 +1,7 @@
-//! Growth from empty: how long single inserts take while the map grows, the longest first of all.
+//! Growth from empty: the time of single inserts while the map grows, above all the longest.
 //!
-//! What a thread waits for its core in an insert is not the map's fault, and is taken off where the kernel tells it
-//! (Linux, by `schedstat`): else the longest pause would be the scheduler's on any machine with other work to do.
+//! The time for which a thread waits for its core is subtracted, if the kernel reports it (Linux, by `schedstat`).
+//! Otherwise the longest pause would be a pause of the scheduler on any machine with other load.
 
 use super::Results;
 use super::writes::case;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub const LONGEST: &str = "longest pause of an insert";
 
-/// The points of the histogram that are kept, in nanoseconds, with the name of their case.
+/// The percentiles that are kept, each with the name of its case. Their unit is nanoseconds.
 const POINTS: [(&str, f64); 5] = [
     (LONGEST, 100.0),
     ("p99.99 of inserts", 99.99),
@@ -24,7 +24,7 @@ const POINTS: [(&str, f64); 5] = [
     ("median of inserts", 50.0),
 ];
 
-/// How many entries there are in the end.
+/// Returns the final number of entries.
 pub fn size(plan: &Plan) -> usize {
     plan.amount(10_000_000, 20_000)
 }
@@ -40,7 +40,7 @@ fn contender<M: Map<u64>>() -> Contender {
     Contender { name: M::NAME, kind: M::KIND, grow: grow::<M>, weigh: weigh::<M> }
 }
 
-/// How long this thread has waited for a core so far.
+/// Returns how long this thread has waited for a core so far, or zero if the kernel does not tell.
 fn waited() -> Duration {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let waited = schedstat.split_whitespace().nth(1).and_then(|waited| waited.parse().ok());
@@ -68,7 +68,7 @@ fn grow<M: Map<u64>>(clock: &Clock, size: usize) -> Histogram<u64> {
     times
 }
 
-/// The most bytes allocated at once while a map grows. It is not timed.
+/// Returns the peak of allocated bytes while a map grows. This run is not timed.
 fn weigh<M: Map<u64>>(size: usize) -> f64 {
     heap::start();
     let map = M::with_capacity(0);

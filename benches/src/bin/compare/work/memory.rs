@@ -1,4 +1,4 @@
-//! Bytes that an entry takes, by an allocator that counts.
+//! The bytes per entry, measured by a counting allocator.
 
 use super::Results;
 use super::writes::case;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub const REQUESTED: &str = "bytes requested";
 
-/// Bytes for each entry of what `fill` makes: requested, and taken.
+/// Returns the bytes per entry of the map that `fill` makes: requested bytes, and bytes with malloc's overhead.
 fn weigh<T>(size: usize, fill: impl FnOnce() -> T) -> [f64; 2] {
     heap::start();
     let filled = fill();
@@ -32,7 +32,7 @@ fn weighed<M: Map<u64>>(size: usize) -> Weighed {
     Weighed { name: M::NAME, kind: M::KIND, bytes: weigh(size, || M::filled(size)) }
 }
 
-/// A registry with a bound on its entries, ages, idle times, and a listener.
+/// Returns a registry with a bound on its entries, a maximum age, a maximum idle time and a listener.
 fn full(size: usize) -> Registry<u64, u64> {
     let day = Duration::from_secs(86_400);
     let builder = Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(size);

@@ -1,5 +1,6 @@
-//! Reads and writes together, on all cores: of 100 operations 99, 95 or 50 are borrowed reads, the others remove a key
-//! or bring it back, by turns, so that the size is steady. Threads read all keys, and write each their own.
+//! Reads and writes together, on all cores. Of 100 operations 99, 95 or 50 are borrowed reads. The others alternately
+//! remove a key and insert it again, so that the size stays constant. Each thread reads all keys, and writes only its
+//! own.
 
 use super::Results;
 use super::reads::seed;
@@ -24,13 +25,13 @@ pub enum Operation {
     Insert(u64),
 }
 
-/// What a case of a mix is called, whose peers hold `V`.
+/// Returns the case of a mix, whose peers hold `V`.
 pub fn case<V: Value>(work: &'static str, pattern: Pattern, size: usize, threads: usize) -> Case {
     let what = format!("peers hold {}, {}", V::name(), pattern.name());
     Case { group: "mixes", work, what, size, threads }
 }
 
-/// A contender that does the operations, and reads by this idiom.
+/// Returns a contender that runs the operations, and reads by this idiom.
 pub fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
     fn turn<M: Map<u64>>(map: &M, operations: &[Operation], mut read: impl FnMut(&u64) -> Option<u64>) -> Sample {
         let (begin, mut sum) = (Instant::now(), 0_u64);
@@ -43,7 +44,7 @@ pub fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
         }
         let time = begin.elapsed();
         black_box(sum);
-        // What is found depends on the other threads.
+        // The sum is not compared, because it depends on the other threads.
         Sample::new(time, operations.len(), 0)
     }
     let turn = move |operations: &Vec<Operation>| match idiom {
@@ -88,7 +89,7 @@ fn of_values<V: Value>(plan: &Plan, size: usize, results: &mut Results) {
     }
 }
 
-/// The operations of a turn of one thread: so many of 100 are reads.
+/// Returns the operations of one turn of one thread. On average `reads` of 100 are reads.
 pub fn draw_operations(
     draw: &Draw,
     reads: u64,
@@ -100,7 +101,7 @@ pub fn draw_operations(
 ) -> Vec<Operation> {
     let mut random = Xorshift::new(!seed(round, thread));
     let mut away = None;
-    // A thread's own keys have its number as their rest.
+    // A thread owns the keys that are equal to its number modulo the number of threads.
     let own = |key: u64| {
         let own = key - key % threads as u64 + thread as u64;
         if own < size as u64 { own } else { thread as u64 }

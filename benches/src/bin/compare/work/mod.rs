@@ -15,7 +15,7 @@ pub mod writes;
 
 use crate::cases::{Case, Measured, Series};
 
-/// All that was measured. What is added is printed.
+/// All results. Each case is printed when it is added.
 #[derive(Default)]
 pub struct Results(pub Vec<Measured>);
 

@@ -1,4 +1,4 @@
-//! Reads of a map without writers: borrowed and owned, hit and miss, one by one and in batches.
+//! Reads of a map without writers: borrowed and owned, hits and misses, single keys and batches.
 
 use super::Results;
 use crate::cases::Case;
@@ -12,13 +12,14 @@ use std::sync::Arc;
 pub const BORROWED: &str = "borrowed reads";
 pub const OWNED: &str = "owned reads";
 
-/// What a case of reads is called.
+/// Returns the case of a read workload.
 pub fn case<K: Key>(group: &'static str, owned: bool, pattern: Pattern, size: usize, threads: usize) -> Case {
     let work = if owned { OWNED } else { BORROWED };
     Case { group, work, what: format!("{} keys, {}", K::NAME, pattern.name()), size, threads }
 }
 
-/// Keys that a thread reads in a turn: batches of 32, both those that count and the quarter that does not.
+/// Returns the number of keys that a thread reads in a turn. Both the quarter that does not count and the rest are
+/// multiples of 32.
 fn count(plan: &Plan, size: usize) -> usize {
     plan.amount(if size <= 100_000 { 16_384 } else { 32_768 }, 1_024)
 }
@@ -81,7 +82,7 @@ pub fn run(plan: &Plan, results: &mut Results) {
     }
 }
 
-/// Borrowed hits by one thread, with keys of another kind.
+/// Measures borrowed hits by one thread, with keys of type `K`.
 fn of_keys<K: Key>(plan: &Plan, size: usize, results: &mut Results) {
     let (maps, draw) = (Maps::<K, u64>::filled(size), Draw::new(Pattern::Uniform, size));
     let keys = |round, thread| draw.sets(count(plan, size), seed(round, thread));
@@ -89,7 +90,7 @@ fn of_keys<K: Key>(plan: &Plan, size: usize, results: &mut Results) {
     results.add(case::<K>("reads", false, Pattern::Uniform, size, 1), "ns/read", series);
 }
 
-/// Reads of one key by all cores: the line that a count of references is in goes from one to another.
+/// Measures reads of one key by all cores. With a reference count, its cache line moves between the cores.
 pub fn hot(plan: &Plan, results: &mut Results) {
     let (size, draw) = (1_000, Draw::new(Pattern::Hot, 1_000));
     let (borrowed, owned) = (Maps::<u64, u64>::filled(size), Maps::<u64, Arc<u64>>::filled(size));
@@ -102,7 +103,7 @@ pub fn hot(plan: &Plan, results: &mut Results) {
     }
 }
 
-/// A seed for each round of each thread.
+/// Returns a different seed for each round of each thread.
 pub fn seed(round: usize, thread: usize) -> u64 {
     (round * 64 + thread + 1) as u64
 }

@@ -1,7 +1,8 @@
-//! Reads, mixes and writes on 1, 2, 4, ... threads, up to one for each core.
+//! Reads, mixes and writes on 1, 2, 4, ... threads, up to one per core.
 //!
-//! A figure is the time of one operation on one thread: it stays the same where threads do not hold each other up. Reads are
-//! by a session in ours, by a pin or a lock for each read in the peers. Writes are as in the mixes, without handles.
+//! A result is the time of one operation on one thread. It stays constant if threads do not slow each other down. Ours
+//! reads by a session, and the peers with one pin or one lock per read. Writes are the same as in the mixes, without
+//! handles.
 
 use super::Results;
 use super::mixes::{draw_operations, lane};
@@ -17,11 +18,11 @@ use crate::peers::scc::{Index, Scc};
 use crate::plan::Plan;
 use std::sync::Arc;
 
-/// The workloads, with the reads among 100 operations.
+/// The workloads, with the number of reads in 100 operations.
 const WORKS: [(&str, u64); 4] =
     [("reads", 100), ("95 reads, 5 writes", 95), ("50 reads, 50 writes", 50), ("writes", 0)];
 
-/// Powers of two, and the number of cores.
+/// Returns the powers of two below the number of cores, and the number of cores.
 fn threads(plan: &Plan) -> Vec<usize> {
     let mut threads: Vec<usize> = (0..).map(|power| 1 << power).take_while(|&threads| threads < plan.cores).collect();
     threads.push(plan.cores);

@@ -1,5 +1,5 @@
-//! The example that the literature on RCU begins with: 1,000 endpoints, looked up by 8 threads ten million times each,
-//! against a spinlock, a mutex, and a reader-writer lock.
+//! The introductory example of the RCU literature: 8 threads look up 1,000 endpoints, ten million times each. The peers
+//! are a spinlock, a mutex and a reader-writer lock.
 
 use super::Results;
 use super::reads::seed;
@@ -19,19 +19,19 @@ use std::time::Instant;
 
 const ENDPOINTS: usize = 1_000;
 const THREADS: usize = 8;
-/// Of each thread, in a turn.
+/// The number of lookups of each thread in a turn.
 const LOOKUPS: usize = 10_000_000;
-/// The keys that a thread has drawn for a turn, and asks for in turns.
+/// The number of keys that a thread draws for a turn. It looks all of them up again and again.
 const KEYS: usize = 16_384;
 
-/// A map behind a spinlock: test, and test and set. After long spinning it yields: with more threads than cores the
-/// holder may be the one that waits for a core.
+/// A map behind a test-and-test-and-set spinlock. After long spinning a thread yields: with more threads than cores,
+/// the holder of the lock may be waiting for a core.
 struct Spinning {
     locked: AtomicBool,
     map: UnsafeCell<HashMap<u64, u64, RandomState>>,
 }
 
-// SAFETY: the map is used under the lock alone.
+// SAFETY: the map is only accessed while the lock is held.
 unsafe impl Sync for Spinning {}
 
 impl Spinning {
@@ -43,7 +43,8 @@ impl Spinning {
 
     #[inline]
     fn get(&self, key: &u64) -> Option<u64> {
-        // ORDERING: Acquire, pairs with the Release below, as in any lock; Relaxed while it only looks.
+        // ORDERING: Acquire, pairs with the Release below, so that the previous section is visible. Relaxed while
+        // spinning, because the swap follows.
         while self.locked.swap(true, Ordering::Acquire) {
             let mut spins = 0_u32;
             while self.locked.load(Ordering::Relaxed) {
@@ -51,14 +52,14 @@ impl Spinning {
                 if spins & 4095 == 0 { std::thread::yield_now() } else { spin_loop() }
             }
         }
-        // SAFETY: the lock is held.
+        // SAFETY: this thread holds the lock.
         let value = unsafe { &*self.map.get() }.get(key).copied();
         self.locked.store(false, Ordering::Release);
         value
     }
 }
 
-/// Looks the keys up so often that the threads meet, however they are scheduled.
+/// Looks the keys up `times` times, so often that the threads overlap however they are scheduled.
 fn lookups(keys: &[u64], times: usize, mut read: impl FnMut(&u64) -> Option<u64>) -> Sample {
     let (begin, mut sum) = (Instant::now(), 0_u64);
     for _ in 0..times {

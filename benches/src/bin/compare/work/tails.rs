@@ -1,4 +1,4 @@
-//! Single borrowed reads of one thread while another has the map grow from empty, and then churns it.
+//! Single borrowed reads of one thread, while another thread first grows the map from empty, and then churns it.
 
 use super::Results;
 use super::writes::case;
@@ -14,16 +14,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub const GROWTH: &str = "p99.9 of a read during growth";
 pub const CHURN: &str = "p99.9 of a read during churn";
 
-/// What a reader and a writer share.
+/// The state that the reader and the writer share.
 #[derive(Default)]
 struct Stage {
-    /// Keys below this are there, or were.
+    /// All keys below this number were inserted. Churn may have removed one of them.
     present: AtomicU64,
     churning: AtomicBool,
     over: AtomicBool,
 }
 
-/// Read times: during growth, and during churn.
+/// The read times during growth, and during churn.
 type Times = [Histogram<u64>; 2];
 
 struct Contender {
@@ -53,8 +53,8 @@ fn trial<M: Map<u64>>(clock: &Clock, size: u64) -> Times {
     times
 }
 
-// ORDERING: of all that follows, Relaxed where a late look does no harm; Release and Acquire for `present`, so that what
-// is below it is found.
+// ORDERING: here and in `read`, `present` is stored with Release and loaded with Acquire, so that the reader finds
+// all keys below it. The flags are Relaxed, because a late load does no harm.
 fn write<M: Map<u64>>(map: &M, stage: &Stage, size: u64) {
     for number in 0..size {
         assert!(map.insert(number, number));
@@ -108,7 +108,7 @@ pub fn run(plan: &Plan, results: &mut Results) {
         ("median of a read during growth", 0, 50.0),
         ("median of a read during churn", 1, 50.0),
     ] {
-        // No read may have come between, where there is a lock and little to do.
+        // There may be no read at all, for a map with a lock in a short run.
         let point = |times: &Times| match &times[stage] {
             times if times.is_empty() => f64::NAN,
             times => clock.nanoseconds(times.value_at_percentile(percent)),

@@ -1,4 +1,4 @@
-//! The whole map: iteration, and teardown.
+//! Operations on the whole map: iteration and teardown.
 
 use super::Results;
 use super::reads::seed;
@@ -15,7 +15,7 @@ use std::time::Instant;
 pub const WALK: &str = "walk over all entries";
 pub const DESTROY: &str = "destroy the whole map";
 
-/// Walks over all entries.
+/// Measures iteration over all entries.
 pub fn iteration(plan: &Plan, results: &mut Results) {
     for &size in plan.sizes.iter().filter(|&&size| size <= 1_000_000) {
         walks::<u64>(plan, size, results);
@@ -66,7 +66,7 @@ fn teardown_lane<M: Map<u64>>() -> Lane<'static, Vec<u64>> {
     })
 }
 
-/// Destroys a map of a million entries; ours to the end of the barrier.
+/// Measures the destruction of a map of a million entries. For ours, the time includes a barrier.
 pub fn teardown(plan: &Plan, results: &mut Results) {
     let size = plan.amount(1_000_000, 2_000);
     let keys = |round, thread| shuffled(size, seed(round, thread));

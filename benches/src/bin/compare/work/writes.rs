@@ -1,8 +1,10 @@
-//! Writes by one thread: insert into a map made for so many, remove, churn at steady size, replace. Ours is written in
-//! three ways: without handles, with handles, and many keys in one call (but for churn, which goes key by key).
+//! Writes by one thread: inserts into a presized map, removals, churn at constant size, and replacements. Ours is
+//! written in three ways: without handles, with handles, and many keys in one call (except for churn, which goes key
+//! by key).
 //!
-//! Destructors: a peer that drops a removed value in the operation pays for it here. One that drops it later pays for what
-//! it drops before the turn ends. `Drops` says which is the case, and the group `dropped` measures to the last drop.
+//! Destructors: a peer that drops a removed value in the operation pays for the drop here. A peer that drops it later
+//! pays only for the drops before the end of the turn. `Drops` tells which of the two applies. The group `dropped`
+//! measures until the last drop.
 
 use super::Results;
 use super::reads::seed;
@@ -16,7 +18,7 @@ use benches::Xorshift;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What a case of one thread is called, whose peers hold `V`.
+/// Returns a case on one thread, whose peers hold `V`.
 pub fn case<V: Value>(group: &'static str, work: &'static str, size: usize) -> Case {
     Case { group, work, what: format!("peers hold {}", V::name()), size, threads: 1 }
 }
@@ -25,7 +27,7 @@ fn new_lane<M: Map<u64>, T>(turn: impl FnMut(&T) -> Sample + 'static) -> Lane<'s
     Lane { drops: Some(M::DROPS), ..Lane::new(M::NAME, Idiom::Each, M::KIND, turn) }
 }
 
-/// So many maps are made in a turn that it has some operations.
+/// Runs a turn on one map after another, as many as it takes for about 16,384 operations.
 fn several(size: usize, mut one: impl FnMut() -> (Duration, u64)) -> Sample {
     let maps = (16_384 / size).max(1);
     let (mut time, mut sum) = (Duration::ZERO, 0);
@@ -81,7 +83,7 @@ fn replace_lane<M: Map<u64> + 'static>(size: usize) -> Lane<'static, Vec<u64>> {
     })
 }
 
-/// The numbers below `size`, in an order of their own for each seed.
+/// Returns the numbers below `size` in an order that depends on the seed.
 pub fn shuffled(size: usize, seed: u64) -> Vec<u64> {
     let mut random = Xorshift::new(seed);
     let mut numbers: Vec<_> = (0..size as u64).collect();

@@ -19,7 +19,10 @@ fn every_test_that_the_guarantees_name_exists() {
             item if item.starts_with(char::is_uppercase) => continue,
             "model" => root.join("loom-tests/src/races.rs"),
             "refs" => root.join("src/node/refs.rs"),
-            file => root.join("tests").join(file).with_extension("rs"),
+            file => {
+                let of = |folder: &str| root.join(folder).join(file).with_extension("rs");
+                Some(of("tests/suite")).filter(|suite| suite.exists()).unwrap_or_else(|| of("tests"))
+            }
         };
         // A crate from the registry comes without the models.
         let Ok(source) = fs::read_to_string(&source) else {

@@ -5,9 +5,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod demands;
-mod edges;
 mod levels;
 mod real;
 mod reapers;
+mod reentry;
 mod scripted;
 mod thread;

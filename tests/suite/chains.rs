@@ -1,0 +1,148 @@
+//! Long chains of values that hold each other's handles: destroyed by a loop, not by recursion.
+
+use crate::common::*;
+use epoch_registry::{Domain, Handle, Registry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+/// A value that holds the handle of the next.
+struct Link {
+    next: Option<Handle<usize, Link>>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, SeqCst);
+        drop(self.next.take());
+    }
+}
+
+/// The first handle of a chain of `len` values, whose registry alternates.
+fn chain(registries: &[&Registry<usize, Link>], len: usize, dropped: &Arc<AtomicUsize>) -> Handle<usize, Link> {
+    let mut next = None;
+    for key in 0..len {
+        let link = Link { next, dropped: Arc::clone(dropped) };
+        next = registries[key % registries.len()].try_insert(key, link).ok();
+    }
+    next.unwrap()
+}
+
+/// A million in a release build, and enough to overflow the stack of a test many times in a debug build.
+fn long() -> usize {
+    if cfg!(debug_assertions) { times(200_000) } else { times(1_000_000) }
+}
+
+#[test]
+fn a_long_chain_is_destroyed_by_one_barrier_without_recursion() {
+    let registry: Registry<usize, Link> = isolated();
+    let dropped = Arc::default();
+    let first = chain(&[&registry], long(), &dropped);
+    registry.clear();
+    registry.domain().barrier();
+    assert_eq!(dropped.load(SeqCst), 0);
+    drop(first);
+    registry.domain().barrier();
+    assert_eq!(dropped.load(SeqCst), long());
+    assert_eq!((registry.stats().backlog, registry.stats().freed), (0, long() as u64));
+}
+
+#[test]
+fn a_long_chain_whose_head_is_retired_with_the_rest_is_destroyed_by_one_barrier() {
+    let registry: Registry<usize, Link> = isolated();
+    let dropped = Arc::default();
+    drop(chain(&[&registry], long() / 4, &dropped));
+    for key in 0..long() / 4 {
+        drop(registry.remove(&key));
+    }
+    registry.domain().barrier();
+    assert_eq!(dropped.load(SeqCst), long() / 4);
+}
+
+#[test]
+fn a_long_chain_is_destroyed_after_its_registry_is_gone() {
+    for keep_domain in [true, false] {
+        let registry: Registry<usize, Link> = isolated();
+        let dropped = Arc::default();
+        let first = chain(&[&registry], long() / 2, &dropped);
+        let domain = registry.domain().clone();
+        drop(registry);
+        assert_eq!(dropped.load(SeqCst), 0);
+        if keep_domain {
+            drop(first);
+            domain.barrier();
+        } else {
+            drop(domain);
+            drop(first);
+        }
+        assert_eq!(dropped.load(SeqCst), long() / 2);
+    }
+}
+
+#[test]
+fn a_long_chain_in_a_registry_goes_with_it() {
+    let registry: Registry<usize, Link> = isolated();
+    let dropped = Arc::default();
+    drop(chain(&[&registry], long() / 2, &dropped));
+    drop(registry);
+    assert_eq!(dropped.load(SeqCst), long() / 2);
+}
+
+#[test]
+fn a_long_chain_is_destroyed_by_a_reclaimer_thread() {
+    let domain = Domain::builder().reclaimer(true).build();
+    let registry: Registry<usize, Link> = Registry::builder().domain(domain).build();
+    let dropped = Arc::default();
+    let first = chain(&[&registry], long() / 4, &dropped);
+    registry.clear();
+    drop(first);
+    assert!(soon(|| dropped.load(SeqCst) == long() / 4));
+}
+
+#[test]
+fn a_long_chain_across_two_domains_is_destroyed_without_recursion() {
+    let registries: [Registry<usize, Link>; 2] = [isolated(), isolated()];
+    let dropped = Arc::default();
+    let first = chain(&[&registries[0], &registries[1]], long() / 2, &dropped);
+    drop(registries);
+    drop(first);
+    assert_eq!(dropped.load(SeqCst), long() / 2);
+}
+
+/// Each domain's part of the chain comes free by the other's.
+#[test]
+fn a_chain_across_two_open_domains_is_destroyed_by_their_barriers_in_turn() {
+    let registries: [Registry<usize, Link>; 2] = [isolated(), isolated()];
+    let dropped = Arc::default();
+    let len = 2000;
+    let first = chain(&[&registries[0], &registries[1]], len, &dropped);
+    registries.iter().for_each(Registry::clear);
+    drop(first);
+    for _ in 0..len / 2 + 1 {
+        registries.iter().rev().for_each(|registry| registry.domain().barrier());
+    }
+    assert_eq!(dropped.load(SeqCst), len);
+}
+
+#[test]
+fn a_cycle_broken_by_a_removal_of_its_handle_is_destroyed() {
+    struct Node(std::sync::Mutex<Option<Handle<usize, Node>>>, Arc<AtomicUsize>);
+    impl Drop for Node {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, SeqCst);
+        }
+    }
+    let registry: Registry<usize, Node> = isolated();
+    let dropped: Arc<AtomicUsize> = Arc::default();
+    let nodes: Vec<_> =
+        (0..10).map(|key| registry.try_insert(key, Node(None.into(), Arc::clone(&dropped))).ok().unwrap()).collect();
+    for (key, node) in nodes.iter().enumerate() {
+        *node.0.lock().unwrap() = Some(nodes[(key + 1) % 10].clone());
+    }
+    registry.clear();
+    registry.domain().barrier();
+    let cut = nodes[3].0.lock().unwrap().take();
+    drop((nodes, cut));
+    registry.domain().barrier();
+    assert_eq!(dropped.load(SeqCst), 10);
+}

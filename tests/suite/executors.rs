@@ -1,0 +1,379 @@
+//! Who runs destructors: an executor of the user's, whatever it does with its jobs; nobody; a thread that is stopped.
+
+use crate::common::{*};
+use epoch_registry::{Domain, ReclaimJob, Registry, *};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{
+    Arc, Mutex, {Arc, Mutex, OnceLock, mpsc},
+};
+use std::time::{
+    Duration, {Duration, Instant},
+};
+use std::{thread};
+
+fn ends_within(limit: Duration, f: impl FnOnce() + Send + 'static) -> bool {
+    let (done, wait) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = catch_unwind(AssertUnwindSafe(f));
+        let _ = done.send(());
+    });
+    wait.recv_timeout(limit).is_ok()
+}
+
+/// A handle that the executor's `spawn` drops, when it is called from within a round, whose frame adopts handles but runs
+/// nothing more.
+#[test]
+fn a_handle_dropped_in_spawn_is_not_lost() {
+    let slot: Arc<Mutex<Option<Handle<u64, Counted>>>> = Arc::default();
+    let spawn = {
+        let slot = Arc::clone(&slot);
+        move |job: ReclaimJob| {
+            drop(job); // the pool is full
+            let handle = slot.lock().unwrap().take();
+            drop(handle);
+        }
+    };
+    let domain = Domain::builder().executor(spawn).build();
+    let registry: Registry<u64, Counted> = Registry::builder().shards(1).capacity(100).domain(domain.clone()).build();
+    let ledger = Ledger::new();
+    let kept = registry.try_insert(1, ledger.value(1)).unwrap();
+    registry.try_insert(2, ledger.value(2)).unwrap();
+    registry.remove(&1);
+    domain.barrier();
+    assert_eq!(ledger.dropped(), 0, "the handle keeps it");
+
+    let guard = domain.pin();
+    registry.remove(&2);
+    *slot.lock().unwrap() = Some(kept);
+    domain.reclaim(100);
+    assert!(slot.lock().unwrap().is_none(), "spawn has dropped it");
+    drop(guard);
+    domain.barrier();
+    drop(registry);
+    domain.barrier();
+    assert_eq!((ledger.created(), ledger.dropped()), (2, 2), "created = dropped + live (B)");
+}
+
+/// A handle that `spawn` drops within a round that destroys nothing, while another thread waits in a barrier.
+#[test]
+fn a_barrier_covers_a_handle_that_another_thread_drops_in_spawn() {
+    let slot: Arc<Mutex<Option<Handle<u64, Counted>>>> = Arc::default();
+    let (dropped, is_dropped) = mpsc::channel();
+    let (go, is_to_go) = mpsc::channel::<()>();
+    let is_to_go = Mutex::new(is_to_go);
+    let theirs = Arc::clone(&slot);
+    let spawn = move |job: ReclaimJob| {
+        drop(job);
+        let handle = theirs.lock().unwrap().take();
+        if let Some(handle) = handle {
+            drop(handle);
+            dropped.send(()).unwrap();
+            let _ = is_to_go.lock().unwrap().recv();
+        }
+    };
+    let domain = Domain::builder().executor(spawn).build();
+    let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(domain.clone()).build();
+    let ledger = Ledger::new();
+    let kept = registry.try_insert(1, ledger.value(1)).unwrap();
+    drop(registry.try_insert(2, ledger.value(2)));
+    drop(registry.remove(&1));
+    domain.barrier();
+    assert_eq!(ledger.dropped(), 0, "the handle keeps it");
+    with_reader(&domain, || {
+        drop(registry.remove(&2));
+        *slot.lock().unwrap() = Some(kept);
+        let theirs = domain.clone();
+        let round = thread::spawn(move || theirs.reclaim(100));
+        is_dropped.recv().unwrap();
+        IN_ROUND.lock().unwrap().replace(round);
+    });
+    domain.barrier();
+    let dropped = ledger.dropped();
+    drop(go);
+    IN_ROUND.lock().unwrap().take().unwrap().join().unwrap();
+    assert_eq!(dropped, 2, "created = dropped + live (B)");
+}
+
+static IN_ROUND: Mutex<Option<thread::JoinHandle<usize>>> = Mutex::new(None);
+
+/// `ReclaimJob::run` where it would wait for itself.
+#[test]
+fn a_job_run_in_a_callback_of_its_domain_does_not_hang() {
+    assert!(ends_within(Duration::from_secs(5), || {
+        let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
+        let queue = Arc::clone(&jobs);
+        let domain = Domain::builder().executor(move |job| queue.lock().unwrap().push(job)).build();
+        domain.call(move || {
+            let job = jobs.lock().unwrap().pop();
+            job.unwrap().run(); // a work-stealing pool helps while it waits for something
+        });
+        domain.barrier();
+    }));
+}
+
+/// The same, as an executor with a caller-runs policy does it: `spawn` from within a round.
+#[test]
+fn a_caller_runs_executor_does_not_hang() {
+    assert!(ends_within(Duration::from_secs(5), || {
+        let full = Arc::new(AtomicBool::new(false));
+        let saturated = Arc::clone(&full);
+        // Shut down at first: jobs are dropped. Then caller-runs.
+        let domain =
+            Domain::builder().executor(move |job| if saturated.load(SeqCst) { job.run() } else { drop(job) }).build();
+        let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(9).domain(domain.clone()).build();
+        registry.try_insert(1, 1).unwrap();
+        let (out, go) = mpsc::channel::<()>();
+        let (ready, is_ready) = mpsc::channel::<()>();
+        let reader = {
+            let domain = domain.clone();
+            thread::spawn(move || {
+                let _guard = domain.pin();
+                ready.send(()).unwrap();
+                let _ = go.recv_timeout(Duration::from_millis(300));
+            })
+        };
+        is_ready.recv().unwrap();
+        registry.remove(&1);
+        full.store(true, SeqCst);
+        domain.reclaim(100); // "does not wait for readers"; the reader goes after 300 ms
+        drop(out);
+        reader.join().unwrap();
+    }));
+}
+
+/// `stop_reclaimer` in an `Eq`, under a shard lock that a destructor waits for.
+#[test]
+fn stop_reclaimer_in_an_eq_is_refused() {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    static IN_EQ: AtomicBool = AtomicBool::new(false);
+    static ARMED: AtomicBool = AtomicBool::new(false);
+    static DOMAIN: OnceLock<Domain> = OnceLock::new();
+    static REGISTRY: OnceLock<Registry<Key, Slow>> = OnceLock::new();
+
+    #[derive(Hash, Clone)]
+    struct Key(u64);
+    impl PartialEq for Key {
+        fn eq(&self, other: &Key) -> bool {
+            if ARMED.swap(false, SeqCst) {
+                IN_EQ.store(true, SeqCst);
+                thread::sleep(Duration::from_millis(100));
+                DOMAIN.get().unwrap().stop_reclaimer();
+            }
+            self.0 == other.0
+        }
+    }
+    impl Eq for Key {}
+    struct Slow(bool);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            if self.0 {
+                STARTED.store(true, SeqCst);
+                while !IN_EQ.load(SeqCst) {
+                    thread::yield_now();
+                }
+                let _ = REGISTRY.get().unwrap().try_insert(Key(77), Slow(false));
+            }
+        }
+    }
+
+    assert!(ends_within(Duration::from_secs(5), || {
+        let domain = DOMAIN.get_or_init(|| Domain::builder().reclaimer(true).build());
+        let registry = REGISTRY.get_or_init(|| Registry::builder().shards(1).domain(domain.clone()).build());
+        registry.try_insert(Key(1), Slow(true)).ok().unwrap();
+        registry.try_insert(Key(2), Slow(false)).ok().unwrap();
+        registry.remove(&Key(1));
+        while !STARTED.load(SeqCst) {
+            thread::yield_now();
+        }
+        ARMED.store(true, SeqCst);
+        registry.remove(&Key(2));
+    }));
+}
+
+/// The drop of a closure of the user's, within the drop of a handle.
+#[test]
+fn a_handler_whose_drop_panics_is_contained() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                panic!("the handler's drop");
+            }
+        }
+    }
+    let bad = Bad;
+    let domain = Domain::builder()
+        .on_stall(move |_| {
+            let _ = &bad;
+        })
+        .build();
+    let registry: Registry<u64, u64> = Registry::builder().domain(domain).build();
+    let handle = registry.try_insert(1, 1).unwrap();
+    drop(registry);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(handle))).is_ok(), "an unrelated drop of a handle panics");
+}
+
+/// The second to stop the reclaimer waits for it too.
+#[test]
+fn stop_reclaimer_waits_for_everybody_who_calls_it() {
+    let domain = Domain::builder().reclaimer(true).build();
+    let (started, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (began, ended) = (Arc::clone(&started), Arc::clone(&go));
+    domain.call(move || {
+        began.store(true, SeqCst);
+        thread::sleep(Duration::from_millis(500));
+        ended.store(true, SeqCst);
+    });
+    while !started.load(SeqCst) {
+        thread::yield_now();
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| domain.stop_reclaimer());
+        thread::sleep(Duration::from_millis(100));
+        domain.stop_reclaimer();
+        assert!(go.load(SeqCst), "the thread still runs a callback");
+    });
+}
+
+/// A job leaked, one kept beyond the domain, one stepped after its end.
+#[test]
+fn jobs_that_are_leaked_kept_or_stepped_on_do_no_harm() {
+    let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
+    let queue = Arc::clone(&jobs);
+    let ran = Arc::new(AtomicU64::new(0));
+    let domain = Domain::builder().executor(move |job| queue.lock().unwrap().push(job)).build();
+    let count = Arc::clone(&ran);
+    domain.call(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX));
+    let mut job = jobs.lock().unwrap().pop().unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while job.step().is_some() {
+        assert!(Instant::now() < end);
+    }
+    assert_eq!(ran.load(SeqCst), 1);
+    assert_eq!(job.step(), None);
+    let count = Arc::clone(&ran);
+    domain.call(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX));
+    let mut second = jobs.lock().unwrap().pop().expect("a second job");
+    drop(job); // ended: does not disturb the second
+    let count = Arc::clone(&ran);
+    domain.call(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX));
+    assert!(jobs.lock().unwrap().is_empty());
+    drop(domain);
+    assert_eq!(ran.load(SeqCst), 3);
+    assert_eq!(second.step(), None);
+    second.run();
+}
+
+/// An executor whose `spawn` calls everything back.
+#[test]
+fn spawn_may_call_back() {
+    assert!(ends_within(Duration::from_secs(20), || {
+        static REGISTRY: OnceLock<Registry<u64, u64>> = OnceLock::new();
+        let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
+        let queue = Arc::clone(&jobs);
+        let depth = AtomicU64::new(0);
+        let domain = Domain::builder()
+            .backlog_objects(16)
+            .when_full(WhenFull::Wait(Duration::from_millis(1)))
+            .executor(move |job| {
+                queue.lock().unwrap().push(job);
+                if let Some(registry) = REGISTRY.get() {
+                    let n = depth.fetch_add(1, SeqCst);
+                    let domain = registry.domain();
+                    domain.stats();
+                    domain.reclaim(10);
+                    let _ = registry.try_insert(1000 + n % 50, n);
+                    registry.remove(&(1000 + n % 50));
+                    domain.call(|| ());
+                    registry.clear();
+                    domain.backlog();
+                    let _ = catch_unwind(AssertUnwindSafe(|| domain.barrier()));
+                }
+            })
+            .build();
+        let registry = REGISTRY.get_or_init(|| Registry::builder().shards(2).domain(domain.clone()).build());
+        for key in 0..2000 {
+            let _ = registry.try_insert(key % 100, key);
+            registry.remove(&((key * 7) % 100));
+            if key % 3 == 0 {
+                let job = jobs.lock().unwrap().pop();
+                if let Some(mut job) = job {
+                    job.step();
+                    if key % 2 == 0 {
+                        jobs.lock().unwrap().push(job);
+                    }
+                }
+            }
+        }
+        domain.barrier();
+    }));
+}
+
+/// Nothing but `executor(ReclaimJob::run)`, which is said to do no harm: a registry is dropped, and the destructor of
+/// an entry removes one from another registry of the domain.
+#[test]
+fn a_registry_is_dropped_where_jobs_run_within_spawn() {
+    assert!(ends_within(Duration::from_secs(5), || {
+        let domain = Domain::builder().executor(ReclaimJob::run).build();
+        let children: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).build());
+        let parents: Registry<u64, OnDrop> = Registry::builder().domain(domain.clone()).build();
+        drop(children.try_insert(1, 1));
+        let theirs = Arc::clone(&children);
+        drop(parents.try_insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
+        drop(parents);
+    }));
+}
+
+#[test]
+fn a_job_run_under_a_guard_of_its_own_thread_does_not_hang() {
+    let (done, wait) = mpsc::channel();
+    thread::spawn(move || {
+        let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
+        let queue = Arc::clone(&jobs);
+        let domain = Domain::builder().executor(move |job| queue.lock().unwrap().push(job)).build();
+        let guard = domain.pin();
+        domain.call(|| ());
+        let job = jobs.lock().unwrap().pop().unwrap();
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run()));
+        drop(guard);
+        done.send(()).unwrap();
+    });
+    assert!(wait.recv_timeout(Duration::from_secs(5)).is_ok());
+}
+
+/// An executor that takes no job (its pool is shut down) does not reclaim: writers do, and bound the backlog.
+#[test]
+fn writers_share_the_work_that_no_executor_takes() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&calls);
+    let domain = Domain::builder()
+        .executor(move |job| {
+            count.fetch_add(1, SeqCst);
+            drop(job);
+        })
+        .build();
+    let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
+    for key in 0..100_000 {
+        drop(registry.try_insert(key, key));
+        registry.remove(&key);
+    }
+    let backlog = domain.backlog().objects;
+    assert!(backlog < 10_000, "{backlog} wait, without a reader, after {} calls of `spawn`", calls.load(SeqCst));
+}
+
+/// What is retired in a destructor, where jobs run within `spawn`, is destroyed with no further call from anybody.
+#[test]
+fn what_a_job_within_a_round_could_not_do_is_done_after_the_round() {
+    let ledger = Ledger::new();
+    let domain = Domain::builder().executor(ReclaimJob::run).build();
+    let children: Arc<Registry<u64, Counted>> = Arc::new(Registry::builder().domain(domain.clone()).build());
+    let parents: Registry<u64, OnDrop> = Registry::builder().domain(domain.clone()).build();
+    drop(children.try_insert(1, ledger.value(1)));
+    let theirs = Arc::clone(&children);
+    drop(parents.try_insert(1, OnDrop::new(move || drop(theirs.remove(&1)))));
+    drop(parents);
+    assert_eq!(ledger.live(), 0);
+}

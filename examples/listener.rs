@@ -1,6 +1,6 @@
 //! A listener: called after an entry has left the registry, outside every lock.
 
-use epoch_registry::{Cause, Registry};
+use epoch_registry::{Cause, Handle, Registry};
 use std::sync::mpsc;
 
 fn main() {
@@ -8,7 +8,7 @@ fn main() {
     let cache: Registry<u32, &str> = Registry::builder()
         .shards(1)
         .max_entries(2)
-        .listener(move |cause, entry| send.send((*entry.key(), cause)).unwrap())
+        .listener(move |cause, entry: Handle<u32, &str>| send.send((*entry.key(), cause)).unwrap())
         .build();
 
     cache.set(1, "one");

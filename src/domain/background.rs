@@ -1,8 +1,8 @@
 //! The reapers that a domain's reclaimer calls at intervals, and the mark of a thread that calls them.
 
 use super::Inner;
-use super::reclaimer::in_spawn;
 use super::frame::Running;
+use super::reclaimer::in_spawn;
 use super::thread::in_any_section;
 use crate::reap::Reaper;
 use crate::sync::const_thread_local;

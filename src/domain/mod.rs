@@ -41,8 +41,8 @@ pub use session::Session;
 pub use stall::StallReport;
 pub use stats::DomainStats;
 
-use self::state::Callback;
 use self::frame::Running;
+use self::state::Callback;
 use crate::reap::Reaper;
 use crate::sync::Pause;
 use crate::util::reentrancy::shard_locked;

@@ -111,12 +111,12 @@
 use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
+use super::frame::Running;
 use super::grace::Grace;
 use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
 use super::state::{Batch, Pending, State};
-use super::frame::Running;
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};

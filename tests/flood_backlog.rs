@@ -21,7 +21,7 @@ fn a_flood() -> Duration {
     Duration::from_millis(times(500) as u64)
 }
 
-/// A flood leaves a bounded backlog, whoever destroys: by the domain's own figures, and by `account`.
+/// A flood leaves a bounded backlog, whichever thread destroys: by the domain's own figures, and by `account`.
 fn stays_bounded(what: &str, flood: impl for<'w> Fn(&'w Registry<u64, Costly>, &'w Arc<Account>) -> Vec<Work<'w>>) {
     let build = |builder: Builder<u64, Costly>| builder.build();
     stays_bounded_in(what, 1, build, flood);
@@ -259,7 +259,7 @@ fn a_registry_bounded_by_weight_under_churn_builds_no_backlog() {
     a_bounded_registry_stays_bounded("a bound on weight", 3, bounded, |rng| rng.below(1 << 30));
 }
 
-/// One thread alone, which nobody delays: what waits is a small part of what the registry holds.
+/// One thread alone, which no other thread delays: what waits is a small part of what the registry holds.
 #[test]
 fn one_writer_of_a_bounded_registry_leaves_hardly_anything_waiting() {
     for keys in [1100, 5000, 1 << 30] {

@@ -122,7 +122,7 @@ fn a_cache_bounded_by_weight_takes_little_more_than_its_bound() {
     });
 }
 
-/// Values of 4 KiB, whose weight nobody was told.
+/// Values of 4 KiB, whose weight the registry is not told.
 #[test]
 fn large_values_take_little_more_than_what_is_live() {
     const KEYS: u64 = 100;
@@ -150,7 +150,7 @@ fn callbacks_take_little_more_than_what_is_live() {
     });
 }
 
-/// Rounds of insertions and a `clear`, by one thread, whom nobody delays.
+/// Rounds of insertions and a `clear`, by one thread, which no other thread delays.
 #[test]
 fn rounds_of_refilling_and_clearing_take_the_memory_of_a_few() {
     const ROUND: u64 = 100_000;

@@ -34,7 +34,7 @@ fn mixed<'w>(registry: &'w Values, account: &'w Arc<Account>) -> Vec<Work<'w>> {
     vec![caller(), caller(), writer(), writer()]
 }
 
-/// `f` returns in a mixed flood, whoever destroys.
+/// `f` returns in a mixed flood, whichever thread destroys.
 fn returns_in_a_mixed_flood(what: &str, f: impl Fn(&Domain) + Sync) {
     let _alone = alone();
     within_a_minute(|| {

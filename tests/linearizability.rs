@@ -168,7 +168,7 @@ fn calls_that_overlap_may_take_effect_in_any_order() {
         &[(0, 100, Cleared), (105, 125, Changed(None, Some(2)))],
         &[(0, 100, Saw(None))],
     ]));
-    // Of equal times nobody knows.
+    // The order of equal times is not known.
     assert!(has_order(&[&[(0, 10, PUT_1)], &[(10, 20, Saw(None))]]));
     assert!(!has_order(&[&[(0, 10, PUT_1)], &[(11, 20, Saw(None))]]));
 }

@@ -23,7 +23,7 @@ const SECTION: usize = 1 << 15;
 /// Calls that it takes at the least to go through all of them.
 const CALLS: usize = (CAPACITY / 4) / SECTION;
 
-/// A registry with much room, and few entries. Of one shard, lest there be an end to a step at each.
+/// A registry with much room, and few entries. It has one shard: a step ends at the end of each shard.
 fn sparse(shards: usize, entries: u64) -> Sparse {
     with_room_for(CAPACITY, shards, entries)
 }

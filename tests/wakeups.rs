@@ -1,4 +1,4 @@
-//! Nothing that is retired, or called for, is overlooked by those who are to see to it.
+//! Nothing that is retired, or called for, is overlooked by the thread that is to see to it.
 
 mod common;
 

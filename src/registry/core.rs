@@ -446,7 +446,7 @@ where
         if self.settings.clock.is_real() { due.since(now).max(LEAST_NAP) } else { Duration::MAX }
     }
 
-    /// Removes expired entries. Examines up to about `budget` entries, of those that may have expired.
+    /// Removes expired entries. Examines up to about `budget` entries that may have expired.
     pub(crate) fn expire(&self, budget: usize) -> Reaped {
         let now = self.now();
         let (mut reaped, mut spent) = (Reaped::default(), 0);

@@ -100,7 +100,7 @@ where
         self.core.shards().fold(0, |sum, shard| shard.counts().weight.get().saturating_add(sum))
     }
 
-    /// Evicts up to `count` entries by second chance: first those that were not used lately. Returns how many it
+    /// Evicts up to `count` entries by second chance: entries not used lately go first. Returns how many it
     /// evicted.
     ///
     /// It evicts fewer if the registry held fewer when it was called, or if the domain's backlog has no room for

@@ -21,7 +21,7 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Inserts entries, or replaces those that have the keys. Returns how many were replaced.
+    /// Inserts entries, and replaces entries with the same keys. Returns how many were replaced.
     ///
     /// Works as a [`set`](Self::set) of each entry, in order. Faster if the registry does not fit the processor's
     /// caches. If `entries` or other user code panics, up to 32 entries that were already taken from `entries`

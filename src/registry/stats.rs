@@ -15,7 +15,7 @@ use std::fmt;
 pub struct Stats {
     /// Entries in the registry.
     pub live: u64,
-    /// Entries ever inserted, including those that replaced others.
+    /// Entries ever inserted, including entries that replaced others.
     pub inserted: u64,
     /// Entries removed by [`remove`](crate::Registry::remove) and its like, `retain`, `drain` or `clear`.
     pub removed: u64,

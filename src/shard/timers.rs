@@ -5,7 +5,7 @@
 //!
 //! A token is *stale* if its entry has left or has a newer token. Stale tokens stay in the heap until they are
 //! due. If there are too many, a *purge* takes all tokens out of the heap. Each write then examines a few of
-//! them, and puts back those that are not stale.
+//! them, and puts back the tokens that are not stale.
 //!
 //! # Invariants
 //!

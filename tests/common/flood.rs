@@ -60,8 +60,8 @@ pub fn amid<R>(works: &[Work<'_>], f: impl FnOnce() -> R) -> R {
 ///
 /// # Panics
 ///
-/// If it takes longer than `limit` says, which is called just before `f`. The flood is stopped then, lest `f` never
-/// return.
+/// If it takes longer than `limit` says, which is called just before `f`. The flood is stopped then, so that `f`
+/// returns.
 #[track_caller]
 pub fn returns_amid<R: Send>(
     what: &str,

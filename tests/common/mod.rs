@@ -78,7 +78,7 @@ pub struct Ledger(Arc<Counts>);
 struct Counts {
     created: AtomicU64,
     dropped: AtomicU64,
-    /// Values seen in a state in which nobody may see them.
+    /// Values seen in a state in which no reader may see them.
     broken: AtomicI64,
 }
 

@@ -81,7 +81,7 @@ pub fn order(threads: &[Vec<Call>; THREADS]) -> Result<Vec<usize>, Vec<usize>> {
         };
         let step = (from..THREADS * WAYS).find_map(|choice| {
             let thread = choice / WAYS;
-            // Not before one that had returned when this one began. Of equal times nobody knows.
+            // Not before one that had returned when this one began. The order of equal times is not known.
             let call = next(thread).filter(|call| call.begun <= first_end)?;
             let state = call.effect.after(state, choice % WAYS)?;
             let mut taken = taken;

@@ -85,7 +85,7 @@ pub fn refute(records: &[Record]) -> Option<String> {
     order(&threads).err().map(|longest| picture(records, &longest))
 }
 
-/// The width of a picture's axis, and the calls before and after the one that is in no order, of those that are many.
+/// The width of a picture's axis, and the calls before and after the one that is in no order, if there are many.
 const WIDTH: usize = 60;
 const MARGIN: usize = 20;
 

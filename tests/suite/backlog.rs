@@ -511,7 +511,7 @@ fn the_peak_never_exceeds_a_hard_limit() {
     );
 }
 
-/// A place that the loser of a race for a key had is there for those that cannot be refused: they need not wait.
+/// A place that the loser of a race for a key had is there for operations that cannot fail: they need not wait.
 #[test]
 fn a_removal_waits_for_nothing() {
     let domain =

@@ -108,7 +108,7 @@ fn the_drop_of_a_handle_runs_no_destructor_while_the_registry_is_there() {
     });
 }
 
-/// A write destroys a bounded share on its caller's time: idle threads strand nothing, and no one write pays for all.
+/// A write destroys a bounded share on its caller's time: idle threads strand nothing, and no single write pays for all.
 #[test]
 fn writers_work_a_backlog_off_a_bounded_share_each() {
     let registry: Registry<u64, Counted> = isolated();

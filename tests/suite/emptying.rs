@@ -12,7 +12,7 @@ const ROUND: u64 = 10_000;
 /// Rounds that may wait to be destroyed.
 const WAITING: u64 = 4;
 
-/// What waits stays within a few rounds of `entries`: one thread, no reader, nobody else who destroys.
+/// What waits stays within a few rounds of `entries`: one thread, no reader, no other thread that destroys.
 fn rounds_do_not_pile_up(what: &str, rounds: usize, entries: u64, registry: &Numbers, empty: impl Fn(&Numbers)) {
     let mut most = 0;
     for round in 0..rounds {
@@ -214,7 +214,7 @@ fn the_tables_of_rounds_do_not_pile_up() {
     });
 }
 
-/// The same with somebody else who destroys, who gets his share of the time.
+/// The same with another thread that destroys, which gets its share of the time.
 fn clearing_does_not_pile_up_beside(what: &str, builder: DomainBuilder) {
     within_a_minute(|| {
         let registry: Numbers = Registry::builder().domain(builder.build()).shards(4).build();

@@ -1,4 +1,4 @@
-//! Who runs destructors: an executor of the user's, whatever it does with its jobs; nobody; a thread that is stopped.
+//! What runs destructors: an executor of the user's, whatever it does with its jobs; nothing; a thread that is stopped.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -77,7 +77,7 @@ fn there_is_one_job_at_a_time_and_none_when_nothing_is_left() {
 fn a_job_that_is_run_within_spawn_or_dropped_does_no_harm() {
     within_a_minute(|| {
         let ledger = Ledger::new();
-        // Inline: whoever wakes runs it.
+        // Inline: the thread that wakes runs it.
         let inline = Domain::builder().executor(ReclaimJob::run).build();
         come_and_go(&registry_of(&inline), &ledger, 1000);
         inline.barrier();

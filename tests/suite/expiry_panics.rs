@@ -59,7 +59,7 @@ fn ends_in_the_end(name: &str, own: bool, act: Act) {
         let _ = catch_unwind(AssertUnwindSafe(|| act(&registry)));
         let burnt = fuse.0.swap(usize::MAX, SeqCst) == usize::MAX;
         time.fetch_add(7_200_000, SeqCst);
-        // Those that were looked at again later, and those whose own life is asked again.
+        // Entries that were checked again later, and entries whose own lifetime is asked again.
         for _ in 0..3 {
             registry.expire(usize::MAX);
             time.fetch_add(3_600_000, SeqCst);

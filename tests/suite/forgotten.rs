@@ -33,7 +33,7 @@ fn holds_up_its_domain_alone(forget_it: impl Fn(&Registry<u64, Counted>)) {
         drop(other.remove(&1));
         other.domain().barrier();
         assert_eq!(others.live(), 0, "another domain is held up");
-        // The registry's end needs no grace period: nobody can be reading it.
+        // The registry's end needs no grace period: no reader can be in it.
         drop(registry);
         assert_eq!(ledger.live(), 0);
     });

@@ -197,7 +197,7 @@ impl Hasher for Quick {
 
 type Heavy = Registry<u64, (), BuildHasherDefault<Quick>>;
 
-/// A registry whose entries weigh as much as there is. It is not dropped if the test fails, lest it panic again.
+/// A registry whose entries weigh as much as there is. It is not dropped if the test fails: the drop could panic again.
 fn heavy(domain: &Domain, shards: usize, capacity: u64) -> ManuallyDrop<Heavy> {
     let builder = Registry::<u64, ()>::builder().shards(shards).capacity(capacity as usize).domain(domain.clone());
     ManuallyDrop::new(builder.weigher(|_, ()| usize::MAX).hasher(BuildHasherDefault::default()).build())

@@ -4,7 +4,7 @@ use crate::common::{Counted, FewBits, Ledger, Rng, isolated, isolated_builder, t
 use epoch_registry::{LocalHandle, LocalHandles, Registry, Scan, policy};
 use std::thread;
 
-/// Reaps all that nobody holds. Returns how many were reaped, and how many spared.
+/// Reaps all entries without handles. Returns how many were reaped, and how many spared.
 fn reap_unless_held(registry: &Registry<u64, u64>) -> (usize, usize) {
     let reaped = registry.reap_by(&policy::unless_held(policy::when(|_| true)), &mut Scan::new(usize::MAX));
     (reaped.removed, reaped.skipped)

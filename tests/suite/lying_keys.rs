@@ -432,7 +432,7 @@ impl<const MASK: u64> Case<MASK> {
     }
 }
 
-/// Any sequence of operations leaves the accounts exact, and honest keys in peace where only those that lie collide.
+/// Any sequence of operations leaves the accounts exact, and honest keys in peace where only lying keys collide.
 fn lies_do_no_harm<const MASK: u64>(shards: usize, ops: &[Op]) {
     CHANCE.set(Rng::new(ops.len() as u64));
     SWITCH.set(0);
@@ -576,7 +576,7 @@ fn lies_of_several_threads_lose_no_entry() {
                         if n % 1000 == 0 {
                             case.registry.shrink_to_fit();
                         }
-                        // Those that are equal to nothing can be removed by such means alone.
+                        // Keys that are equal to nothing can be removed by such means alone.
                         if n % 500 == 0 {
                             case.registry.retain(|key, _| !key.lies());
                         }

@@ -202,7 +202,7 @@ fn an_eq_may_read_the_figures_of_its_own_registry() {
     }
 }
 
-/// The figures are right where nobody writes, and the bounds are those that were set.
+/// The figures are right while no thread writes, and the bounds are as they were set.
 #[test]
 fn figures_and_bounds_are_exact_where_nobody_writes() {
     let registry: Asked = isolated_builder().max_entries(101).max_weight(100_003).weigher(|_, _| 10).build();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
-/// Keys that stay in the registry for the whole of a test; those that come and go are above.
+/// Keys that stay in the registry for the whole of a test; keys that come and go are above.
 const STABLE: u64 = 500;
 const PASSING: std::ops::Range<u64> = 10_000..12_000;
 

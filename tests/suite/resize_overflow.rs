@@ -79,7 +79,7 @@ fn after_the_removal_of_a_moved_key(ledger: &Ledger) -> Registry<Key, u64, Ident
 }
 
 // Were a node that lives beyond its home left in the old table when it moves, it would be unlinked from the next table
-// alone, and whoever goes through the chain of a home that has not moved yet would follow it after it is freed.
+// alone, and a reader that goes through the chain of a home that has not moved yet would follow it after it is freed.
 
 #[test]
 fn a_lookup_does_not_follow_the_old_slot_of_a_freed_node() {

@@ -93,7 +93,7 @@ fn nothing_is_reported_when_nothing_waits_or_nobody_is_in_the_way() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     while_held(&domain, "sleeper", || {
-        // A grace period that was begun for a poll nobody makes keeps nobody waiting.
+        // A grace period that was begun for a poll that no thread makes keeps no thread waiting.
         let cookie = domain.start_poll();
         for _ in 0..10 {
             clock.advance(THRESHOLD);
@@ -259,7 +259,7 @@ fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
     *slot.lock().unwrap() = None;
 }
 
-/// By the real clock: with a reclaimer thread nobody else needs to come by.
+/// By the real clock: with a reclaimer thread no other thread needs to look.
 #[test]
 fn a_reclaimer_thread_reports_within_a_tenth_of_the_threshold() {
     let threshold = Duration::from_secs(1);
@@ -437,7 +437,7 @@ impl Holder {
     }
 }
 
-/// What is reported where nobody looks for an idle minute, then a reader comes, and somebody looks after each of these steps
+/// What is reported when no thread looks for an idle minute, then a reader comes, and a thread looks after each of these steps
 /// of the clock.
 fn reports_after_an_idle_minute(steps: &[Duration]) -> Vec<StallReport> {
     let (domain, clock, reports) = watched_domain();

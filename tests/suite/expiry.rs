@@ -420,7 +420,8 @@ fn a_reaper_may_panic_and_end_in_the_background_by_thread_or_executor() {
     });
 }
 
-// Entries whose time comes while something else happens: settings that change, lifetimes that panic or call back, uses in a race, clocks that stand still or jump.
+// Entries that expire while something else happens: settings that change, lifetimes that panic or call back, uses in a race,
+// clocks that stand still or jump.
 
 const A_SECOND: Duration = Duration::from_secs(1);
 

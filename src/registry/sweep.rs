@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Failure, IfFull};
+use crate::domain::{Failure, Full, IfFull};
 use crate::handle::Entry;
 use crate::handle::Handle;
 use crate::reap::Cause;
@@ -135,9 +135,8 @@ where
         if_full: IfFull<E>,
     ) -> Reaped {
         let mut sweep = Sweep::new(Cause::Removed, if_full);
-        while !cursor.is_done() && !sweep.reaped.stopped {
-            self.sweep(None, cursor, CHUNK, &mut sweep, &mut |entry| keeps(keep(entry.key(), entry.value())));
-        }
+        let judge = &mut |entry: &Candidate<'_, K, V>| keeps(keep(entry.key(), entry.value()));
+        self.sweep_to(None, cursor, usize::MAX, &mut sweep, judge);
         if !sweep.reaped.stopped {
             self.finish_resize();
         }
@@ -245,14 +244,8 @@ where
             *cursor = Cursor::new();
         }
         let mut sweep = Sweep::new(cause, IfFull::fail());
-        let mut spent = 0;
-        while !cursor.is_done() && spent < budget && !sweep.reaped.stopped {
-            spent += self.sweep(None, cursor, CHUNK.min(budget - spent), &mut sweep, judge);
-        }
-        if sweep.reaped.removed > 0 {
-            self.finish_resize();
-        }
-        sweep.reaped
+        self.sweep_to(None, cursor, budget, &mut sweep, judge);
+        self.end_reaping(sweep)
     }
 
     fn reap_around(&self, budget: usize, judge: &mut Judge<'_, K, V>) -> Reaped {
@@ -261,22 +254,42 @@ where
         let start = *self.core.reaped_to.lock();
         let mut cursor = start;
         let mut sweep = Sweep::new(Cause::Reaped, IfFull::fail());
-        // Go once around at most, to where this call started.
-        let (mut end, mut spent) = (None, 0);
-        while spent < budget && !sweep.reaped.stopped {
-            if cursor.is_done() && end.is_none() {
-                (end, cursor) = (Some(start), Cursor::new());
-            }
-            if end.is_some_and(|end| !cursor.is_before(end)) {
-                break;
-            }
-            spent += self.sweep(end, &mut cursor, CHUNK.min(budget - spent), &mut sweep, judge);
+        let spent = self.sweep_to(None, &mut cursor, budget, &mut sweep, judge);
+        if cursor.is_done() {
+            // Once around at most, to where this call started.
+            cursor = Cursor::new();
+            self.sweep_to(Some(start), &mut cursor, budget.saturating_sub(spent), &mut sweep, judge);
         }
         *self.core.reaped_to.lock() = if cursor.is_done() { Cursor::new() } else { cursor };
+        self.end_reaping(sweep)
+    }
+
+    fn end_reaping(&self, sweep: Sweep<Full>) -> Reaped {
         if sweep.reaped.removed > 0 {
             self.finish_resize();
         }
         sweep.reaped
+    }
+
+    /// Sweeps from `cursor` to `end`, or to the end of the registry, until about `budget` entries are examined or a
+    /// removal fails. Returns how much of the budget it has used.
+    fn sweep_to<E: Failure>(
+        &self,
+        end: Option<Cursor>,
+        cursor: &mut Cursor,
+        budget: usize,
+        sweep: &mut Sweep<E>,
+        judge: &mut Judge<'_, K, V>,
+    ) -> usize {
+        let mut spent = 0;
+        while spent < budget
+            && !sweep.reaped.stopped
+            && !cursor.is_done()
+            && end.is_none_or(|end| cursor.is_before(end))
+        {
+            spent += self.sweep(end, cursor, CHUNK.min(budget - spent), sweep, judge);
+        }
+        spent
     }
 
     /// Sweeps one chunk: judges entries in a critical section, and removes the condemned ones after it. A guard

@@ -250,7 +250,7 @@ fn work(domain: &Weak<Inner>, state: &AtomicUsize) {
             return;
         }
         let Some(held) = domain.upgrade() else { return };
-        let Look { left, reap } = held.back_up();
+        let LookResult { left, reap } = held.back_up();
         // The thread does not hold the domain while it sleeps. If this is the last reference, the domain is torn
         // down here, on this thread.
         drop(held);
@@ -272,7 +272,7 @@ fn work(domain: &Weak<Inner>, state: &AtomicUsize) {
 }
 
 /// The result of one look.
-struct Look {
+struct LookResult {
     /// What is left to do. `None` if nothing waited.
     left: Option<Pending>,
     /// The time until the next call of reapers, if there are any.
@@ -285,16 +285,16 @@ impl Inner {
     }
 
     /// Makes one look.
-    fn back_up(&self) -> Look {
+    fn back_up(&self) -> LookResult {
         let Some(reclaimer) = self.reclaimer.get().filter(|reclaimer| reclaimer.needs_backup()) else {
-            return Look { left: None, reap: None };
+            return LookResult { left: None, reap: None };
         };
         let waits = self.has_work();
         if waits || self.has_reapers() {
             reclaimer.tell_of_backup(&self.name);
         }
         let left = waits.then(|| if self.is_left_to_writers() { Pending::Waiting } else { self.try_reclaim(ROUND).0 });
-        Look { left, reap: self.reap() }
+        LookResult { left, reap: self.reap() }
     }
 
     /// Returns whether a writer has just made a round, and has left nothing that is ready. The thread that

@@ -4,7 +4,7 @@ use super::Domain;
 use super::background::{Background, REAP_EVERY};
 use super::backup::{self, Backup};
 use super::budget::{Budget, WhenFull};
-use super::inner::{Inner, Settings};
+use super::inner::{DomainSettings, Inner};
 use super::job::{Executor, ReclaimJob};
 use super::reclaimer::{ReclaimThread, Reclaimer};
 use super::stall::{StallHandler, StallReport};
@@ -196,7 +196,7 @@ impl DomainBuilder {
         let DomainBuilder { name, who, objects, bytes, when_full, stall_after, reap_every, on_stall, clock } = self;
         let writers_share = !matches!(who, Who::Nobody);
         let background = Background::new(reap_every);
-        let settings = Settings { writers_share, clock, background, on_stall: Some(on_stall) };
+        let settings = DomainSettings { writers_share, clock, background, on_stall: Some(on_stall) };
         let domain = Domain(Inner::new(name, stall_after, Budget::new(objects, bytes, when_full), settings));
         let weak = Arc::downgrade(&domain.0);
         let thread = format!("{}{}", domain.name(), backup::SUFFIX);

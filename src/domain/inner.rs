@@ -10,7 +10,7 @@ use super::header::{DirtyShards, Orphans, ShardHeader};
 use super::readers::Readers;
 use super::reclaimer::Reclaimer;
 use super::stall::{Stall, StallHandler, StallReport, Watchdog};
-use super::state::{Callback, State};
+use super::state::{Callback, DomainState};
 use crate::sync::atomic::Ordering;
 use crate::sync::epoch::Collector;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Pause};
@@ -45,7 +45,7 @@ pub(crate) struct Inner {
     /// The amount that was handed over and is not destroyed yet.
     pub(super) waiting: Waiting,
     /// The domain's lock, with what it guards.
-    pub(super) state: CachePadded<Mutex<State>>,
+    pub(super) state: CachePadded<Mutex<DomainState>>,
     /// Notified whenever the domain's lock is released after a round or a part, if threads sleep on it.
     pub(super) finished: Condvar,
     /// A hint: there are batches, or callbacks that are in no batch yet.
@@ -63,13 +63,13 @@ pub(crate) struct Inner {
     pub(super) panics: AtomicU64,
     /// The number of objects that were retired beyond the limits.
     pub(super) overruns: AtomicU64,
-    pub(super) settings: Settings,
+    pub(super) settings: DomainSettings,
     /// The thread, executor or backup thread of the domain. Not set where writers or explicit calls reclaim alone.
     pub(super) reclaimer: OnceLock<Reclaimer>,
 }
 
 /// The settings of a domain that do not change after it is built.
-pub(crate) struct Settings {
+pub(crate) struct DomainSettings {
     /// Whether writers reclaim where no thread or job does: in all domains but manual ones.
     pub(super) writers_share: bool,
     /// The clock used to measure grace periods and stalls.
@@ -96,7 +96,12 @@ const CALLERS_WAIT: Duration = Duration::from_millis(1);
 const WRITER_RETURNS: u64 = 25;
 
 impl Inner {
-    pub(super) fn new(name: Option<String>, stall_after: Duration, budget: Budget, settings: Settings) -> Arc<Self> {
+    pub(super) fn new(
+        name: Option<String>,
+        stall_after: Duration,
+        budget: Budget,
+        settings: DomainSettings,
+    ) -> Arc<Self> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         // ORDERING: Relaxed, only the number matters. (Not modelled by loom: no model depends on it.)
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +118,7 @@ impl Inner {
             calls: Mutex::new(Vec::new()),
             bags: BagPool::new(),
             waiting: Waiting::default(),
-            state: CachePadded::new(Mutex::new(State::new(Watchdog::new(stall_after)))),
+            state: CachePadded::new(Mutex::new(DomainState::new(Watchdog::new(stall_after)))),
             finished: Condvar::new(),
             unfinished: CachePadded::new(AtomicBool::new(false)),
             ready: AtomicBool::new(false),

@@ -16,7 +16,7 @@ pub(crate) struct ReaderState {
     thread: ReaderThread,
     /// The domain's number, and the list that receives it when the domain ends, for a thread that keeps a record of
     /// the domain. `None` for a session.
-    departed: Option<(u64, Arc<Departed>)>,
+    departed: Option<(u64, Arc<DepartedDomains>)>,
 }
 
 /// A reader's thread, as far as it is known.
@@ -44,7 +44,7 @@ struct Sections {
 impl ReaderState {
     /// Makes the state of a thread's pins in the domain with number `domain`. When the domain is gone, its number
     /// is added to `departed`.
-    pub(crate) fn of_thread(thread: Thread, domain: u64, departed: Arc<Departed>) -> Self {
+    pub(crate) fn of_thread(thread: Thread, domain: u64, departed: Arc<DepartedDomains>) -> Self {
         ReaderState::new(ReaderThread::Handle(thread), Some((domain, departed)))
     }
 
@@ -57,7 +57,7 @@ impl ReaderState {
         ReaderState::new(ReaderThread::Unknown, None)
     }
 
-    fn new(thread: ReaderThread, departed: Option<(u64, Arc<Departed>)>) -> Self {
+    fn new(thread: ReaderThread, departed: Option<(u64, Arc<DepartedDomains>)>) -> Self {
         ReaderState { sections: CachePadded::default(), thread, departed }
     }
 
@@ -138,9 +138,9 @@ struct List {
 /// The numbers of domains that are gone and of which a thread keeps a record. The threads on which the domains end
 /// write it.
 #[derive(Default)]
-pub(crate) struct Departed(Mutex<Vec<u64>>);
+pub(crate) struct DepartedDomains(Mutex<Vec<u64>>);
 
-impl Departed {
+impl DepartedDomains {
     fn add(&self, domain: u64) {
         self.lock().push(domain);
     }

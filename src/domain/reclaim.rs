@@ -116,7 +116,7 @@ use super::grace::Grace;
 use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
-use super::state::{Batch, Pending, State};
+use super::state::{Batch, DomainState, Pending};
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
@@ -170,7 +170,7 @@ impl Inner {
     /// Takes what was handed over since the last call. Orphans are ready at once. Closed bags and callbacks become a
     /// batch, whose grace period begins here. Returns the number of that grace period, or `None` if there is no such
     /// batch.
-    pub(super) fn collect(&self, state: &mut State) -> Option<u64> {
+    pub(super) fn collect(&self, state: &mut DomainState) -> Option<u64> {
         let orphans = self.orphans.take();
         if !orphans.is_empty() {
             state.add_orphans(orphans);
@@ -193,7 +193,7 @@ impl Inner {
     }
 
     /// Begins a grace period, and returns its number.
-    fn begin_grace_period(&self, state: &mut State) -> u64 {
+    fn begin_grace_period(&self, state: &mut DomainState) -> u64 {
         let number = state.begin_period(self.settings.clock.now());
         let pin = self.pin();
         Grace::begin(&self.grace, number, pin.guard());
@@ -204,7 +204,7 @@ impl Inner {
 
     /// Tries to end the newest grace period, and makes batches ready. If no reader is in the way, two advances of
     /// the epoch end it. Each advance needs a new pin, since a pin blocks its own second advance.
-    fn advance(&self, state: &mut MutexGuard<'_, State>) {
+    fn advance(&self, state: &mut MutexGuard<'_, DomainState>) {
         for _ in 0..2 {
             if self.grace.completed() >= state.begun {
                 break;
@@ -219,7 +219,7 @@ impl Inner {
     }
 
     /// Checks the oldest grace period that something waits for. Returns a report if it has stalled.
-    fn stalled(&self, state: &mut State) -> Option<Stall> {
+    fn stalled(&self, state: &mut DomainState) -> Option<Stall> {
         // Not under a shard lock (within an `Eq`): the handler of reports is user code.
         let (number, begun) = state.awaited_period().filter(|_| !shard_locked())?;
         let lasted = self.settings.clock.now().saturating_sub(begun);
@@ -229,7 +229,7 @@ impl Inner {
     }
 
     /// Releases the domain's lock, and wakes what waits for that. Returns the stage of what is left.
-    fn unlock(&self, state: MutexGuard<'_, State>) -> Pending {
+    fn unlock(&self, state: MutexGuard<'_, DomainState>) -> Pending {
         let left = state.left();
         // The lock of the callbacks orders this with `push_call`: the store below does not hide a callback that is
         // given at the same time.

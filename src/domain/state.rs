@@ -164,7 +164,7 @@ pub(crate) struct Figures {
 }
 
 /// The part of a domain that its lock guards.
-pub(crate) struct State {
+pub(crate) struct DomainState {
     /// The number of the newest grace period that has begun.
     pub(super) begun: u64,
     /// Grace periods whose end no thread has noticed yet, in the order of their numbers.
@@ -187,9 +187,9 @@ pub(crate) struct State {
     pub(super) figures: Figures,
 }
 
-impl State {
+impl DomainState {
     pub(super) fn new(watchdog: Watchdog) -> Self {
-        State {
+        DomainState {
             begun: 0,
             periods: VecDeque::new(),
             expedite: 0,
@@ -341,8 +341,8 @@ mod tests {
     use super::*;
 
     /// Returns a state in which the batches of callbacks `(ticket, number of callbacks)` are ready.
-    fn state(ready: &[(u64, usize)]) -> State {
-        let mut state = State::new(Watchdog::new(Duration::from_secs(1)));
+    fn state(ready: &[(u64, usize)]) -> DomainState {
+        let mut state = DomainState::new(Watchdog::new(Duration::from_secs(1)));
         for &(ticket, len) in ready {
             let calls = (0..len).map(|_| Callback::new(|| (), Backlog::one(0))).collect();
             state.ready.push_back(Batch { ticket, calls, ..Batch::default() });

@@ -15,7 +15,7 @@
 
 use super::Inner;
 use super::grace::Grace;
-use super::readers::{Departed, ReaderState, ReaderThread};
+use super::readers::{DepartedDomains, ReaderState, ReaderThread};
 use crate::sync::epoch::{Guard as EpochGuard, LocalHandle};
 use crate::sync::{Arc, const_thread_local, thread_local};
 use std::cell::{Cell, RefCell};
@@ -127,7 +127,7 @@ struct Records {
     /// The records, by the number of their domain.
     all: RefCell<HashMap<u64, Rc<Record>, BuildHasherDefault<DomainHasher>>>,
     /// Domains that are gone. Their records are no longer needed.
-    departed: std::sync::Arc<Departed>,
+    departed: std::sync::Arc<DepartedDomains>,
 }
 
 /// Hashes the number of a domain.

@@ -25,7 +25,7 @@
 //! - **L1** The words of an entry that has ended stay ended.
 //! - **L2** Before a node is replaced by another node with the same key, it has ended or has been claimed.
 //! - **L3** Every node in the table of a shard that was [prepared for
-//!   expiry](crate::shard::state::State::extend) has a `Life`. If the node's [`kind`](crate::node::Kind) says
+//!   expiry](crate::shard::state::ShardState::extend) has a `Life`. If the node's [`kind`](crate::node::Kind) says
 //!   so, the `Life` follows the node; otherwise it is in the shard's [`Early`](crate::shard::early::Early).
 
 use crate::reap::Cause;

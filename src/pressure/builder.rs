@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Builds a [`Driver`]. [`Driver::builder`] creates it.
 pub struct Builder {
-    settings: Settings,
+    settings: DriverSettings,
     sources: Vec<Box<dyn Source>>,
     unavailable: Vec<SourceStats>,
 }
@@ -20,7 +20,7 @@ pub struct Builder {
 /// The callback that runs after each demand and gets the result.
 pub(super) type Hook = Box<dyn Fn(&Relieved) + Send + Sync>;
 
-pub(super) struct Settings {
+pub(super) struct DriverSettings {
     pub(super) name: String,
     pub(super) interval: Duration,
     pub(super) quiet: Duration,
@@ -32,7 +32,7 @@ pub(super) struct Settings {
 impl Driver {
     /// Returns a builder with the default settings and no sources.
     pub fn builder() -> Builder {
-        let settings = Settings {
+        let settings = DriverSettings {
             name: "pressure".into(),
             interval: Duration::from_millis(100),
             quiet: Duration::from_secs(10),

@@ -1,6 +1,6 @@
 //! The driver: looks at the sources, turns readings into demands, and has the reapers meet them.
 
-use super::builder::Settings;
+use super::builder::DriverSettings;
 use super::demand::{Demand, FIRST, Relieved};
 use super::member::Member;
 use super::source::Source;
@@ -53,7 +53,7 @@ struct Thread {
 ///   state of a [`Watch`] and the place of a [`Member`]: only the thread behind the gate takes these two.
 /// - A logger is the user's code too, so lines are logged after the thread has left the gate.
 pub(super) struct Shared {
-    settings: Settings,
+    settings: DriverSettings,
     /// Held by the thread that checks or relieves. `true` while the work is in progress: a thread that enters and
     /// finds `true` was called from within its own work.
     gate: ReentrantMutex<Cell<bool>>,
@@ -69,7 +69,7 @@ pub(super) struct Shared {
 }
 
 impl Driver {
-    pub(super) fn new(settings: Settings, mut sources: Vec<Box<dyn Source>>, unavailable: Stats) -> Self {
+    pub(super) fn new(settings: DriverSettings, mut sources: Vec<Box<dyn Source>>, unavailable: Stats) -> Self {
         let waker = Waker::new();
         sources.iter_mut().for_each(|source| source.attach(waker.clone()));
         // If a descriptor cannot be duplicated (the process has too many open), the driver uses no descriptors at

@@ -1,6 +1,6 @@
 //! What the driver keeps for each source: the source, what it demands, and its figures.
 
-use super::builder::Settings;
+use super::builder::DriverSettings;
 use super::hold::Hold;
 use super::source::{Level, Reading, Source};
 use super::stats::{SourceState, SourceStats};
@@ -13,12 +13,12 @@ use std::time::Duration;
 pub(super) struct Watch {
     is_polled: bool,
     /// Locked only behind the driver's gate, so without contention. The source's code runs under this lock.
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
     /// Never held while the user's code runs.
     figures: Mutex<SourceStats>,
 }
 
-struct State {
+struct WatchState {
     source: Box<dyn Source>,
     hold: Hold,
     streak: Streak,
@@ -35,7 +35,7 @@ struct Streak {
 
 impl Streak {
     /// Records an event at time `now`. Returns the priority of the round that it demands.
-    fn event(&mut self, now: Duration, settings: &Settings) -> u32 {
+    fn event(&mut self, now: Duration, settings: &DriverSettings) -> u32 {
         if now.saturating_sub(self.last) > settings.quiet {
             self.events = 0;
         }
@@ -46,7 +46,7 @@ impl Streak {
 }
 
 /// The result of a look.
-pub(super) struct Look {
+pub(super) struct Observed {
     pub(super) finding: Finding,
     /// The bytes left to the limit, if the source reported a level.
     pub(super) headroom: Option<u64>,
@@ -65,7 +65,7 @@ impl Watch {
     pub(super) fn new(source: Box<dyn Source>) -> Self {
         let figures = SourceStats { name: source.name().to_owned(), ..SourceStats::default() };
         let is_polled = source.is_polled();
-        let state = State { source, hold: Hold::default(), streak: Streak::default(), is_lost: false };
+        let state = WatchState { source, hold: Hold::default(), streak: Streak::default(), is_lost: false };
         Watch { is_polled, state: Mutex::new(state), figures: Mutex::new(figures) }
     }
 
@@ -81,10 +81,10 @@ impl Watch {
     pub(super) fn look(
         &self,
         ready: Option<&Ready>,
-        settings: &Settings,
+        settings: &DriverSettings,
         now: Duration,
         count: impl Fn() -> usize,
-    ) -> Look {
+    ) -> Observed {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.is_lost |= ready.is_some_and(|ready| ready.lost);
@@ -113,7 +113,7 @@ impl Watch {
         if !matches!(finding, Finding::Nothing) {
             self.figures.lock().events += 1;
         }
-        Look { finding, headroom, panics, line }
+        Observed { finding, headroom, panics, line }
     }
 
     /// Enters the result of a look into the figures. Returns a line to log if the source has begun to fail or is

@@ -8,7 +8,7 @@ use crate::registry::Registry;
 use crate::registry::core::CoreOwner;
 use crate::shard::evict::Bounds;
 use crate::shard::expiry::{Lifetime, Lifetimes};
-use crate::shard::settings::{Settings, Weigher};
+use crate::shard::settings::{RegistrySettings, Weigher};
 use crate::util::clock::{Clock, Timekeeper, boxed};
 use ahash::RandomState;
 use std::fmt;
@@ -454,7 +454,7 @@ impl<K, V, S> Builder<K, V, S> {
             weight: Bounds::part_of_weight(limits.max_weight, shards),
             spare_held: limits.spare_held,
         };
-        let settings = Settings {
+        let settings = RegistrySettings {
             clock: Timekeeper::new(self.clock),
             weigher: self.weigher,
             lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime, limits.spare_held),

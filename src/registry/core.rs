@@ -17,7 +17,7 @@ use crate::shard::evict::{Bounds, Evicted, Shed};
 use crate::shard::expiry::{DueEntries, Look, Looker, retry};
 use crate::shard::locked::Locked;
 use crate::shard::operations;
-use crate::shard::settings::Settings;
+use crate::shard::settings::RegistrySettings;
 use crate::shard::write::{Departed, NotReplaced, Published, Rejected, Wanted};
 use crate::shard::{Shard, ShardRef};
 use crate::sync::{self, Mutex};
@@ -51,7 +51,7 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     roots: Box<[Root<K, V>]>,
     shards: Box<[CachePadded<Shard<K, V>>]>,
     /// The settings. Dropped with the registry, whereas the core may live longer.
-    settings: ManuallyDrop<Settings<K, V>>,
+    settings: ManuallyDrop<RegistrySettings<K, V>>,
     /// The weight of a node that holds no memory beyond itself.
     node: Weight,
     /// A counter that selects the shard from which the next call evicts first. Not modelled by loom: only a hint.
@@ -67,13 +67,13 @@ pub(crate) struct Core<K: 'static, V: 'static> {
 }
 
 /// The most entries that may have expired and that one insertion examines.
-const WRITERS_SHARE: usize = 4;
+const TOKENS_PER_WRITE: usize = 4;
 
 /// How many tokens without an entry cost as much of a budget as one entry.
 const TOKENS_FOR_ONE: usize = 8;
 
 /// The most entries that `expire` takes out of a shard's timers at a time.
-const CHUNK: usize = 64;
+const EXPIRY_CHUNK: usize = 64;
 
 impl<K, V> Core<K, V> {
     /// Returns the roots, where lookups begin.
@@ -245,7 +245,7 @@ where
         !matches!(look, Look::Ended(_))
     }
 
-    pub(crate) fn settings(&self) -> &Settings<K, V> {
+    pub(crate) fn settings(&self) -> &RegistrySettings<K, V> {
         &self.settings
     }
 
@@ -426,7 +426,7 @@ where
         let due = shard.counts.due.get();
         if due <= now {
             // An insertion does not wait for room in the backlog that it does not need itself.
-            self.expire_in(shard, now, WRITERS_SHARE, IfFull::fail_at_once());
+            self.expire_in(shard, now, TOKENS_PER_WRITE, IfFull::fail_at_once());
         }
         // ORDERING: Relaxed, here and in the exchange: the time is a hint. `IN_FOREGROUND` says that nothing is
         // done in the background.
@@ -455,7 +455,7 @@ where
         for index in first..first + self.shards.len() {
             let Some(shard) = self.shards().nth(index % self.shards.len()) else { break };
             while shard.counts.due.get() <= now && spent < budget {
-                let (done, tokens) = self.expire_in(shard, now, CHUNK.min(budget - spent), IfFull::fail());
+                let (done, tokens) = self.expire_in(shard, now, EXPIRY_CHUNK.min(budget - spent), IfFull::fail());
                 reaped += done;
                 // A token without an entry costs little, but not nothing.
                 spent += done.examined.max(tokens / TOKENS_FOR_ONE).max(1);
@@ -583,18 +583,18 @@ const FULL_RETRY: Duration = Duration::from_millis(10);
 
 /// The hold on a core that a registry and its background reaper share. The last of the two that drops it closes
 /// the core.
-pub(crate) struct Hold<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
+pub(crate) struct CoreReference<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
 
 // SAFETY: a core is shared between threads by design, and any thread may close it by dropping the hold.
-unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for Hold<K, V> {}
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for CoreReference<K, V> {}
 // SAFETY: all methods of a core take `&self`, and any number of threads may call them.
-unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for Hold<K, V> {}
+unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreReference<K, V> {}
 
 /// The reaper that removes a registry's expired entries in the background.
 ///
 /// The domain holds a weak reference to it, and a strong one while it calls it. If the registry is dropped during
 /// such a call, the core ends when the call returns, on the reclaimer's thread.
-impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for CoreReference<K, V> {
     fn count(&self) -> usize {
         self.core().shards().map(|shard| shard.live() as usize).sum()
     }
@@ -633,7 +633,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for Hold<K, V> {
     }
 }
 
-impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Hold<K, V> {
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreReference<K, V> {
     fn core(&self) -> &Core<K, V> {
         // SAFETY: the hold keeps the core alive.
         unsafe { self.0.as_ref() }
@@ -645,12 +645,12 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Hold<K, V> {
 pub(crate) struct CoreOwner<K: Send + Sync + 'static, V: Send + Sync + 'static> {
     /// The pointer of `hold`, copied to save a load.
     core: NonNull<Core<K, V>>,
-    hold: Arc<Hold<K, V>>,
+    hold: Arc<CoreReference<K, V>>,
 }
 
-// SAFETY: the pointer is that of `hold`, and a `Hold` is `Send` and `Sync`.
+// SAFETY: the pointer is that of `hold`, and a `CoreReference` is `Send` and `Sync`.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Send for CoreOwner<K, V> {}
-// SAFETY: the pointer is that of `hold`, and a `Hold` is `Send` and `Sync`.
+// SAFETY: the pointer is that of `hold`, and a `CoreReference` is `Send` and `Sync`.
 unsafe impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Sync for CoreOwner<K, V> {}
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
@@ -658,7 +658,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
     /// all.
     pub(crate) fn new(
         domain: Domain,
-        settings: Settings<K, V>,
+        settings: RegistrySettings<K, V>,
         shards: usize,
         capacity: usize,
         bounds: Bounds,
@@ -692,7 +692,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
         // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };
-        CoreOwner { core, hold: Arc::new(Hold(core)) }
+        CoreOwner { core, hold: Arc::new(CoreReference(core)) }
     }
 
     /// Has the domain's reclaimer remove expired entries in the background.
@@ -713,7 +713,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Deref for CoreOwner<K, 
     }
 }
 
-impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for Hold<K, V> {
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<K, V> {
     fn drop(&mut self) {
         let (header, core) = (self.0.cast::<RegistryHeader>(), self.core());
         let domain = core.header.domain.clone();

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How many entries are evicted from one shard before the next shard has its turn.
-const CHUNK: usize = 16;
+const EVICTION_CHUNK: usize = 16;
 
 /// How many entries are given new deadlines at a time.
 const RENEWED: usize = 64;
@@ -128,7 +128,7 @@ where
             // ORDERING: Relaxed: two calls may begin with the same shard, which does no harm.
             let turn = self.core.evicted_to.fetch_add(1, Relaxed) % shards;
             let Some(shard) = self.core.shards().nth(turn) else { break };
-            let most = CHUNK.min(count - evicted);
+            let most = EVICTION_CHUNK.min(count - evicted);
             let shed = self.core.evict(shard, most, &mut IfFull::fail(), |state| state.live() > 0);
             evicted += shed.entries;
             empty = if shed.entries == 0 { empty + 1 } else { 0 };

@@ -18,7 +18,7 @@ use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 /// The number of entries that one critical section covers, about.
-const CHUNK: usize = 64;
+const SWEEP_CHUNK: usize = 64;
 
 /// The most homes of a table that are visited in one critical section. A table may be large and nearly empty.
 const HOMES: usize = 4096;
@@ -287,7 +287,7 @@ where
             && !cursor.is_done()
             && end.is_none_or(|end| cursor.is_before(end))
         {
-            spent += self.sweep(end, cursor, CHUNK.min(budget - spent), sweep, judge);
+            spent += self.sweep(end, cursor, SWEEP_CHUNK.min(budget - spent), sweep, judge);
         }
         spent
     }
@@ -378,7 +378,7 @@ where
                 return None;
             }
             let victims = &mut self.victims;
-            self.registry.scan(&mut self.cursor, CHUNK, |entry| victims.extend(entry.handle()));
+            self.registry.scan(&mut self.cursor, SWEEP_CHUNK, |entry| victims.extend(entry.handle()));
         }
     }
 }

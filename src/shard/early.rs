@@ -4,7 +4,7 @@ use crate::node::life::Life;
 
 /// The lives of the nodes that were in a shard when it was prepared for expiry, found by the address of the node.
 ///
-/// No other node gets their slots: see [`State::extend`](crate::shard::state::State::extend). If their memory is
+/// No other node gets their slots: see [`ShardState::extend`](crate::shard::state::ShardState::extend). If their memory is
 /// freed and becomes part of a new slab, the nodes there have lives of their own and are not looked up here.
 pub(crate) struct Early(Box<[(usize, Life)]>);
 

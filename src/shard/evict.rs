@@ -83,7 +83,7 @@ const LOOKED_AT: usize = 16;
 const HOMES: usize = 4096;
 
 /// The most entries that are evicted before the lock is released.
-const CHUNK: usize = 16;
+const UNLINK_CHUNK: usize = 16;
 
 /// Entries that have left the table, collected for the listener. Dropping this calls the listener, so the owner
 /// must hold no shard lock then.
@@ -268,7 +268,7 @@ where
         while !locked.fits_bounds(weight, old) {
             retired += 1;
             match self.unlink_victim(&mut locked, old, evicted) {
-                Ok(Attempt::Evicted) if retired < CHUNK => {}
+                Ok(Attempt::Evicted) if retired < UNLINK_CHUNK => {}
                 Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
                 // A node that is alone always fits.
                 Ok(Attempt::Empty) => break,
@@ -310,7 +310,7 @@ where
                     Err(Full) => return Shed { full: true, ..shed },
                 },
             }
-            if retired >= CHUNK {
+            if retired >= UNLINK_CHUNK {
                 locked = self.pass_on(locked);
                 retired = 0;
             }

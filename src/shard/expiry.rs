@@ -14,7 +14,7 @@ use crate::node::life::{Idleness, Life, Standing};
 use crate::reap::Cause;
 use crate::shard::ShardRef;
 use crate::shard::counts::Counts;
-use crate::shard::state::State;
+use crate::shard::state::ShardState;
 use crate::shard::timers::Token;
 use crate::shard::write::handle_on;
 use crate::util::check;
@@ -31,11 +31,11 @@ pub(crate) type Lifetime<K, V> = Box<dyn Fn(&K, &V) -> Option<Duration> + Send +
 
 /// The limits on how long entries may stay.
 pub(crate) struct Lifetimes<K, V> {
-    max_age: Limit,
+    max_age: TimeLimit,
     /// The limit of idleness plus a sixteenth, because the last use is known only to a sixteenth of the limit.
-    max_idle: Limit,
+    max_idle: TimeLimit,
     /// A sixteenth of the limit of idleness: a read records its use if the recorded use is older than this.
-    idle_note: Limit,
+    idle_note: TimeLimit,
     /// All entries count as used at this time, or at their own last use if that is later.
     idle_floor: AtomicU64,
     /// The user's lifetime function, if there is one.
@@ -49,11 +49,11 @@ pub(crate) struct Lifetimes<K, V> {
 }
 
 /// A length of time, or none, that may change while the registry runs.
-struct Limit(AtomicU64);
+struct TimeLimit(AtomicU64);
 
-impl Limit {
+impl TimeLimit {
     fn new(length: Time) -> Self {
-        Limit(AtomicU64::new(length.word()))
+        TimeLimit(AtomicU64::new(length.word()))
     }
 
     /// Returns the length, or `NEVER` if there is none.
@@ -125,9 +125,9 @@ impl<K, V> Lifetimes<K, V> {
         spare_held: bool,
     ) -> Self {
         Lifetimes {
-            max_age: Limit::new(length(max_age)),
-            max_idle: Limit::new(length_of_idleness(max_idle)),
-            idle_note: Limit::new(note_of_idleness(max_idle)),
+            max_age: TimeLimit::new(length(max_age)),
+            max_idle: TimeLimit::new(length_of_idleness(max_idle)),
+            idle_note: TimeLimit::new(note_of_idleness(max_idle)),
             idle_floor: AtomicU64::new(0),
             spare_held,
             expires: AtomicBool::new(own.is_some() || max_age.is_some() || max_idle.is_some()),
@@ -264,7 +264,7 @@ impl<K, V> Lifetimes<K, V> {
     }
 }
 
-impl<K, V> State<K, V>
+impl<K, V> ShardState<K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,

@@ -9,7 +9,7 @@ use crate::node::{Header, Node, UnpublishedNode};
 use crate::shard::ShardRef;
 use crate::shard::expiry::Lifetimes;
 use crate::shard::resize::retire_table;
-use crate::shard::state::{Special, State, Work};
+use crate::shard::state::{ShardState, Special, Work};
 use crate::sync::MutexGuard;
 use crate::table::Table;
 use crate::util::reentrancy::set_shard_locked;
@@ -23,7 +23,7 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    state: ManuallyDrop<MutexGuard<'s, State<K, V>>>,
+    state: ManuallyDrop<MutexGuard<'s, ShardState<K, V>>>,
     pub(crate) shard: ShardRef<'s, K, V>,
 }
 
@@ -37,7 +37,7 @@ where
 {
     /// Wraps the guard of the lock that this thread has just taken.
     #[inline]
-    pub(crate) fn new(shard: ShardRef<'s, K, V>, state: MutexGuard<'s, State<K, V>>) -> Self {
+    pub(crate) fn new(shard: ShardRef<'s, K, V>, state: MutexGuard<'s, ShardState<K, V>>) -> Self {
         set_shard_locked(true);
         Locked { state: ManuallyDrop::new(state), shard }
     }
@@ -233,10 +233,10 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    type Target = State<K, V>;
+    type Target = ShardState<K, V>;
 
     #[inline]
-    fn deref(&self) -> &State<K, V> {
+    fn deref(&self) -> &ShardState<K, V> {
         &self.state
     }
 }
@@ -247,7 +247,7 @@ where
     V: Send + Sync + 'static,
 {
     #[inline]
-    fn deref_mut(&mut self) -> &mut State<K, V> {
+    fn deref_mut(&mut self) -> &mut ShardState<K, V> {
         &mut self.state
     }
 }

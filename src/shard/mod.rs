@@ -40,7 +40,7 @@ use crate::shard::evict::{Bounds, Evicted};
 use crate::shard::locked::Locked;
 use crate::shard::resize::retire_table;
 use crate::shard::slab::{Shape, Slabs};
-use crate::shard::state::{Special, State, Work};
+use crate::shard::state::{ShardState, Special, Work};
 use crate::shard::write::handle_on;
 use crate::sync::Mutex;
 use crate::table::{Root, Table};
@@ -56,7 +56,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 #[repr(C)]
 pub(crate) struct Shard<K: 'static, V: 'static> {
     header: ShardHeader,
-    state: Mutex<State<K, V>>,
+    state: Mutex<ShardState<K, V>>,
     pub(crate) counts: Counts,
     /// The lives of the nodes that were in the shard when it was prepared for expiry, if that was after it was
     /// built (L3). Not modelled by loom: it is set once, before any reader looks for it.
@@ -157,7 +157,7 @@ impl<K, V> Shard<K, V> {
         life.or_else(|| self.early.get()?.get(node.addr().get()))
     }
 
-    /// Prefetches the cache lines that a write changes. They follow from the order of the fields in [`State`] and
+    /// Prefetches the cache lines that a write changes. They follow from the order of the fields in [`ShardState`] and
     /// [`Counts`].
     #[inline]
     pub(crate) fn prefetch_to_write(&self) {
@@ -188,7 +188,7 @@ where
         special.set(Special::LIMITED, budget.is_limited());
         special.set(Special::EXPIRING, expires);
         let usual_work = if domain.do_writers_look() { Work::LOOK } else { Work::NONE };
-        let state = State {
+        let state = ShardState {
             table,
             special,
             work: usual_work,

@@ -5,7 +5,7 @@
 use crate::domain::Domain;
 use crate::node::Node;
 use crate::shard::ShardRef;
-use crate::shard::state::{Special, State};
+use crate::shard::state::{ShardState, Special};
 use crate::table::Table;
 use crate::table::bucket::Tag;
 use std::ptr::NonNull;
@@ -30,7 +30,7 @@ where
     domain.inner().defer(table.bytes(), move || unsafe { table.free() });
 }
 
-impl<K, V> State<K, V>
+impl<K, V> ShardState<K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,

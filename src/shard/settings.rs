@@ -5,7 +5,7 @@ use crate::shard::expiry::Lifetimes;
 use crate::util::clock::Timekeeper;
 
 /// The settings that a registry gets when it is built.
-pub(crate) struct Settings<K: 'static, V: 'static> {
+pub(crate) struct RegistrySettings<K: 'static, V: 'static> {
     pub(crate) clock: Timekeeper,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) lifetimes: Lifetimes<K, V>,

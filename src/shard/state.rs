@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 /// The state that the lock guards. The most used fields come first, so that a write fetches few cache lines from
 /// the core that wrote last.
 #[repr(C)]
-pub(crate) struct State<K, V> {
+pub(crate) struct ShardState<K, V> {
     /// The table at the root.
     pub(crate) table: Table<K, V>,
     /// The features in use that a write must handle, beside the table.
@@ -109,7 +109,7 @@ impl Work {
     }
 }
 
-impl<K, V> State<K, V>
+impl<K, V> ShardState<K, V>
 where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,

@@ -14,7 +14,7 @@ use crate::shard::ShardRef;
 use crate::shard::evict::Evicted;
 use crate::shard::expiry::{Look, Looker};
 use crate::shard::locked::{BacklogExhausted, Locked};
-use crate::shard::settings::Settings;
+use crate::shard::settings::RegistrySettings;
 use crate::shard::state::Special;
 use crate::table::{Located, Position, Table};
 use crate::util::check;
@@ -127,7 +127,7 @@ where
     V: Send + Sync + 'static,
 {
     /// Finds out whether an entry in the table has expired. The caller holds the lock.
-    fn look(self, node: NonNull<Node<K, V>>, now: Time, settings: &Settings<K, V>) -> Look {
+    fn look(self, node: NonNull<Node<K, V>>, now: Time, settings: &RegistrySettings<K, V>) -> Look {
         // SAFETY: S1 (the shard lock is held; the node is in the table).
         let Some(life) = (unsafe { self.life_of(node) }) else { return Look::Lives };
         // SAFETY: S1 (the shard lock is held; the node is in the table).
@@ -141,7 +141,7 @@ where
         locked: Locked<'s, K, V>,
         node: NonNull<Node<K, V>>,
         now: Time,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Locked<'s, K, V> {
         // SAFETY: S1 (the shard lock is held; the node is in the table).
         let entry = unsafe { handle_on(node) };
@@ -161,7 +161,7 @@ where
         self,
         unpublished: UnpublishedNode<K, V>,
         wanted: Wanted,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
@@ -192,7 +192,7 @@ where
         locked: Locked<'s, K, V>,
         unpublished: UnpublishedNode<K, V>,
         wanted: Wanted,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Option<Handle<K, V>>, Rejected<K, V>>
     where
         K: Eq,
@@ -222,7 +222,7 @@ where
         or_insert: bool,
         wanted: Wanted,
         if_full: IfFull<E>,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let mut locked = self.lock();
         if locked.special != Special::NONE {
@@ -262,7 +262,7 @@ where
         or_insert: bool,
         wanted: Wanted,
         if_full: IfFull<E>,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let put = if or_insert { Put::Any } else { Put::Old };
         match self.put_special(locked, unpublished, locate, put, wanted, if_full, settings) {
@@ -285,7 +285,7 @@ where
         put: Put,
         wanted: Wanted,
         mut if_full: IfFull<E>,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotPut<K, V, E>> {
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
         // After `evicted`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).
@@ -366,7 +366,7 @@ where
         node: NonNull<Node<K, V>>,
         wanted: Wanted,
         old: Departed<K, V>,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Published<K, V> {
         if locked.special.has(Special::EXPIRING) {
             locked.arm(node, Time::ZERO, &settings.lifetimes, self);
@@ -418,7 +418,7 @@ where
         wants_handle: bool,
         if_full: &mut IfFull<E>,
         now: Time,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Departed<K, V>, E> {
         let locked = self.lock();
         if locked.special != Special::NONE {
@@ -442,7 +442,7 @@ where
         wants_handle: bool,
         if_full: &mut IfFull<E>,
         now: Time,
-        settings: &Settings<K, V>,
+        settings: &RegistrySettings<K, V>,
     ) -> Result<Departed<K, V>, E> {
         let mut expired = Evicted::new(&settings.listeners, cause);
         // After `expired`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).

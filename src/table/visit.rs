@@ -128,7 +128,10 @@ impl<K, V> Walk<K, V> {
     pub(crate) fn next(&mut self) -> Option<NonNull<Node<K, V>>> {
         loop {
             if let Some(slot) = self.place.slots.next() {
-                return Some(self.place.node(slot));
+                match self.place.node(slot) {
+                    Some(node) => return Some(node),
+                    None => continue,
+                }
             }
             if let Some(node) = self.scattered.pop() {
                 return Some(node);
@@ -148,7 +151,9 @@ impl<K, V> Walk<K, V> {
         self.place.slots = Slots::NONE;
         loop {
             for slot in place.slots {
-                result = each(result, place.node(slot));
+                if let Some(node) = place.node(slot) {
+                    result = each(result, node);
+                }
             }
             while let Some(node) = self.scattered.pop() {
                 result = each(result, node);
@@ -173,15 +178,18 @@ impl<K, V> Place<K, V> {
         place
     }
 
-    /// Returns the node in a slot whose tag was set.
+    /// Returns the node in a slot whose tag was set. `None` if the walk returns it later.
     ///
-    /// The slot may hold another node by now, which was inserted during the walk. A node lives in the bucket of
-    /// its home or in a later one, so the home of that node is this home or one that the walk has left. So the
-    /// walk does not return it again.
+    /// The slot may hold a node of another home, which was inserted during the walk: `enter` may have seen no overflow yet. A
+    /// node lives in the bucket of its home or in a later one. So the walk has left its home, and does not return it again;
+    /// unless its home is one of the last, whose nodes overflow into the first buckets.
     #[inline]
-    fn node(&self, slot: usize) -> NonNull<Node<K, V>> {
+    fn node(&self, slot: usize) -> Option<NonNull<Node<K, V>>> {
         // SAFETY: B1 (the tag was set in the control word that `enter` loaded).
-        unsafe { NonNull::new_unchecked(self.table.bucket(self.home).slot(slot)) }
+        let node = unsafe { NonNull::new_unchecked(self.table.bucket(self.home).slot(slot)) };
+        // SAFETY: B2 (the walk is in a critical section that was open when the table was loaded).
+        let home = self.table.home(unsafe { node.as_ref() }.header.hash().into());
+        (home <= self.home).then_some(node)
     }
 
     /// Advances to the next home. Returns false and stays at the last home if there is none.

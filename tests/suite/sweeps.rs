@@ -3,6 +3,7 @@
 use crate::common::*;
 use epoch_registry::{Domain, ManualClock, Registry};
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -231,4 +232,39 @@ fn an_iteration_meets_no_entry_twice() {
             }
         }
     });
+}
+
+/// A key of the last home overflows into the second bucket, when the walk has been in the first.
+#[test]
+fn an_iteration_meets_no_entry_twice_whose_bucket_wraps_around() {
+    // 16 buckets of seven slots.
+    const LAST: u64 = 15;
+    let hasher = FewBits { mask: LAST };
+    let of_home = |home: u64| (0_u64..).filter(move |key| FewBits { mask: LAST }.hash_one(key) == home);
+    for by_fold in [false, true] {
+        let builder = Registry::builder().shards(1).capacity(84).hasher(hasher.clone()).domain(Domain::new());
+        let registry: Registry<u64, u64, FewBits> = builder.build();
+        let (first, last): (Vec<_>, Vec<_>) = (of_home(0).take(7).collect(), of_home(LAST).take(8).collect());
+        first.iter().chain(&last[..7]).for_each(|&key| assert!(!registry.set(key, key)));
+        let (guard, mut met) = (registry.pin(), Vec::new());
+        let mut meet = |entry: epoch_registry::Entry<'_, u64, u64>| {
+            if met.is_empty() {
+                // Both buckets are full.
+                assert!(!registry.set(last[7], last[7]));
+            }
+            met.push(*entry);
+        };
+        if by_fold {
+            guard.iter().for_each(&mut meet);
+        } else {
+            for entry in guard.iter() {
+                meet(entry);
+            }
+        }
+        assert_eq!(registry.stats().resizes, 0);
+        let count = met.len();
+        met.sort_unstable();
+        met.dedup();
+        assert_eq!((met.len(), count), (15, 15), "an entry was met twice, or one is missing");
+    }
 }

@@ -85,8 +85,8 @@
 //!
 //! Values are dropped
 //!
-//! - by writers, a bounded share with each write: after 128 removals in a shard, or with the first write of a new
-//!   tick of the coarse clock (about 4 ms);
+//! - by writers, a bounded share with a write: after 128 removals in a shard, or with the first removal in a shard if
+//!   the coarse clock has ticked since the last round (every 4 ms);
 //! - by a thread that the domain starts when something waits: within 50 ms of the last write, with no further
 //!   call;
 //! - instead of both, by a [thread](DomainBuilder::reclaimer) that takes all of that work from writers, or by an

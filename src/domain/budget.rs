@@ -7,11 +7,11 @@
 //!
 //! # Invariants
 //!
-//! - **L1** The count of what is taken of a limit is at least the backlog (retired nodes and callbacks that are not
+//! - **C1** The count of what is taken of a limit is at least the backlog (retired nodes and callbacks that are not
 //!   reclaimed) plus the unused credits.
-//! - **L2** What is taken is at most the limit, except with the policy [`WhenFull::Grow`], and for what cannot be
+//! - **C2** What is taken is at most the limit, except with the policy [`WhenFull::Grow`], and for what cannot be
 //!   refused: see [`Budget::charge_unchecked`].
-//! - **L3** What is prefetched (credits beyond the place that was needed) is at most a fourth of the limit. With
+//! - **C3** What is prefetched (credits beyond the place that was needed) is at most a fourth of the limit. With
 //!   the policy [`WhenFull::Grow`] it may be more.
 
 use crate::sync::atomic::Ordering;
@@ -103,7 +103,7 @@ impl IfFull<Full> {
 /// The most removals that a shard makes between two refills of its credits.
 pub(crate) const DUE: u64 = 128;
 
-/// The divisor for the part of a limit that all shards together may prefetch: a fourth (L3).
+/// The divisor for the part of a limit that all shards together may prefetch: a fourth (C3).
 const LENT: u64 = 4;
 
 /// The most bytes that one object counts for: the largest [weight](crate::node::weight::Weight).
@@ -149,7 +149,7 @@ pub(crate) struct Budget {
 struct Limit {
     limit: u64,
     taken: CachePadded<AtomicU64>,
-    /// L3. Not modelled by loom: it only bounds unused credits.
+    /// C3. Not modelled by loom: it only bounds unused credits.
     prefetched: std::sync::atomic::AtomicU64,
 }
 
@@ -169,7 +169,7 @@ impl Limit {
             if granted > room {
                 return None;
             }
-            // ORDERING: Relaxed, a count. The exchange checks the limit and adds in one step (L2). It publishes no
+            // ORDERING: Relaxed, a count. The exchange checks the limit and adds in one step (C2). It publishes no
             // other data.
             match self.taken.compare_exchange_weak(taken, taken + granted, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(granted),
@@ -191,7 +191,7 @@ impl Limit {
         let mut prefetched = self.prefetched.load(Ordering::Relaxed);
         let extra = loop {
             let extra = extra.min((self.limit / LENT).saturating_sub(prefetched));
-            // ORDERING: Relaxed, as in `take`: the exchange checks the bound and adds in one step (L3).
+            // ORDERING: Relaxed, as in `take`: the exchange checks the bound and adds in one step (C3).
             match self.prefetched.compare_exchange_weak(
                 prefetched,
                 prefetched + extra,
@@ -226,7 +226,7 @@ impl Limit {
         }
         // ORDERING: Relaxed, a count: the thread that takes the place next does not access the object that had it.
         let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
-        debug_assert!(before >= amount, "L1: {amount} given back of {before}");
+        debug_assert!(before >= amount, "C1: {amount} given back of {before}");
     }
 
     /// Returns whether the backlog is beyond the soft mark, which is half of the limit.

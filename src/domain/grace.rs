@@ -36,7 +36,7 @@ impl Grace {
     }
 
     pub(crate) fn abandon(&self) {
-        // ORDERING: Relaxed. The lock of `Departed`, which tells the threads that the domain is gone, orders it.
+        // ORDERING: Relaxed. The lock of `DepartedDomains`, which tells the threads that the domain is gone, orders it.
         self.abandoned.store(true, Ordering::Relaxed);
     }
 

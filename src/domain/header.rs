@@ -48,7 +48,8 @@ pub(crate) struct Operations {
     /// The bag's shard belongs to this registry, and a visit keeps the registry. The grace period of the bag's nodes
     /// is over.
     pub(crate) reclaim: unsafe fn(&mut Bag, budget: usize) -> Reclaimed,
-    /// Gives the free slots of a bag back to its shard. Returns the bag, unless the shard keeps it as a magazine.
+    /// Gives the free slots of a bag back to its shard. Returns an empty bag, if there is one: this one, or the empty magazine that it
+    /// has replaced.
     ///
     /// # Safety
     ///
@@ -406,7 +407,7 @@ pub(crate) unsafe fn put_last(node: NonNull<Header>) {
         // No write to a closed registry will drive reclamation, so this thread reclaims. The clone keeps the domain
         // alive beyond `leave`, which may free the header with its handle to the domain.
         let domain = this.domain.clone();
-        domain.inner().expedite(registry, Default::default());
+        domain.inner().destroy_closed(registry, Default::default());
         // SAFETY: pairs with the `enter` above; the header is not used afterwards.
         unsafe { RegistryHeader::leave(registry, Reclaimed::default()) };
     } else {

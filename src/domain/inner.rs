@@ -46,7 +46,7 @@ pub(crate) struct Inner {
     pub(super) waiting: Waiting,
     /// The domain's lock, with what it guards.
     pub(super) state: CachePadded<Mutex<DomainState>>,
-    /// Notified whenever the domain's lock is released after a round or a part, if threads sleep on it.
+    /// Notified whenever the domain's lock is released by `unlock`, if threads sleep on it.
     pub(super) finished: Condvar,
     /// A hint: there are batches, or callbacks that are in no batch yet.
     pub(super) unfinished: CachePadded<AtomicBool>,
@@ -80,7 +80,7 @@ pub(crate) struct DomainSettings {
     pub(super) on_stall: Option<StallHandler>,
 }
 
-/// The most objects that one write destroys, or twice the number that it has retired if that is more.
+/// The most objects that one write destroys, or twice the number that it has handed over if that is more.
 const WRITERS_SHARE: usize = 256;
 /// The same beyond the soft mark of the backlog, and the most rounds that a write makes there.
 const PRESSED_SHARE: usize = 512;
@@ -171,17 +171,17 @@ impl Inner {
         self.settings.writers_share && self.reclaimer.get().is_none()
     }
 
-    /// Does a write's share of reclamation. The caller has released the shard lock. It has handed over `retired`
+    /// Does a write's share of reclamation. The caller has released the shard lock. It has handed over `handed_over`
     /// nodes, or has opened a bag, or it is its turn to look for something to reclaim.
     #[cold]
     #[inline(never)]
-    pub(crate) fn assist(&self, retired: usize) {
+    pub(crate) fn assist(&self, handed_over: usize) {
         self.wake();
         if self.is_pressed() {
-            return self.assist_pressed(retired);
+            return self.assist_pressed(handed_over);
         }
         let reclaimer = self.reclaimer.get();
-        if reclaimer.is_some_and(|reclaimer| reclaimer.is_on() && reclaimer.nudge(retired > 0)) {
+        if reclaimer.is_some_and(|reclaimer| reclaimer.is_on() && reclaimer.nudge(handed_over > 0)) {
             // The reclaimer sees to it. It was woken when the first node was retired.
             return;
         }
@@ -193,27 +193,27 @@ impl Inner {
         let is_new_tick = self.last_round.load(Ordering::Relaxed) != now;
         // The shard is dirty now. Its next write that comes here is the one that fills the bag. So if no thread or
         // job will collect the bag before, this write does.
-        let is_alone = reclaimer.is_some_and(|reclaimer| !reclaimer.comes_later());
-        if is_new_tick || is_alone && retired == 0 {
+        let no_one_collects = reclaimer.is_some_and(|reclaimer| !reclaimer.comes_later());
+        if is_new_tick || no_one_collects && handed_over == 0 {
             // ORDERING: Relaxed, as above: a hint.
             self.last_round.store(now, Ordering::Relaxed);
-            self.try_reclaim(WRITERS_SHARE.max(2 * retired));
-        } else if retired > 0 {
-            self.try_reclaim_closed(WRITERS_SHARE.max(2 * retired), false);
+            self.try_reclaim(WRITERS_SHARE.max(2 * handed_over));
+        } else if handed_over > 0 {
+            self.try_reclaim_closed(WRITERS_SHARE.max(2 * handed_over), false);
         }
     }
 
     /// Does a write's share of reclamation beyond the soft mark, whatever else reclaims. The share is at least twice
-    /// the number of objects that the writer has retired. The writer makes up to four rounds, and expedites the
+    /// the number of nodes that the writer has handed over. The writer makes up to four rounds, and expedites the
     /// grace period.
     #[cold]
-    fn assist_pressed(&self, retired: usize) {
+    fn assist_pressed(&self, handed_over: usize) {
         // ORDERING: Relaxed, both: hints for `may_expect_writer`.
         self.last_round.store(coarse_ticks(), Ordering::Relaxed);
         self.last_payer.store(thread_tag(), Ordering::Relaxed);
         // Callers of `Domain::call` destroy nothing, so writers also destroy what those callers have added.
         let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
-        let mut share = PRESSED_SHARE.max(2 * retired).max(excess as usize);
+        let mut share = PRESSED_SHARE.max(2 * handed_over).max(excess as usize);
         for _ in 0..PRESSED_ROUNDS {
             let (_, done) = self.try_reclaim_closed(share, true);
             share = share.saturating_sub(done);

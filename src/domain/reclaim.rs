@@ -17,7 +17,7 @@
 //! A writer retires nodes, and pays for that with a share of the reclamation.
 //!
 //! 1. It holds the shard lock. It unlinks a node and puts it into the shard's open bag.
-//! 2. If the bag was empty, and the shard is not dirty yet, it adds the shard to the domain's list of dirty shards.
+//! 2. If it has opened the bag, and the shard is not dirty yet, it adds the shard to the domain's list of dirty shards.
 //! 3. If the bag is full now, it closes the bag: it pushes the bag onto the domain's closed bags.
 //! 4. It releases the shard lock. If it has marked the shard as dirty or has closed a bag, it goes on with 5. (In a
 //!    domain where writers alone reclaim, other writes also go on now and then.)
@@ -428,7 +428,7 @@ impl Inner {
 
     /// Destroys everything that a closed registry has retired, and the nodes in `live`, which were still in it. They
     /// need no grace period: a closed registry has no readers.
-    pub(crate) fn expedite(&self, registry: NonNull<RegistryHeader>, live: Bags) {
+    pub(crate) fn destroy_closed(&self, registry: NonNull<RegistryHeader>, live: Bags) {
         let mut kept = Some(live);
         let entered = Running::enter(self, |frame| {
             let mut state = self.state.lock();

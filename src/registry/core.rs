@@ -723,7 +723,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<
         domain.inner().budget.remove_shards(teardowns.len());
         core.header.close();
         domain.inner().collect_dropped();
-        domain.inner().expedite(header, Default::default());
+        domain.inner().destroy_closed(header, Default::default());
         let mut inserted = 0;
         for (shard, teardown) in &mut teardowns {
             if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP {
@@ -741,7 +741,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<
                     if bags.is_empty() {
                         break;
                     }
-                    domain.inner().expedite(header, bags);
+                    domain.inner().destroy_closed(header, bags);
                 }
             }
             // SAFETY: no reader and no writer is left, no node is in the table, and each shard is ended once.

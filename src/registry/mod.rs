@@ -254,7 +254,7 @@ where
         self.core.shards().map(|shard| shard.counts.bytes.get() as usize).sum()
     }
 
-    /// Frees the memory that the entries do not need: of tables, and of slabs that hold no entry. Also drops the
+    /// Frees the memory that the entries do not need: of tables, and of slabs without used slots. Also drops the
     /// minimum size that [`reserve`](Self::reserve) or [`Builder::capacity`] has set.
     ///
     /// # Progress

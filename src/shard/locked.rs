@@ -65,7 +65,7 @@ where
     #[cold]
     fn reserve_backlog_bytes(&mut self, bytes: u64) -> Result<(), BacklogExhausted> {
         let budget = &self.domain().budget;
-        if let Some(place) = self.state.place.take_if(|place| *place >= bytes) {
+        if let Some(place) = self.state.reservation.take_if(|place| *place >= bytes) {
             budget.give_back(Backlog::of(0, place - bytes));
             return Ok(());
         }
@@ -224,7 +224,7 @@ where
     fn end_special(&mut self) -> (Option<Table<K, V>>, Option<u64>) {
         let state = &mut **self.state;
         state.special.set(Special::RESIZING, state.resize.is_some());
-        (state.old_table.take(), state.place.take())
+        (state.old_table.take(), state.reservation.take())
     }
 }
 

@@ -193,7 +193,7 @@ where
             special,
             work: usual_work,
             usual_work,
-            place: None,
+            reservation: None,
             open: None,
             slabs: Slabs::new(if expires { Self::SHAPE_WITH_LIVES } else { Self::SHAPE }),
             early_slabs: None,
@@ -273,7 +273,7 @@ where
         drop(locked);
         self.domain().inner().make_room(bytes, if_full)?;
         let mut locked = self.lock();
-        locked.place = Some(bytes);
+        locked.reservation = Some(bytes);
         Ok(locked)
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct ShardState<K, V> {
     pub(crate) is_dirty: bool,
     /// Room in the backlog for one object of this many bytes, which the holder of the lock has reserved and not
     /// used.
-    pub(crate) place: Option<u64>,
+    pub(crate) reservation: Option<u64>,
     /// An empty bag, kept for the next open bag.
     pub(crate) spare: Option<Box<Bag>>,
     /// Room in the domain's backlog, taken in advance for nodes that leave the shard.
@@ -89,8 +89,8 @@ pub(crate) struct Work(u32);
 
 impl Work {
     pub(crate) const NONE: Work = Work(0);
-    /// The write looks for something to reclaim, at times. Set for every write to a domain that has neither a
-    /// reclaimer thread nor an executor.
+    /// The write looks for something to reclaim, at times. Set for every write to a domain in which writers alone
+    /// reclaim.
     pub(crate) const LOOK: Work = Work(2);
 
     /// Notes that the shard has become dirty.

@@ -8,7 +8,8 @@ use crate::table::bucket::{Bucket, Control, Tag};
 use std::ptr::NonNull;
 
 impl<K, V> Table<K, V> {
-    /// Returns the node with this hash that satisfies `eq`. Wait-free.
+    /// Returns the node with this hash that satisfies `eq`. Wait-free, but for resizes: each
+    /// further step of the outer loop is a table that a resize has created during the call.
     ///
     /// If the home does not overflow and has not moved, it reads one bucket, and the nodes whose tags match.
     ///

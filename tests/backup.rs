@@ -328,3 +328,49 @@ fn a_forked_child_starts_a_thread_of_its_own() {
     assert_eq!(status, 0, "the child's exit status");
     time_to_disconnect(&registry, |registry| drop(registry.remove(&1)));
 }
+
+/// One registry retires more than the soft mark all the while, and readers make grace periods long. What leaves another
+/// registry of the domain, a single entry in a shard that nobody writes to any more, is destroyed in time.
+#[test]
+fn a_quiet_shard_is_not_forgotten_beyond_the_soft_mark() {
+    for (who, builder) in [("the backup", Domain::builder()), ("writers", Domain::builder().writers_only())] {
+        let domain = builder.build();
+        let busy: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
+        let quiet: Registry<u64, OnDrop> = Registry::builder().shards(1).domain(domain.clone()).build();
+        let stop = Stop::default();
+        thread::scope(|scope| {
+            let (busy, domain, stop) = (&busy, &domain, &stop);
+            for turn in 0..2 {
+                scope.spawn(move || {
+                    thread::sleep(Duration::from_millis(15) * turn);
+                    while !stop.stopped() {
+                        let _reading = domain.pin();
+                        thread::sleep(Duration::from_millis(30));
+                    }
+                });
+            }
+            scope.spawn(move || {
+                let since = Instant::now();
+                let mut written = 0;
+                while !stop.stopped() {
+                    // 200,000 a second.
+                    while written < since.elapsed().as_micros() as u64 / 5 {
+                        busy.set(written % 1000, written);
+                        written += 1;
+                    }
+                    thread::sleep(Duration::from_micros(200));
+                }
+            });
+            let _end = stop.at_end();
+            thread::sleep(Duration::from_millis(300));
+            for key in 0..3 {
+                let (send, dropped) = channel();
+                quiet.set(key, OnDrop::new(move || send.send(()).unwrap()));
+                quiet.delete(&key);
+                let since = Instant::now();
+                assert!(dropped.recv_timeout(Duration::from_secs(2)).is_ok(), "{who}: not destroyed after 2 s");
+                println!("{who}: destroyed after {:?}", since.elapsed());
+            }
+        });
+    }
+}

@@ -75,14 +75,6 @@ pub(crate) struct IfFull<E> {
     failure: PhantomData<E>,
 }
 
-impl<E> Clone for IfFull<E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<E> Copy for IfFull<E> {}
-
 impl IfFull<Infallible> {
     pub(crate) const fn go_on() -> Self {
         IfFull { may_wait: true, failure: PhantomData }

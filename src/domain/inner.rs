@@ -8,6 +8,7 @@ use super::frame::Running;
 use super::grace::Grace;
 use super::header::{DirtyShards, Orphans, ShardHeader};
 use super::readers::Readers;
+use super::reclaim::Collect;
 use super::reclaimer::Reclaimer;
 use super::stall::{Stall, StallHandler, StallReport, Watchdog};
 use super::state::{Callback, DomainState};
@@ -57,6 +58,8 @@ pub(crate) struct Inner {
     /// The [tag](thread_tag) of the writer that last made a round beyond the soft mark. (Not modelled by loom: only
     /// a hint.)
     last_payer: std::sync::atomic::AtomicUsize,
+    /// The coarse tick of that round. (Not modelled by loom: only a hint.)
+    last_paid: AtomicU64,
     pub(crate) budget: Budget,
     pub(super) readers: Readers,
     /// The number of callbacks, stall handlers and reapers that panicked.
@@ -124,6 +127,7 @@ impl Inner {
             ready: AtomicBool::new(false),
             last_round: CachePadded::new(AtomicU64::new(0)),
             last_payer: std::sync::atomic::AtomicUsize::new(0),
+            last_paid: AtomicU64::new(0),
             budget,
             readers: Readers::default(),
             panics: AtomicU64::new(0),
@@ -199,7 +203,7 @@ impl Inner {
             self.last_round.store(now, Ordering::Relaxed);
             self.try_reclaim(WRITERS_SHARE.max(2 * handed_over));
         } else if handed_over > 0 {
-            self.try_reclaim_closed(WRITERS_SHARE.max(2 * handed_over), false);
+            self.try_reclaim_by_writer(WRITERS_SHARE.max(2 * handed_over), Collect::Closed, false);
         }
     }
 
@@ -208,14 +212,23 @@ impl Inner {
     /// grace period.
     #[cold]
     fn assist_pressed(&self, handed_over: usize) {
+        let now = coarse_ticks();
         // ORDERING: Relaxed, both: hints for `may_expect_writer`.
-        self.last_round.store(coarse_ticks(), Ordering::Relaxed);
+        self.last_paid.store(now, Ordering::Relaxed);
         self.last_payer.store(thread_tag(), Ordering::Relaxed);
+        // In a new tick it collects the open bags of quiet shards too, as a writer below the soft mark does.
+        // ORDERING: Relaxed, both: hints, as in `assist`.
+        let mut collect = Collect::Closed;
+        if self.last_round.load(Ordering::Relaxed) != now {
+            self.last_round.store(now, Ordering::Relaxed);
+            collect = Collect::Free;
+        }
         // Callers of `Domain::call` destroy nothing, so writers also destroy what those callers have added.
         let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
         let mut share = PRESSED_SHARE.max(2 * handed_over).max(excess as usize);
         for _ in 0..PRESSED_ROUNDS {
-            let (_, done) = self.try_reclaim_closed(share, true);
+            let (_, done) = self.try_reclaim_by_writer(share, collect, true);
+            collect = Collect::Closed;
             share = share.saturating_sub(done);
             if share == 0 || !self.is_pressed() || self.in_critical_section() {
                 return;
@@ -268,11 +281,11 @@ impl Inner {
         }
     }
 
-    /// Returns whether another thread has made a round as a writer in the last tenth of a second.
+    /// Returns whether another thread has made a round as a writer beyond the soft mark in the last tenth of a second.
     fn may_expect_writer(&self) -> bool {
         // ORDERING: Relaxed, both: hints. A wrong answer costs one pause, or saves one.
         self.last_payer.load(Ordering::Relaxed) != thread_tag()
-            && coarse_ticks().saturating_sub(self.last_round.load(Ordering::Relaxed)) <= WRITER_RETURNS
+            && coarse_ticks().saturating_sub(self.last_paid.load(Ordering::Relaxed)) <= WRITER_RETURNS
     }
 
     /// Calls `run` after a grace period, to free `bytes` bytes of the registry's own. Never refused. The caller
@@ -284,7 +297,7 @@ impl Inner {
     }
 
     /// Tells the domain's thread, executor or backup thread, if it has one, that something waits.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(reclaimer) = self.reclaimer.get() {
             reclaimer.wake();
         }

@@ -367,9 +367,9 @@ impl Inner {
         }
     }
 
-    /// Makes a round for a writer. Closes no open bags. Otherwise as [`try_reclaim`](Self::try_reclaim).
-    pub(super) fn try_reclaim_closed(&self, budget: usize, expedited: bool) -> (Pending, usize) {
-        self.round(budget, Collect::Closed, expedited)
+    /// Makes a round for a writer. Otherwise as [`try_reclaim`](Self::try_reclaim).
+    pub(super) fn try_reclaim_by_writer(&self, budget: usize, collect: Collect, expedited: bool) -> (Pending, usize) {
+        self.round(budget, collect, expedited)
     }
 
     /// Makes a round. It closes open bags whose shard lock is free, tries to end grace periods, and destroys up to

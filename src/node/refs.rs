@@ -145,7 +145,7 @@ impl Refs {
     }
 
     /// Returns whether the node is in a table, that is, neither unlinked nor a free slot. Called under the
-    /// shard lock, or when no writer is left.
+    /// shard lock while no `clear` is marking nodes, or when no writer is left.
     pub(crate) fn is_in_table(&self) -> bool {
         // ORDERING: Relaxed. The shard lock orders publication and unlinking.
         let refs = self.0.load(Ordering::Relaxed);
@@ -154,9 +154,8 @@ impl Refs {
 
     #[cold]
     fn saturate(&self) {
-        // ORDERING: Relaxed, because the node is never destroyed. The store may clear bit 0, which does no harm
-        // to a leaked node.
-        self.0.store(SATURATED, Ordering::Relaxed);
+        // ORDERING: Relaxed, both, because the node is never destroyed. Bit 0 stays: the node may have been unlinked.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |refs| Some(SATURATED | refs & UNLINKED));
     }
 }
 
@@ -173,6 +172,14 @@ mod tests {
         assert!(!refs.put());
         assert!(refs.put());
         assert!(!refs.is_in_table());
+    }
+
+    #[test]
+    fn a_saturated_count_keeps_the_mark_of_an_unlinked_node() {
+        let refs = Refs::new(2);
+        refs.set_unlinked();
+        refs.saturate();
+        assert!(refs.is_unlinked() && !refs.is_in_table() && !refs.put());
     }
 
     #[test]

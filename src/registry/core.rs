@@ -307,7 +307,7 @@ where
         &self,
         unpublished: UnpublishedNode<K, V>,
         wanted: Wanted,
-        if_full: IfFull<E>,
+        mut if_full: IfFull<E>,
     ) -> Result<Published<K, V>, (UnpublishedNode<K, V>, E)>
     where
         K: Eq,
@@ -315,7 +315,7 @@ where
         let locate = |table: Table<K, V>, unpublished: &UnpublishedNode<K, V>| {
             table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
         };
-        match self.replace_located(unpublished, locate, true, wanted, if_full) {
+        match self.replace_located(unpublished, locate, true, wanted, &mut if_full) {
             Ok(published) => Ok(published),
             Err(NotReplaced::Full(unpublished, full)) => Err((unpublished, full)),
             Err(NotReplaced::Absent(_)) => unreachable!("a replacement by key inserts the entry if the key is absent"),
@@ -327,7 +327,7 @@ where
         &self,
         old: &Handle<K, V>,
         unpublished: UnpublishedNode<K, V>,
-        if_full: IfFull<E>,
+        if_full: &mut IfFull<E>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let node = old.node();
         self.replace_located(unpublished, |table, _| table.locate_exact(node), false, Wanted::NEW, if_full)
@@ -340,7 +340,7 @@ where
         locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         or_insert: bool,
         mut wanted: Wanted,
-        if_full: IfFull<E>,
+        if_full: &mut IfFull<E>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         wanted.old |= self.settings.listeners.is_some();
         let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);

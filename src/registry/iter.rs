@@ -86,12 +86,15 @@ where
 {
     /// Enters the next shard. Returns false if there is none.
     fn enter(&mut self) -> bool {
-        let Some(root) = self.roots.next() else { return false };
+        let Some(root) = self.roots.as_slice().first() else { return false };
+        // First, since the user's clock may panic.
+        let now = self.core.time_to_read();
+        self.roots.next();
         match &mut self.walk {
             Some(walk) => walk.enter_table(root.load()),
             None => self.walk = Some(Walk::new(root.load())),
         }
-        self.now = self.core.time_to_read();
+        self.now = now;
         true
     }
 }

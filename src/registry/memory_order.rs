@@ -64,10 +64,11 @@ where
                 }
             }
             let shard = self.core.shards().nth(self.shard)?;
+            // First, since the user's clock may panic.
+            self.now = self.core.time_to_read();
             self.shard += 1;
             shard.list_in_memory_order(&mut self.nodes);
             self.nodes.reverse();
-            self.now = self.core.time_to_read();
         }
     }
 }

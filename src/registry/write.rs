@@ -230,7 +230,7 @@ where
         K: Clone,
     {
         let unpublished = self.core.prepare(entry.hash().into(), entry.key().clone(), value);
-        match self.core.replace_exact(entry, unpublished, IfFull::go_on()) {
+        match self.core.replace_exact(entry, unpublished, &mut IfFull::go_on()) {
             Ok(published) => Ok(published.new.expect("the handle that was wanted")),
             Err(rejected) => Err(rejected.into_unpublished().value),
         }
@@ -337,7 +337,7 @@ where
         &self,
         key: &Q,
         f: &mut dyn FnMut(&K, &V) -> V,
-        if_full: IfFull<E>,
+        mut if_full: IfFull<E>,
     ) -> Result<Option<Handle<K, V>>, (V, E)>
     where
         K: Clone,
@@ -348,7 +348,7 @@ where
             check::user_code();
             let value = f(old.key(), old.value());
             let unpublished = self.core.prepare(old.hash().into(), old.key().clone(), value);
-            match self.core.replace_exact(&old, unpublished, if_full) {
+            match self.core.replace_exact(&old, unpublished, &mut if_full) {
                 Ok(published) => return Ok(published.new),
                 Err(NotReplaced::Absent(_)) => {}
                 Err(NotReplaced::Full(unpublished, full)) => return Err((unpublished.value, full)),

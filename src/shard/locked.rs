@@ -258,7 +258,13 @@ where
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
+        let usual = self.state.usual_work;
+        let work = mem::replace(&mut self.state.work, usual);
         // SAFETY: `drop` runs once, and the lock is not used afterwards.
         unsafe { self.unlock() };
+        // A write that ends early, or by a panic in `Eq`, may have evicted something before.
+        if work != usual {
+            self.shard.domain().inner().wake();
+        }
     }
 }

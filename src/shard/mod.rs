@@ -50,7 +50,8 @@ use crate::util::reentrancy::shard_locked;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 /// The writers' side of a shard. The header comes first: nodes and the domain find the shard by its address.
 #[repr(C)]
@@ -62,6 +63,27 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     /// built (L3). Not modelled by loom: it is set once, before any reader looks for it.
     early: OnceLock<Early>,
     looks: Looks,
+    /// The calls of `clear` that have emptied the table and have not marked all of its nodes as unlinked. Counted up under
+    /// the lock. Not modelled by loom: no model lists nodes by slabs.
+    clearing: AtomicUsize,
+}
+
+/// A call of `clear`, from the moment at which the table is empty until all nodes are marked.
+struct Clearing<'s>(&'s AtomicUsize);
+
+impl<'s> Clearing<'s> {
+    fn begin(clearing: &'s AtomicUsize) -> Self {
+        // ORDERING: Relaxed: under the shard lock, as the load.
+        clearing.fetch_add(1, Relaxed);
+        Clearing(clearing)
+    }
+}
+
+impl Drop for Clearing<'_> {
+    fn drop(&mut self) {
+        // ORDERING: Release, pairs with the Acquire in `list_in_memory_order`: the marks come before.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// The offset of the counts. They begin on a cache line of their own, whatever the types of key and value are.
@@ -208,7 +230,14 @@ where
             timers: Box::default(),
         };
         let (header, counts) = (ShardHeader::new(registry), Counts::new(table, bounds));
-        Shard { header, state: Mutex::new(state), counts, early: OnceLock::new(), looks: Looks::default() }
+        Shard {
+            header,
+            state: Mutex::new(state),
+            counts,
+            early: OnceLock::new(),
+            looks: Looks::default(),
+            clearing: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -285,7 +314,9 @@ where
             "an iteration in memory order from within the `Eq` of a key, which runs under a shard lock"
         );
         let state = self.shard.state.lock();
-        if state.slabs.can_sweep() && state.early_slabs.is_none() {
+        // ORDERING: Acquire, pairs with the Release in the drop of `Clearing`: the nodes that were cleared are marked.
+        let is_cleared = self.shard.clearing.load(Ordering::Acquire) == 0;
+        if is_cleared && state.slabs.can_sweep() && state.early_slabs.is_none() {
             found.reserve(self.shard.live() as usize);
             state.slabs.for_each_in_table(|node| found.push(node.cast()));
         } else {
@@ -323,6 +354,7 @@ where
         self.counts.weight.clear();
         let timers = std::mem::take(&mut state.timers);
         state.measure(self);
+        let clearing = Clearing::begin(&self.shard.clearing);
         drop(locked);
         drop(timers);
         // The old table belongs to this thread now. Readers may still use it, but no writer does.
@@ -338,6 +370,7 @@ where
                 open.take().into_iter().for_each(|bag| domain.hand_over(bag));
             }
         }
+        drop(clearing);
         open.into_iter().for_each(|bag| domain.hand_over(bag));
         for table in next.into_iter().chain([old]) {
             retire_table(self.domain(), table);

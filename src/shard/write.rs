@@ -200,7 +200,7 @@ where
         let locate = |table: Table<K, V>, unpublished: &UnpublishedNode<K, V>| {
             table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
         };
-        match self.put_special(locked, unpublished, locate, Put::New, wanted, IfFull::go_on(), settings) {
+        match self.put_special(locked, unpublished, locate, Put::New, wanted, &mut IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
             Err(NotPut::Taken(rejected)) => Err(rejected),
             Err(NotPut::Not(_)) => unreachable!("an insertion fails only if its key is taken"),
@@ -221,7 +221,7 @@ where
         mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
-        if_full: IfFull<E>,
+        if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let mut locked = self.lock();
@@ -261,7 +261,7 @@ where
         locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         or_insert: bool,
         wanted: Wanted,
-        if_full: IfFull<E>,
+        if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
         let put = if or_insert { Put::Any } else { Put::Old };
@@ -284,7 +284,7 @@ where
         mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         put: Put,
         wanted: Wanted,
-        mut if_full: IfFull<E>,
+        if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotPut<K, V, E>> {
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
@@ -316,7 +316,7 @@ where
                 return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
             }
             let retry = if !locked.fits_bounds(weight, old) {
-                self.evict_to_fit(locked, weight, old, &mut if_full, &mut evicted)
+                self.evict_to_fit(locked, weight, old, if_full, &mut evicted)
             } else if let Some((position, old)) = found {
                 // SAFETY: S1 (the shard lock is held; `old` is in the table).
                 match unsafe { locked.reserve_backlog(old) } {
@@ -345,7 +345,7 @@ where
                         }
                         return Ok(self.end_put(locked, node, wanted, left, settings));
                     }
-                    Err(BacklogExhausted(bytes)) => self.relock_with_reservation(locked, bytes, &mut if_full),
+                    Err(BacklogExhausted(bytes)) => self.relock_with_reservation(locked, bytes, if_full),
                 }
             } else {
                 let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);

@@ -98,11 +98,15 @@ impl<K, V> Table<K, V> {
         loop {
             index = (index + 1) & self.mask();
             assert_ne!(index, home, "the table has no free slot");
-            if self.place_in(index, tag, node) {
+            if self.bucket(index).control().empty().first().is_some() {
                 break;
             }
         }
+        // Before the tag: a walk that finds the node there also finds that the buckets before overflow. (A lookup that
+        // follows an overflow to no node finds none.)
         self.for_each_before(home, index, Control::with_overflow);
+        let is_placed = self.place_in(index, tag, node);
+        debug_assert!(is_placed);
     }
 
     #[inline]

@@ -147,7 +147,7 @@ impl<K, V> Walk<K, V> {
     #[inline]
     pub(crate) fn fold<B>(&mut self, init: B, mut each: impl FnMut(B, NonNull<Node<K, V>>) -> B) -> B {
         let (mut result, mut place) = (init, self.place);
-        // If `each` panics, the walk continues with the next home.
+        // If `each` panics, the walk is not used again.
         self.place.slots = Slots::NONE;
         loop {
             for slot in place.slots {

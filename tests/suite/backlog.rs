@@ -537,3 +537,57 @@ fn a_removal_waits_for_nothing() {
     domain.barrier();
     assert_eq!((domain.stats().overruns, took < Duration::from_millis(100)), (0, true), "took {took:?}");
 }
+
+/// Also if its entry is replaced by others while it waits.
+#[test]
+fn an_update_waits_for_the_backlog_once() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let domain = Domain::builder().backlog_objects(1).when_full(WhenFull::Wait(PATIENCE)).build();
+    let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
+    registry.set_many([(1, 0), (2, 0)]);
+    let (ready, wait) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let domain = &domain;
+        scope.spawn(move || {
+            let _reading = domain.pin();
+            ready.send(()).unwrap();
+            left.recv().unwrap_err();
+        });
+        wait.recv().unwrap();
+        // Fills the backlog.
+        registry.set(2, 1);
+        for turn in 0..3 {
+            let registry = &registry;
+            scope.spawn(move || {
+                thread::sleep((PATIENCE + Duration::from_millis(50)) * turn);
+                registry.set(1, 10);
+            });
+        }
+        thread::sleep(PATIENCE / 3);
+        let since = Instant::now();
+        registry.update(&1, |_, value| value + 100).unwrap();
+        let took = since.elapsed();
+        drop(leave);
+        assert!(took < PATIENCE * 3 / 2, "it took {took:?}");
+    });
+}
+
+/// A thread that writes and calls does not wait for a writer that is itself.
+#[test]
+fn a_lone_thread_is_not_slowed_down_by_its_own_calls() {
+    let domain = Domain::builder().writers_only().build();
+    let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
+    for _ in 0..3 {
+        registry.set(1, 1);
+        thread::sleep(Duration::from_millis(5));
+    }
+    (0..2049).for_each(|_| domain.call(|| ()));
+    let paused = || {
+        let since = Instant::now();
+        domain.call(|| ());
+        since.elapsed() > Duration::from_micros(800)
+    };
+    let paused = (0..1000).filter(|_| paused()).count();
+    assert!(paused < 30, "{paused} of 1000 calls paused");
+}

@@ -3,7 +3,7 @@
 use epoch_registry::{Clock, Domain, Registry, Scan, policy};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -169,5 +169,40 @@ fn a_clock_that_panics_twice_in_set_max_idle_changes_nothing_and_once_only_tells
         assert_eq!(left.load(SeqCst), 0);
         time.store(2000, SeqCst);
         assert_eq!(registry.expire(usize::MAX).removed, if panics == 1 { 1000 } else { 0 });
+    }
+}
+
+/// An iterator whose clock has panicked goes on with the shard that it was about to enter.
+#[test]
+fn an_iterator_finds_no_expired_entry_after_its_clock_has_panicked() {
+    #[derive(Clone, Default)]
+    struct Unreliable(Arc<AtomicU64>, Arc<AtomicBool>);
+
+    impl Clock for Unreliable {
+        fn now(&self) -> Duration {
+            assert!(!self.1.swap(false, SeqCst), "planned");
+            Duration::from_secs(self.0.load(SeqCst))
+        }
+    }
+
+    for in_memory_order in [false, true] {
+        let clock = Unreliable::default();
+        let registry: Registry<u64, u64> = Registry::builder()
+            .domain(Domain::new())
+            .shards(1)
+            .max_age(Duration::from_secs(10))
+            .clock(clock.clone())
+            .build();
+        registry.set(1, 1);
+        clock.0.store(11, SeqCst);
+        let guard = registry.pin();
+        let mut entries: Box<dyn Iterator<Item = u64>> = if in_memory_order {
+            Box::new(guard.iter_in_memory_order().map(|entry| *entry))
+        } else {
+            Box::new(guard.iter().map(|entry| *entry))
+        };
+        clock.1.store(true, SeqCst);
+        assert!(catch_unwind(AssertUnwindSafe(|| entries.next())).is_err());
+        assert!(entries.eq([]), "in memory order: {in_memory_order}");
     }
 }

@@ -397,3 +397,39 @@ fn what_was_evicted_before_a_panic_is_told_outside_the_lock() {
     assert_eq!(registry.stats().listener_panics, 0);
     assert!(!registry.set(Touchy(100), vec![]), "the lock is free");
 }
+
+/// With a thread that is parked: the write that ends by a panic wakes it.
+#[test]
+fn what_was_evicted_before_a_panic_is_destroyed_with_no_further_call() {
+    for builder in [Domain::builder(), Domain::builder().reclaimer(true)] {
+        let registry: Registry<Touchy, (usize, OnDrop)> = Registry::builder()
+            .shards(1)
+            .max_weight(10_000)
+            .weigher(|_, value: &(usize, OnDrop)| value.0)
+            .domain(builder.build())
+            .build();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for key in 0..9 {
+            let dropped = Arc::clone(&dropped);
+            registry.set(
+                Touchy(key),
+                (
+                    1000,
+                    OnDrop::new(move || {
+                        dropped.fetch_add(1, SeqCst);
+                    }),
+                ),
+            );
+        }
+        // The thread runs, and parks.
+        registry.domain().call(|| ());
+        registry.domain().barrier();
+        thread::sleep(Duration::from_millis(300));
+        COMPARISONS.set(1);
+        let panic = catch_unwind(AssertUnwindSafe(|| registry.set(Touchy(8), (5000, OnDrop::new(|| ())))));
+        COMPARISONS.set(usize::MAX);
+        let evicted = 9 - registry.len();
+        assert!(panic.is_err() && evicted > 0);
+        assert!(soon(|| dropped.load(SeqCst) == evicted), "{} of {evicted} are destroyed", dropped.load(SeqCst));
+    }
+}

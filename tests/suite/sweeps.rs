@@ -268,3 +268,22 @@ fn an_iteration_meets_no_entry_twice_whose_bucket_wraps_around() {
         assert_eq!((met.len(), count), (15, 15), "an entry was met twice, or one is missing");
     }
 }
+
+/// Entries that `clear` has removed are not listed, also while it still marks them.
+#[test]
+fn a_walk_in_memory_order_does_not_meet_what_was_cleared() {
+    const COUNT: u64 = 200_000;
+    for _ in 0..times(10) {
+        let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(Domain::new()).build();
+        registry.set_many((0..COUNT).map(|key| (key, 0)));
+        thread::scope(|scope| {
+            scope.spawn(|| registry.clear());
+            while registry.contains_key(&7) {
+                std::hint::spin_loop();
+            }
+            registry.try_insert(7, 1).unwrap();
+            let guard = registry.pin();
+            assert!(guard.iter_in_memory_order().map(|entry| (*entry.key(), *entry)).eq([(7, 1)]));
+        });
+    }
+}

@@ -22,5 +22,9 @@ fn misuse_is_rejected_by_the_compiler() {
         println!("skipped: the expected messages are those of rustc {MADE_WITH}, and this is {version}");
         return;
     }
+    if !std::path::Path::new("tests/compile-fail").exists() {
+        println!("skipped: the published package comes without the programs");
+        return;
+    }
     trybuild::TestCases::new().compile_fail("tests/compile-fail/*.rs");
 }

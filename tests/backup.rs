@@ -330,7 +330,7 @@ fn a_forked_child_starts_a_thread_of_its_own() {
 }
 
 /// One registry retires more than the soft mark all the while, and readers make grace periods long. What leaves another
-/// registry of the domain, a single entry in a shard that nobody writes to any more, is destroyed in time.
+/// registry of the domain, a single entry in a shard that no thread writes to any more, is destroyed in time.
 #[test]
 fn a_quiet_shard_is_not_forgotten_beyond_the_soft_mark() {
     for (who, builder) in [("the backup", Domain::builder()), ("writers", Domain::builder().writers_only())] {

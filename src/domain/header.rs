@@ -164,13 +164,13 @@ impl RegistryHeader {
     }
 
     /// Closes the registry: it is being dropped. The caller must then call
-    /// [`Inner::expedite`](super::Inner::expedite), and after that [`retire_self`](Self::retire_self).
+    /// [`Inner::destroy_closed`](super::Inner::destroy_closed), and after that [`retire_self`](Self::retire_self).
     pub(crate) fn close(&self) {
         // ORDERING: Release, pairs with the Acquire in `is_closed`. A thread that sees `closed` destroys nodes of
         // this registry without a grace period. So everything that its readers did must happen before that.
         self.closed.store(true, Ordering::Release);
         // ORDERING: SeqCst, pairs with the fence in `put_last` (Q3). Our store is `closed`, above. Our later load is
-        // the caller's collection (`expedite`), which takes the orphans.
+        // the caller's collection (`destroy_closed`), which takes the orphans.
         // - If our store comes first, that is if our fence precedes that of `put_last`: the thread in `put_last`
         //   sees `closed` and destroys its orphan itself.
         // - If the fence of `put_last` comes first: the orphan was pushed before that fence, so our collection finds

@@ -242,7 +242,7 @@ fn an_iteration_meets_no_entry_twice_whose_bucket_wraps_around() {
     let hasher = FewBits { mask: LAST };
     let of_home = |home: u64| (0_u64..).filter(move |key| FewBits { mask: LAST }.hash_one(key) == home);
     for by_fold in [false, true] {
-        let builder = Registry::builder().shards(1).capacity(84).hasher(hasher.clone()).domain(Domain::new());
+        let builder = Registry::builder().shards(1).capacity(84).hasher(hasher).domain(Domain::new());
         let registry: Registry<u64, u64, FewBits> = builder.build();
         let (first, last): (Vec<_>, Vec<_>) = (of_home(0).take(7).collect(), of_home(LAST).take(8).collect());
         first.iter().chain(&last[..7]).for_each(|&key| assert!(!registry.set(key, key)));

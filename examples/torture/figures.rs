@@ -128,7 +128,7 @@ impl Tally {
     pub fn element(&mut self, age: usize, faults: &Faults) {
         self.ages[age] += 1;
         if age >= TOO_OLD {
-            faults.add(TOO_SHORT, || format!("age {age}, seen by {}", whoever()));
+            faults.add(TOO_SHORT, || format!("age {age}, seen by {}", thread_name()));
         }
     }
 }
@@ -136,7 +136,7 @@ impl Tally {
 pub const TOO_SHORT: &str = "an element aged by a grace period within a reader's section";
 
 /// Returns the name of the current thread.
-pub fn whoever() -> String {
+pub fn thread_name() -> String {
     thread::current().name().unwrap_or("a thread without a name").to_string()
 }
 

@@ -8,7 +8,7 @@ use epoch_registry::{Cookie, Cursor, DomainGuard, Entry, Guard, Handle, View};
 
 use crate::broken::Broken;
 use crate::conductor::{Conductor, Seat};
-use crate::figures::{Figures, Tally, nap, whoever};
+use crate::figures::{Figures, Tally, nap, thread_name};
 use crate::pipeline::{Lease, SLOTS};
 use crate::pool::{Name, TOO_OLD, Torn};
 use crate::rng::Rng;
@@ -242,7 +242,7 @@ impl Reader {
         if let Some(lease) = lease {
             self.tally.value_reads += 1;
             if world.pipeline.pool.look(lease.name).map_or(true, |age| age >= TOO_OLD) {
-                self.figures.faults.add("an element aged although a handle keeps it", whoever);
+                self.figures.faults.add("an element aged although a handle keeps it", thread_name);
             }
         }
         if let Some(value) = value {
@@ -288,7 +288,9 @@ impl Reader {
         }
         let newest = &mut self.newest[world.number][key as usize];
         match found {
-            None => self.figures.faults.add("a stable key was not found", || format!("key {key}, by {}", whoever())),
+            None => {
+                self.figures.faults.add("a stable key was not found", || format!("key {key}, by {}", thread_name()))
+            }
             Some(value) if value.version < *newest => {
                 let more = || format!("key {key}, from {newest} to {}", value.version);
                 self.figures.faults.add("an updated key went back to an older version", more);
@@ -300,7 +302,7 @@ impl Reader {
     fn check_sound(&mut self, key: u64, value: &Value) {
         self.tally.value_reads += 1;
         if !value.is_sound(key) {
-            self.figures.faults.add("a value is not sound", || format!("key {key}, read by {}", whoever()));
+            self.figures.faults.add("a value is not sound", || format!("key {key}, read by {}", thread_name()));
         }
     }
 
@@ -324,14 +326,14 @@ impl Reader {
         for name in self.held.drain(..) {
             match world.pipeline.pool.look(name) {
                 Ok(age) => self.tally.element(age, faults),
-                Err(Torn) => faults.add("an element is torn", whoever),
+                Err(Torn) => faults.add("an element is torn", thread_name),
             }
         }
         self.tally.sections += 1;
         if let Some(cookie) = self.asked.take() {
             self.figures.polls_in_sections.up();
             if world.pipeline.domain.poll(cookie) {
-                faults.add("a grace period ended before a section that it covers", whoever);
+                faults.add("a grace period ended before a section that it covers", thread_name);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::args::Args;
 use crate::conductor::{Conductor, Seat};
-use crate::figures::{Figures, whoever};
+use crate::figures::{Figures, thread_name};
 use crate::rng::Rng;
 use crate::staller::STALLER;
 use crate::world::World;
@@ -69,7 +69,7 @@ impl Torture {
 
     fn play(&self, part: Part, seat: &Seat<'_>, rng: Rng) {
         if catch_unwind(AssertUnwindSafe(|| part(self, seat, rng))).is_err() {
-            self.figures.faults.add("a thread panicked", whoever);
+            self.figures.faults.add("a thread panicked", thread_name);
         }
     }
 

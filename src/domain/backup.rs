@@ -188,6 +188,7 @@ impl Backup {
             }
             Err(error) => error,
         };
+        // ORDERING: Relaxed, a hint: when to try again.
         self.retry.store(coarse_ticks() + RETRY, Relaxed);
         exchange(&self.state, AWAKE, NONE);
         drop((running, join));

@@ -88,6 +88,17 @@ impl Bag {
         self.len == BAG || self.bytes >= HEAVY
     }
 
+    /// Adds a retired node, which counts for `bytes`, to the open bag, or to a new one if there is none. Returns the bag if
+    /// it must be closed now.
+    pub(crate) fn fill(
+        open: &mut Option<Box<Bag>>,
+        new: impl FnOnce() -> Box<Bag>,
+        node: NonNull<Header>,
+        bytes: u64,
+    ) -> Option<Box<Bag>> {
+        if open.get_or_insert_with(new).push(node, bytes) { open.take() } else { None }
+    }
+
     /// Returns whether no node is left to destroy.
     pub(crate) fn is_empty(&self) -> bool {
         self.done == self.len

@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     /// a hint.)
     last_payer: std::sync::atomic::AtomicUsize,
     /// The coarse tick of that round. (Not modelled by loom: only a hint.)
-    last_paid: AtomicU64,
+    last_paid: std::sync::atomic::AtomicU64,
     pub(crate) budget: Budget,
     pub(super) readers: Readers,
     /// The number of callbacks, stall handlers and reapers that panicked.
@@ -127,7 +127,7 @@ impl Inner {
             ready: AtomicBool::new(false),
             last_round: CachePadded::new(AtomicU64::new(0)),
             last_payer: std::sync::atomic::AtomicUsize::new(0),
-            last_paid: AtomicU64::new(0),
+            last_paid: std::sync::atomic::AtomicU64::new(0),
             budget,
             readers: Readers::default(),
             panics: AtomicU64::new(0),
@@ -192,15 +192,11 @@ impl Inner {
         if !self.settings.writers_share {
             return;
         }
-        let now = coarse_ticks();
-        // ORDERING: Relaxed. Two writers may both take this tick for new; one of them gets the domain's lock.
-        let is_new_tick = self.last_round.load(Ordering::Relaxed) != now;
+        let is_new_tick = self.begin_tick(coarse_ticks());
         // The shard is dirty now. Its next write that comes here is the one that fills the bag. So if no thread or
         // job will collect the bag before, this write does.
         let no_one_collects = reclaimer.is_some_and(|reclaimer| !reclaimer.comes_later());
         if is_new_tick || no_one_collects && handed_over == 0 {
-            // ORDERING: Relaxed, as above: a hint.
-            self.last_round.store(now, Ordering::Relaxed);
             self.try_reclaim(WRITERS_SHARE.max(2 * handed_over));
         } else if handed_over > 0 {
             self.try_reclaim_by_writer(WRITERS_SHARE.max(2 * handed_over), Collect::Closed, false);
@@ -217,12 +213,7 @@ impl Inner {
         self.last_paid.store(now, Ordering::Relaxed);
         self.last_payer.store(thread_tag(), Ordering::Relaxed);
         // In a new tick it collects the open bags of quiet shards too, as a writer below the soft mark does.
-        // ORDERING: Relaxed, both: hints, as in `assist`.
-        let mut collect = Collect::Closed;
-        if self.last_round.load(Ordering::Relaxed) != now {
-            self.last_round.store(now, Ordering::Relaxed);
-            collect = Collect::Free;
-        }
+        let mut collect = if self.begin_tick(now) { Collect::Free } else { Collect::Closed };
         // Callers of `Domain::call` destroy nothing, so writers also destroy what those callers have added.
         let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
         let mut share = PRESSED_SHARE.max(2 * handed_over).max(excess as usize);
@@ -234,6 +225,16 @@ impl Inner {
                 return;
             }
         }
+    }
+
+    /// Returns whether no writer has collected open bags in this tick yet: then the caller does.
+    fn begin_tick(&self, now: u64) -> bool {
+        // ORDERING: Relaxed, both: hints. Two writers may both take this tick for new; one of them gets the domain's lock.
+        let is_new = self.last_round.load(Ordering::Relaxed) != now;
+        if is_new {
+            self.last_round.store(now, Ordering::Relaxed);
+        }
+        is_new
     }
 
     /// Returns whether so much waits that writers must pay for what they retire: more than the soft mark.

@@ -4,7 +4,7 @@ use crate::domain::{BacklogFull, Full, IfFull};
 use crate::handle::Handle;
 use crate::reap::{Cause, Cursor};
 use crate::registry::Registry;
-use crate::shard::write::Wanted;
+use crate::shard::write::{Published, Wanted};
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -50,10 +50,6 @@ where
     }
 }
 
-fn full<T>(rejected: T) -> BacklogFull<T> {
-    BacklogFull(rejected)
-}
-
 impl<K, V, S> Fallible<'_, K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -68,10 +64,8 @@ where
     /// no room for it.
     #[allow(clippy::type_complexity)]
     pub fn insert(&self, key: K, value: V) -> Result<Option<Handle<K, V>>, BacklogFull<(K, V)>> {
-        match self.registry.replace_or(key, value, Wanted::OLD, IfFull::fail()) {
-            Ok(published) => Ok(published.old.into_handle()),
-            Err((key, value, Full)) => Err(full((key, value))),
-        }
+        let published = self.replace(key, value, Wanted::OLD)?;
+        Ok(published.old.into_handle())
     }
 
     /// Inserts an entry, or replaces the one that has the key, as [`Registry::insert_and_get`] does.
@@ -80,10 +74,8 @@ where
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_and_get(&self, key: K, value: V) -> Result<Handle<K, V>, BacklogFull<(K, V)>> {
-        match self.registry.replace_or(key, value, Wanted::NEW, IfFull::fail()) {
-            Ok(published) => Ok(published.new.expect("the handle that was wanted")),
-            Err((key, value, Full)) => Err(full((key, value))),
-        }
+        let published = self.replace(key, value, Wanted::NEW)?;
+        Ok(published.new.expect("the handle that was wanted"))
     }
 
     /// Inserts an entry, or replaces the one that has the key, as [`Registry::set`] does.
@@ -92,10 +84,8 @@ where
     ///
     /// As [`insert`](Self::insert).
     pub fn set(&self, key: K, value: V) -> Result<bool, BacklogFull<(K, V)>> {
-        match self.registry.replace_or(key, value, Wanted::NONE, IfFull::fail()) {
-            Ok(published) => Ok(published.old.is_some()),
-            Err((key, value, Full)) => Err(full((key, value))),
-        }
+        let published = self.replace(key, value, Wanted::NONE)?;
+        Ok(published.old.is_some())
     }
 
     /// Replaces the entry of `key` by one with the value that `f` returns, as [`Registry::update`] does.
@@ -109,7 +99,7 @@ where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.registry.update_or(key, &mut f, IfFull::fail()).map_err(|(value, Full)| full(value))
+        self.registry.update_or(key, &mut f, IfFull::fail()).map_err(|(value, Full)| BacklogFull(value))
     }
 
     /// Removes the entry of `key`, as [`Registry::remove`] does.
@@ -122,7 +112,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let left = self.registry.remove_or(key, true, IfFull::fail()).map_err(|Full| full(()))?;
+        let left = self.registry.remove_or(key, true, IfFull::fail()).map_err(|Full| BacklogFull(()))?;
         Ok(left.into_handle())
     }
 
@@ -135,7 +125,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let left = self.registry.remove_or(key, false, IfFull::fail()).map_err(|Full| full(()))?;
+        let left = self.registry.remove_or(key, false, IfFull::fail()).map_err(|Full| BacklogFull(()))?;
         Ok(left.is_some())
     }
 
@@ -152,7 +142,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.registry.remove_if_or(key, &mut condition, IfFull::fail()).map_err(|Full| full(()))
+        self.registry.remove_if_or(key, &mut condition, IfFull::fail()).map_err(|Full| BacklogFull(()))
     }
 
     /// Removes exactly this entry, as [`Registry::remove_handle`] does.
@@ -161,7 +151,7 @@ where
     ///
     /// As [`remove`](Self::remove).
     pub fn remove_handle(&self, entry: &Handle<K, V>) -> Result<bool, BacklogFull> {
-        self.registry.core.remove_exact(entry, Cause::Removed, &mut IfFull::fail()).map_err(|Full| full(()))
+        self.registry.core.remove_exact(entry, Cause::Removed, &mut IfFull::fail()).map_err(|Full| BacklogFull(()))
     }
 
     /// Removes all entries for which `keep` returns false, as [`Registry::retain`] does, from `cursor` on. Stops
@@ -194,7 +184,12 @@ where
         mut keep: impl FnMut(&K, &V) -> bool,
     ) -> Result<usize, BacklogFull<usize>> {
         let reaped = self.registry.retain_from(cursor, &mut keep, IfFull::fail());
-        if reaped.stopped { Err(full(reaped.removed)) } else { Ok(reaped.removed) }
+        if reaped.stopped { Err(BacklogFull(reaped.removed)) } else { Ok(reaped.removed) }
+    }
+
+    fn replace(&self, key: K, value: V, wanted: Wanted) -> Result<Published<K, V>, BacklogFull<(K, V)>> {
+        let published = self.registry.replace_or(key, value, wanted, IfFull::fail());
+        published.map_err(|(key, value, Full)| BacklogFull((key, value)))
     }
 }
 

@@ -24,8 +24,10 @@ pub struct MemoryOrder<'g, K: 'static, V: 'static> {
     core: &'g Core<K, V>,
     /// The number of the shard to list next.
     shard: usize,
-    /// The listed nodes that are left, in reverse order.
+    /// The nodes of the shard that was listed last.
     nodes: Vec<NonNull<Node<K, V>>>,
+    /// The index of the node to return next.
+    at: usize,
     /// When that shard was listed, if entries may expire.
     now: Option<Time>,
     /// Not `Send`: the critical section belongs to this thread.
@@ -39,7 +41,7 @@ impl<'g, K, V> MemoryOrder<'g, K, V> {
     ///
     /// The caller is in a critical section of the core's domain that outlasts `'g`.
     pub(crate) unsafe fn new(core: &'g Core<K, V>) -> Self {
-        MemoryOrder { core, shard: 0, nodes: Vec::new(), now: None, _section: PhantomData }
+        MemoryOrder { core, shard: 0, nodes: Vec::new(), at: 0, now: None, _section: PhantomData }
     }
 }
 
@@ -53,9 +55,10 @@ where
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            while let Some(node) = self.nodes.pop() {
-                if let Some(ahead) = self.nodes.len().checked_sub(AHEAD) {
-                    prefetch::to_read(self.nodes[ahead].as_ptr());
+            while let Some(&node) = self.nodes.get(self.at) {
+                self.at += 1;
+                if let Some(ahead) = self.nodes.get(self.at + AHEAD) {
+                    prefetch::to_read(ahead.as_ptr());
                 }
                 // SAFETY: the node was in the table within the critical section that outlasts `'g`.
                 if unsafe { self.core.is_there(node, self.now) } {
@@ -67,8 +70,9 @@ where
             // First, since the user's clock may panic.
             self.now = self.core.time_to_read();
             self.shard += 1;
+            self.at = 0;
+            self.nodes.clear();
             shard.list_in_memory_order(&mut self.nodes);
-            self.nodes.reverse();
         }
     }
 }

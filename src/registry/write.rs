@@ -87,12 +87,7 @@ where
     /// assert!(occupied.value == 2 && occupied.entry.ptr_eq(&first));
     /// ```
     pub fn try_insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
-        let hash = hash_of(&self.hasher, &key);
-        let unpublished = self.core.prepare(hash, key, value);
-        match self.core.insert(unpublished, Wanted::NEW) {
-            Ok(new) => Ok(new.expect("the handle that was wanted")),
-            Err(rejected) => Err(rejected.into()),
-        }
+        Ok(self.insert_new(key, value, Wanted::NEW)?.expect("the handle that was wanted"))
     }
 
     /// Inserts an entry, or replaces the one that has the key. Returns whether it replaced one.
@@ -138,9 +133,7 @@ where
     /// assert_eq!(registry.add("a", 2).unwrap_err().value, 2);
     /// ```
     pub fn add(&self, key: K, value: V) -> Result<(), Occupied<K, V>> {
-        let hash = hash_of(&self.hasher, &key);
-        let unpublished = self.core.prepare(hash, key, value);
-        self.core.insert(unpublished, Wanted::NONE)?;
+        self.insert_new(key, value, Wanted::NONE)?;
         Ok(())
     }
 
@@ -314,6 +307,14 @@ where
         if emptied < self.core.shards().len() {
             self.retain(|_, _| false);
         }
+    }
+
+    /// Inserts an entry, unless the key is taken.
+    #[inline(always)]
+    fn insert_new(&self, key: K, value: V, wanted: Wanted) -> Result<Option<Handle<K, V>>, Occupied<K, V>> {
+        let hash = hash_of(&self.hasher, &key);
+        let unpublished = self.core.prepare(hash, key, value);
+        Ok(self.core.insert(unpublished, wanted)?)
     }
 
     /// Inserts or replaces an entry. Returns key and value if that fails.

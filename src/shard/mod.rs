@@ -115,6 +115,7 @@ impl Looks {
             return false;
         }
         let now = coarse_ticks();
+        // ORDERING: Relaxed, hints as above.
         if self.last.load(Relaxed) == now {
             self.pass.store(Self::PASS, Relaxed);
         } else {
@@ -316,9 +317,12 @@ where
         let state = self.shard.state.lock();
         // ORDERING: Acquire, pairs with the Release in the drop of `Clearing`: the nodes that were cleared are marked.
         let is_cleared = self.shard.clearing.load(Ordering::Acquire) == 0;
-        if is_cleared && state.slabs.can_sweep() && state.early_slabs.is_none() {
+        if is_cleared && state.lies_in_slabs() {
             found.reserve(self.shard.live() as usize);
-            state.slabs.for_each_in_table(|node| found.push(node.cast()));
+            let mut sweep = state.slabs.first();
+            while let Some(node) = state.slabs.next_in_table(&mut sweep) {
+                found.push(node.cast());
+            }
         } else {
             found.append(&mut state.table.nodes());
         }
@@ -365,10 +369,8 @@ where
             this.refs.set_unlinked();
             // SAFETY: the table's reference belongs to this thread, which has unlinked the node.
             cleared.push(|| unsafe { handle_on(node) });
-            let bag = open.get_or_insert_with(|| domain.new_bag(header));
-            if bag.push(node.cast(), this.weight.bytes()) {
-                open.take().into_iter().for_each(|bag| domain.hand_over(bag));
-            }
+            let full = Bag::fill(&mut open, || domain.new_bag(header), node.cast(), this.weight.bytes());
+            full.into_iter().for_each(|bag| domain.hand_over(bag));
         }
         drop(clearing);
         open.into_iter().for_each(|bag| domain.hand_over(bag));

@@ -415,15 +415,24 @@ impl Slabs {
             // SAFETY: the slots are of this shard, and their nodes are destroyed.
             unsafe { self.recycle(magazine) };
         }
+        self.first()
+    }
+
+    /// Returns the place before the first slot.
+    pub(crate) fn first(&self) -> Sweep {
         Sweep { slab: self.head, at: self.shape.first }
     }
 
-    /// Returns the next node that is in the table, or `None` at the end.
+    /// Returns the next node that is in the table, or `None` at the end. The shard lock is held since
+    /// [`first`](Self::first), or the mode is `Sweep`: no slab leaves the list.
     pub(crate) fn next_in_table(&self, sweep: &mut Sweep) -> Option<NonNull<Header>> {
         loop {
             let slab = NonNull::new(sweep.slab)?;
-            // SAFETY: M1 (the shard lock is held; no slab leaves the list in the mode `Sweep`).
+            // SAFETY: M1 (the shard lock is held; no slab has left the list).
             let header = unsafe { slab.as_ref() };
+            if sweep.at == self.shape.first {
+                prefetch_slab(header.next);
+            }
             while sweep.at < self.shape.end {
                 // SAFETY: a slot begins at this offset, within the slab.
                 let slot = unsafe { slab.byte_add(sweep.at) }.cast::<Header>();
@@ -434,24 +443,6 @@ impl Slabs {
                 }
             }
             (sweep.slab, sweep.at) = (header.next, self.shape.first);
-        }
-    }
-
-    /// Calls `each` with every node that is in the table.
-    pub(crate) fn for_each_in_table(&self, mut each: impl FnMut(NonNull<Header>)) {
-        let mut next = self.head;
-        while let Some(slab) = NonNull::new(next) {
-            // SAFETY: M1 (the shard lock is held; the slab is in the list).
-            next = unsafe { slab.as_ref() }.next;
-            prefetch_slab(next);
-            for slot in self.shape.slots(slab) {
-                // SAFETY: a slot begins at this address, within the slab, so it is not null.
-                let slot = unsafe { NonNull::new_unchecked(slot) };
-                // SAFETY: M3 (the reference count of every slot is initialised, with a node or without).
-                if unsafe { slot.as_ref() }.refs.is_in_table() {
-                    each(slot);
-                }
-            }
         }
     }
 

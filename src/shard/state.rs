@@ -114,6 +114,11 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+    /// Returns whether all nodes lie in slabs of one kind, which can be visited one after another.
+    pub(crate) fn lies_in_slabs(&self) -> bool {
+        self.slabs.can_sweep() && self.early_slabs.is_none()
+    }
+
     /// Prepares the shard for entries that expire: nodes that are made later have lives, and the nodes that are
     /// there get theirs in the [`Early`] that this returns (L3). Returns `None` if the shard is prepared already.
     ///

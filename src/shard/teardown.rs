@@ -22,8 +22,7 @@ where
     pub(crate) fn begin_teardown(&self) -> Teardown {
         let mut state = self.state.lock();
         state.close_bag(self.domain().inner());
-        let by_slab = state.slabs.can_sweep() && state.early_slabs.is_none();
-        if by_slab {
+        if state.lies_in_slabs() {
             return Teardown::BySlab(state.slabs.begin_sweep());
         }
         Teardown::ByTable(state.table.nodes().into_iter().map(NonNull::cast).collect())
@@ -53,15 +52,14 @@ where
             // SAFETY: R1 (the table's reference is not put before the node is retired).
             let this = unsafe { node.as_ref() };
             this.refs.set_unlinked();
-            let bag = open.get_or_insert_with(|| {
+            let uncounted = || {
                 let mut bag = self.domain().inner().new_bag(header);
                 bag.is_counted = false;
                 bag
-            });
-            let is_full = bag.push(node, this.weight.bytes());
-            if is_full {
-                open.take().into_iter().for_each(|bag| bags.push(bag));
-            }
+            };
+            let full = Bag::fill(&mut open, uncounted, node, this.weight.bytes());
+            let is_full = full.is_some();
+            full.into_iter().for_each(|bag| bags.push(bag));
             is_full
         };
         match teardown {

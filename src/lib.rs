@@ -131,6 +131,12 @@ mod shard;
 // Handles and borrowed entries.
 mod handle;
 
+// One published pointer.
+mod cell;
+
+// Counted values in allocations of their own, which cells and lists publish.
+mod object;
+
 // Readers, grace periods, and the backlog.
 mod domain;
 
@@ -148,9 +154,12 @@ mod util;
 // std and crossbeam, or loom.
 mod sync;
 
+#[cfg(not(loom))]
+pub use cell::StaticVersion;
+pub use cell::{Changed, NewVersion, Part, Projection, RcuCell, RcuOptionCell, Superseded, SupersededOption, Version};
 pub use domain::{
-    Backlog, BacklogFull, Cookie, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, ReclaimJob, Session,
-    StallReport, StalledReader, WhenFull,
+    Backlog, BacklogFull, Cookie, CriticalSection, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, Reached,
+    ReclaimJob, Section, Session, StallReport, StalledReader, WhenFull,
 };
 pub use equivalent::Equivalent;
 pub use handle::local::{LocalHandle, LocalHandles};

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders from the top to the bottom.
-const ORDER: [&str; 10] =
-    ["pressure", "registry", "shard", "handle", "domain", "table", "node", "reap", "util", "sync"];
+const ORDER: [&str; 12] =
+    ["pressure", "registry", "shard", "handle", "cell", "object", "domain", "table", "node", "reap", "util", "sync"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

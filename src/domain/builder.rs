@@ -193,11 +193,16 @@ impl DomainBuilder {
     ///
     /// If a reclaimer thread is [requested](Self::reclaimer) and the system cannot start it.
     pub fn build(self) -> Domain {
+        self.build_as(false)
+    }
+
+    /// Builds the global domain, if `is_global`, or else another one.
+    pub(super) fn build_as(self, is_global: bool) -> Domain {
         let DomainBuilder { name, who, objects, bytes, when_full, stall_after, reap_every, on_stall, clock } = self;
         let writers_share = !matches!(who, Who::Nobody);
         let background = Background::new(reap_every);
         let settings = DomainSettings { writers_share, clock, background, on_stall: Some(on_stall) };
-        let domain = Domain(Inner::new(name, stall_after, Budget::new(objects, bytes, when_full), settings));
+        let domain = Domain(Inner::new(is_global, name, stall_after, Budget::new(objects, bytes, when_full), settings));
         let weak = Arc::downgrade(&domain.0);
         let thread = format!("{}{}", domain.name(), backup::SUFFIX);
         let reclaimer = match who {

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::Inner;
+use super::state::Object;
 use crate::node::Header;
 use crate::util::reentrancy;
 use std::cell::{Cell, RefCell};
@@ -26,7 +27,9 @@ pub(crate) struct Running {
     pub(crate) cascade: Cell<bool>,
     /// Nodes of the same domain whose last reference a destructor of this run has put.
     pub(crate) orphans: RefCell<Vec<NonNull<Header>>>,
-    /// Whether destructors or callbacks of this run are running. The run takes `orphans` afterwards. Other user
+    /// Objects of the same domain whose last reference a destructor of this run has put.
+    pub(crate) objects: RefCell<Vec<Object>>,
+    /// Whether destructors or callbacks of this run are running. The run takes `orphans` and `objects` afterwards. Other user
     /// code that runs in the frame, such as an executor's `spawn`, must leave no node there.
     adopts: Cell<bool>,
 }
@@ -47,10 +50,16 @@ impl Running {
     }
 
     fn frame<R>(domain: u64, f: impl FnOnce(&Running) -> R) -> R {
-        let frame =
-            Running { domain, cascade: Cell::new(false), orphans: RefCell::default(), adopts: Cell::new(false) };
+        let frame = Running {
+            domain,
+            cascade: Cell::new(false),
+            orphans: RefCell::default(),
+            objects: RefCell::default(),
+            adopts: Cell::new(false),
+        };
         let result = reentrancy::enter(what(), &frame, || f(&frame));
         debug_assert!(frame.orphans.borrow().is_empty(), "a run has left nodes in its frame");
+        debug_assert!(frame.objects.borrow().is_empty(), "a run has left objects in its frame");
         result
     }
 
@@ -61,7 +70,7 @@ impl Running {
     }
 
     /// Calls `f`, which runs destructors and callbacks of the frame's domain, contains their panics, and takes
-    /// `orphans`.
+    /// `orphans` and `objects`.
     pub(crate) fn destroy<R>(&self, f: impl FnOnce() -> R) -> R {
         self.adopts.set(true);
         let result = f();
@@ -80,6 +89,18 @@ impl Running {
             }
         });
         adopted
+    }
+
+    /// If a destructor or callback of `domain` runs on this thread, leaves an object without references to its run.
+    /// Returns the object if there is no such run.
+    pub(crate) fn adopt_object(domain: &Inner, object: Object) -> Option<Object> {
+        let mut object = Some(object);
+        Running::find(domain, |frame| {
+            if frame.adopts.get() {
+                frame.objects.borrow_mut().extend(object.take());
+            }
+        });
+        object
     }
 
     /// Returns whether this thread runs destructors or callbacks of any domain.

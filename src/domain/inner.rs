@@ -3,7 +3,7 @@
 use super::background::Background;
 use super::backlog::{Backlog, Waiting};
 use super::bag::{Bag, BagPool, ClosedBags};
-use super::budget::Budget;
+use super::budget::{Budget, IfFull};
 use super::frame::Running;
 use super::grace::Grace;
 use super::header::{DirtyShards, Orphans, ShardHeader};
@@ -11,10 +11,10 @@ use super::readers::Readers;
 use super::reclaim::Collect;
 use super::reclaimer::Reclaimer;
 use super::stall::{Stall, StallHandler, StallReport, Watchdog};
-use super::state::{Callback, DomainState};
+use super::state::{Callback, Calls, DomainState, Object};
 use crate::sync::atomic::Ordering;
 use crate::sync::epoch::Collector;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Pause};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, BAG, Condvar, Mutex, Pause};
 use crate::util::clock::{Stopwatch, coarse_ticks};
 use crate::util::panics::contain;
 use crate::util::reentrancy::{shard_locked, thread_tag};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// The shared state of a domain. [`Domain`](super::Domain) is a handle to it.
 pub(crate) struct Inner {
-    pub(super) id: u64,
+    pub(crate) id: u64,
     pub(super) name: String,
     pub(super) collector: Collector,
     pub(super) grace: crate::sync::Arc<Grace>,
@@ -39,8 +39,10 @@ pub(crate) struct Inner {
     pub(super) closed: CachePadded<ClosedBags>,
     /// Nodes whose last reference was put after their grace period, and that are in no batch yet.
     pub(super) orphans: CachePadded<Orphans>,
-    /// Callbacks that are in no batch yet, the oldest first.
-    pub(super) calls: Mutex<Vec<Callback>>,
+    /// Callbacks that are in no batch yet.
+    pub(super) calls: Mutex<Calls>,
+    /// The newest callback whose grace period is known to be over. The domain's lock guards its stores.
+    pub(super) last_call_over: AtomicU64,
     /// Empty bags.
     pub(super) bags: BagPool,
     /// The amount that was handed over and is not destroyed yet.
@@ -83,6 +85,9 @@ pub(crate) struct DomainSettings {
     pub(super) on_stall: Option<StallHandler>,
 }
 
+/// The number of the [global](super::Domain::global) domain. A constant needs it, before there is the domain.
+pub(crate) const GLOBAL: u64 = 0;
+
 /// The most objects that one write destroys, or twice the number that it has handed over if that is more.
 const WRITERS_SHARE: usize = 256;
 /// The same beyond the soft mark of the backlog, and the most rounds that a write makes there.
@@ -100,14 +105,15 @@ const WRITER_RETURNS: u64 = 25;
 
 impl Inner {
     pub(super) fn new(
+        is_global: bool,
         name: Option<String>,
         stall_after: Duration,
         budget: Budget,
         settings: DomainSettings,
     ) -> Arc<Self> {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(GLOBAL + 1);
         // ORDERING: Relaxed, only the number matters. (Not modelled by loom: no model depends on it.)
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = if is_global { GLOBAL } else { NEXT.fetch_add(1, Ordering::Relaxed) };
         Arc::new(Inner {
             id,
             name: name.unwrap_or_else(|| format!("domain-{id}")),
@@ -118,7 +124,8 @@ impl Inner {
             collecting: Mutex::new(()),
             closed: CachePadded::new(ClosedBags::new()),
             orphans: CachePadded::new(Orphans::new()),
-            calls: Mutex::new(Vec::new()),
+            calls: Mutex::new(Calls::default()),
+            last_call_over: AtomicU64::new(0),
             bags: BagPool::new(),
             waiting: Waiting::default(),
             state: CachePadded::new(Mutex::new(DomainState::new(Watchdog::new(stall_after)))),
@@ -253,13 +260,62 @@ impl Inner {
 
     /// Queues a callback whose place in the backlog is taken already.
     pub(super) fn push_call(&self, call: Callback) {
+        self.queue(call);
+        self.wake();
+    }
+
+    /// Queues a callback. Returns its number, and how many callbacks are queued.
+    fn queue(&self, call: Callback) -> (u64, usize) {
         self.waiting.add(call.amount);
         let mut calls = self.calls.lock();
-        calls.push(call);
+        calls.last += 1;
+        calls.queue.push(call);
         // ORDERING: Relaxed, a hint to writers. It is stored under the lock of the callbacks, as in `unlock`.
         self.unfinished.store(true, Ordering::Relaxed);
-        drop(calls);
-        self.wake();
+        (calls.last, calls.queue.len())
+    }
+
+    /// Takes a place in the backlog for an object that a writer is about to retire. If the backlog is full, waits or
+    /// goes on as the domain's policy says. The caller holds no lock.
+    pub(crate) fn reserve(&self, bytes: u64) -> Backlog {
+        self.try_reserve(bytes).unwrap_or_else(|| {
+            let amount = Backlog::one(self.budget.weigh(bytes as usize));
+            let Ok(()) = self.make_room(amount.bytes, &mut IfFull::go_on());
+            amount
+        })
+    }
+
+    /// As [`reserve`](Self::reserve), if there is room. The caller may hold locks.
+    pub(crate) fn try_reserve(&self, bytes: u64) -> Option<Backlog> {
+        let amount = Backlog::one(self.budget.weigh(bytes as usize));
+        self.budget.take(amount).then_some(amount)
+    }
+
+    /// Gives back a place that is not used.
+    pub(crate) fn give_back(&self, amount: Backlog) {
+        self.budget.give_back(amount);
+    }
+
+    /// Retires an object, whose place in the backlog is taken already, and does a writer's share of reclamation. Returns
+    /// the number of the callback. The caller holds no lock.
+    pub(crate) fn retire(&self, object: Object, amount: Backlog) -> u64 {
+        let (number, queued) = self.queue(Callback::of_object(object, amount));
+        // The first object in the queue stands for the first node in an open bag, and a full bag for a closed one.
+        if queued == 1 {
+            self.assist(0);
+        } else if queued % BAG == 0 {
+            self.assist(BAG);
+        }
+        number
+    }
+
+    /// Hands over an object whose last reference the caller has put: to the run that this thread is in the middle of,
+    /// or to the queue. It cannot be refused.
+    pub(crate) fn retire_last(&self, object: Object) {
+        let Some(object) = Running::adopt_object(self, object) else { return };
+        let amount = Backlog::one(0);
+        self.budget.charge_unchecked(amount);
+        self.push_call(Callback::of_object(object, amount));
     }
 
     /// Beyond the soft mark, pauses a caller of `call` while other threads have something to destroy. The caller

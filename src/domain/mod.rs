@@ -14,9 +14,11 @@ mod header;
 mod histogram;
 mod inner;
 mod job;
+mod reached;
 mod readers;
 mod reclaim;
 mod reclaimer;
+mod section;
 mod session;
 mod stall;
 mod state;
@@ -28,7 +30,8 @@ pub(crate) use background::{Calling, may_wait_for_threads};
 pub(crate) use bag::{Bag, Bags};
 pub(crate) use budget::{Credits, Failure, Full, IfFull};
 pub(crate) use header::{Operations, Reclaimed, RegistryHeader, ShardHeader, put_last, shard_of};
-pub(crate) use inner::Inner;
+pub(crate) use inner::{GLOBAL, Inner};
+pub(crate) use state::Object;
 pub(crate) use thread::Pin;
 
 pub use budget::{Backlog, WhenFull};
@@ -36,18 +39,22 @@ pub use builder::DomainBuilder;
 pub use error::BacklogFull;
 pub use histogram::Histogram;
 pub use job::ReclaimJob;
+pub use reached::Reached;
 pub use readers::StalledReader;
+pub(crate) use section::Sealed;
+pub use section::{CriticalSection, Section};
 pub use session::Session;
 pub use stall::StallReport;
 pub use stats::DomainStats;
 
 use self::frame::Running;
+use self::reclaim::Awaited;
 use self::state::Callback;
 use crate::reap::Reaper;
 use crate::sync::Pause;
 use crate::util::reentrancy::shard_locked;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// A set of readers, and the retired objects that wait for them. A grace period belongs to one domain.
@@ -123,7 +130,7 @@ impl Domain {
     /// settings and is never torn down: its thread ends with the process.
     pub fn global() -> &'static Domain {
         static GLOBAL: OnceLock<Domain> = OnceLock::new();
-        GLOBAL.get_or_init(|| Domain::builder().name("global").build())
+        GLOBAL.get_or_init(|| Domain::builder().name("global").build_as(true))
     }
 
     /// Returns the name given by [`DomainBuilder::name`], or `domain-` and a number.
@@ -207,7 +214,7 @@ impl Domain {
         self.refuse_to_wait("synchronize");
         let mut pause = Pause::new();
         let number = self.0.start_poll(false);
-        self.0.wait_for(number, || pause.pause(), || false);
+        self.0.wait_for(Awaited::Period(number), || pause.pause(), || false);
     }
 
     /// Waits as [`synchronize`](Self::synchronize) does, and checks more often: about every 60 µs. `synchronize`
@@ -221,7 +228,7 @@ impl Domain {
         self.refuse_to_wait("synchronize_expedited");
         let number = self.0.start_poll(true);
         let mut pause = Pause::expedited();
-        self.0.wait_for(number, || pause.pause(), || false);
+        self.0.wait_for(Awaited::Period(number), || pause.pause(), || false);
     }
 
     /// Waits until everything that any thread retired, or gave to [`call`](Self::call), before this call has been
@@ -288,7 +295,7 @@ impl Domain {
 
     /// Begins a grace period that covers every critical section that is open now. Returns a cookie to poll it with.
     pub fn start_poll(&self) -> Cookie {
-        Cookie { domain: self.0.id, number: self.0.start_poll(false) }
+        Cookie { domain: self.0.id, awaited: Awaited::Period(self.0.start_poll(false)) }
     }
 
     /// Returns whether the grace period of `cookie` is over. Advances it if possible, without waiting.
@@ -297,8 +304,7 @@ impl Domain {
     ///
     /// If the cookie is of another domain.
     pub fn poll(&self, cookie: Cookie) -> bool {
-        assert_eq!(cookie.domain, self.0.id, "a cookie of another domain");
-        self.0.poll(cookie.number)
+        self.0.poll_awaited(self.awaited(cookie))
     }
 
     /// Waits for the grace period of `cookie`, but at most for `timeout`. Returns whether it is over.
@@ -307,10 +313,32 @@ impl Domain {
     ///
     /// If the cookie is of another domain.
     pub fn poll_timeout(&self, cookie: Cookie, timeout: Duration) -> bool {
-        assert_eq!(cookie.domain, self.0.id, "a cookie of another domain");
+        let awaited = self.awaited(cookie);
         let since = Instant::now();
         let mut pause = Pause::new();
-        self.0.wait_for(cookie.number, || pause.pause(), || since.elapsed() >= timeout)
+        self.0.wait_for(awaited, || pause.pause(), || since.elapsed() >= timeout)
+    }
+
+    /// Waits for the grace period of `cookie`.
+    ///
+    /// # Progress
+    ///
+    /// Blocks for as long as the slowest reader stays in its critical section.
+    ///
+    /// # Panics
+    ///
+    /// As [`synchronize`](Self::synchronize), and if the cookie is of another domain.
+    pub fn wait(&self, cookie: Cookie) {
+        self.refuse_to_wait("wait");
+        let awaited = self.awaited(cookie);
+        let mut pause = Pause::new();
+        self.0.wait_for(awaited, || pause.pause(), || false);
+    }
+
+    /// Returns what a cookie of this domain waits for.
+    fn awaited(&self, cookie: Cookie) -> Awaited {
+        assert_eq!(cookie.domain, self.0.id, "a cookie of another domain");
+        cookie.awaited
     }
 
     /// Destroys up to `budget` objects that are ready, and tries to make more ready. Returns how many it has
@@ -363,6 +391,10 @@ impl Domain {
         &self.0
     }
 
+    pub(crate) fn downgrade(&self) -> WeakDomain {
+        WeakDomain((self.0.id != GLOBAL).then(|| Arc::downgrade(&self.0)))
+    }
+
     fn refuse_to_wait(&self, what: &str) {
         let name = self.name();
         assert!(!shard_locked(), "{what} within the `Eq` of a key, which runs under a shard lock");
@@ -375,6 +407,26 @@ impl Domain {
             "{what} on domain `{name}` within a critical section of that domain would wait for itself: \
              drop the guard, or take the session offline, first"
         );
+    }
+}
+
+/// A domain, as an object refers to it without keeping it from being torn down.
+pub(crate) struct WeakDomain(
+    /// `None` for the global domain, which is never torn down.
+    Option<Weak<Inner>>,
+);
+
+impl WeakDomain {
+    pub(crate) const fn global() -> Self {
+        WeakDomain(None)
+    }
+
+    /// Returns the domain, or `None` if it is torn down.
+    pub(crate) fn upgrade(&self) -> Option<Domain> {
+        match &self.0 {
+            Some(domain) => domain.upgrade().map(Domain),
+            None => Some(Domain::global().clone()),
+        }
     }
 }
 
@@ -403,18 +455,32 @@ impl fmt::Debug for Domain {
     }
 }
 
-/// A grace period to poll, from [`Domain::start_poll`].
+/// A grace period to poll: from [`Domain::start_poll`], or from a write that retires a version of an
+/// [`RcuCell`](crate::RcuCell).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cookie {
     domain: u64,
-    number: u64,
+    awaited: Awaited,
+}
+
+impl Cookie {
+    /// Returns the cookie of the grace period of a retired object, given the number that
+    /// [`retire`](Inner::retire) has returned.
+    pub(crate) fn of_retired(domain: &Inner, number: u64) -> Cookie {
+        Cookie { domain: domain.id, awaited: Awaited::Call(number) }
+    }
+
+    /// Returns the cookie of a grace period that is over.
+    pub(crate) fn over(domain: &Inner) -> Cookie {
+        Cookie { domain: domain.id, awaited: Awaited::Call(0) }
+    }
 }
 
 /// An open critical section of a domain, from [`Domain::pin`].
 #[must_use = "the critical section ends when the guard is dropped"]
 pub struct DomainGuard<'d> {
     pin: Pin,
-    domain: &'d Inner,
+    pub(super) domain: &'d Inner,
 }
 
 impl DomainGuard<'_> {
@@ -422,10 +488,6 @@ impl DomainGuard<'_> {
     /// thread.
     pub fn repin(&mut self) {
         self.pin.repin();
-    }
-
-    pub(crate) fn is_of(&self, domain: &Domain) -> bool {
-        std::ptr::eq(self.domain, domain.inner())
     }
 }
 

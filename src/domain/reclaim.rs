@@ -116,11 +116,10 @@ use super::grace::Grace;
 use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
 use super::stall::Stall;
-use super::state::{Batch, DomainState, Pending};
+use super::state::{Batch, Callback, DomainState, Pending};
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
-use crate::util::panics::contain;
 use crate::util::reentrancy::shard_locked;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -176,7 +175,10 @@ impl Inner {
             state.add_orphans(orphans);
         }
         let bags = self.closed.take();
-        let mut calls = std::mem::take(&mut *self.calls.lock());
+        let (mut calls, last_call) = {
+            let mut calls = self.calls.lock();
+            (std::mem::take(&mut calls.queue), calls.last)
+        };
         if bags.is_empty() && calls.is_empty() {
             return None;
         }
@@ -185,7 +187,7 @@ impl Inner {
         // The grace period begins after the bags were taken: everything in the batch is unlinked by now. See
         // docs/ordering.md, "Grace periods".
         let ticket = self.begin_grace_period(state);
-        state.waiting.push_back(Batch { ticket, bags, calls, ..Batch::default() });
+        state.waiting.push_back(Batch { ticket, bags, calls, last_call, ..Batch::default() });
         let figures = &mut state.figures;
         figures.batches += 1;
         figures.peak = figures.peak.max(self.waiting.get());
@@ -215,7 +217,14 @@ impl Inner {
             // it.
             self.quiesce.fetch_add(1, Ordering::Relaxed);
         }
+        let before = state.last_call_over;
         state.promote_ready(self.grace.completed(), || self.settings.clock.now());
+        if state.last_call_over > before {
+            // ORDERING: Release, pairs with the Acquire in `poll_call`: everything that was done in the critical sections
+            // that the grace period waited for happens before the poll returns. Only the holder of the domain's lock
+            // stores it, so it does not go back.
+            self.last_call_over.store(state.last_call_over, Ordering::Release);
+        }
     }
 
     /// Checks the oldest grace period that something waits for. Returns a report if it has stalled.
@@ -236,7 +245,7 @@ impl Inner {
         let calls = self.calls.lock();
         // ORDERING: Relaxed, both: hints. They are stored under the locks, so their last values are right.
         self.ready.store(left == Pending::Ready, Ordering::Relaxed);
-        self.unfinished.store(left != Pending::Nothing || !calls.is_empty(), Ordering::Relaxed);
+        self.unfinished.store(left != Pending::Nothing || !calls.queue.is_empty(), Ordering::Relaxed);
         drop(calls);
         if state.sleepers > 0 {
             self.finished.notify_all();
@@ -293,10 +302,10 @@ impl Inner {
                 done.objects += 1;
                 done.amount += amount;
             } else if let Some(call) = batch.calls.pop() {
-                done.panics += u64::from(contain(call.run));
                 // A replaced table counts as no object, and with its bytes.
                 done.objects += call.amount.objects as usize;
                 done.amount += call.amount;
+                done.panics += u64::from(call.run());
             } else {
                 break;
             }
@@ -316,6 +325,20 @@ impl Inner {
                     // period was over before its table's reference was put).
                     unsafe { destroy_orphan(orphan) };
                     done.objects += 1;
+                }
+            }
+            // The same for objects.
+            loop {
+                let object = frame.objects.borrow_mut().pop();
+                let Some(object) = object else { break };
+                let call = Callback::of_object(object, Backlog::one(0));
+                if done.objects >= budget {
+                    self.budget.charge_unchecked(call.amount);
+                    self.waiting.add(call.amount);
+                    batch.calls.push(call);
+                } else {
+                    done.objects += 1;
+                    done.panics += u64::from(call.run());
                 }
             }
         }
@@ -538,16 +561,47 @@ impl Inner {
         self.grace.completed() >= number
     }
 
-    /// Waits for a grace period that has begun. Calls `give_up` after each unsuccessful check, and stops waiting if
+    /// Tries to end the grace period of callback number `call`, without running anything. Returns whether it is over.
+    pub(crate) fn poll_call(&self, call: u64) -> bool {
+        // ORDERING: Acquire, pairs with the Release in `advance`.
+        if self.last_call_over.load(Ordering::Acquire) >= call {
+            return true;
+        }
+        let mut stall = None;
+        if let Some(mut state) = self.state.try_lock() {
+            self.collect(&mut state);
+            self.advance(&mut state);
+            stall = self.stalled(&mut state);
+            self.unlock(state);
+        }
+        self.report(stall);
+        // ORDERING: Acquire, as above.
+        self.last_call_over.load(Ordering::Acquire) >= call
+    }
+
+    /// Tries to end a grace period. Returns whether it is over.
+    pub(super) fn poll_awaited(&self, awaited: Awaited) -> bool {
+        match awaited {
+            Awaited::Period(number) => self.poll(number),
+            Awaited::Call(number) => self.poll_call(number),
+        }
+    }
+
+    /// Waits for a grace period. Calls `give_up` after each unsuccessful check, and stops waiting if
     /// that returns true. Returns whether the grace period is over.
-    pub(super) fn wait_for(&self, number: u64, mut pause: impl FnMut(), mut give_up: impl FnMut() -> bool) -> bool {
-        if self.poll(number) {
+    pub(super) fn wait_for(
+        &self,
+        awaited: Awaited,
+        mut pause: impl FnMut(),
+        mut give_up: impl FnMut() -> bool,
+    ) -> bool {
+        if self.poll_awaited(awaited) {
             return true;
         }
         self.state.lock().waiters += 1;
         let over = loop {
             pause();
-            if self.poll(number) {
+            if self.poll_awaited(awaited) {
                 break true;
             }
             if give_up() {
@@ -601,6 +655,15 @@ impl Inner {
         self.unlock(state);
         self.waiting.get()
     }
+}
+
+/// What a cookie or a caller waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Awaited {
+    /// The grace period of this number.
+    Period(u64),
+    /// The grace period of the callback of this number.
+    Call(u64),
 }
 
 /// The result of [`Inner::destroy`].

@@ -9,21 +9,73 @@ use super::header::shard_of;
 use super::histogram::Histogram;
 use super::stall::Watchdog;
 use crate::node::Header;
+use crate::util::panics::contain;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-/// A deferred closure, from [`Domain::call`](crate::Domain::call) or [`Inner::defer`](super::Inner::defer).
+/// What waits for a grace period apart from the nodes of registries: a closure, from
+/// [`Domain::call`](crate::Domain::call) or [`Inner::defer`](super::Inner::defer), or an [`Object`].
 pub(crate) struct Callback {
-    pub(crate) run: Box<dyn FnOnce() + Send>,
+    work: Work,
     /// What it counts for in the backlog.
     pub(crate) amount: Backlog,
 }
 
+enum Work {
+    Call(Box<dyn FnOnce() + Send>),
+    Object(Object),
+}
+
 impl Callback {
     pub(crate) fn new(f: impl FnOnce() + Send + 'static, amount: Backlog) -> Self {
-        Callback { run: Box::new(f), amount }
+        Callback { work: Work::Call(Box::new(f)), amount }
     }
+
+    pub(crate) fn of_object(object: Object, amount: Backlog) -> Self {
+        Callback { work: Work::Object(object), amount }
+    }
+
+    /// Runs it. Returns how many panics it has contained.
+    pub(crate) fn run(self) -> u32 {
+        match self.work {
+            Work::Call(call) => contain(call),
+            Work::Object(object) => contain(|| object.run()),
+        }
+    }
+}
+
+/// A retired object that is in an allocation of its own, with what to do with it after its grace period.
+pub(crate) struct Object {
+    object: NonNull<()>,
+    run: unsafe fn(NonNull<()>),
+}
+
+// SAFETY: the creator of an `Object` guarantees that any thread may run it.
+unsafe impl Send for Object {}
+
+impl Object {
+    /// # Safety
+    ///
+    /// Any thread may call `run` with `object`, once, after the grace period of the object.
+    pub(crate) unsafe fn new(object: NonNull<()>, run: unsafe fn(NonNull<()>)) -> Self {
+        Object { object, run }
+    }
+
+    pub(crate) fn run(self) {
+        // SAFETY: the creator of the `Object` guarantees that `run` may be called once; this consumes the `Object`.
+        // The caller is a run of the domain, which takes it from a batch whose grace period is over.
+        unsafe { (self.run)(self.object) };
+    }
+}
+
+/// The queue of callbacks that are in no batch yet.
+#[derive(Default)]
+pub(crate) struct Calls {
+    /// The oldest first.
+    pub(super) queue: Vec<Callback>,
+    /// The number of callbacks that were ever queued. It is also the number of the newest one.
+    pub(super) last: u64,
 }
 
 /// Retired objects that wait for one grace period, and then to be destroyed. Also a *part* of such a batch, which a
@@ -37,6 +89,8 @@ pub(crate) struct Batch {
     pub(super) bags: Bags,
     /// In reverse order: the last one runs first.
     pub(super) calls: Vec<Callback>,
+    /// The number of the newest callback that was queued before the batch was made.
+    pub(super) last_call: u64,
     /// Nodes that wait for no grace period: theirs is over.
     pub(super) orphans: Vec<NonNull<Header>>,
 }
@@ -171,6 +225,8 @@ pub(crate) struct DomainState {
     periods: VecDeque<Period>,
     /// Grace periods up to this one count as expedited.
     pub(super) expedite: u64,
+    /// The newest callback whose grace period is known to be over.
+    pub(super) last_call_over: u64,
     /// Batches whose grace period is not known to be over, in the order of their tickets.
     pub(super) waiting: VecDeque<Batch>,
     /// Batches that can be destroyed, in the order of their tickets.
@@ -193,6 +249,7 @@ impl DomainState {
             begun: 0,
             periods: VecDeque::new(),
             expedite: 0,
+            last_call_over: 0,
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
             running: Vec::new(),
@@ -233,6 +290,7 @@ impl DomainState {
     pub(super) fn promote_ready(&mut self, completed: u64, now: impl FnOnce() -> Duration) {
         while self.waiting.front().is_some_and(|batch| batch.ticket <= completed) {
             let Some(batch) = self.waiting.pop_front() else { break };
+            self.last_call_over = self.last_call_over.max(batch.last_call);
             let place = self.ready.partition_point(|ready| ready.ticket <= batch.ticket);
             self.ready.insert(place, batch);
         }

@@ -12,8 +12,8 @@
 //! - **R3** A count that reaches the limit stays saturated: the node leaks, and is never freed early. (As in
 //!   the kernel's `refcount_t`, 2^30 threads would have to stop between two instructions to defeat this.)
 
-use crate::sync::AtomicU32;
 use crate::sync::atomic::Ordering;
+use crate::sync::{AtomicU32, const_fn};
 
 /// Bit 0: the node is unlinked. Bits 1 to 31: the count. A count of 2^30 or more is saturated.
 pub(crate) struct Refs(AtomicU32);
@@ -25,9 +25,11 @@ const LIMIT: u32 = 1 << 31;
 const SATURATED: u32 = LIMIT + (LIMIT >> 1);
 
 impl Refs {
-    /// Returns a count of `references`, for a node that is not unlinked.
-    pub(crate) fn new(references: u32) -> Self {
-        Refs(AtomicU32::new(references * ONE))
+    const_fn! {
+        /// Returns a count of `references`, for a node that is not unlinked.
+        pub(crate) fn new(references: u32) -> Self {
+            Refs(AtomicU32::new(references * ONE))
+        }
     }
 
     /// Takes a reference. The caller must rely on an existing reference (R1): the table's or its own.

@@ -20,7 +20,7 @@ pub(crate) mod sweep;
 pub(crate) mod view;
 mod write;
 
-use crate::domain::{Domain, DomainGuard};
+use crate::domain::{CriticalSection, Domain};
 use crate::handle::Entry;
 use crate::handle::Handle;
 use crate::registry::builder::Builder;
@@ -148,12 +148,12 @@ where
         Reader::new(self)
     }
 
-    /// Returns the registry as seen from `guard`, an open critical section of its domain. So one pin serves
+    /// Returns the registry as seen from an open critical section of its domain. So one pin or session serves
     /// several registries.
     ///
     /// # Errors
     ///
-    /// Returns [`ForeignGuard`] if the guard belongs to another domain.
+    /// Returns [`ForeignGuard`] if the section belongs to another domain.
     ///
     /// # Examples
     ///
@@ -171,8 +171,8 @@ where
     /// let group = users.get(&1).unwrap();
     /// assert_eq!(*groups.get(&*group).unwrap(), "staff");
     /// ```
-    pub fn view<'g>(&'g self, guard: &'g DomainGuard<'_>) -> Result<View<'g, K, V, S>, ForeignGuard> {
-        View::within(&self.core, &self.hasher, guard).ok_or(ForeignGuard)
+    pub fn view<'g>(&'g self, section: &'g impl CriticalSection) -> Result<View<'g, K, V, S>, ForeignGuard> {
+        View::within(&self.core, &self.hasher, section).ok_or(ForeignGuard)
     }
 
     /// Calls `f` with the entry of `key`, in a critical section of its own. Returns what `f` returns, or `None`

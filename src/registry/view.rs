@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{DomainGuard, Pin};
+use crate::domain::{CriticalSection, Inner, Pin, Sealed};
 use crate::handle::{Entry, Handle};
 use crate::registry::core::Core;
 use crate::registry::iter::Iter;
@@ -14,6 +14,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::ptr;
 
 /// Returns the hash of a key. All hashing goes through this function.
 ///
@@ -63,10 +64,11 @@ impl<'r, K, V, S> View<'r, K, V, S> {
         View { core, roots: core.roots(), hasher, _section: PhantomData }
     }
 
-    /// Returns a view within the critical section of `guard`, or `None` if the guard belongs to another domain.
-    pub(crate) fn within(core: &'r Core<K, V>, hasher: &'r S, guard: &'r DomainGuard<'_>) -> Option<Self> {
-        // SAFETY: the view borrows the guard, which holds a critical section of the core's domain open.
-        guard.is_of(&core.header.domain).then(|| unsafe { View::new(core, hasher) })
+    /// Returns a view within a critical section, or `None` if the section belongs to another domain.
+    pub(crate) fn within(core: &'r Core<K, V>, hasher: &'r S, section: &'r impl CriticalSection) -> Option<Self> {
+        let is_of_core = ptr::eq(section.domain(), core.header.domain.inner());
+        // SAFETY: the view borrows the critical section, which is one of the core's domain.
+        is_of_core.then(|| unsafe { View::new(core, hasher) })
     }
 }
 
@@ -256,6 +258,16 @@ impl<'r, K, V, S> Guard<'r, K, V, S> {
     /// If the guard is nested in another critical section of the same thread and domain, this does nothing.
     pub fn repin(&mut self) {
         self.pin.repin();
+    }
+}
+
+impl<K, V, S> CriticalSection for Guard<'_, K, V, S> {}
+
+#[allow(private_interfaces)]
+impl<K, V, S> Sealed for Guard<'_, K, V, S> {
+    #[inline]
+    fn domain(&self) -> &Inner {
+        self.view.core.header.domain.inner()
     }
 }
 

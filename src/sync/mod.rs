@@ -37,9 +37,23 @@ mod real {
     }
     pub(crate) use const_thread_local;
 
+    /// Declares a `const fn`, which is not `const` under loom: loom's atomics and locks are not made at compile time.
+    macro_rules! const_fn {
+        ($(#[$meta:meta])* $visibility:vis fn $($rest:tt)*) => { $(#[$meta])* $visibility const fn $($rest)* };
+        ($(#[$meta:meta])* $visibility:vis unsafe fn $($rest:tt)*) => {
+            $(#[$meta])* $visibility const unsafe fn $($rest)*
+        };
+    }
+    pub(crate) use const_fn;
+
     use std::alloc::Layout;
     use std::ptr::NonNull;
     use std::time::Duration;
+
+    /// Waits on `condvar`. May wake up spuriously.
+    pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>) {
+        condvar.wait(guard);
+    }
 
     /// Waits on `condvar` for at most `timeout`. May wake up spuriously.
     pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, timeout: Duration) {
@@ -187,6 +201,11 @@ mod looming {
     }
     pub(crate) use const_thread_local;
 
+    macro_rules! const_fn {
+        ($($function:tt)*) => { $($function)* };
+    }
+    pub(crate) use const_fn;
+
     #[cfg(not(crossbeam_loom))]
     pub(crate) use crate::sync::model as epoch;
 
@@ -214,9 +233,13 @@ mod looming {
         }
     }
 
-    /// Waits on `condvar` until it is notified. Time does not pass in a model, so callers must not rely on a
-    /// timeout.
+    /// As [`wait`]. Time does not pass in a model, so callers must not rely on a timeout.
     pub(crate) fn wait_for<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, _timeout: Duration) {
+        wait(condvar, guard);
+    }
+
+    /// Waits on `condvar` until it is notified.
+    pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>) {
         // SAFETY: the guard is written back below. Loom's `wait` panics only at the end of an execution that
         // has failed.
         let taken = unsafe { std::ptr::read(guard) };

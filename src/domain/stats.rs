@@ -31,7 +31,7 @@ pub struct DomainStats {
     pub stalls: u64,
     /// The number of objects retired beyond the backlog's limit, because the operation could not be refused.
     pub overruns: u64,
-    /// The number of callbacks, stall handlers and reapers that panicked.
+    /// The number of callbacks, stall handlers, reapers, and destructors of versions of cells, that panicked.
     pub callback_panics: u64,
     /// The number of threads and sessions that are registered as readers.
     pub readers: u64,

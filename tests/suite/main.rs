@@ -8,6 +8,7 @@ mod backlog;
 mod barriers;
 mod bookkeeping;
 mod bounds;
+mod cell;
 mod chains;
 mod drops;
 mod durations;

@@ -1,4 +1,5 @@
-//! The bound of the backlog in real memory: a process of its own, whose resident size is looked at. (Linux.)
+//! The limit of the backlog, checked against real memory. The test reads the resident size of its process, so it has a
+//! process of its own. Linux only.
 
 #![cfg(target_os = "linux")]
 
@@ -14,15 +15,16 @@ const LIMIT: usize = 32 * MIB;
 const VALUE: usize = 64 << 10;
 const KEYS: usize = 16;
 
-/// Bytes of this process that are resident.
+/// Returns the bytes of this process that are resident.
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
-    // The kernel tells pages of 4 KiB on the machines that have them, and this test is lenient on others.
+    // The kernel counts pages. On machines with pages larger than 4 KiB this figure is too small, and the test checks
+    // less.
     pages * 4096
 }
 
-/// A reader stays for 20 ms at a time, under a flood of half a gigabyte (25 with `STRESS=50`).
+/// A reader stays in a critical section for 20 ms at a time. The flood is half a gigabyte (25 GB with `STRESS=50`).
 #[test]
 fn resident_memory_stays_within_twice_the_limit_under_a_flood() {
     within_a_minute(|| {
@@ -43,7 +45,7 @@ fn resident_memory_stays_within_twice_the_limit_under_a_flood() {
             let _end = stop.at_end();
             while flood < times(512) * MIB {
                 let replaced = registry.fallible().insert(flood / VALUE % KEYS, vec![1; VALUE]);
-                assert!(replaced.is_ok(), "there is patience for more than that");
+                assert!(replaced.is_ok(), "the write was refused before its patience ended");
                 drop(replaced);
                 flood += VALUE;
                 most = most.max(resident() - before);
@@ -59,7 +61,7 @@ fn resident_memory_stays_within_twice_the_limit_under_a_flood() {
             stats.overruns
         );
         assert!(stats.peak.bytes <= LIMIT as u64 && stats.overruns == 0, "{stats}");
-        assert!(stats.peak.bytes > LIMIT as u64 / 2, "the flood was no flood: {stats}");
+        assert!(stats.peak.bytes > LIMIT as u64 / 2, "the flood did not fill half of the limit: {stats}");
         assert!(most <= 2 * LIMIT, "{most} bytes");
     });
 }

@@ -1,4 +1,4 @@
-//! A domain that is not told who reclaims: writers do, and a thread ends the waiting after the last write.
+//! A domain with default settings: writers reclaim, and a backup thread destroys what waits after the last write.
 
 mod common;
 
@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a removed value may stay without a further call, and how much of that a loaded machine may add.
+/// The longest time that a removed value may stay without a further call, and the extra time that a loaded machine may
+/// need.
 const PROMPT: Duration = Duration::from_millis(50);
 const SLACK: Duration = Duration::from_millis(450);
 
 type Channels = Registry<u64, Sender<()>>;
 
-/// Has `lose` lose the only sender of a channel, which the registry is given under the key 1, and waits for the receiver to
-/// notice. Returns how long that took. (No other test of this binary may run meanwhile, or it takes longer.)
+/// Inserts the only sender of a channel under key 1, and calls `lose`, which makes the registry lose it. Waits until
+/// the receiver notices, and returns how long that took. No other test of this binary may run at the same time, or it
+/// takes longer.
 fn time_to_disconnect<R>(registry: &Channels, lose: impl FnOnce(&Channels) -> R) -> Duration {
     let (sender, receiver) = channel();
     drop(registry.insert(1, sender));
@@ -25,12 +27,12 @@ fn time_to_disconnect<R>(registry: &Channels, lose: impl FnOnce(&Channels) -> R)
     let begun = Instant::now();
     let outcome = receiver.recv_timeout(PROMPT + SLACK);
     let taken = begun.elapsed();
-    assert_eq!(outcome, Err(RecvTimeoutError::Disconnected), "nothing within {taken:?}");
+    assert_eq!(outcome, Err(RecvTimeoutError::Disconnected), "the sender was not dropped within {taken:?}");
     drop(kept);
     taken
 }
 
-/// The median of several: a test's threads share a loaded machine.
+/// Checks the median of five runs, because the threads of a test share a loaded machine.
 fn is_prompt(what: &str, mut once: impl FnMut() -> Duration) {
     let mut taken: Vec<_> = (0..5).map(|_| once()).collect();
     taken.sort();
@@ -38,7 +40,7 @@ fn is_prompt(what: &str, mut once: impl FnMut() -> Duration) {
     assert!(taken[2] <= PROMPT, "{what}: {taken:?}");
 }
 
-/// Every way out of a registry.
+/// Tries every way in which an entry can leave a registry.
 fn every_way_out_is_prompt(registry: &Channels) {
     is_prompt("remove", || time_to_disconnect(registry, |registry| drop(registry.remove(&1))));
     is_prompt("replace", || {
@@ -84,17 +86,17 @@ fn every_way_out_is_prompt(registry: &Channels) {
 }
 
 #[test]
-fn what_leaves_a_registry_of_the_global_domain_is_dropped_with_no_further_call() {
+fn removed_values_are_dropped_without_a_further_call_in_the_global_domain() {
     every_way_out_is_prompt(&Registry::new());
 }
 
 #[test]
-fn what_leaves_a_registry_of_a_domain_of_default_settings_is_dropped_with_no_further_call() {
+fn removed_values_are_dropped_without_a_further_call_in_a_default_domain() {
     every_way_out_is_prompt(&Registry::builder().domain(Domain::new()).shards(2).build());
 }
 
 #[test]
-fn a_large_backlog_is_worked_off_with_no_further_call() {
+fn a_large_backlog_is_destroyed_without_a_further_call() {
     let (registry, ledger) = (Registry::builder().domain(Domain::new()).build(), Ledger::new());
     (0..100_000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     registry.clear();
@@ -118,7 +120,7 @@ fn threads_that_end_strand_nothing() {
 }
 
 #[test]
-fn where_the_writers_alone_reclaim_nothing_is_dropped_without_a_call() {
+fn if_only_writers_reclaim_nothing_is_dropped_without_a_further_call() {
     let explicit: [fn() -> Domain; 4] = [
         || Domain::builder().writers_only().build(),
         || Domain::builder().reclaimer(false).build(),
@@ -142,7 +144,7 @@ fn where_the_writers_alone_reclaim_nothing_is_dropped_without_a_call() {
 }
 
 #[test]
-fn a_thread_that_was_stopped_is_gone_and_writers_go_on() {
+fn after_stop_reclaimer_the_thread_ends_and_writers_reclaim() {
     within_a_minute(|| {
         let (domain, ledger) = (Domain::builder().name("stopped").build(), Ledger::new());
         let registry = Registry::builder().domain(domain.clone()).shards(1).build();
@@ -165,7 +167,7 @@ fn a_thread_that_was_stopped_is_gone_and_writers_go_on() {
     });
 }
 
-/// Threads of this process of that name, as far as the system tells (the first 15 bytes of it).
+/// Counts the threads of this process with that name. The system shows only the first 15 bytes of a name.
 fn threads_named(name: &str) -> usize {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0 };
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -173,13 +175,13 @@ fn threads_named(name: &str) -> usize {
 }
 
 #[test]
-fn a_domain_starts_its_thread_when_something_waits_and_ends_with_it() {
+fn a_domain_starts_its_thread_when_something_waits_and_the_thread_ends_with_it() {
     let domain = Domain::builder().name("lazily").build();
-    // (With room from the start: a table that is replaced waits too.)
+    // The registry has room from the start, because a table that a resize replaces waits too.
     let registry = Registry::builder().domain(domain.clone()).capacity(1000).build();
     (0..100).for_each(|key| drop(registry.try_insert(key, key)));
     (0..100).for_each(|key| drop(registry.lookup(&key)));
-    assert_eq!(threads_named("lazily-reclaim"), 0, "nothing waits");
+    assert_eq!(threads_named("lazily-reclaim"), 0, "a thread was started although nothing waits");
     drop(registry.remove(&1));
     if cfg!(target_os = "linux") {
         assert!(soon(|| threads_named("lazily-reclaim") == 1));
@@ -216,7 +218,7 @@ fn the_thread_may_be_the_last_to_hold_the_domain() {
             drop(registry.remove(&1));
             let held = Mutex::new(Some((registry, handle)));
             let domain = held.lock().unwrap().as_ref().unwrap().0.domain().clone();
-            // The callback drops registry, handle and domain, wherever it runs.
+            // The callback drops the registry, the handle and the domain, on whatever thread it runs.
             let theirs = domain.clone();
             domain.call(move || drop((held, theirs)));
             drop(domain);
@@ -226,12 +228,12 @@ fn the_thread_may_be_the_last_to_hold_the_domain() {
 }
 
 #[test]
-fn reapers_are_called_in_the_background_and_hold_nothing_up() {
+fn the_backup_thread_calls_reapers_and_a_removal_wakes_it() {
     let domain = Domain::builder().reap_every(Duration::from_secs(3600)).build();
     let reaper = Arc::new(Calls(AtomicUsize::new(0)));
     domain.add_reaper(&reaper);
     assert!(soon(|| reaper.0.load(SeqCst) == 1));
-    // The thread waits an hour for the next round, and is woken by what is removed.
+    // The thread waits an hour for the next round. The removal wakes it.
     thread::sleep(Duration::from_millis(300));
     let registry = Registry::builder().domain(domain.clone()).build();
     is_prompt("remove", || time_to_disconnect(&registry, |registry| drop(registry.remove(&1))));
@@ -240,7 +242,7 @@ fn reapers_are_called_in_the_background_and_hold_nothing_up() {
     assert!(soon(|| reaper.0.load(SeqCst) > 10));
 }
 
-/// Runs this binary again, with one test alone and `variable` set. Its output, if it ended well.
+/// Runs this binary again with one test alone, and with `variable` set. Returns its output. Panics if the run fails.
 fn again(test: &str, variable: &str, others: &[(&str, &str)]) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(variable, "1").envs(others.iter().copied());
@@ -250,7 +252,7 @@ fn again(test: &str, variable: &str, others: &[(&str, &str)]) -> String {
     text
 }
 
-/// Prints warnings.
+/// A logger that prints every record.
 struct Printing;
 
 impl log::Log for Printing {
@@ -266,17 +268,17 @@ impl log::Log for Printing {
 }
 
 #[test]
-fn where_no_thread_can_be_started_writers_go_on_and_it_is_logged_once() {
+fn if_no_thread_can_be_started_writers_reclaim_and_it_is_logged_once() {
     if std::env::var_os("BACKUP_NO_THREAD").is_none() {
-        // A stack that no address space has room for.
-        let test = "where_no_thread_can_be_started_writers_go_on_and_it_is_logged_once";
+        // No address space has room for a stack of this size.
+        let test = "if_no_thread_can_be_started_writers_reclaim_and_it_is_logged_once";
         let text = again(test, "BACKUP_NO_THREAD", &[("RUST_MIN_STACK", "70368744177664")]);
         assert_eq!(text.matches("WARN: domain `poor`").count(), 1, "{text}");
         return;
     }
     log::set_logger(&Printing).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
-    assert!(thread::Builder::new().spawn(|| ()).is_err(), "this is to fail");
+    assert!(thread::Builder::new().spawn(|| ()).is_err(), "a thread was started, although the stack is too large");
     let (domain, ledger) = (Domain::builder().name("poor").build(), Ledger::new());
     let registry = Registry::builder().domain(domain).shards(1).build();
     let end = Instant::now() + Duration::from_millis(2500);
@@ -306,12 +308,12 @@ fn a_process_may_exit_while_the_thread_is_at_work() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_forked_child_starts_a_thread_of_its_own() {
-    // The parent's thread is parked: nothing is locked.
+    // The parent's thread is parked, so it holds no lock.
     let domain = Domain::builder().name("forked").build();
     let registry = Registry::builder().domain(domain.clone()).shards(1).build();
     time_to_disconnect(&registry, |registry| drop(registry.remove(&1)));
     thread::sleep(Duration::from_millis(500));
-    // SAFETY: the child uses what no other thread holds, and ends by `_exit`.
+    // SAFETY: the child uses only what no other thread holds, and ends by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let (sender, receiver) = channel();
@@ -319,18 +321,19 @@ fn a_forked_child_starts_a_thread_of_its_own() {
         drop(registry.remove(&1));
         let first = receiver.recv_timeout(Duration::from_secs(5)) == Err(RecvTimeoutError::Disconnected);
         drop((registry, domain));
-        // SAFETY: it ends the process.
+        // SAFETY: `_exit` only ends the process.
         unsafe { libc::_exit(if first { 0 } else { 1 }) };
     }
     let mut status = 0;
-    // SAFETY: the status is this function's.
+    // SAFETY: the pointer is to a local variable.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert_eq!(status, 0, "the child's exit status");
     time_to_disconnect(&registry, |registry| drop(registry.remove(&1)));
 }
 
-/// One registry retires more than the soft mark all the while, and readers make grace periods long. What leaves another
-/// registry of the domain, a single entry in a shard that no thread writes to any more, is destroyed in time.
+/// A thread retires more than the soft mark in one registry all the time, and readers make grace periods long. Another
+/// registry of the domain has a single entry, in a shard that no thread writes to any more. When that entry is removed,
+/// it is destroyed in time.
 #[test]
 fn a_quiet_shard_is_not_forgotten_beyond_the_soft_mark() {
     for (who, builder) in [("the backup", Domain::builder()), ("writers", Domain::builder().writers_only())] {
@@ -353,7 +356,7 @@ fn a_quiet_shard_is_not_forgotten_beyond_the_soft_mark() {
                 let since = Instant::now();
                 let mut written = 0;
                 while !stop.stopped() {
-                    // 200,000 a second.
+                    // 200,000 writes a second.
                     while written < since.elapsed().as_micros() as u64 / 5 {
                         busy.set(written % 1000, written);
                         written += 1;

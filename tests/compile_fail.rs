@@ -1,8 +1,10 @@
-//! Misuse that the compiler rejects: one program each, in `tests/compile-fail/`, with what it says to it.
+//! Misuse that the compiler must reject. Each program in `tests/compile-fail/` has a file with the expected messages.
 //!
-//! The wording of diagnostics changes with the compiler, so the `.stderr` files are compared under the version that they
-//! were made with alone (`MADE_WITH`), and skipped aloud under others, where the `compile_fail` doctests with their error
-//! codes still hold. To make them anew, after a look at each difference:
+//! The wording of diagnostics changes with the compiler. So the `.stderr` files are compared only under the version
+//! that made them (`MADE_WITH`). Under other versions the test prints that it is skipped. The `compile_fail` doctests
+//! with their error codes hold under every version.
+//!
+//! To make the files again, run this command and check each difference:
 //!
 //! ```text
 //! TRYBUILD=overwrite cargo test --test compile_fail
@@ -19,11 +21,11 @@ fn misuse_is_rejected_by_the_compiler() {
     let version = Command::new(rustc).arg("--version").output().expect("asking rustc for its version").stdout;
     let version = String::from_utf8_lossy(&version).into_owned();
     if !version.starts_with(&format!("rustc {MADE_WITH}.")) {
-        println!("skipped: the expected messages are those of rustc {MADE_WITH}, and this is {version}");
+        println!("skipped: the expected messages are those of rustc {MADE_WITH}, but this is {version}");
         return;
     }
     if !std::path::Path::new("tests/compile-fail").exists() {
-        println!("skipped: the published package comes without the programs");
+        println!("skipped: the published package does not contain the programs");
         return;
     }
     trybuild::TestCases::new().compile_fail("tests/compile-fail/*.rs");

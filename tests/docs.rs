@@ -1,9 +1,9 @@
-//! What the documents name is there.
+//! Checks that the tests which the documents name exist.
 
 use std::fs;
 use std::path::Path;
 
-/// Whether `source` defines a function, or a loom model, of that name.
+/// Whether `source` defines a function or a loom model of that name.
 fn defines(source: &str, name: &str) -> bool {
     source.contains(&format!("fn {name}(")) || source.contains(&format!("\"{name}\""))
 }
@@ -24,13 +24,13 @@ fn every_test_that_the_guarantees_name_exists() {
                 Some(of("tests/suite")).filter(|suite| suite.exists()).unwrap_or_else(|| of("tests"))
             }
         };
-        // A crate from the registry comes without the models.
+        // A crate from the registry does not contain the models.
         let Ok(source) = fs::read_to_string(&source) else {
             assert_eq!(place, "model", "{citation}: there is no {}", source.display());
             continue;
         };
-        assert!(defines(&source, name), "{citation} is named in docs/guarantees.md, and is not there");
+        assert!(defines(&source, name), "docs/guarantees.md names {citation}, which does not exist");
         named += 1;
     }
-    assert!(named > 40, "only {named} tests found: is the document still read right?");
+    assert!(named > 40, "only {named} tests found: does this test still parse the document correctly?");
 }

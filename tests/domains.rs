@@ -1,4 +1,4 @@
-//! Domains: isolated from each other, and torn down with everything in them.
+//! Domains: they are isolated from each other, and a domain is torn down with everything in it.
 
 mod common;
 
@@ -57,9 +57,9 @@ fn a_view_under_a_guard_of_another_domain_is_refused() {
     assert!(registry.view(&other.session().pin()).is_err());
 }
 
-/// What a domain's life hangs on, let go of in every order: each time everything is destroyed with the last.
+/// A domain, a registry, handles and a session are dropped in every order. Each time the last drop destroys everything.
 #[test]
-fn a_domain_is_torn_down_with_everything_whatever_goes_last() {
+fn a_domain_is_torn_down_with_everything_in_every_order_of_drops() {
     within_a_minute(|| {
         for reclaimer in [false, true] {
             for order in 0..24usize {
@@ -93,10 +93,10 @@ fn a_domain_is_torn_down_with_everything_whatever_goes_last() {
 }
 
 #[test]
-fn callbacks_all_run_at_the_teardown_those_given_by_callbacks_included() {
+fn all_callbacks_run_at_the_teardown_even_those_given_by_callbacks() {
     let ran = Arc::new(AtomicU64::new(0));
     let domain = Domain::new();
-    // The callbacks hold no handle on the domain, which would keep it.
+    // The callbacks hold no handle to the domain, because that would keep it alive.
     for n in 0..100u64 {
         let ran = Arc::clone(&ran);
         domain.call(move || {
@@ -116,7 +116,7 @@ fn callbacks_all_run_at_the_teardown_those_given_by_callbacks_included() {
     assert_eq!(ran.load(SeqCst), (1 << 32) + 99 * 50);
 }
 
-/// The names of this process's threads.
+/// Counts the threads of this process whose names begin with `prefix`.
 #[cfg(target_os = "linux")]
 fn threads_named(prefix: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -127,7 +127,7 @@ fn threads_named(prefix: &str) -> usize {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_reclaimer_thread_bears_the_domains_name_and_is_joined_at_the_teardown() {
+fn the_reclaimer_thread_has_the_domains_name_and_is_joined_at_the_teardown() {
     for round in 0..20 {
         let domain = Domain::builder().name("joined").reclaimer(true).build();
         assert!(soon(|| threads_named("joined-reclaim") == 1));
@@ -137,8 +137,8 @@ fn the_reclaimer_thread_bears_the_domains_name_and_is_joined_at_the_teardown() {
             drop(registry.remove(&1));
         }
         drop(domain);
-        // It may be the thread itself that ends the domain, in which case it ends soon after.
-        assert!(soon(|| threads_named("joined-reclaim") == 0), "the thread outlives its domain");
+        // The thread itself may be the one that ends the domain. It then ends soon after.
+        assert!(soon(|| threads_named("joined-reclaim") == 0), "the thread did not end with its domain");
     }
 }
 
@@ -185,9 +185,9 @@ fn dozens_of_domains_work_side_by_side_and_one_after_another() {
     }
 }
 
-/// The last handle of a registry that is gone, dropped by one thread while another drops the registry itself.
+/// One thread drops the last handle of a closed registry while another thread drops the registry itself.
 #[test]
-fn a_registry_and_its_last_handles_may_go_at_the_same_time_on_several_threads() {
+fn several_threads_may_drop_a_registry_and_its_last_handles_at_the_same_time() {
     within_a_minute(|| {
         let ledger = Ledger::new();
         for round in 0..times(500) as u64 {
@@ -222,15 +222,15 @@ fn reclaim_destroys_no_more_than_its_budget() {
     while ledger.live() > 0 {
         let before = ledger.dropped();
         let done = registry.domain().reclaim(7);
-        // The tables that `clear` retired count, too.
+        // The tables that `clear` retired count too.
         assert!(done <= 7 && ledger.dropped() - before <= 7);
     }
     let backlog = registry.domain().backlog().objects;
-    assert!(backlog <= 4, "four tables at the most, and not {backlog} objects, still wait");
+    assert!(backlog <= 4, "{backlog} objects still wait, but there are only four tables");
 }
 
 #[test]
-fn domains_are_equal_to_their_clones_alone_and_the_global_one_is_the_default() {
+fn a_domain_equals_only_its_clones_and_the_global_one_is_the_default() {
     let (one, two) = (Domain::new(), Domain::builder().name("two").build());
     assert!(one == one.clone() && one != two && two.name() == "two");
     assert_eq!(&Domain::default(), Domain::global());
@@ -240,7 +240,7 @@ fn domains_are_equal_to_their_clones_alone_and_the_global_one_is_the_default() {
     assert!(one.stats().grace_periods > before);
 }
 
-/// The shortest time of several tries: the machine may be busy with something else.
+/// Returns the shortest time of five tries, because the machine may be busy with something else.
 fn shortest(mut f: impl FnMut()) -> Duration {
     let time = |_| {
         let since = Instant::now();
@@ -255,7 +255,7 @@ fn manual() -> Domain {
 }
 
 #[test]
-fn a_pin_takes_no_longer_for_the_domains_that_its_thread_reads_in() {
+fn a_pin_takes_no_longer_if_its_thread_reads_in_many_domains() {
     let time = |count| {
         let domains: Vec<_> = (0..count).map(|_| manual()).collect();
         let mut random = Rng::new(1);
@@ -265,22 +265,25 @@ fn a_pin_takes_no_longer_for_the_domains_that_its_thread_reads_in() {
         (pins, shortest(|| assert!(order.iter().all(|domain| !domain.in_critical_section()))))
     };
     let (few, many) = (time(16), time(4096));
-    // A walk through all records would take 256 times as long. (The records of thousands are not in the nearest cache.)
-    assert!(many.0 < 40 * few.0, "4096 pins take {:?} in 16 domains, and {:?} in 4096", few.0, many.0);
-    assert!(many.1 < 40 * few.1, "4096 looks take {:?} at 16 domains, and {:?} at 4096", few.1, many.1);
+    // A walk through all records would take 256 times as long. Thousands of records do not fit into the nearest cache.
+    assert!(many.0 < 40 * few.0, "4096 pins take {:?} in 16 domains, but {:?} in 4096", few.0, many.0);
+    assert!(many.1 < 40 * few.1, "4096 checks take {:?} in 16 domains, but {:?} in 4096", few.1, many.1);
 }
 
-/// Each of them is pinned once: it leaves no record that later ones would have to pass.
+/// The thread pins each domain once. A domain leaves no record that later pins would have to walk past.
 #[test]
-fn a_thread_that_sees_a_hundred_thousand_domains_come_and_go_does_not_get_slower() {
+fn a_thread_that_pins_a_hundred_thousand_short_lived_domains_does_not_get_slower() {
     let batch = times(100_000) / 20;
     let time = || shortest(|| (0..batch).for_each(|_| drop(manual().pin())));
     let (first, _, _, last) = (time(), time(), time(), time());
-    assert!(last < 5 * first, "{batch} domains take {first:?} at first, and {last:?} in the end");
-    // The same beside domains that stay.
+    assert!(last < 5 * first, "{batch} domains took {first:?} at first, but {last:?} at the end");
+    // Domains that stay do not change this.
     let kept: Vec<_> = (0..4096).map(|_| manual()).collect();
     kept.iter().for_each(|domain| drop(domain.pin()));
     let batch = batch / 10;
     let beside = shortest(|| (0..batch).for_each(|_| drop(manual().pin())));
-    assert!(beside < first, "{batch} domains take {beside:?} beside 4096 others, and {first:?} are ten times as many");
+    assert!(
+        beside < first,
+        "{batch} domains took {beside:?} beside 4096 others, but ten times as many took {first:?} without them"
+    );
 }

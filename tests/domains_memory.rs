@@ -1,4 +1,4 @@
-//! What a thread keeps of domains that are gone: bytes are counted, so this is one test in a process of its own.
+//! What a thread keeps of domains that were dropped. The test counts bytes, so it has a process of its own.
 
 mod common;
 
@@ -7,22 +7,22 @@ use epoch_registry::Domain;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// Counts what is held.
+/// An allocator that counts the bytes that are allocated.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: as the system's, which does it.
+// SAFETY: all calls go to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size(), SeqCst);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -30,16 +30,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// A new domain in which this thread has been.
+/// Returns a new domain that this thread has pinned.
 fn visited() -> Domain {
     let domain = Domain::builder().manual().build();
     drop(domain.pin());
     domain
 }
 
-/// A registration takes 2 KB. That of the domain that was last may be there still.
+/// A registration takes 2 KB. The one with the last domain may still exist.
 #[test]
-fn a_thread_keeps_nothing_of_domains_that_are_gone() {
+fn a_thread_keeps_nothing_of_dropped_domains() {
     let kept: Vec<_> = (0..100).map(|_| visited()).collect();
     (0..10).for_each(|_| drop(visited()));
     let before = HELD.load(SeqCst);
@@ -52,10 +52,10 @@ fn a_thread_keeps_nothing_of_domains_that_are_gone() {
     drop(many);
     drop(visited());
     let after_all = HELD.load(SeqCst);
-    // The table keeps its room.
+    // The table of registrations keeps its capacity.
     assert!(most > before + 2_000_000 && after_all < before + 100_000, "{before}, {most}, {after_all} bytes");
 
-    // A sweep that came only at the end of the domain's thread would be too late for a domain that ends on another.
+    // Another thread may drop the domain. A sweep that runs only when a thread drops its own domain would miss that.
     let (held, domain) = (HELD.load(SeqCst), visited());
     std::thread::spawn(move || drop(domain)).join().unwrap();
     drop(visited());

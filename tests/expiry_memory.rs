@@ -1,4 +1,4 @@
-//! What timers take: bytes are counted, so these tests run one after another.
+//! The memory of timers. The tests count bytes, so they run one after another.
 
 mod common;
 
@@ -11,22 +11,22 @@ use std::time::Duration;
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Counts what is held.
+/// An allocator that counts the bytes that are allocated.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: as the system's, which does it.
+// SAFETY: all calls go to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size(), SeqCst);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -36,7 +36,7 @@ static COUNTING: Counting = Counting;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The bytes that so many entries, which are far from their end, come to hold more by `change`.
+/// Returns how many bytes `change` adds to a registry with `entries` entries, none of which expires soon.
 fn growth_by(entries: u64, change: impl FnOnce(&Registry<u64, u64>)) -> usize {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (builder, _clock) = clocked::<u64, u64>();
@@ -73,7 +73,7 @@ fn timers_do_not_pile_up_while_the_clock_stands_still() {
 }
 
 #[test]
-fn the_timers_go_with_the_registry_and_not_with_its_last_handle() {
+fn the_drop_of_a_registry_frees_its_timers_although_a_handle_is_left() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (builder, _clock) = clocked::<u64, u64>();
     let before = HELD.load(SeqCst);

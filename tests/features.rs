@@ -9,7 +9,7 @@ use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metad
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Keeps the last value of each metric, under its name and labels.
+/// A recorder that keeps the last value of each metric, by name and labels.
 #[derive(Clone, Default)]
 struct Book(Arc<Mutex<BTreeMap<String, f64>>>);
 
@@ -66,12 +66,12 @@ impl Recorder for Book {
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        unreachable!("{key}: the histogram comes in buckets");
+        unreachable!("{key}: the histogram is exported as buckets");
     }
 }
 
 #[test]
-fn the_statistics_are_exported_whole() {
+fn all_statistics_are_exported() {
     let registry = isolated();
     (0..10).for_each(|key| drop(registry.try_insert(key, key)));
     (0..4).for_each(|key| drop(registry.remove(&key)));
@@ -104,7 +104,7 @@ fn the_statistics_survive_a_round_trip_through_json() {
 
 #[cfg(feature = "rayon")]
 #[test]
-fn a_scan_by_rayon_meets_every_entry_once() {
+fn a_scan_by_rayon_finds_every_entry_once() {
     let registry = epoch_registry::Registry::new();
     registry.set_many((0..10_000_u64).map(|key| (key, key)));
     let met = std::sync::Mutex::new(Vec::new());

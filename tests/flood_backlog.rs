@@ -1,4 +1,4 @@
-//! What waits to be destroyed stays within bounds, without a limit, while threads write as fast as they can.
+//! Without a limit, the backlog stays bounded while threads write as fast as they can.
 
 mod common;
 
@@ -9,25 +9,25 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Objects that may usually wait.
+/// Up to so many objects may usually wait.
 const USUAL: u64 = 200_000;
-/// Objects that may wait if a thread is not scheduled at an unlucky moment.
+/// Up to so many objects may wait if a thread is descheduled at a bad moment.
 const MOST: u64 = 1_000_000;
-/// Objects with which a flood is held back, and given up.
+/// With so many objects the flood pauses, and the test stops sampling.
 const TOO_MUCH: u64 = 4_000_000;
 
-/// Half a second for each of the drivers.
+/// The duration of the flood for each driver: half a second, times `STRESS`.
 fn a_flood() -> Duration {
     Duration::from_millis(times(500) as u64)
 }
 
-/// A flood leaves a bounded backlog, whichever thread destroys: by the domain's own figures, and by `account`.
+/// Checks that a flood leaves a bounded backlog with each driver, by the domain's own figures and by `account`.
 fn stays_bounded(what: &str, flood: impl for<'w> Fn(&'w Registry<u64, Costly>, &'w Arc<Account>) -> Vec<Work<'w>>) {
     let build = |builder: Builder<u64, Costly>| builder.build();
     stays_bounded_in(what, 1, build, flood);
 }
 
-/// The same in a registry that is built so, and ends with up to `live` objects in it or in the hands of the flood.
+/// The same for a registry made by `build`. At the end up to `live` objects are in the registry or held by the flood.
 fn stays_bounded_in(
     what: &str,
     live: u64,
@@ -48,7 +48,7 @@ fn stays_bounded_in(
             });
             let (usual, most) = (samples.usual_most(), samples.most());
             hurry(true);
-            println!("{what}, {driver}: {usual} waited at most for nine tenths of the time, and {most} at any time");
+            println!("{what}, {driver}: at most {usual} waited for nine tenths of the time, and {most} at any time");
             assert!(usual < USUAL && most < MOST, "{what}, {driver}: {usual} and {most} objects waited");
             domain.barrier();
             assert!(account.there() <= live, "{what}, {driver}: {} left", account.there());
@@ -56,7 +56,8 @@ fn stays_bounded_in(
     });
 }
 
-/// The same works, at rest while there is too much: a flood that outruns reclamation ends by that.
+/// Returns the same works, which pause while too many objects exist. So a flood that outruns reclamation does not fill
+/// the memory.
 fn held_back<'w>(works: Vec<Work<'w>>, account: &'w Account) -> Vec<Work<'w>> {
     let hold = |work: Work<'w>| -> Work<'w> {
         Box::new(
@@ -93,7 +94,8 @@ fn callbacks_and_replacements_do_not_outrun_reclamation() {
     });
 }
 
-/// Callers destroy nothing themselves, as they may hold locks that callbacks take: they are slowed down, where there is a thread.
+/// A call of `Domain::call` destroys nothing itself, as its caller may hold locks that the callbacks take. If the
+/// domain has a thread or an executor, the callers are slowed down instead.
 #[test]
 fn callers_alone_do_not_outrun_a_thread_that_reclaims() {
     let _alone = alone();
@@ -105,7 +107,7 @@ fn callers_alone_do_not_outrun_a_thread_that_reclaims() {
             let samples = amid(&works, || Samples::take(a_flood(), TOO_MUCH, || account.there()));
             let (usual, most) = (samples.usual_most(), samples.most());
             println!(
-                "two callers, {driver}: {usual} waited at most for nine tenths of the time, and {most} at any time"
+                "two callers, {driver}: at most {usual} waited for nine tenths of the time, and {most} at any time"
             );
             assert!(usual < USUAL && most < MOST, "{driver}: {usual} and {most} objects waited");
         }
@@ -136,7 +138,7 @@ fn eight_writers_of_many_keys_do_not_outrun_reclamation() {
 
 #[test]
 fn writers_of_values_with_long_destructors_do_not_outrun_reclamation() {
-    // In objects; as time they are a hundred times as much.
+    // The limit counts objects. Their destructors take a hundred times as long as usual.
     stays_bounded("four writers, 5 us each", |registry, account| {
         let writer = |_| -> Work<'_> {
             Box::new(move |_| drop(registry.insert(1, Costly::new(Duration::from_micros(5), account))))
@@ -173,7 +175,7 @@ fn updates_do_not_outrun_reclamation() {
     });
 }
 
-/// Entries whose handles are dropped long after they have left: by the drop of the handle alone.
+/// Handles are dropped long after their entries were removed. The drop of the handle makes the entry ready.
 #[test]
 fn late_drops_of_handles_do_not_outrun_reclamation() {
     const KEPT: usize = 2000;
@@ -194,7 +196,7 @@ fn late_drops_of_handles_do_not_outrun_reclamation() {
     });
 }
 
-/// A reader that is always in some short section, beside the writers.
+/// A reader that is always in some short critical section runs beside the writers.
 #[test]
 fn writers_beside_readers_do_not_outrun_reclamation() {
     stays_bounded("two writers, a reader", |registry, account| {
@@ -203,7 +205,7 @@ fn writers_beside_readers_do_not_outrun_reclamation() {
     });
 }
 
-/// Several registries of one domain, each with a writer.
+/// Four registries share one domain, and each has a writer.
 #[test]
 fn writers_of_several_registries_do_not_outrun_reclamation() {
     let _alone = alone();
@@ -215,12 +217,12 @@ fn writers_of_several_registries_do_not_outrun_reclamation() {
         let flood = held_back(flood, &account);
         let samples = amid(&flood, || Samples::take(2 * a_flood(), TOO_MUCH, || domain.backlog().objects));
         let (usual, most) = (samples.usual_most(), samples.most());
-        println!("four registries: {usual} waited at most for nine tenths of the time, and {most} at any time");
+        println!("four registries: at most {usual} waited for nine tenths of the time, and {most} at any time");
         assert!(usual < USUAL && most < MOST, "{usual} and {most} objects waited");
     });
 }
 
-/// What a bounded registry evicts is worked off as it comes.
+/// Checks that what a bounded registry evicts is destroyed at the same rate.
 fn a_bounded_registry_stays_bounded(
     what: &str,
     writers: u64,
@@ -259,7 +261,7 @@ fn a_registry_bounded_by_weight_under_churn_builds_no_backlog() {
     a_bounded_registry_stays_bounded("a bound on weight", 3, bounded, |rng| rng.below(1 << 30));
 }
 
-/// One thread alone, which no other thread delays: what waits is a small part of what the registry holds.
+/// Only one thread writes, so no other thread delays it. The backlog is a small part of what the registry holds.
 #[test]
 fn one_writer_of_a_bounded_registry_leaves_hardly_anything_waiting() {
     for keys in [1100, 5000, 1 << 30] {
@@ -271,7 +273,7 @@ fn one_writer_of_a_bounded_registry_leaves_hardly_anything_waiting() {
                 most = most.max(registry.domain().backlog().objects);
             }
         }
-        println!("{keys} keys: {most} objects waited at most");
-        assert!(most <= 4000, "{keys} keys: {most} objects waited, of a registry of 1000");
+        println!("{keys} keys: at most {most} objects waited");
+        assert!(most <= 4000, "{keys} keys: {most} objects waited, but the registry holds only 1000");
     }
 }

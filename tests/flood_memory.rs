@@ -1,4 +1,5 @@
-//! What a flood of writes costs in memory: a process of its own, whose allocations are counted.
+//! The memory that a flood of writes takes. The tests count the allocations of their process, so they have a process of
+//! their own.
 
 mod common;
 
@@ -10,23 +11,23 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The system's allocator, with a count of the bytes that are allocated, and of the most there ever were.
+/// The system's allocator, with a count of the bytes that are allocated and of their peak.
 struct Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: by the system's allocator.
+// SAFETY: all calls go to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(BYTES.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -36,19 +37,19 @@ static ALLOCATOR: Counting = Counting;
 
 const MIB: usize = 1 << 20;
 
-/// What a flood may usually take beyond what is live.
+/// The memory that a flood may usually take beyond what is live.
 const USUAL: usize = 16 * MIB;
-/// What it may take if a thread is not scheduled at an unlucky moment.
+/// The memory that it may take if a thread is descheduled at a bad moment.
 const MOST: usize = 64 * MIB;
-/// What ends a flood early.
+/// The memory at which a flood is ended early.
 const TOO_MUCH: usize = 256 * MIB;
 
-/// The bytes that are allocated now, beyond `before`.
+/// The bytes that are allocated now beyond `before`.
 fn more_than(before: usize) -> usize {
     BYTES.load(Relaxed).saturating_sub(before)
 }
 
-/// Memory stays near `live` bytes while `works` go on.
+/// Checks that memory stays near `live` bytes while `works` run.
 fn stays_near(what: &str, live: usize, works: &[Work<'_>]) {
     let before = BYTES.load(Relaxed);
     let time = Duration::from_millis(times(700) as u64);
@@ -57,13 +58,13 @@ fn stays_near(what: &str, live: usize, works: &[Work<'_>]) {
         amid(works, || Samples::take(time, (live + TOO_MUCH) as u64, || more_than(before).saturating_sub(live) as u64));
     let peak = PEAK.load(Relaxed).saturating_sub(before + live);
     let usual = samples.usual_most() as usize;
-    println!("{what}: {usual} bytes at most for nine tenths of the time, and {peak} at any time, beyond {live}");
+    println!("{what}: beyond {live} bytes, at most {usual} for nine tenths of the time, and {peak} at any time");
     assert!(usual < USUAL && peak < MOST, "{what}: {usual} and {peak} bytes more than what is live");
 }
 
 type Small = Registry<u64, [u8; 64]>;
 
-/// A session that looks a key up, over and over.
+/// A session that looks keys up in a loop.
 fn reading<'w>(registry: &'w Small, keys: u64) -> Work<'w> {
     Box::new(move |n| {
         let mut reader = registry.reader();
@@ -81,7 +82,7 @@ fn replacing<'w>(registry: &'w Small, keys: u64) -> Work<'w> {
     })
 }
 
-/// The server of keys and values: two writers at full speed, and a session that reads.
+/// A key-value server: two writers at full speed, and a session that reads.
 #[test]
 fn a_server_takes_little_more_than_what_is_live() {
     const KEYS: u64 = 10_000;
@@ -96,7 +97,7 @@ fn a_server_takes_little_more_than_what_is_live() {
     });
 }
 
-/// A server in the process's own domain, as most programs have it.
+/// The same server in the global domain, as in most programs.
 #[test]
 fn a_server_in_the_global_domain_takes_little_more_than_what_is_live() {
     const KEYS: u64 = 10_000;
@@ -109,7 +110,7 @@ fn a_server_in_the_global_domain_takes_little_more_than_what_is_live() {
     });
 }
 
-/// A cache of 1 MiB, whose keys hardly ever come again.
+/// A cache of 1 MiB whose keys hardly ever come again.
 #[test]
 fn a_cache_bounded_by_weight_takes_little_more_than_its_bound() {
     let _alone = alone();
@@ -122,7 +123,7 @@ fn a_cache_bounded_by_weight_takes_little_more_than_its_bound() {
     });
 }
 
-/// Values of 4 KiB, whose weight the registry is not told.
+/// The values take 4 KiB each, but the registry has no weigher.
 #[test]
 fn large_values_take_little_more_than_what_is_live() {
     const KEYS: u64 = 100;
@@ -134,7 +135,7 @@ fn large_values_take_little_more_than_what_is_live() {
     });
 }
 
-/// Callbacks that hold memory, beside one writer.
+/// The callbacks hold memory, and one writer runs beside them.
 #[test]
 fn callbacks_take_little_more_than_what_is_live() {
     let _alone = alone();
@@ -150,9 +151,9 @@ fn callbacks_take_little_more_than_what_is_live() {
     });
 }
 
-/// Rounds of insertions and a `clear`, by one thread, which no other thread delays.
+/// One thread inserts and clears in rounds. No other thread delays it.
 #[test]
-fn rounds_of_refilling_and_clearing_take_the_memory_of_a_few() {
+fn refilling_and_clearing_many_times_takes_the_memory_of_a_few_rounds() {
     const ROUND: u64 = 100_000;
     let _alone = alone();
     within_a_minute(|| {
@@ -166,7 +167,7 @@ fn rounds_of_refilling_and_clearing_take_the_memory_of_a_few() {
             registry.clear();
             fill();
             let most = PEAK.load(Relaxed).saturating_sub(before);
-            assert!(most <= 4 * one, "{most} bytes after {round} rounds of {one} each");
+            assert!(most <= 4 * one, "{most} bytes after {round} rounds that need {one} each");
         }
         println!("{} bytes at most, in rounds of {one}", PEAK.load(Relaxed).saturating_sub(before));
     });

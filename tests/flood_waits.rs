@@ -1,4 +1,4 @@
-//! Calls that wait, destroy or go through everything return while other threads write as fast as they can.
+//! While other threads write as fast as they can, every call that waits, destroys or walks all entries returns.
 
 mod common;
 
@@ -16,13 +16,13 @@ fn registry(domain: &Domain) -> Values {
     Registry::builder().domain(domain.clone()).build()
 }
 
-/// `writers` threads that replace the value of a key, each by one whose destructor takes so long.
+/// `writers` threads that each replace the value of a key. The destructor of each value takes `takes`.
 fn replacing<'w>(registry: &'w Values, account: &'w Arc<Account>, writers: u64, takes: Duration) -> Vec<Work<'w>> {
     let writer = |key| -> Work<'w> { Box::new(move |_| drop(registry.insert(key, Costly::new(takes, account)))) };
     (0..writers).map(writer).collect()
 }
 
-/// Two threads that replace the value of one key, and two that give callbacks.
+/// Two threads that replace the value of one key, and two that pass callbacks to the domain.
 fn mixed<'w>(registry: &'w Values, account: &'w Arc<Account>) -> Vec<Work<'w>> {
     let caller = || -> Work<'w> {
         Box::new(move |_| {
@@ -34,7 +34,7 @@ fn mixed<'w>(registry: &'w Values, account: &'w Arc<Account>) -> Vec<Work<'w>> {
     vec![caller(), caller(), writer(), writer()]
 }
 
-/// `f` returns in a mixed flood, whichever thread destroys.
+/// Checks that `f` returns in a mixed flood, with each of the [`drivers`].
 fn returns_in_a_mixed_flood(what: &str, f: impl Fn(&Domain) + Sync) {
     let _alone = alone();
     within_a_minute(|| {
@@ -48,12 +48,12 @@ fn returns_in_a_mixed_flood(what: &str, f: impl Fn(&Domain) + Sync) {
     });
 }
 
-/// What a barrier may take that has `there` objects before it, each of which takes so long.
+/// The time that a barrier may take if `there` objects were retired before it and each destructor takes `takes`.
 fn limit_for(there: u64, takes: Duration) -> Duration {
     SOON + (takes * (4 * there).try_into().unwrap()).min(2 * SOON)
 }
 
-/// A barrier returns in a flood by writers, and destroys in proportion to what was there when it was called.
+/// Checks that a barrier returns among writers. What it destroys is in proportion to what existed when it was called.
 fn a_barrier_returns_among(writers: u64, takes: Duration) {
     let _alone = alone();
     within_a_minute(|| {
@@ -69,8 +69,11 @@ fn a_barrier_returns_among(writers: u64, takes: Duration) {
                 (there, destroyed_here() - before)
             };
             let ((there, done), took) = returns_amid(&what, &flood, || limit_for(there(), takes), barrier);
-            println!("{what}: {took:?}, {done} destroyed by it of {there}");
-            assert!(done <= 2 * there + 100_000, "{what}: {done} destroyed by it, {there} were there before");
+            println!("{what}: {took:?}, {done} of {there} destroyed by the barrier");
+            assert!(
+                done <= 2 * there + 100_000,
+                "{what}: the barrier destroyed {done}, but only {there} existed before it"
+            );
         }
     });
 }
@@ -104,13 +107,16 @@ fn a_barrier_in_a_flood_destroys_in_proportion_to_what_was_there_before() {
             };
             let flood = mixed(&registry, &account);
             let ((there, done), took) = returns_amid(driver, &flood, || SOON, barrier);
-            println!("{driver}: {took:?}, {done} destroyed by it of {there}");
-            assert!(done <= 2 * there + 100_000, "{driver}: {done} destroyed by it, {there} were there before");
+            println!("{driver}: {took:?}, {done} of {there} destroyed by the barrier");
+            assert!(
+                done <= 2 * there + 100_000,
+                "{driver}: the barrier destroyed {done}, but only {there} existed before it"
+            );
         }
     });
 }
 
-/// What was retired before is destroyed when it returns, in a flood too.
+/// Objects that were retired before the barrier are destroyed when it returns, in a flood too.
 #[test]
 fn a_barrier_in_a_flood_covers_what_its_caller_removed() {
     returns_in_a_mixed_flood("insert, remove, barrier", |domain| {
@@ -161,14 +167,14 @@ fn reclaim_returns_in_a_flood_and_keeps_to_its_budget() {
 }
 
 #[test]
-fn figures_are_there_in_a_flood() {
+fn figures_can_be_read_in_a_flood() {
     returns_in_a_mixed_flood("backlog", |domain| drop(domain.backlog().to_string()));
     returns_in_a_mixed_flood("stats", |domain| drop(domain.stats().to_string()));
 }
 
-/// Who looks at the backlog gathers what was retired. There is not ever more of it at the next look.
+/// A call of `Domain::backlog` collects what was retired. The backlog does not grow from one call to the next.
 #[test]
-fn figures_are_there_among_eight_writers() {
+fn figures_can_be_read_among_eight_writers() {
     let _alone = alone();
     within_a_minute(|| {
         for (driver, builder) in drivers() {
@@ -176,47 +182,50 @@ fn figures_are_there_among_eight_writers() {
             let (registry, account) = (registry(&domain), Account::open());
             let writer = |_| -> Work<'_> {
                 Box::new(|n| {
-                    // (Held back where it goes beyond all bounds.)
+                    // The flood pauses if the backlog grows without bounds.
                     if account.there() < 4_000_000 {
                         drop(registry.insert(n % 1000, Costly::new(Duration::ZERO, &account)));
                     }
                 })
             };
             let flood: Vec<_> = (0..8).map(writer).collect();
-            let what = format!("ten looks at the backlog, {driver}");
+            let what = format!("ten calls of backlog, {driver}");
             let look = || {
                 let objects = domain.backlog().objects;
                 std::thread::sleep(Duration::from_millis(10));
                 objects
             };
             let (most, took) = returns_amid(&what, &flood, || SOON, || (0..10).map(|_| look()).max());
-            println!("{what}: {took:?}, {} objects at most", most.unwrap());
+            println!("{what}: {took:?}, at most {} objects", most.unwrap());
             assert!(account.there() < 2_000_000, "{what}: {} objects", account.there());
         }
     });
 }
 
 #[test]
-fn the_drop_of_a_registry_returns_in_a_flood_of_others() {
+fn the_drop_of_a_registry_returns_in_a_flood_of_other_registries() {
     returns_in_a_mixed_flood("the drop of a registry", |domain| {
         let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
         (0..2000).for_each(|key| drop(own.try_insert(key, ledger.value(key))));
         (0..1000).for_each(|key| drop(own.remove(&key)));
         drop(own);
-        // (Another thread may have some of them in hand at this moment.)
-        assert!(soon(|| ledger.live() == 0) && ledger.created() == 2000, "they are destroyed with their registry");
+        // Another thread may be destroying some of them at this moment.
+        assert!(
+            soon(|| ledger.live() == 0) && ledger.created() == 2000,
+            "the entries were not destroyed with their registry"
+        );
     });
 }
 
 #[test]
-fn the_drop_of_a_last_handle_on_a_registry_that_is_gone_returns_in_a_flood() {
+fn the_drop_of_the_last_handle_to_a_closed_registry_returns_in_a_flood() {
     returns_in_a_mixed_flood("the drop of a handle", |domain| {
         let (ledger, own) = (Ledger::new(), Registry::builder().domain(domain.clone()).build());
         let handle = own.try_insert(1, ledger.value(1)).ok().unwrap();
         drop(own);
         assert_eq!(ledger.live(), 1);
         drop(handle);
-        assert_eq!(ledger.live(), 0, "nobody else would come by for it");
+        assert_eq!(ledger.live(), 0, "the drop of the last handle did not destroy the entry");
     });
 }
 
@@ -234,7 +243,7 @@ fn writes_return_in_a_flood() {
     });
 }
 
-/// The last handle of a domain goes when its flood is over: what is left takes no longer than a barrier would.
+/// The last handle to a domain is dropped after its flood. What is left takes no longer than a barrier would.
 #[test]
 fn the_drop_of_a_domain_after_a_flood_returns() {
     let _alone = alone();
@@ -245,7 +254,7 @@ fn the_drop_of_a_domain_after_a_flood_returns() {
             amid(&mixed(&registry, &account), || std::thread::sleep(4 * WARM_UP));
             let (since, there) = (std::time::Instant::now(), account.there());
             drop((registry, domain));
-            // (A job on the executor may still have it.)
+            // A job on the executor may still hold the domain.
             assert!(soon(|| account.there() == 0), "{driver}: {} left", account.there());
             println!("{driver}: {there} destroyed in {:?}", since.elapsed());
             assert!(since.elapsed() < SOON, "{driver}: {there} destroyed in {:?}", since.elapsed());
@@ -268,7 +277,7 @@ fn stop_reclaimer_returns_in_a_flood() {
     });
 }
 
-/// A flood keeps a limited backlog full. Others still get their place, within their patience.
+/// A flood keeps a limited backlog full. Other writers still get their place within their patience.
 #[test]
 fn a_write_that_waits_for_room_gets_it_in_a_flood() {
     let _alone = alone();
@@ -283,12 +292,15 @@ fn a_write_that_waits_for_room_gets_it_in_a_flood() {
             let what = format!("a thousand removals, {driver}");
             let (removed, took) = returns_amid(&what, &mixed(&registry, &account), || SOON, removals);
             println!("{what}: {took:?}");
-            assert_eq!(removed, 1000, "{driver}: some were refused, with room for 10,000 and no reader");
+            assert_eq!(
+                removed, 1000,
+                "{driver}: some removals were refused, although there is room for 10,000 and no reader"
+            );
         }
     });
 }
 
-/// Gives a callback that gives itself again, until it is told to stop.
+/// Passes a callback to the domain that passes itself again until `stop` is set.
 fn call_for_ever(domain: &Domain, stop: &Arc<AtomicBool>, ran: &Arc<AtomicU64>) {
     let (own, stop, ran) = (domain.clone(), Arc::clone(stop), Arc::clone(ran));
     domain.call(move || {
@@ -300,7 +312,7 @@ fn call_for_ever(domain: &Domain, stop: &Arc<AtomicBool>, ran: &Arc<AtomicU64>) 
 }
 
 #[test]
-fn calls_return_where_callbacks_give_themselves_again() {
+fn calls_return_although_callbacks_pass_themselves_again() {
     let _alone = alone();
     within_a_minute(|| {
         for (driver, builder) in drivers() {
@@ -315,7 +327,7 @@ fn calls_return_where_callbacks_give_themselves_again() {
             for (call, run) in calls {
                 returns_amid(&format!("{call}, {driver}"), &[], || SOON, || run(&domain));
             }
-            assert!(ran.load(SeqCst) >= 10, "{driver}: the barrier did not cover them");
+            assert!(ran.load(SeqCst) >= 10, "{driver}: the barrier did not cover the first callbacks");
             stop.store(true, SeqCst);
             domain.barrier();
             domain.barrier();
@@ -324,7 +336,7 @@ fn calls_return_where_callbacks_give_themselves_again() {
     });
 }
 
-/// A value whose destructor replaces another like it, until it is told to stop.
+/// A value whose destructor replaces it by another of its kind, until the flag is set.
 struct Again(Weak<Registry<u64, Again>>, Arc<AtomicBool>);
 
 impl Drop for Again {
@@ -336,7 +348,7 @@ impl Drop for Again {
 }
 
 #[test]
-fn calls_return_where_destructors_write_again() {
+fn calls_return_although_destructors_write_again() {
     let _alone = alone();
     within_a_minute(|| {
         for (driver, builder) in drivers() {
@@ -361,7 +373,7 @@ fn calls_return_where_destructors_write_again() {
     });
 }
 
-/// A call on a registry returns while others insert into it and remove from it.
+/// Checks that a call on a registry returns while other threads insert into it and remove from it.
 fn returns_among_inserts_and_removes(
     what: &str,
     build: fn(epoch_registry::Builder<u64, u64>) -> Registry<u64, u64>,
@@ -409,7 +421,7 @@ fn drain_returns_among_inserts_and_removes() {
 #[test]
 fn clear_returns_among_inserts_and_removes() {
     returns_among_inserts_and_removes("clear", |builder| builder.build(), |registry| registry.clear());
-    // Where not all of it finds room, it is gone through by entries.
+    // If the backlog has no room for all entries, `clear` removes them one by one.
     let limited = |builder: epoch_registry::Builder<u64, u64>| {
         let domain =
             Domain::builder().backlog_objects(1000).when_full(WhenFull::Wait(Duration::from_millis(100))).build();
@@ -501,7 +513,7 @@ fn walks_return_among_inserts_and_removes() {
     );
 }
 
-/// What a listener is told is its own thread's: others that write do not keep a call in it.
+/// A thread tells a listener only of its own writes. Other writers do not keep a call in the listener.
 #[test]
 fn writes_of_a_registry_with_a_listener_return_among_others() {
     let listening =

@@ -1,4 +1,4 @@
-//! Jobs of executors: driven by a naive loop or as a future, dropped, and asleep when something comes.
+//! Executor jobs: driven by a simple loop or as a future, dropped, and woken while they sleep.
 
 mod common;
 
@@ -13,13 +13,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A domain that hands its jobs to a channel.
+/// Returns a domain that sends its jobs to a channel.
 fn queued(builder: DomainBuilder) -> (Domain, Receiver<ReclaimJob>) {
     let (send, jobs) = channel();
     (builder.executor(move |job| drop(send.send(job))).build(), jobs)
 }
 
-/// Churns a cache of 1 MiB for a while, and returns the most bytes that waited meanwhile.
+/// Churns a cache of 1 MiB for a while, and returns the most bytes that waited.
 fn churn(domain: &Domain) -> u64 {
     let registry: Registry<u64, Vec<u8>> = Registry::builder()
         .domain(domain.clone())
@@ -52,7 +52,7 @@ fn a_loop_that_sleeps_a_millisecond_after_each_step_keeps_up() {
     let pool = thread::spawn(move || {
         for mut job in jobs {
             while let Some(wait) = job.step() {
-                // As an async timer does, for which there is no shorter time.
+                // An async timer has no shorter time.
                 thread::sleep(wait.max(Duration::from_millis(1)));
             }
         }
@@ -63,7 +63,7 @@ fn a_loop_that_sleeps_a_millisecond_after_each_step_keeps_up() {
     assert!(peak < 32 << 20, "{peak} bytes waited");
 }
 
-/// Lines that were logged.
+/// The lines that were logged.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Lines;
@@ -92,7 +92,7 @@ fn lines_about(domain: &str) -> usize {
 }
 
 #[test]
-fn a_thread_takes_over_from_an_executor_that_drops_its_job_and_says_so() {
+fn if_an_executor_drops_its_job_a_thread_takes_over_and_a_warning_is_logged() {
     listen();
     let (domain, jobs) = queued(Domain::builder().name("dropped"));
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).shards(1).build(), Ledger::new());
@@ -101,7 +101,7 @@ fn a_thread_takes_over_from_an_executor_that_drops_its_job_and_says_so() {
         drop(registry.remove(&1));
     };
     insert_and_remove();
-    // The runtime ends, with its task.
+    // The runtime ends, and its task with it.
     drop(jobs);
     assert!(soon(|| ledger.live() == 0), "{} live", ledger.live());
     for _ in 0..10 {
@@ -112,7 +112,7 @@ fn a_thread_takes_over_from_an_executor_that_drops_its_job_and_says_so() {
     domain.stop_reclaimer();
     insert_and_remove();
     thread::sleep(Duration::from_millis(100));
-    assert_eq!(ledger.live(), 1, "writers reclaim from now on");
+    assert_eq!(ledger.live(), 1, "the value was dropped without a writer, although writers reclaim from now on");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_executor_that_runs_its_jobs_gets_no_thread_and_no_warning() {
 }
 
 #[test]
-fn reapers_are_called_on_when_the_executor_has_ended() {
+fn reapers_are_still_called_when_the_executor_has_ended() {
     listen();
     let (domain, jobs) = queued(Domain::builder().name("reaping").reap_every(Duration::from_millis(5)));
     let reaper = Arc::new(Calls(AtomicUsize::new(0)));
@@ -158,7 +158,7 @@ fn a_job_that_sleeps_until_its_reapers_are_due_is_woken_by_a_removal() {
     assert!(soon(|| ledger.live() == 0), "{} live", ledger.live());
 }
 
-/// Wakes a thread.
+/// A waker that unparks a thread.
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -175,7 +175,7 @@ fn block_on(future: impl Future<Output = ()>) {
     }
 }
 
-/// Sleeps by a thread of its own, for a millisecond at least.
+/// A future that sleeps on a thread of its own, for at least a millisecond.
 struct Sleep(Arc<AtomicBool>, Duration, bool);
 
 impl Future for Sleep {
@@ -198,7 +198,7 @@ impl Future for Sleep {
 }
 
 fn sleep(time: Duration) -> Sleep {
-    assert!(!time.is_zero(), "a sleep of no time");
+    assert!(!time.is_zero(), "the time to sleep is zero");
     Sleep(Arc::default(), time, false)
 }
 
@@ -229,7 +229,7 @@ fn a_future_that_sleeps_is_woken_by_a_removal_and_yields_between_rounds() {
     let (domain, jobs) = queued(Domain::builder().reap_every(Duration::from_secs(3600)));
     let reaper = Arc::new(Calls(AtomicUsize::new(0)));
     domain.add_reaper(&reaper);
-    // A sleep that nothing but a removal ends.
+    // Only a removal ends this sleep.
     let mut job = pin!(is_send(jobs.recv().unwrap().run_with(|_| std::future::pending())));
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -238,9 +238,9 @@ fn a_future_that_sleeps_is_woken_by_a_removal_and_yields_between_rounds() {
     let (registry, ledger) = (Registry::builder().domain(domain.clone()).build(), Ledger::new());
     drop(registry.try_insert(1, ledger.value(1)));
     drop(registry.remove(&1));
-    assert!(woken.take(), "the removal wakes the task");
+    assert!(woken.take(), "the removal did not wake the task");
     assert!(job.as_mut().poll(&mut context).is_pending() && ledger.live() == 0);
-    // More than a slice of time has room for.
+    // These callbacks do not fit into one slice of time.
     let ran = Arc::new(AtomicUsize::new(0));
     for _ in 0..2000 {
         let count = Arc::clone(&ran);
@@ -254,7 +254,7 @@ fn a_future_that_sleeps_is_woken_by_a_removal_and_yields_between_rounds() {
         assert!(job.as_mut().poll(&mut context).is_pending());
         polls += 1;
     }
-    // Each takes more than a slice of time.
+    // Each poll runs for about one slice of time.
     assert!(polls >= 8 && ran.load(SeqCst) == 2000, "{polls} polls, {}", domain.backlog());
 }
 
@@ -273,7 +273,7 @@ impl Wake for Woken {
     }
 }
 
-/// Readers that stay are waited for asleep: by a round every 2 ms.
+/// While a reader holds up the grace period, the job sleeps, and runs a round every 2 ms.
 #[test]
 fn a_job_sleeps_while_a_reader_is_in_the_way() {
     let (domain, jobs) = queued(Domain::builder());
@@ -287,7 +287,7 @@ fn a_job_sleeps_while_a_reader_is_in_the_way() {
             sleep(time)
         });
         block_on(job);
-        // A thread that runs the next one uses little of the processor.
+        // A thread that runs the next job uses little processor time.
         let job = jobs.recv().unwrap();
         let begun = processor_time();
         job.run();
@@ -306,7 +306,7 @@ fn a_job_sleeps_while_a_reader_is_in_the_way() {
     assert!(spent.is_none_or(|ticks| ticks <= 10), "{spent:?} hundredths of a second");
 }
 
-/// What this thread has used of the processor, in hundredths of a second, as far as the system tells.
+/// The processor time of this thread, in hundredths of a second, if the system reports it.
 fn processor_time() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();

@@ -1,11 +1,11 @@
-//! The architecture: each folder of `src` imports from those below it alone, in the order of `lib.rs`, and each file is on
-//! the map in `docs/design.md`.
+//! The architecture: each folder of `src` imports only from the folders below it, in the order of `lib.rs`. Each file
+//! is on the map in `docs/design.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folders from the top to the bottom.
+/// The folders from top to bottom.
 const ORDER: [&str; 12] =
     ["pressure", "registry", "shard", "handle", "cell", "object", "domain", "table", "node", "reap", "util", "sync"];
 
@@ -13,7 +13,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The source files of a folder, with those of its folders.
+/// Returns the source files of a folder and of its subfolders.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -27,32 +27,32 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The code of a file: without comments, and without the tests at its end.
+/// Returns the code of a file, without comments and without the tests at its end.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let code = text.split("\nmod tests {").next().unwrap();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The folders that the code names, as in `crate::domain::Inner`.
+/// Returns the folders that the code names, as in `crate::domain::Inner`.
 fn named(code: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     code.match_indices("crate::")
-        // Not in `$crate::` and the like.
+        // Skips `$crate::` and names that end in `crate`.
         .filter(|(at, _)| !code[..*at].ends_with(|c: char| is_name(c) || c == '$'))
         .map(|(at, found)| code[at + found.len()..].split(|c| !is_name(c)).next().unwrap().to_string())
         .collect()
 }
 
 fn level(folder: &str) -> usize {
-    ORDER.iter().position(|one| *one == folder).unwrap_or_else(|| panic!("`crate::{folder}` is no folder of the order"))
+    ORDER.iter().position(|one| *one == folder).unwrap_or_else(|| panic!("`crate::{folder}` is not in the order"))
 }
 
 #[test]
-fn the_order_is_that_of_lib() {
+fn the_order_is_that_of_lib_rs() {
     let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let mods = text.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
-    assert!(mods.eq(ORDER), "the modules in lib.rs are not the order that is checked here");
+    assert!(mods.eq(ORDER), "the order of the modules in lib.rs differs from the order in this test");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn every_file_is_on_the_map() {
             let name = file.strip_prefix(root().join("src")).unwrap().to_str()?.to_string();
             let on_map = match name.split_once('/') {
                 None => true,
-                // A folder has a line, and its files stand by their names in that and in the indented lines that follow.
+                // A folder has a line on the map. Its files are named in that line or in the indented lines after it.
                 Some((folder, rest)) => {
                     let stem = rest.trim_end_matches(".rs").trim_end_matches("/mod").rsplit('/').next().unwrap();
                     let mut lines = design.lines().skip_while(|line| !line.starts_with(&format!("{folder}/")));

@@ -1,5 +1,5 @@
-//! Histories of real threads, recorded and checked: each key's calls have an order in which a map for one thread would
-//! have given the same results, and in which none comes before one that had returned when it began (guarantee C).
+//! Records the calls of real threads and checks them. For each key, the calls have an order in which a map for one
+//! thread would give the same results. No call comes before another that had returned when it began (guarantee C).
 
 #[path = "linearizability/checker.rs"]
 mod checker;
@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Instant;
 use worker::{Map, Meeting, Round, Worker};
 
-/// What a run was worth.
+/// What a run consisted of.
 #[derive(Default, Debug)]
 struct Tally {
     histories: usize,
@@ -32,16 +32,16 @@ struct Tally {
     evictions: u64,
 }
 
-/// Good hashes, few homes with many tags, many homes with one tag, one home with one tag: the last three make chains of
-/// buckets, and have other keys compared on the way.
+/// Good hashes, few homes with many tags, many homes with one tag, one home with one tag. The last three make chains of
+/// buckets, so that lookups compare other keys on the way.
 const MASKS: [u64; 4] = [!0, !0xffff_ffff | 3, 0xffff_ffff, 0];
 
-/// The most entries where there is a bound: so few that most insertions evict another.
+/// The bound on entries, if there is one. It is so small that most insertions evict another entry.
 const FEW: usize = 8;
 
-/// Some histories on one registry.
+/// Runs some histories on one registry.
 fn round(seed: u64, histories: usize, calls: u64, tally: &mut Tally) {
-    // With a limit, writes let go of the shard's lock to make room, and look again.
+    // With a limit, a write releases the shard lock to make room, and then looks the key up again.
     let refusing = seed % 3 == 0;
     let bounded = seed / 12 % 2 == 1;
     let limited = || Domain::builder().backlog_objects(8).when_full(WhenFull::Refuse).build();
@@ -76,7 +76,7 @@ fn round(seed: u64, histories: usize, calls: u64, tally: &mut Tally) {
     tally.evictions += stats.evicted;
 }
 
-/// One test at a time: threads that are kept from the cores do not overlap.
+/// Lets only one test run at a time. Threads that do not get a core do not overlap.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn rounds(rounds: usize, histories: usize, calls: u64) {
@@ -85,7 +85,7 @@ fn rounds(rounds: usize, histories: usize, calls: u64) {
         let (mut tally, begun) = (Tally::default(), Instant::now());
         (0..rounds).for_each(|seed| round(seed as u64, histories, calls, &mut tally));
         println!("{tally:?}, {:.0} histories a second", tally.histories as f64 / begun.elapsed().as_secs_f64());
-        // Or the run had no teeth.
+        // Otherwise the run would prove nothing.
         let few = (tally.histories / 10) as u64;
         assert!(tally.overlapping as u64 > few && tally.resizes > few && tally.evictions > few, "{tally:?}");
     });
@@ -110,7 +110,7 @@ fn the_clocks_of_all_cores_agree() {
                 for _ in 0..times(20_000) {
                     let before = latest.load(SeqCst);
                     let now = watch.now();
-                    assert!(now >= before, "times of this machine's cores cannot be compared");
+                    assert!(now >= before, "the clocks of this machine's cores disagree");
                     latest.fetch_max(now, SeqCst);
                 }
             });
@@ -118,7 +118,7 @@ fn the_clocks_of_all_cores_agree() {
     });
 }
 
-// The checker, by histories that are known: for each thread its calls, as beginning, end and effect.
+// Tests of the checker with known histories: for each thread its calls, as beginning, end and effect.
 
 use Effect::*;
 
@@ -133,7 +133,7 @@ fn has_order(threads: &[&[(u64, u64, Effect)]]) -> bool {
 const PUT_1: Effect = Changed(None, Some(1));
 
 #[test]
-fn calls_one_after_another_are_taken_at_their_word() {
+fn calls_one_after_another_have_one_order() {
     assert!(has_order(&[]));
     assert!(has_order(&[&[
         (0, 1, Saw(None)),
@@ -153,22 +153,22 @@ fn calls_one_after_another_are_taken_at_their_word() {
 
 #[test]
 fn calls_that_overlap_may_take_effect_in_any_order() {
-    // Before and after a write that is under way, by two readers.
+    // Two readers read before and after a write takes effect while it is under way.
     assert!(has_order(&[&[(0, 100, PUT_1)], &[(10, 20, Saw(None)), (50, 60, Saw(Some(1)))], &[(30, 40, Saw(None))]]));
-    // The one that begins last comes first, and each of the others has to wait for the next.
+    // The last call to begin comes first, and each of the others must wait for the one after it.
     assert!(has_order(&[
         &[(0, 100, Changed(Some(3), None))],
         &[(10, 110, Changed(Some(2), Some(3)))],
         &[(20, 120, Changed(Some(1), Some(2)))],
         &[(30, 130, PUT_1)],
     ]));
-    // What fits first is wrong: the key must be seen absent before either of them puts something there.
+    // The first choice that fits is wrong: a reader must see the key absent before either writer puts a value there.
     assert!(has_order(&[
         &[(0, 100, PUT_1), (110, 120, Saw(None))],
         &[(0, 100, Cleared), (105, 125, Changed(None, Some(2)))],
         &[(0, 100, Saw(None))],
     ]));
-    // The order of equal times is not known.
+    // If two times are equal, their order is unknown.
     assert!(has_order(&[&[(0, 10, PUT_1)], &[(10, 20, Saw(None))]]));
     assert!(!has_order(&[&[(0, 10, PUT_1)], &[(11, 20, Saw(None))]]));
 }
@@ -177,7 +177,8 @@ fn calls_that_overlap_may_take_effect_in_any_order() {
 fn a_stale_read_has_no_order() {
     let replace = Changed(Some(1), Some(2));
     assert!(!has_order(&[&[(0, 10, PUT_1), (20, 30, replace)], &[(31, 40, Saw(Some(1)))]]));
-    // Nor is there one if readers disagree about a write that is under way: back to the old value, or to absence.
+    // Nor is there an order if readers disagree about a write that is under way: the second one sees the old value, or
+    // absence.
     assert!(!has_order(&[&[(0, 10, PUT_1), (20, 100, replace)], &[(30, 40, Saw(Some(2)))], &[(50, 60, Saw(Some(1)))]]));
     assert!(!has_order(&[&[(0, 100, PUT_1)], &[(10, 20, Saw(Some(1)))], &[(30, 40, Saw(None))]]));
 }
@@ -197,15 +198,15 @@ fn absence_during_a_replace_has_no_order() {
 }
 
 #[test]
-fn what_may_have_cleared_a_key_may_have_left_it_too() {
+fn an_eviction_may_have_cleared_a_key_or_not() {
     let (put, evict) = ((0, 10, PUT_1), (20, 40, MayHaveCleared));
     for found in [None, Some(1)] {
         assert!(has_order(&[&[put, evict], &[(50, 60, Saw(found))]]));
     }
-    // Once gone it does not come back, nor does it go before.
+    // A key that was cleared does not come back, and it cannot have been cleared before the eviction began.
     assert!(!has_order(&[&[put, evict], &[(50, 60, Saw(None)), (70, 80, SawSome)]]));
     assert!(!has_order(&[&[put, evict], &[(11, 19, Saw(None))]]));
-    // It clears once: not both what was there and what came for it.
+    // The eviction clears the key only once: it cannot clear both the first value and the one that replaced it.
     let replace = (41, 42, Changed(Some(1), Some(2)));
     assert!(has_order(&[&[put, evict, replace]]));
     assert!(!has_order(&[&[put, evict, replace], &[(50, 60, Saw(None))]]));
@@ -219,7 +220,7 @@ fn two_inserts_of_one_key_have_no_order() {
 }
 
 #[test]
-fn removing_what_was_never_there_or_twice_has_no_order() {
+fn removing_an_absent_key_or_one_entry_twice_has_no_order() {
     let remove = |begun, ended| (begun, ended, Changed(Some(1), None));
     assert!(!has_order(&[&[remove(0, 10)]]));
     assert!(!has_order(&[&[(0, 10, PUT_1)], &[(5, 20, Changed(Some(2), None))]]));
@@ -227,9 +228,9 @@ fn removing_what_was_never_there_or_twice_has_no_order() {
     assert!(has_order(&[&[(0, 10, PUT_1), remove(20, 30)], &[(15, 30, SawNot(1))]]));
 }
 
-/// Four threads whose calls all overlap have more orders than anybody can try.
+/// Four threads whose calls all overlap have too many orders to try them all.
 #[test]
-fn a_long_history_without_an_order_is_refused_soon() {
+fn a_long_history_without_an_order_is_refuted_soon() {
     let reads = |thread: u64| (0..2000).map(move |n| (100 + 10 * n + thread, 108 + 10 * n + thread, SawSome)).collect();
     let mut threads: [Vec<_>; THREADS] = std::array::from_fn(|thread| reads(thread as u64));
     threads[0].insert(0, (0, 10, PUT_1));

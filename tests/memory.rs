@@ -1,4 +1,4 @@
-//! Table memory that is given back, and capacities that are too large.
+//! Memory of tables that is freed, and capacities that are too large.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 #[test]
-fn shrink_to_fit_gives_back_what_an_empty_registry_does_not_need() {
+fn shrink_to_fit_frees_what_an_empty_registry_does_not_need() {
     let registry: Registry<u64, u64> = isolated_builder().capacity(1_000_000).build();
     let smallest = isolated::<u64, u64>().table_bytes();
     registry.shrink_to_fit();
@@ -17,7 +17,7 @@ fn shrink_to_fit_gives_back_what_an_empty_registry_does_not_need() {
 }
 
 #[test]
-fn a_sweep_that_empties_a_registry_gives_its_tables_back() {
+fn a_sweep_that_empties_a_registry_frees_its_tables() {
     let registry: Registry<u64, u64> = isolated();
     let smallest = registry.table_bytes();
     let sweeps: [&dyn Fn(); 3] =
@@ -32,7 +32,7 @@ fn a_sweep_that_empties_a_registry_gives_its_tables_back() {
     }
 }
 
-/// As std's collections do.
+/// std's collections do the same.
 #[test]
 fn a_capacity_beyond_the_address_space_panics() {
     for capacity in [usize::MAX, usize::MAX / 2, 1 << 61] {
@@ -45,13 +45,16 @@ fn a_capacity_beyond_the_address_space_panics() {
                 });
                 done.send(message).unwrap();
             });
-            assert!(result.recv_timeout(Duration::from_secs(5)).is_ok(), "capacity {capacity:x} takes for ever");
+            assert!(
+                result.recv_timeout(Duration::from_secs(5)).is_ok(),
+                "the call with capacity {capacity:x} did not return"
+            );
         }
     }
 }
 
 #[test]
-fn a_refused_reserve_leaves_the_registry_as_it_was() {
+fn a_reserve_that_panics_leaves_the_registry_unchanged() {
     let registry: Registry<u64, u64> = isolated();
     (0..100).for_each(|key| drop(registry.try_insert(key, key)));
     panic_of(|| registry.reserve(1 << 61));

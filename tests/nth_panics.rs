@@ -1,5 +1,5 @@
-//! The user's code panics at its first call, its second, and so on, in every operation. The accounts are exact
-//! afterwards.
+//! In every operation, the user's code panics at its first call, then at its second, and so on. After each panic all
+//! counts are exact.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Code of the user's that an operation calls.
+/// A kind of user code that an operation calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Hasher,
@@ -21,7 +21,8 @@ enum Place {
     Lifetime,
     Clock,
     Listener,
-    /// What an operation is given: a condition, what makes a value, what looks at an entry.
+    /// A closure that the caller passes to an operation: a condition, a function that makes a value, or a visitor of
+    /// entries.
     Closure,
     Policy,
 }
@@ -40,11 +41,11 @@ const PLACES: [Place; 10] = [
 ];
 
 thread_local! {
-    /// Where there is a panic planned, and after how many calls.
+    /// The planned panic: in which user code, and after how many calls.
     static PLANNED: Cell<Option<(Place, u32)>> = const { Cell::new(None) };
 }
 
-/// A call of the user's code.
+/// Runs at each call of the user's code. Panics if the planned panic is due.
 fn called(place: Place) {
     match PLANNED.get() {
         Some((planned, 0)) if planned == place => {
@@ -56,19 +57,19 @@ fn called(place: Place) {
     }
 }
 
-/// Runs `f` with a panic planned. True if it was come to.
+/// Runs `f` with a panic planned. Returns whether the panic happened.
 fn with_panic(place: Place, calls: u32, f: impl FnOnce()) -> bool {
     PLANNED.set(Some((place, calls)));
-    // (Some panics are contained, and counted.)
+    // Some panics are contained and counted by the registry. They do not reach the caller.
     let result = catch_unwind(AssertUnwindSafe(f));
     if let Err(payload) = result {
         let message = payload.downcast_ref::<&str>().copied();
-        assert_eq!(message, Some("planned"), "a panic of another kind");
+        assert_eq!(message, Some("planned"), "the panic is not the planned one");
     }
     PLANNED.take().is_none()
 }
 
-/// A key that counts what becomes of its copies.
+/// A key that counts its copies and their drops.
 struct Key(u64, Counted, Ledger);
 
 impl Hash for Key {
@@ -95,7 +96,7 @@ impl Clone for Key {
     }
 }
 
-/// A hasher with so many collisions that keys are often compared.
+/// A hasher with so many collisions that lookups often compare keys.
 struct Colliding;
 
 impl BuildHasher for Colliding {
@@ -127,17 +128,17 @@ impl Policy<Key, Counted> for Evens {
 
 type Table = Registry<Key, Counted, Colliding>;
 
-/// A registry whose user's code may panic everywhere, and the accounts of its keys and values.
+/// A registry whose user code may panic everywhere, and ledgers of its keys and values.
 struct Stage {
     registry: Table,
     clock: ManualClock,
     keys: Ledger,
     values: Ledger,
-    /// What an entry weighs.
+    /// The weight of one entry.
     weight: u64,
 }
 
-/// Entries that a stage begins with.
+/// The number of entries at the beginning.
 const ENTRIES: u64 = 12;
 
 impl Stage {
@@ -177,7 +178,7 @@ impl Stage {
         self.values.value(n)
     }
 
-    /// What is there is accounted for, and what is not is destroyed.
+    /// Checks that the counts are exact: all entries in the registry are counted, and all others are destroyed.
     fn is_exact(&self, what: &str) {
         let registry = &self.registry;
         registry.domain().barrier();
@@ -186,7 +187,7 @@ impl Stage {
         assert_eq!((stats.live, stats.backlog, stats.inserted - stats.freed), (len, 0, len), "{what}: {stats}");
         assert_eq!(registry.weight(), len * self.weight, "{what}");
         assert_eq!(stats.domain.backlog.objects, 0, "{what}: {stats}");
-        // Entries that have expired are there until they are reaped, and absent.
+        // Expired entries stay in the registry until they are reaped, but reads do not find them.
         let met = registry.pin().iter().count() as u64;
         assert!(met <= len, "{what}");
         assert!(!registry.domain().in_critical_section(), "{what}");
@@ -194,7 +195,7 @@ impl Stage {
         assert_eq!(found as u64, met, "{what}");
     }
 
-    /// The registry can be used as if nothing had been, and goes with all that is in it.
+    /// Checks that the registry still works normally, and that its drop destroys all entries.
     fn ends(self, what: &str) {
         let Stage { registry, clock, .. } = &self;
         for n in 0..30 {
@@ -203,10 +204,10 @@ impl Stage {
         }
         self.is_exact(what);
         assert_eq!(registry.len() as u64, ENTRIES + 1, "{what}");
-        // Each entry has a timer still.
+        // Each entry still has a timer.
         clock.advance(Duration::from_secs(3600));
         registry.expire(usize::MAX);
-        assert_eq!(registry.len(), 0, "{what}: some are not reaped whose time has come");
+        assert_eq!(registry.len(), 0, "{what}: expired entries were not reaped");
         (0..ENTRIES).for_each(|n| drop(registry.try_insert(self.key(n), self.value(n))));
         let Stage { registry, keys, values, .. } = self;
         drop(registry);
@@ -216,7 +217,7 @@ impl Stage {
 
 type Operation = (&'static str, fn(&Stage));
 
-/// What a closure of an operation returns, unless it panics.
+/// Runs in the closure of an operation. Returns `result`, unless the planned panic is due.
 fn closure<T>(result: T) -> T {
     called(Place::Closure);
     result
@@ -312,7 +313,7 @@ const SWEEPS: [Operation; 18] = [
     }),
 ];
 
-/// In every operation, at every place, at every call.
+/// Makes each kind of user code panic at every call, in every operation.
 fn nth_panics_are_contained(operations: &[Operation], domain: impl Fn() -> Domain) {
     within_a_minute(|| {
         std::panic::set_hook(Box::new(quiet(std::panic::take_hook())));
@@ -328,7 +329,7 @@ fn nth_panics_are_contained(operations: &[Operation], domain: impl Fn() -> Domai
                     if !panicked {
                         break;
                     }
-                    assert!(calls < 500, "{what}: there is no end to the calls");
+                    assert!(calls < 500, "{what}: the calls do not end");
                     panics += 1;
                 }
             }
@@ -338,7 +339,7 @@ fn nth_panics_are_contained(operations: &[Operation], domain: impl Fn() -> Domai
     });
 }
 
-/// Says nothing of the panics that are planned.
+/// A panic hook that hides the planned panics.
 fn quiet(hook: Box<dyn Fn(&std::panic::PanicHookInfo<'_>) + Send + Sync>) -> impl Fn(&std::panic::PanicHookInfo<'_>) {
     move |info| {
         if info.payload().downcast_ref::<&str>() != Some(&"planned") {
@@ -357,7 +358,7 @@ fn a_panic_at_any_call_in_a_sweep_leaves_the_accounts_exact() {
     nth_panics_are_contained(&SWEEPS, Domain::new);
 }
 
-/// Where each place in the backlog counts, none is lost by a panic.
+/// The domain has a limit, so each place counts. A panic loses none.
 #[test]
 fn a_panic_at_any_call_loses_no_place_in_the_backlog() {
     let limited = || Domain::builder().backlog_objects(64).backlog_bytes(1 << 20).build();

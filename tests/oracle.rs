@@ -1,4 +1,4 @@
-//! Random sequences of operations, against std's `HashMap`.
+//! Random sequences of operations, compared with std's `HashMap`.
 
 #[path = "oracle/case.rs"]
 mod case;
@@ -76,7 +76,7 @@ proptest! {
     }
 }
 
-/// What the fuzzer has found to take different ways through the crate: `.ci/fuzz` adds to it.
+/// The fuzzer found these sequences because they take different paths through the crate. `.ci/fuzz` adds to them.
 #[test]
 fn the_sequences_of_the_fuzzers_corpus_agree_with_a_hash_map() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus");
@@ -91,7 +91,7 @@ fn the_sequences_of_the_fuzzers_corpus_agree_with_a_hash_map() {
     assert!(files.len() >= 20 && operations >= 1000);
 }
 
-/// As the fuzzer does, but blindly.
+/// The same as the fuzzer, but without feedback.
 #[test]
 fn sequences_from_random_bytes_agree_with_a_hash_map() {
     let mut rng = common::Rng::new(1);

@@ -1,4 +1,4 @@
-//! Large tables with hardly anything in them: to go through one takes many short critical sections, and not a long one.
+//! Large tables with very few entries. A walk through such a table takes many short critical sections, not a long one.
 
 mod common;
 
@@ -11,19 +11,20 @@ use std::time::{Duration, Instant};
 
 type Sparse = Registry<u64, u64>;
 
-/// Goes through a registry. Returns how many entries it met.
+/// Walks through a registry, and returns how many entries it found.
 type Sweep = fn(&Sparse) -> usize;
 
-/// Entries that there is room for. (2^18 buckets, or 2^20 where it does not take long.)
+/// The capacity of the tables: 2^20 buckets, or 2^18 in a debug build, which is slower.
 const CAPACITY: usize = if cfg!(debug_assertions) { 1_000_000 } else { 4_000_000 };
 
-/// Buckets that one critical section may go through, generously.
+/// The most buckets that one critical section may walk through. The code uses fewer.
 const SECTION: usize = 1 << 15;
 
-/// Calls that it takes at the least to go through all of them.
+/// The fewest calls in which a scan can walk through the whole table.
 const CALLS: usize = (CAPACITY / 4) / SECTION;
 
-/// A registry with much room, and few entries. It has one shard: a step ends at the end of each shard.
+/// Returns a registry with a large capacity and few entries. Most tests use one shard, because a step also ends at the
+/// end of each shard.
 fn sparse(shards: usize, entries: u64) -> Sparse {
     with_room_for(CAPACITY, shards, entries)
 }
@@ -34,13 +35,13 @@ fn with_room_for(capacity: usize, shards: usize, entries: u64) -> Sparse {
     registry
 }
 
-/// Calls `step` until the walk is at its end. Returns how many calls that took.
+/// Calls `step` until the walk is done, and returns the number of calls.
 fn steps(mut step: impl FnMut(&mut Cursor)) -> usize {
     let (mut cursor, mut calls) = (Cursor::new(), 0);
     while !cursor.is_done() {
         step(&mut cursor);
         calls += 1;
-        assert!(calls <= CAPACITY, "there is no end to the walk");
+        assert!(calls <= CAPACITY, "the walk does not end");
     }
     calls
 }
@@ -56,15 +57,17 @@ fn a_scan_of_a_sparse_table_stops_after_a_bounded_number_of_buckets() {
                 let seen = registry.scan(cursor, budget, |entry| met.push(*entry));
                 empty += usize::from(seen == 0);
             });
-            println!("{shards} shards, {entries} entries, budget {budget}: {calls} calls, {empty} of them met nothing");
-            assert!(calls >= CALLS, "{calls} calls, for a table of {CAPACITY}, with a budget of {budget}");
+            println!(
+                "{shards} shards, {entries} entries, budget {budget}: {calls} calls, {empty} of them found nothing"
+            );
+            assert!(calls >= CALLS, "only {calls} calls for a table of {CAPACITY}, with a budget of {budget}");
             met.sort_unstable();
-            assert_eq!(met, Vec::from_iter(0..entries), "each is met once");
+            assert_eq!(met, Vec::from_iter(0..entries), "the scan did not find each entry once");
         }
     }
 }
 
-/// A budget of nothing does nothing, and goes on where it stood.
+/// With a budget of zero, a scan finds nothing, and the cursor does not move.
 #[test]
 fn a_scan_without_a_budget_does_nothing() {
     let registry: Sparse = isolated_builder().build();
@@ -73,7 +76,7 @@ fn a_scan_without_a_budget_does_nothing() {
     assert_eq!((registry.scan(&mut cursor, 0, |_| panic!("a call")), cursor), (0, Cursor::new()));
 }
 
-/// Where entries are dense, a step meets as many as it was told, and no fewer.
+/// In a dense table, each step finds at least as many entries as its budget.
 #[test]
 fn a_scan_of_a_dense_table_uses_its_budget() {
     let registry: Sparse = isolated_builder().shards(1).build();
@@ -87,7 +90,7 @@ fn a_scan_of_a_dense_table_uses_its_budget() {
 }
 
 #[test]
-fn one_step_of_a_scan_holds_no_grace_period_up_for_long() {
+fn one_step_of_a_scan_delays_no_grace_period_for_long() {
     sections_end_during("scan", |registry| {
         steps(|cursor| drop(registry.scan(cursor, 64, |_| ()).to_string()));
     });
@@ -129,29 +132,29 @@ fn a_change_of_ages_in_a_sparse_table_takes_many_sections() {
     sections_end_during("set_max_idle", |registry| registry.set_max_idle(Some(Duration::from_secs(3600))));
 }
 
-/// Grace periods begin and end while `sweep` goes through a table with one entry.
+/// Checks that grace periods begin and end while `sweep` walks through a table with one entry.
 fn sections_end_during(what: &str, sweep: impl Fn(&Sparse)) {
-    // (One could begin before the sweep's first section.)
+    // One grace period could begin before the first section of the sweep.
     const ENOUGH: u64 = 2;
     let _alone = alone();
     within_a_minute(|| {
         let registry = sparse(1, 1);
-        // (In a table that was never read, each page is met for the first time.)
+        // Touches all pages of the table. Otherwise the sweep would also pay for page faults.
         registry.retain(|_, _| true);
         let since = Instant::now();
         let mut most = 0;
-        // Where the other thread is not scheduled meanwhile, once more.
+        // Tries again if the other thread was not scheduled during the sweep.
         while most < ENOUGH && since.elapsed() < Duration::from_secs(2) {
             let took = Instant::now();
             let ended = grace_periods_during(registry.domain(), || sweep(&registry));
             println!("{what}: {ended} grace periods within {:?}", took.elapsed());
             most = most.max(ended);
         }
-        assert!(most >= ENOUGH, "{what}: {most} grace periods ended while it went through {CAPACITY} places");
+        assert!(most >= ENOUGH, "{what}: only {most} grace periods ended during a walk through {CAPACITY} places");
     });
 }
 
-/// How many grace periods both begin and end while `f` runs.
+/// Counts the grace periods that begin and end while `f` runs.
 fn grace_periods_during(domain: &Domain, f: impl FnOnce()) -> u64 {
     let (begun, over, ended) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -174,13 +177,14 @@ fn grace_periods_during(domain: &Domain, f: impl FnOnce()) -> u64 {
     ended.load(SeqCst)
 }
 
-/// What goes through the table under the lock lets others have it in between.
+/// An eviction walks through the table under the shard lock. It releases the lock now and then, so that other writers
+/// can take it.
 #[test]
 fn an_eviction_from_a_sparse_table_lets_others_write() {
     let _alone = alone();
     within_a_minute(|| {
         let (since, mut most) = (Instant::now(), 0);
-        // (One could be done before the eviction takes the lock.)
+        // One write could finish before the eviction takes the lock.
         while most < 2 && since.elapsed() < Duration::from_secs(5) {
             let registry = sparse(1, 1);
             let (over, written) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -202,13 +206,13 @@ fn an_eviction_from_a_sparse_table_lets_others_write() {
             });
         }
         println!("{most} writes during one eviction");
-        assert!(most >= 2, "{most} writes during an eviction");
+        assert!(most >= 2, "only {most} writes during an eviction");
     });
 }
 
-/// The loops over all entries end, and find what there is, wherever it is.
+/// Walks over all entries end, and find every entry, wherever it is in the table.
 #[test]
-fn sweeps_of_sparse_tables_find_what_there_is() {
+fn sweeps_of_sparse_tables_find_every_entry() {
     let _alone = alone();
     within_a_minute(|| {
         let sweeps: [(&str, Sweep); 8] = [
@@ -232,14 +236,14 @@ fn sweeps_of_sparse_tables_find_what_there_is() {
             (0..3).for_each(|key| drop(registry.insert(key, key)));
             assert_eq!(sweep(&registry), 3, "{what}");
             registry.clear();
-            assert_eq!(sweep(&registry), 0, "{what}, of nothing");
+            assert_eq!(sweep(&registry), 0, "{what} of an empty registry");
         }
     });
 }
 
-/// A reaper with a small budget comes round to every entry, call by call.
+/// A reaper with a small budget reaches every entry, call by call.
 #[test]
-fn a_reaper_with_a_small_budget_comes_round() {
+fn a_reaper_with_a_small_budget_reaches_every_entry() {
     let _alone = alone();
     let registry = sparse(1, 10);
     let (mut calls, mut removed) = (0, 0);

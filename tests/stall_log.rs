@@ -1,4 +1,5 @@
-//! Without a handler a stall is a warning in the log. (A logger is the process's: this test has one of its own.)
+//! A domain without a stall handler logs a stall as a warning. A process has one logger, so this test has a process of
+//! its own.
 
 use epoch_registry::{Domain, ManualClock};
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Threads that end: what they leave behind, and thread-local destructors that use the registry.
+//! Threads that end: what they leave behind, and destructors of thread-locals that use the registry.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 #[test]
-fn garbage_of_a_thread_that_exits_is_destroyed_by_the_barrier_of_another() {
+fn what_an_ended_thread_retired_is_destroyed_by_a_barrier_of_another_thread() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
     for round in 0..times(50) as u64 {
@@ -28,7 +28,7 @@ fn garbage_of_a_thread_that_exits_is_destroyed_by_the_barrier_of_another() {
 }
 
 #[test]
-fn a_thread_that_dies_by_a_panic_in_a_critical_section_holds_nothing_up() {
+fn a_thread_that_panics_in_a_critical_section_delays_no_grace_period() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
     for round in 0..20 {
@@ -51,14 +51,14 @@ fn a_thread_that_dies_by_a_panic_in_a_critical_section_holds_nothing_up() {
 type R = Registry<u64, Counted>;
 type H = Handle<u64, Counted>;
 
-/// Does things with the registry when its thread exits.
+/// An object that uses the registry when its thread exits.
 #[derive(Default)]
 struct AtExit(Option<Errand>);
 
 struct Errand {
     registry: Arc<R>,
     ledger: Ledger,
-    /// How many destructors began, and, in its upper half, how many came to their end.
+    /// The number of destructors that began. The upper half counts the destructors that ended.
     ran: Arc<AtomicU64>,
     handle: Option<H>,
 }
@@ -90,7 +90,8 @@ thread_local! {
     static LATE: RefCell<AtExit> = RefCell::default();
 }
 
-/// Both orders: thread-locals registered before the registry's own are destroyed after it, and the other way round.
+/// The test tries both orders. Thread-locals registered before the registry's own are destroyed after it, and the other
+/// way round.
 #[test]
 fn destructors_of_thread_locals_may_use_the_registry() {
     within_a_minute(|| {
@@ -114,22 +115,22 @@ fn destructors_of_thread_locals_may_use_the_registry() {
                         Some(Errand { registry, ledger, ran, handle })
                     };
                     EARLY.with(|early| early.borrow_mut().0 = errand(first));
-                    // Registers this thread with the domain, between the two.
+                    // Registers this thread with the domain between the two thread-locals.
                     assert!(registry.lookup(&1).is_some());
                     LATE.with(|late| late.borrow_mut().0 = errand(second));
                 });
             });
         }
-        // A scope ends before its threads' thread-locals do.
+        // A thread scope ends before the thread-locals of its threads are destroyed.
         assert!(soon(|| ran.load(SeqCst) >> 32 == 40), "{:x}", ran.load(SeqCst));
         registry.domain().barrier();
         assert_eq!(ledger.live(), 1);
     });
 }
 
-/// The registry and its domain end in the destructor of a thread-local.
+/// The destructor of a thread-local drops the registry and its domain.
 #[test]
-fn the_last_of_a_registry_may_go_with_a_thread_local() {
+fn a_thread_local_may_drop_the_last_reference_to_a_registry() {
     within_a_minute(|| {
         thread_local!(static LAST: RefCell<Vec<(R, H)>> = RefCell::default());
         let ledger = Ledger::new();
@@ -163,14 +164,14 @@ thread_local! {
 fn guards_and_sessions_kept_in_thread_locals_end_with_their_thread() {
     within_a_minute(|| {
         let ledger = Ledger::new();
-        // A static, and not a leaked box, which would be one to the leak check too.
+        // A static, because the leak check would report a leaked box.
         static REGISTRY: OnceLock<Registry<u64, Counted, FewBits>> = OnceLock::new();
         let registry = REGISTRY.get_or_init(|| isolated_builder().hasher(FewBits { mask: u64::MAX }).build());
         for round in 0..20 {
             drop(registry.try_insert(round, ledger.value(round)));
             let counts = ledger.clone();
             let thread = thread::spawn(move || {
-                // Registered before the registry's own thread-local in every second round.
+                // In every second round these are registered before the registry's own thread-local.
                 if round % 2 == 0 {
                     GUARD.with(|guard| assert!(guard.borrow().is_none()));
                     READER.with(|reader| assert!(reader.borrow().is_none()));
@@ -193,7 +194,7 @@ fn guards_and_sessions_kept_in_thread_locals_end_with_their_thread() {
 }
 
 #[test]
-fn many_short_threads_with_domains_that_come_and_go_leave_nothing() {
+fn many_short_threads_with_short_lived_domains_leak_nothing() {
     let ledger = Ledger::new();
     let outer: R = isolated();
     for round in 0..times(20) as u64 {
@@ -216,14 +217,14 @@ fn many_short_threads_with_domains_that_come_and_go_leave_nothing() {
     assert_eq!(ledger.live(), 0);
 }
 
-/// The guard is older than the end of the registry's own thread-local, the wait comes after it.
+/// The guard is opened before the registry's own thread-local is destroyed, and the wait comes after that.
 #[test]
-fn waiting_is_refused_under_a_guard_kept_in_a_thread_local_to_the_very_end() {
+fn waiting_is_refused_under_a_guard_in_a_thread_local_that_is_destroyed_last() {
     struct Waits(Option<(Guard<'static, u64, Counted, FewBits>, std::sync::mpsc::Sender<String>)>);
     impl Drop for Waits {
         fn drop(&mut self) {
             if let Some((guard, result)) = self.0.take() {
-                // Sessions and guards of other threads aside: this one is pinned here and now.
+                // Only the guard that this thread holds here makes the wait panic.
                 assert!(guard.get(&1).is_none());
                 let domain = REGISTRY.domain();
                 result.send(panic_of(|| domain.synchronize())).unwrap();
@@ -235,30 +236,32 @@ fn waiting_is_refused_under_a_guard_kept_in_a_thread_local_to_the_very_end() {
     thread_local!(static KEPT: RefCell<Waits> = const { RefCell::new(Waits(None)) });
     let (result, results) = std::sync::mpsc::channel();
     thread::spawn(move || {
-        // Registered first, so destroyed last.
+        // This thread-local is registered first, so it is destroyed last.
         KEPT.with(|kept| assert!(kept.borrow().0.is_none()));
         let guard = REGISTRY.pin();
         KEPT.with(|kept| kept.borrow_mut().0 = Some((guard, result)));
     });
-    let message = results.recv_timeout(std::time::Duration::from_secs(5)).expect("it waits for itself");
+    let message =
+        results.recv_timeout(std::time::Duration::from_secs(5)).expect("synchronize waits for its own thread");
     assert!(message.contains("critical section"), "{message}");
 }
 
-/// Runs `first` on a new thread named `late`, and `last` when that thread is about to end, in the destructor of a key of the C
-/// library that comes after all of std's: `std::thread::current` panics there. (glibc calls the destructors of keys in rounds,
-/// for as long as they set keys anew. std cleans up in the second; ThreadSanitizer ends a thread there too, and cannot watch what
-/// comes after.)
+/// Runs `first` on a new thread named `late`. Runs `last` when that thread is about to end, in the destructor of a key
+/// of the C library. That destructor runs after all of std's, so `std::thread::current` panics there.
+///
+/// glibc calls the destructors of keys in rounds, as long as they set keys again. std cleans up in the second round.
+/// ThreadSanitizer ends a thread there too, and cannot watch what comes after.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(crossbeam_sanitize_thread)))]
 fn after_std(first: impl FnOnce() + Send + 'static, last: impl FnOnce() + Send + 'static) {
     type Last = (usize, Option<Box<dyn FnOnce() + Send>>);
     static KEY: std::sync::LazyLock<libc::pthread_key_t> = std::sync::LazyLock::new(|| {
         let mut key = 0;
-        // SAFETY: the key is written to a place of its own.
+        // SAFETY: the pointer is to a local variable.
         assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(destructor)) }, 0);
         key
     });
     unsafe extern "C" fn destructor(value: *mut libc::c_void) {
-        // SAFETY: from `set`, which no other call of this destructor has been given.
+        // SAFETY: the pointer comes from `set`, and no other call of this destructor gets it.
         let mut value = unsafe { Box::from_raw(value.cast::<Last>()) };
         value.0 += 1;
         if value.0 < 4 {
@@ -288,7 +291,7 @@ fn after_std(first: impl FnOnce() + Send + 'static, last: impl FnOnce() + Send +
 
 #[cfg(all(target_os = "linux", target_env = "gnu", not(crossbeam_sanitize_thread)))]
 #[test]
-fn a_destructor_that_comes_after_those_of_std_may_use_the_registry() {
+fn a_destructor_that_runs_after_those_of_std_may_use_the_registry() {
     let ledger = Ledger::new();
     let registry: Arc<R> = Arc::new(isolated());
     drop(registry.try_insert(1, ledger.value(1)));
@@ -320,16 +323,16 @@ fn a_destructor_that_comes_after_those_of_std_may_use_the_registry() {
             let (first, then) = (Arc::clone(&registry), Arc::clone(&registry));
             after_std(move || assert!(!used_before || first.contains_key(&1)), move || last(&then));
             domain.barrier();
-            assert_eq!(domain.stats().readers, readers, "readers of threads that have ended");
+            assert_eq!(domain.stats().readers, readers, "readers of ended threads are still registered");
             assert!(!domain.in_critical_section());
         }
     }
 }
 
-/// The id is known if the thread has used a domain before.
+/// The report knows the thread's id if the thread has used a domain before.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(crossbeam_sanitize_thread)))]
 #[test]
-fn a_session_that_is_made_after_the_destructors_of_std_is_reported_by_its_threads_id() {
+fn a_session_made_after_the_destructors_of_std_is_reported_with_its_threads_id() {
     use epoch_registry::{Domain, ManualClock, StallReport};
     use std::sync::Mutex;
     use std::time::Duration;
@@ -371,17 +374,17 @@ fn a_session_that_is_made_after_the_destructors_of_std_is_reported_by_its_thread
     }
 }
 
-// Guards and sessions in thread-locals, after their thread's records.
+// Guards and sessions in thread-locals that are destroyed after their thread's records.
 
-/// A thread that ends with a guard in a thread-local, which is dropped as it should, leaves no record behind.
+/// A thread ends with a guard in a thread-local, which drops the guard. No record of the thread is left.
 #[test]
-fn threads_that_ended_with_a_guard_in_a_thread_local_are_forgotten() {
+fn threads_that_ended_with_a_guard_in_a_thread_local_leave_no_record() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();
     thread_local!(static KEPT: RefCell<Option<DomainGuard<'static>>> = const { RefCell::new(None) });
     let domain = DOMAIN.get_or_init(Domain::new);
     for _ in 0..100 {
         thread::spawn(|| {
-            // The destructor of KEPT is registered first, and runs after that of the crate's own thread-local.
+            // The destructor of KEPT is registered first. It runs after that of the crate's own thread-local.
             KEPT.with_borrow_mut(|kept| assert!(kept.is_none()));
             KEPT.set(Some(DOMAIN.get().unwrap().pin()));
         })
@@ -390,19 +393,19 @@ fn threads_that_ended_with_a_guard_in_a_thread_local_are_forgotten() {
     }
     domain.barrier();
     let readers = domain.stats().readers;
-    assert!(readers <= 1, "{readers} readers are registered, of threads that have ended");
+    assert!(readers <= 1, "{readers} readers of ended threads are still registered");
 }
 
-/// In a destructor of a thread-local, after the session in it was dropped.
+/// The destructor of a thread-local first drops the session in it.
 #[test]
-fn nothing_is_open_any_more() {
+fn after_the_drop_of_a_late_session_no_critical_section_is_open() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();
     struct AtExit(Option<Session>);
     impl Drop for AtExit {
         fn drop(&mut self) {
             drop(self.0.take());
             let domain = DOMAIN.get().unwrap();
-            assert!(!domain.in_critical_section(), "nothing is open");
+            assert!(!domain.in_critical_section(), "a critical section is still open");
         }
     }
     thread_local!(static KEPT: RefCell<AtExit> = const { RefCell::new(AtExit(None)) });
@@ -415,10 +418,10 @@ fn nothing_is_open_any_more() {
     let _ = Ledger::new();
 }
 
-/// In a destructor of a thread-local, when the crate's own is gone: guards that are nested, dropped out of order, renewed, and
-/// beside a session.
+/// The destructor of a thread-local uses guards after the crate's own thread-local is destroyed. The guards are nested,
+/// dropped out of order, repinned, and used beside a session.
 #[test]
-fn late_guards_are_open_as_long_as_they_are_and_leave_nothing_behind() {
+fn late_guards_keep_their_critical_section_open_and_leave_no_record() {
     static REGISTRY: OnceLock<Registry<u64, u64>> = OnceLock::new();
     static ENDED: AtomicU64 = AtomicU64::new(0);
     struct AtExit;
@@ -454,7 +457,7 @@ fn late_guards_are_open_as_long_as_they_are_and_leave_nothing_behind() {
     let readers = registry.domain().stats().readers;
     for _ in 0..20 {
         thread::spawn(|| {
-            // Registered first, it is destroyed after the crate's own.
+            // This thread-local is registered first, so it is destroyed after the crate's own.
             KEPT.with(|_| ());
             assert!(REGISTRY.get().unwrap().contains_key(&1));
         })
@@ -463,6 +466,6 @@ fn late_guards_are_open_as_long_as_they_are_and_leave_nothing_behind() {
     }
     registry.domain().barrier();
     let stats = registry.domain().stats();
-    assert_eq!((ENDED.load(SeqCst), stats.readers), (20, readers), "readers of threads that have ended");
+    assert_eq!((ENDED.load(SeqCst), stats.readers), (20, readers), "readers of ended threads are still registered");
     assert_eq!(registry.stats().backlog, 0);
 }

@@ -1,4 +1,4 @@
-//! Nothing that is retired, or called for, is overlooked by the thread that is to see to it.
+//! The thread that reclaims overlooks no retired object and no callback.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// Says that its drop has begun, and then waits there to be let go.
+/// A value whose drop reports that it has begun, and then waits until the test releases it.
 struct Blocking {
     entered: mpsc::Sender<()>,
     release: Mutex<mpsc::Receiver<()>>,
@@ -28,9 +28,9 @@ fn blocking() -> (Blocking, mpsc::Receiver<()>, mpsc::Sender<()>) {
     (Blocking { entered, release: Mutex::new(release) }, wait, go)
 }
 
-/// A channel's `recv` parks the thread, and swallows what was to unpark it for the domain's sake.
+/// A channel's `recv` parks the thread. It may consume the wake-up that was meant for the reclaimer.
 #[test]
-fn a_destructor_that_parks_does_not_cost_the_reclaimer_its_wake_up() {
+fn a_destructor_that_parks_does_not_lose_the_reclaimers_wake_up() {
     within_a_minute(|| {
         let ledger = Ledger::new();
         let domain = Domain::builder().reclaimer(true).build();
@@ -54,7 +54,7 @@ fn a_destructor_that_parks_does_not_cost_the_reclaimer_its_wake_up() {
     });
 }
 
-/// A destructor that takes its time.
+/// A value whose destructor takes 10 ms.
 struct Slow(Counted);
 
 impl Drop for Slow {
@@ -64,9 +64,9 @@ impl Drop for Slow {
     }
 }
 
-/// The reclaimer finds nothing while another thread has the only batch, and that thread stops at its budget.
+/// Another thread has the only batch, so the reclaimer finds nothing. That thread stops at its budget.
 #[test]
-fn what_a_bounded_reclaim_leaves_is_taken_up_by_the_reclaimer() {
+fn the_reclaimer_destroys_what_a_bounded_reclaim_leaves() {
     within_a_minute(|| {
         for _ in 0..times(20) {
             let ledger = Ledger::new();
@@ -79,7 +79,7 @@ fn what_a_bounded_reclaim_leaves_is_taken_up_by_the_reclaimer() {
             for key in 0..4 {
                 drop(registry.remove(&key));
             }
-            // The reclaimer's sleep between two looks is long by now.
+            // By now the reclaimer sleeps long between two rounds.
             thread::sleep(Duration::from_millis(10));
             drop(guard);
             while ledger.dropped() == 0 {
@@ -90,7 +90,7 @@ fn what_a_bounded_reclaim_leaves_is_taken_up_by_the_reclaimer() {
     });
 }
 
-/// Given while another thread ends a round that has found nothing.
+/// The callback is passed while another thread ends a round that has found nothing.
 #[test]
 fn a_callback_is_run_by_the_writes_that_follow_it() {
     within_a_minute(|| {
@@ -119,7 +119,7 @@ fn a_callback_is_run_by_the_writes_that_follow_it() {
 }
 
 #[test]
-fn callbacks_run_in_their_order_at_the_teardown_too() {
+fn callbacks_run_in_the_order_of_their_calls_at_the_teardown_too() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let domain = Domain::new();
     let noted = AtomicU64::new(0);
@@ -130,7 +130,7 @@ fn callbacks_run_in_their_order_at_the_teardown_too() {
     domain.call(note());
     domain.call(note());
     while domain.stats().grace_periods == 0 {
-        // Collected, and ready, but not run.
+        // The callbacks are collected and ready, but do not run.
         domain.reclaim(0);
     }
     domain.call(note());

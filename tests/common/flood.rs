@@ -1,4 +1,4 @@
-//! Floods: threads that write, or give callbacks, as fast as they can.
+//! Floods: threads that write, or pass callbacks to a domain, as fast as they can.
 
 use super::Stop;
 use epoch_registry::{Domain, DomainBuilder, ReclaimJob};
@@ -8,22 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What one thread of a flood does over and over. It is given a number that counts its calls.
+/// What one thread of a flood calls in a loop. The argument is the number of the call.
 pub type Work<'w> = Box<dyn Fn(u64) + Send + Sync + 'w>;
 
-/// How long a flood lasts before a test looks at anything.
+/// How long a flood runs before a test looks at anything.
 pub const WARM_UP: Duration = Duration::from_millis(100);
 
-/// How long a call may take that a flood of others must not hold up. (It takes some milliseconds where it is right.)
+/// The longest time that a call may take in a flood. A correct call takes some milliseconds.
 pub const SOON: Duration = Duration::from_secs(3);
 
-/// Lets one test of a binary have a flood at a time: two would measure each other.
+/// Lets only one test of a binary have a flood at a time, because two floods would measure each other.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ways in which a domain has its objects destroyed, with their names.
+/// The ways in which a domain can have its objects destroyed, with their names.
 pub fn drivers() -> [(&'static str, DomainBuilder); 4] {
     [
         ("writers alone", Domain::builder().writers_only()),
@@ -33,7 +33,7 @@ pub fn drivers() -> [(&'static str, DomainBuilder); 4] {
     ]
 }
 
-/// An executor of one thread, which ends with the domain.
+/// Returns an executor with one thread. The thread ends with the domain.
 pub fn pool() -> impl Fn(ReclaimJob) + Send + Sync + 'static {
     let (send, jobs) = mpsc::channel::<ReclaimJob>();
     thread::spawn(move || jobs.iter().for_each(ReclaimJob::run));
@@ -46,7 +46,7 @@ fn start<'s>(scope: &'s thread::Scope<'s, '_>, works: &'s [Work<'_>], stop: &'s 
     }
 }
 
-/// Runs each of `works` on a thread of its own, and `f` on this thread. The flood ends with `f`.
+/// Runs each of `works` on a thread of its own, and `f` on this thread. The flood ends when `f` returns.
 pub fn amid<R>(works: &[Work<'_>], f: impl FnOnce() -> R) -> R {
     let stop = Stop::default();
     thread::scope(|scope| {
@@ -56,12 +56,12 @@ pub fn amid<R>(works: &[Work<'_>], f: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Calls `f` once the flood of `works` is under way. Returns its result and how long it took.
+/// Starts the flood of `works`, and then calls `f`. Returns its result and the time that it took.
 ///
 /// # Panics
 ///
-/// If it takes longer than `limit` says, which is called just before `f`. The flood is stopped then, so that `f`
-/// returns.
+/// If `f` takes longer than `limit()`, which is called just before `f`. The flood is then stopped, so that `f` can
+/// return.
 #[track_caller]
 pub fn returns_amid<R: Send>(
     what: &str,
@@ -92,12 +92,12 @@ pub fn returns_amid<R: Send>(
     });
     assert!(
         took <= limit,
-        "{what}: not back after {limit:?}, but {took:?} after its call, when the flood had been stopped"
+        "{what}: the call did not return within {limit:?}. It returned after {took:?}, once the flood was stopped"
     );
     (result, took)
 }
 
-/// What was made, and what has been destroyed.
+/// Counts objects that were made, and objects that were destroyed.
 #[derive(Default)]
 pub struct Account {
     made: AtomicU64,
@@ -109,17 +109,18 @@ impl Account {
         Arc::default()
     }
 
-    /// How many are there.
+    /// The number of objects that exist.
     pub fn there(&self) -> u64 {
         let destroyed = self.destroyed.load(SeqCst);
         self.made.load(SeqCst).saturating_sub(destroyed)
     }
 }
 
-/// Whether destructors take no time any more, as a test has failed and what is left is to end.
+/// Whether destructors return at once. Set when a test has failed, so that the rest of the objects is destroyed
+/// quickly.
 static HURRY: AtomicBool = AtomicBool::new(false);
 
-/// Lets destructors take no time from now on, or the time that they are to take.
+/// If `on`, all destructors return at once from now on. If not, they take their time again.
 pub fn hurry(on: bool) {
     HURRY.store(on, SeqCst);
 }
@@ -128,12 +129,12 @@ thread_local! {
     static DESTROYED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many [`Costly`] values this thread has destroyed.
+/// The number of [`Costly`] values that this thread has destroyed.
 pub fn destroyed_here() -> u64 {
     DESTROYED.get()
 }
 
-/// A value whose destructor takes its time.
+/// A value whose destructor takes the time that it was made with.
 pub struct Costly {
     takes: Duration,
     account: Arc<Account>,
@@ -159,15 +160,15 @@ impl Drop for Costly {
     }
 }
 
-/// Samples of which one may be out of the ordinary.
+/// The fewest samples of which one may be an outlier.
 const FEWEST: usize = 20;
 
-/// Figures that were taken at regular times.
+/// Figures that were sampled at regular intervals.
 pub struct Samples(Vec<u64>);
 
 impl Samples {
-    /// Takes a figure every 10 ms for as long as `time`, and up to four times as long where a busy machine has taken too
-    /// few by then. Stops at a figure beyond `too_much`.
+    /// Takes a figure every 10 ms for `time`. If a busy machine has taken too few by then, goes on for up to four times
+    /// as long. Stops at a figure beyond `too_much`.
     pub fn take(time: Duration, too_much: u64, figure: impl Fn() -> u64) -> Self {
         let (since, mut samples) = (Instant::now(), Vec::new());
         let goes_on = |taken| since.elapsed() < time || taken < FEWEST && since.elapsed() < 4 * time;
@@ -183,7 +184,8 @@ impl Samples {
         self.0.last().copied().unwrap_or(0)
     }
 
-    /// The figure that nine of ten are not above: what a thread that was not scheduled for a while does not show in.
+    /// The figure that nine of ten samples do not exceed. It leaves out the moments in which a thread was not
+    /// scheduled.
     pub fn usual_most(&self) -> u64 {
         self.0.get(self.0.len() * 9 / 10).copied().unwrap_or(0)
     }

@@ -1,6 +1,6 @@
-//! What the integration tests share: sizes, a value that counts its drops, bad hashers, and a watchdog.
+//! What the integration tests share: sizes, a value that counts its drops, hashers with collisions, and a watchdog.
 
-// Every test binary uses its own part of this.
+// Each test binary uses only a part of this.
 #![allow(dead_code)]
 
 pub mod flood;
@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 
 use epoch_registry::{Builder, Domain, ManualClock, Reaped, Reaper, Registry, Scan};
 
-/// `n`, times the environment's `STRESS` (1 if not set; fractions are fine).
+/// Returns `n` times the environment variable `STRESS`, which may be a fraction. Its default is 1.
 pub fn times(n: usize) -> usize {
     let factor = std::env::var("STRESS").ok().map_or(1.0, |text| text.parse::<f64>().expect("STRESS is a number"));
     ((n as f64 * factor) as usize).max(1)
 }
 
-/// How long the threads of a stress test run: half a second, times `STRESS`.
+/// Returns how long the threads of a stress test run: half a second, times `STRESS`.
 pub fn a_while() -> Duration {
     Duration::from_millis(times(500) as u64)
 }
 
-/// A registry in a domain of its own, with a few shards.
+/// Returns a registry with four shards in a domain of its own.
 pub fn isolated<K, V>() -> Registry<K, V>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -34,17 +34,17 @@ where
     isolated_builder().build()
 }
 
-/// The builder of [`isolated`].
+/// Returns the builder of [`isolated`].
 pub fn isolated_builder<K, V>() -> Builder<K, V>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    // No thread of the domain's takes what a test is to see destroyed by its own calls.
+    // The domain has no thread. It would destroy what a test wants to see destroyed by its own calls.
     Registry::builder().shards(4).domain(Domain::builder().writers_only().build())
 }
 
-/// The builder of [`isolated`], by a clock that is moved by hand.
+/// Returns the builder of [`isolated`] with a manual clock, and that clock.
 pub fn clocked<K, V>() -> (Builder<K, V>, ManualClock)
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -70,7 +70,7 @@ pub fn with_reader(domain: &Domain, f: impl FnOnce()) {
     });
 }
 
-/// Counts values created and dropped.
+/// Counts the values that it made, and those of them that were dropped.
 #[derive(Clone, Default)]
 pub struct Ledger(Arc<Counts>);
 
@@ -78,7 +78,7 @@ pub struct Ledger(Arc<Counts>);
 struct Counts {
     created: AtomicU64,
     dropped: AtomicU64,
-    /// Values seen in a state in which no reader may see them.
+    /// How often a value was seen in a state that no reader may see.
     broken: AtomicI64,
 }
 
@@ -87,7 +87,7 @@ impl Ledger {
         Self::default()
     }
 
-    /// A value that shows `number`, and is entered here.
+    /// Makes a value that carries `number`, and counts it.
     pub fn value(&self, number: u64) -> Counted {
         self.0.created.fetch_add(1, SeqCst);
         Counted { number, check: !number, alive: AtomicU64::new(ALIVE), ledger: self.clone() }
@@ -101,10 +101,10 @@ impl Ledger {
         self.0.dropped.load(SeqCst)
     }
 
-    /// Values that are neither dropped nor lost.
+    /// The number of values that were not dropped yet.
     pub fn live(&self) -> u64 {
-        assert_eq!(self.0.broken.load(SeqCst), 0, "values seen after their drop, torn, or dropped twice");
-        self.created().checked_sub(self.dropped()).expect("more drops than values")
+        assert_eq!(self.0.broken.load(SeqCst), 0, "values were dropped twice, or were torn");
+        self.created().checked_sub(self.dropped()).expect("more values were dropped than made")
     }
 }
 
@@ -120,7 +120,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// The number, after a look at checksum and poison.
+    /// Checks the checksum and the poison, and returns the number.
     pub fn get(&self) -> u64 {
         assert_eq!(self.alive.load(SeqCst), ALIVE, "a value was used after its drop");
         assert_eq!(self.check, !self.number, "a value is torn");
@@ -154,7 +154,7 @@ impl Drop for OnDrop {
     }
 }
 
-/// A value that notes the thread it is dropped on.
+/// A value that records the thread that drops it.
 pub struct DropsOn(pub Arc<std::sync::Mutex<Vec<ThreadId>>>);
 
 impl Drop for DropsOn {
@@ -163,7 +163,7 @@ impl Drop for DropsOn {
     }
 }
 
-/// Hashes to `mask`ed bits of a good hash: 0 makes every key collide.
+/// A good hash of which only the bits of `mask` are kept. With 0 all keys collide.
 #[derive(Clone, Copy, Debug)]
 pub struct FewBits {
     pub mask: u64,
@@ -192,7 +192,7 @@ impl Hasher for FewBitsHasher {
     }
 }
 
-/// Tells the other threads of a test to stop, also if its own thread panics.
+/// Tells the other threads of a test to stop, even if its own thread panics.
 #[derive(Default)]
 pub struct Stop(AtomicBool);
 
@@ -201,13 +201,13 @@ impl Stop {
         self.0.load(SeqCst)
     }
 
-    /// Stops everybody when the returned value is dropped.
+    /// Returns an object that stops all threads when it is dropped.
     pub fn at_end(&self) -> AtEnd<'_> {
         AtEnd(self)
     }
 }
 
-/// From [`Stop::at_end`].
+/// Stops the threads when it is dropped: see [`Stop::at_end`].
 pub struct AtEnd<'s>(&'s Stop);
 
 impl Drop for AtEnd<'_> {
@@ -216,14 +216,14 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-/// Runs `f`, and aborts the process if it takes longer than a minute (times `STRESS`): a deadlock is a failure.
+/// Runs `f`. Aborts the process if `f` takes longer than a minute (times `STRESS`), so that a deadlock is a failure.
 pub fn within_a_minute<R>(f: impl FnOnce() -> R) -> R {
     let (done, wait) = mpsc::channel::<()>();
     let test = thread::current().name().unwrap_or("?").to_string();
     let limit = Duration::from_secs(times(60).max(60) as u64);
     thread::spawn(move || {
         if wait.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("{test}: stuck for {limit:?}");
+            eprintln!("{test}: did not end within {limit:?}");
             std::process::abort();
         }
     });
@@ -232,7 +232,7 @@ pub fn within_a_minute<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Waits until `condition` holds, for ten seconds at most. For what another thread is to do by itself.
+/// Waits until another thread makes `condition` true, for ten seconds at most. Returns whether it became true.
 pub fn soon(condition: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(10);
     while !condition() {
@@ -244,16 +244,16 @@ pub fn soon(condition: impl Fn() -> bool) -> bool {
     true
 }
 
-/// The message of the panic that `f` must end in.
+/// Runs `f`, which must panic, and returns the message of the panic.
 pub fn panic_of<R>(f: impl FnOnce() -> R) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(f)).err().expect("a panic");
+    let payload = catch_unwind(AssertUnwindSafe(f)).err().expect("a panic was expected");
     match payload.downcast::<String>() {
         Ok(message) => *message,
         Err(payload) => payload.downcast_ref::<&str>().map_or("not a message", |text| text).to_string(),
     }
 }
 
-/// A small, seeded source of numbers.
+/// A small random number generator with a seed.
 pub struct Rng(u64);
 
 impl Rng {
@@ -261,7 +261,7 @@ impl Rng {
         Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Below `end`, and below 2^31.
+    /// Returns a number below `end`, and below 2^31.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -270,7 +270,7 @@ impl Rng {
     }
 }
 
-/// A reaper without entries, which counts its calls to expire.
+/// A reaper without entries. It counts the calls of `expire`.
 pub struct Calls(pub AtomicUsize);
 
 impl Reaper for Calls {

@@ -1,39 +1,41 @@
-//! Whether a history of one key has an order: Wing and Gong's search, with Lowe's memory of what was tried.
+//! Decides whether a history of one key has an order, by the search of Wing and Gong with Lowe's cache of tried states.
 //!
-//! A history is linearizable if its calls can be put into one order that a map for one thread would allow, and that puts a
-//! call before every other that began after it had returned. Keys are objects apart, and a history of several is
-//! linearizable if that of each is (Herlihy and Wing call it locality): so each is searched for itself.
+//! A history is linearizable if its calls have an order with two properties. A map for one thread would give the same
+//! results in this order. And no call comes before another that had returned when it began. A history of several keys
+//! is linearizable if the history of each key is (Herlihy and Wing call this locality). So each key is searched for
+//! itself.
 //!
-//! A thread makes one call at a time. So what has been put in order is told by how many calls of each thread are in it, and
-//! long histories are no harder than short ones: the search goes astray by as many calls as overlap.
+//! A thread makes one call at a time. So the number of calls of each thread identifies the calls that are in order so
+//! far. Long histories are therefore no harder than short ones: only calls that overlap make the search try more than
+//! one order.
 
 use std::collections::HashSet;
 
-/// What the map holds for the key. Values are never written twice.
+/// The value that the map holds for the key. No value is written twice.
 pub type State = Option<u64>;
 
-/// What a call found out of its key, and did to it.
+/// What a call found under its key, and what it left there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// It found this, and left it.
+    /// The call found this and left it.
     Saw(State),
-    /// It found something.
+    /// The call found some value and left it.
     SawSome,
-    /// It found not this value: another or none.
+    /// The call did not find this value: it found another or none.
     SawNot(u64),
-    /// It found this and left that.
+    /// The call found the first and left the second.
     Changed(State, State),
-    /// It left nothing, whatever it found.
+    /// The call left nothing. It may have found anything.
     Cleared,
-    /// It left nothing, or whatever it found: who evicts is not told which entry went.
+    /// The call left nothing, or what it found. An eviction does not say which entry it removed.
     MayHaveCleared,
 }
 
-/// Ways in which a call may have gone, at the most.
+/// The most ways in which a call can have gone.
 const WAYS: usize = 2;
 
 impl Effect {
-    /// What it leaves, if it can have found `state` and gone that `way`.
+    /// Returns the state that the call leaves if it found `state` and went that `way`, or `None` if this is impossible.
     fn after(self, state: State, way: usize) -> Option<State> {
         match self {
             Effect::MayHaveCleared => Some(if way == 0 { state } else { None }),
@@ -47,7 +49,7 @@ impl Effect {
     }
 }
 
-/// A call, from an instant before it took effect to one after that.
+/// A call. `begun` is before it took effect, and `ended` is after that.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub begun: u64,
@@ -58,18 +60,18 @@ pub struct Call {
 /// The most threads in a history.
 pub const THREADS: usize = 4;
 
-/// An order of all the calls, each thread's in theirs, on a key that is absent at first: which thread's next call is next.
-/// If there is none, the longest order of some of them that no other call can follow.
+/// Returns an order of all calls, for a key that is absent at first. Each item is the thread whose next call comes
+/// next. If there is no order, returns the longest order of some calls that no other call can follow.
 pub fn order(threads: &[Vec<Call>; THREADS]) -> Result<Vec<usize>, Vec<usize>> {
     for calls in threads {
         assert!(calls.iter().all(|call| call.begun <= call.ended));
-        assert!(calls.windows(2).all(|pair| pair[0].ended <= pair[1].begun), "one call at a time");
+        assert!(calls.windows(2).all(|pair| pair[0].ended <= pair[1].begun), "a thread makes one call at a time");
     }
-    // How many calls of each thread are in order, and what they led to. Where that has been before there is no order from
-    // there on, or it would have been found (Lowe).
+    // How many calls of each thread are in order, and the state that they lead to. If the search was at such a point
+    // before, there is no order from there on. Otherwise it would have been found (Lowe).
     let (mut taken, mut state) = ([0; THREADS], None);
     let mut tried = HashSet::from([(taken, state)]);
-    // The choice of each call in order, which is its thread and way, and the state before.
+    // For each call in order: the choice, which is its thread and its way, and the state before it.
     let mut steps: Vec<(usize, State)> = Vec::new();
     let threads_of = |steps: &[(usize, State)]| steps.iter().map(|(choice, _)| choice / WAYS).collect();
     let mut longest: Vec<usize> = Vec::new();
@@ -81,7 +83,8 @@ pub fn order(threads: &[Vec<Call>; THREADS]) -> Result<Vec<usize>, Vec<usize>> {
         };
         let step = (from..THREADS * WAYS).find_map(|choice| {
             let thread = choice / WAYS;
-            // Not before one that had returned when this one began. The order of equal times is not known.
+            // A call cannot come before one that had returned when it began. If two times are equal, their order is
+            // unknown.
             let call = next(thread).filter(|call| call.begun <= first_end)?;
             let state = call.effect.after(state, choice % WAYS)?;
             let mut taken = taken;

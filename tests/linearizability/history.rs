@@ -1,29 +1,29 @@
-//! What threads record of their calls, and how it is shown.
+//! The records that threads make of their calls, and a picture of them.
 
 use super::checker::{Call, THREADS, order};
 use std::fmt::Write;
 use std::time::Instant;
 
-/// Times of calls, in nanoseconds since the watch was made.
+/// Measures the times of calls, in nanoseconds since the watch was made.
 ///
-/// They are read from the clock, and not from a shared counter. The read-modify-writes of a counter would be fences, and
-/// hide what the calls themselves fail to order; and they would make threads wait for each other at every call, so that
-/// hardly two overlap.
+/// The times come from the clock, and not from a shared counter. The read-modify-writes of a counter would be fences.
+/// They would hide errors in the ordering of the calls. They would also make threads wait for each other at every call,
+/// so that hardly any calls overlap.
 ///
-/// What is recorded of a call must reach at least from before its effect to after it: a wider interval may hide an error,
-/// a narrower one may show one that is none. So
+/// The recorded interval must begin before the effect of the call and end after it. A wider interval may hide an error.
+/// A narrower one may show an error that does not exist. Three facts ensure this:
 ///
-/// - no access of the call is made before the clock is read at its beginning, nor after it is read at its end. The processor
-///   reads its time stamp like any register, as early or late as it likes; an `lfence` on either side keeps it in its place,
-///   and costs little: it waits for loads that are under way, but not for stores, and so does not hide how those are
-///   delayed. (Elsewhere than on x86-64 the clock's own reading is trusted to be in its place, as it is on Linux's
-///   other architectures.) A write is visible to all when its call has returned: it unlocks the shard by a
-///   read-modify-write, which on all machines that Rust's atomics run on reaches the cache after the stores before it;
-/// - the clocks of all cores agree, as `CLOCK_MONOTONIC` promises: Linux takes time stamps of processors that disagree for
-///   unusable, and asks another clock. If they disagreed by some nanoseconds after all, a call might seem to have ended
-///   that much too early, and a sound history be refused: `the_clocks_of_all_cores_agree` looks for that;
-/// - a coarse clock rounds all times alike: it makes calls overlap which did not, and orders none the wrong way round, as the
-///   checker takes calls for ordered only if the times differ.
+/// - No access of the call happens before the clock is read at its beginning, or after it is read at its end. The
+///   processor may read its time stamp earlier or later than in program order. An `lfence` on either side prevents
+///   this. It is cheap: it waits for loads that are under way, but not for stores, so it does not hide delays of
+///   stores. On other architectures than x86-64 the reading of the clock is trusted to stay in its place, as on Linux.
+///   A write is visible to all threads when its call has returned: it unlocks the shard by a read-modify-write. On all
+///   machines that Rust's atomics run on, this reaches the cache after the stores before it.
+/// - The clocks of all cores agree, as `CLOCK_MONOTONIC` promises. If the time stamps of processors disagree, Linux
+///   does not use them, and reads another clock. If they still disagreed by some nanoseconds, a call might seem to end
+///   that much too early, and a correct history might be refuted. `the_clocks_of_all_cores_agree` checks for this.
+/// - A coarse clock rounds all times in the same way. It makes calls overlap that did not. It never reverses an order,
+///   because the checker considers calls as ordered only if their times differ.
 #[derive(Clone, Copy)]
 pub struct Watch(Instant);
 
@@ -40,7 +40,7 @@ impl Watch {
     }
 }
 
-/// No instruction after this begins before all before it have been done.
+/// Instructions after this begin only when all instructions before it have completed.
 fn keep_order() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE2 is part of x86-64.
@@ -49,7 +49,7 @@ fn keep_order() {
     }
 }
 
-/// A call on one key, as a thread has recorded it.
+/// A call on one key, as its thread recorded it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     pub thread: usize,
@@ -58,14 +58,14 @@ pub struct Record {
     pub call: Call,
 }
 
-/// The calls on `key`, in the order of their beginnings.
+/// Returns the calls on `key`, in the order of their beginnings.
 pub fn of_key(history: &[Record], key: usize) -> Vec<Record> {
     let mut records: Vec<Record> = history.iter().filter(|record| record.key == key).copied().collect();
     records.sort_by_key(|record| record.call.begun);
     records
 }
 
-/// How many of the calls on a key begin before one that began before them has ended.
+/// Counts the calls on a key that begin while an earlier call is under way.
 pub fn overlaps(records: &[Record]) -> usize {
     let mut latest = 0;
     let overlaps = |record: &&Record| {
@@ -76,7 +76,7 @@ pub fn overlaps(records: &[Record]) -> usize {
     records.iter().filter(overlaps).count()
 }
 
-/// The calls on a key as a picture, if they have no order.
+/// Returns a picture of the calls on a key if they have no order.
 pub fn refute(records: &[Record]) -> Option<String> {
     let mut threads: [Vec<Call>; THREADS] = Default::default();
     for record in records {
@@ -85,24 +85,25 @@ pub fn refute(records: &[Record]) -> Option<String> {
     order(&threads).err().map(|longest| picture(records, &longest))
 }
 
-/// The width of a picture's axis, and the calls before and after the one that is in no order, if there are many.
+/// The width of the axis. If there are many calls, the picture shows so many before and after the first that is in no
+/// order.
 const WIDTH: usize = 60;
 const MARGIN: usize = 20;
 
-/// Calls along an axis of time, numbered by their place in the longest order that some of them have.
+/// Draws calls along a time axis. Their numbers are their places in the longest order that was found.
 fn picture(records: &[Record], longest: &[usize]) -> String {
-    // The places of each thread's calls. What has none comes last.
+    // The places of each thread's calls. The calls without a place come last.
     let mut places: [Vec<usize>; THREADS] = Default::default();
     longest.iter().enumerate().for_each(|(place, &thread)| places[thread].push(place));
     let mut placed = places.map(Vec::into_iter);
     let places: Vec<Option<usize>> = records.iter().map(|record| placed[record.thread].next()).collect();
-    let first = places.iter().position(Option::is_none).expect("a call that is in no order");
+    let first = places.iter().position(Option::is_none).expect("every call is in the order");
     let shown = first.saturating_sub(MARGIN)..records.len().min(first + MARGIN);
     let begin = records[shown.clone()].iter().map(|record| record.call.begun).min().unwrap();
     let end = records[shown.clone()].iter().map(|record| record.call.ended).max().unwrap();
     let column = |time: u64| ((time - begin) * (WIDTH as u64 - 1) / (end - begin).max(1)) as usize;
     let mut text = format!(
-        "{} of {} calls, in {} ns. #: the place in the longest order of some that none of the others can follow\n",
+        "{} of {} calls, in {} ns. #: the place in the longest order that was found\n",
         shown.len(),
         records.len(),
         end - begin,

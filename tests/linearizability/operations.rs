@@ -1,4 +1,4 @@
-//! What a worker does at random, and what it takes each result for.
+//! The random operations of a worker, and the effect that each result proves.
 
 use super::checker::Effect;
 use super::worker::{FILLERS, Key, Worker, pause};
@@ -13,8 +13,8 @@ fn removed(old: Option<u64>) -> Effect {
 }
 
 impl<'r> Worker<'r> {
-    /// What a history may be about. Each history does without some, so that the others come at each other more often than if
-    /// everything happened everywhere (swarm testing).
+    /// The operations that a history may consist of. Each history leaves some of them out. The others then meet more
+    /// often than if every history had all operations (swarm testing).
     pub const OPERATIONS: [fn(&mut Self, usize); 21] = [
         Self::insert,
         Self::replace,
@@ -52,7 +52,7 @@ impl<'r> Worker<'r> {
         if self.rng.below(2) == 0 {
             return self.call(key, "try_replace", |worker, map, key| match map.fallible().insert(key, value) {
                 Ok(old) => Effect::Changed(value_of(old), Some(value)),
-                // It may be for want of room for what is evicted, and so says nothing of the key.
+                // The write may fail because the evicted entry finds no room. Then it says nothing about the key.
                 Err(_) if worker.round.bounded => Effect::MayHaveCleared,
                 Err(_) => Effect::SawSome,
             });
@@ -86,7 +86,7 @@ impl<'r> Worker<'r> {
             match value_of(updated) {
                 None => Effect::Saw(None),
                 updated => {
-                    assert_eq!(updated, new, "the entry returned has the value made last");
+                    assert_eq!(updated, new, "the returned entry does not have the value that was made last");
                     Effect::Changed(old, new)
                 }
             }
@@ -112,10 +112,10 @@ impl<'r> Worker<'r> {
                 found % 2 == 0
             });
             match value_of(old) {
-                // It kept the odd one that it saw, or saw even ones until there was none.
+                // The call kept the odd value that it saw, or it saw even values until the key was absent.
                 None => Effect::Saw(last.filter(|value| value % 2 == 1)),
                 old => {
-                    assert_eq!(old, last, "the entry removed is the one that the condition held for");
+                    assert_eq!(old, last, "the removed entry is not the one that the condition held for");
                     removed(old)
                 }
             }
@@ -130,8 +130,8 @@ impl<'r> Worker<'r> {
         });
     }
 
-    /// Condemns the first entry of the key that it meets, so that the count says what became of that one. Of what it does
-    /// not condemn it says nothing: the iteration is weakly consistent.
+    /// Condemns the first entry of the key that the sweep meets. So the count says what became of this entry. The call
+    /// says nothing about entries that it does not condemn, because the iteration is weakly consistent.
     fn reap(&mut self, key: usize) {
         let (which, mut condemned) = (self.key(key), None);
         let begun = self.round.watch.now();
@@ -144,14 +144,15 @@ impl<'r> Worker<'r> {
         });
         let (ended, reaped) = (self.round.watch.now(), reaped.removed);
         match condemned {
-            None => assert_eq!(reaped, 0, "what was not condemned stays"),
+            None => assert_eq!(reaped, 0, "an entry that was not condemned was reaped"),
             Some(_) if reaped == 1 => self.record(key, "reap_if", begun, ended, Effect::Changed(condemned, None)),
             Some(_) if self.round.refusing => {}
             Some(value) => self.record(key, "reap_if", begun, ended, Effect::SawNot(value)),
         }
     }
 
-    /// Where removals may be refused it is no single act, but as many as there are entries, of which it says nothing.
+    /// If removals may be refused, a `clear` is not one atomic step. It removes entry by entry, and says nothing about
+    /// them.
     fn clear(&mut self, key: usize) {
         if self.round.refusing {
             return self.disturb(key);
@@ -182,13 +183,13 @@ impl<'r> Worker<'r> {
             if evicted > 0 {
                 self.record_eviction(None, "evict", begun, ended);
             } else if !self.round.refusing {
-                // The map has one shard, so there was an instant at which nothing was there.
+                // The map has one shard, so there was an instant at which the map was empty.
                 (0..self.keys).for_each(|key| self.record(key, "evict", begun, ended, Effect::Saw(None)));
             }
         }
     }
 
-    /// Makes the table grow or shrink, or move on with that.
+    /// Makes the table grow or shrink, or moves a resize on.
     fn disturb(&mut self, _key: usize) {
         let (map, thread) = (self.round.map, self.thread as u64);
         let filler = |number: u64| Key(FILLERS * (1 + thread) + number);
@@ -224,8 +225,8 @@ impl<'r> Worker<'r> {
         self.call(key, "get by session", |worker, _, key| Effect::Saw(worker.reader.get(&key).map(|entry| *entry)));
     }
 
-    /// Reads again and again, and records the reads next to which something changed. (To leave out the others can hide an
-    /// error, and makes none.)
+    /// Reads the key many times, and records the reads next to which something changed. Leaving out the other reads may
+    /// hide an error, but cannot make one.
     pub fn watch(&mut self, key: usize) {
         let (which, watch) = (self.key(key), self.round.watch);
         let mut read = |_| (watch.now(), self.reader.get(&which).map(|entry| *entry), watch.now());
@@ -255,7 +256,7 @@ impl<'r> Worker<'r> {
         });
     }
 
-    /// As many reads, in no order among themselves.
+    /// Reads all keys in one call. The reads have no order among themselves.
     fn batch(&mut self, _key: usize) {
         let keys: Vec<Key> = (0..self.keys).map(|key| self.key(key)).collect();
         let mut found = Vec::with_capacity(keys.len());

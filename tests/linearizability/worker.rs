@@ -1,4 +1,4 @@
-//! A thread that calls a registry at random, and records it.
+//! A thread that makes random calls to a registry and records them.
 
 use super::checker::{Call, Effect};
 use super::common::{FewBits, Rng};
@@ -13,7 +13,7 @@ thread_local! {
     static PAUSES: RefCell<Rng> = RefCell::new(Rng::new(1));
 }
 
-/// Now and then a short while, or another thread's turn: there may be more threads than cores.
+/// Spins for a short time or yields, now and then. It yields because there may be more threads than cores.
 pub fn pause() {
     match PAUSES.with_borrow_mut(|rng| rng.below(96)) {
         0 => thread::yield_now(),
@@ -22,7 +22,7 @@ pub fn pause() {
     }
 }
 
-/// Pauses when it is compared, which is in the middle of a lookup or of a write under the shard's lock.
+/// A key that pauses when it is compared. This is in the middle of a lookup, or of a write under the shard lock.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(pub u64);
 
@@ -43,8 +43,8 @@ impl Hash for Key {
 
 pub type Map = Registry<Key, u64, FewBits>;
 
-/// Where the threads of a round meet before each history. Spins at first, so that they set off together, and yields then:
-/// there may be more of them than cores.
+/// The threads of a round meet here before each history. A thread spins at first, so that all threads start together.
+/// It yields after that, because there may be more threads than cores.
 pub struct Meeting {
     threads: usize,
     arrived: AtomicUsize,
@@ -60,14 +60,14 @@ impl Meeting {
         let goal = (self.arrived.fetch_add(1, SeqCst) / self.threads + 1) * self.threads;
         let mut turns = 0;
         while self.arrived.load(SeqCst) < goal {
-            assert!(!self.failed.load(SeqCst), "another thread has panicked");
+            assert!(!self.failed.load(SeqCst), "another thread panicked");
             turns += 1;
             if turns < 200 { std::hint::spin_loop() } else { thread::yield_now() }
         }
     }
 }
 
-/// Tells the others if its thread panics.
+/// Tells the other threads if its thread panics.
 struct Presence<'m>(&'m Meeting);
 
 impl Drop for Presence<'_> {
@@ -78,11 +78,11 @@ impl Drop for Presence<'_> {
     }
 }
 
-/// What the threads of a round share.
+/// The data that the threads of a round share.
 pub struct Round<'r> {
     pub seed: u64,
     pub histories: usize,
-    /// Calls of each thread in a history, and up to three more.
+    /// The calls of each thread in a history. A thread makes up to three more.
     pub calls: u64,
     pub map: &'r Map,
     /// The domain's backlog has a limit, and removals may be refused.
@@ -93,7 +93,7 @@ pub struct Round<'r> {
     pub meeting: Meeting,
 }
 
-/// Keys that no history is about, by which threads make the table grow and shrink, begin here.
+/// The first of the filler keys. Threads use them to make tables grow and shrink. No history is about them.
 pub const FILLERS: u64 = 1 << 32;
 
 pub struct Worker<'r> {
@@ -128,10 +128,10 @@ impl<'r> Worker<'r> {
         }
     }
 
-    /// Its part in all histories of the round.
+    /// Runs the thread's part of all histories of the round.
     pub fn run(mut self) -> Vec<Vec<Record>> {
         let _presence = Presence(&self.round.meeting);
-        // The same for all threads.
+        // The same random numbers for all threads.
         let mut common = Rng::new(self.round.seed);
         (0..self.round.histories as u64).map(|history| self.history(history, &mut common)).collect()
     }
@@ -141,14 +141,15 @@ impl<'r> Worker<'r> {
         self.base = number * 4;
         self.keys = 2 + common.below(2) as usize;
         self.records = Vec::with_capacity(64);
-        // Some operation of every three is there, among them one that inserts and one that reads.
+        // Enables one to three operations of every three. So each history has operations that insert and operations
+        // that read.
         let mut enabled: Vec<fn(&mut Self, usize)> = Vec::new();
         for three in Self::OPERATIONS.chunks(3) {
             let which = 1 + common.below(7);
             enabled.extend((0..3).filter(|bit| which >> bit & 1 == 1).map(|bit| three[bit]));
         }
         if common.below(2) == 0 && self.thread == 1 {
-            // The gaps that a write leaves are short.
+            // A thread that only watches reads often enough to see short gaps.
             enabled = vec![Self::watch];
         }
         let filled = common.below(2) == 0;
@@ -159,7 +160,7 @@ impl<'r> Worker<'r> {
         }
         for _ in 0..self.round.calls + self.rng.below(4) {
             pause();
-            // The first key is a favourite.
+            // The first key is chosen more often than the others.
             let key = self.rng.below(self.keys as u64) * self.rng.below(2);
             let operation = enabled[self.rng.below(enabled.len() as u64) as usize];
             operation(self, key as usize);
@@ -182,14 +183,14 @@ impl<'r> Worker<'r> {
         self.records.push(Record { thread: self.thread, key, name, call });
     }
 
-    /// Records that a call may have evicted an entry of the history: any but that of `spared`.
+    /// Records that a call may have evicted any entry of the history, except the one under key `spared`.
     pub fn record_eviction(&mut self, spared: Option<usize>, name: &'static str, begun: u64, ended: u64) {
         for key in (0..self.keys).filter(|&key| Some(key) != spared) {
             self.record(key, name, begun, ended, Effect::MayHaveCleared);
         }
     }
 
-    /// Calls `f`, and records what it says that it did.
+    /// Calls `f`, and records the effect that it returns.
     pub fn call(&mut self, key: usize, name: &'static str, f: impl FnOnce(&mut Self, &Map, Key) -> Effect) {
         let (map, which) = (self.round.map, self.key(key));
         let begun = self.round.watch.now();

@@ -1,4 +1,4 @@
-//! A registry, and what std's `HashMap` says that it should hold.
+//! A registry, and a model of its contents in std's `HashMap`.
 
 use crate::common::*;
 use epoch_registry::{Cause, Cursor, Domain, Handle, ManualClock, Registry};
@@ -28,7 +28,7 @@ pub enum Op {
     GetMany(Vec<Key>),
     ReapIf(usize, u64),
     ReapOlder(u64),
-    /// Of what is past its time; all of it, if there is no budget.
+    /// Reaps expired entries. Without a budget it reaps all of them.
     Reap(Option<usize>),
     MaxAge(Option<u64>),
     MaxEntries(Option<usize>),
@@ -41,16 +41,16 @@ pub enum Op {
     Reclaim(usize),
 }
 
-/// What the registry should hold: number and time of insertion by key.
+/// What the registry should contain: for each key the number and time of insertion of its entry.
 #[derive(Default)]
 struct Model {
     max_age: Option<u64>,
     entries: HashMap<Key, (u64, u64)>,
-    /// Keys by numbers, of entries that have expired, and that count as absent, but were not reaped yet.
+    /// The keys, by number, of entries that have expired but were not reaped yet. They count as absent.
     expired: HashMap<u64, Key>,
     now: u64,
     numbers: u64,
-    /// Keys that have been there since the cursor began.
+    /// The keys that have been present since the cursor began.
     stable: HashSet<Key>,
     met: HashSet<Key>,
 }
@@ -70,7 +70,7 @@ impl Model {
         self.entries.remove(&key).map(|(number, _)| number)
     }
 
-    /// Takes out what has been there for longer than it may.
+    /// Moves entries that have outlived their limit to `expired`.
     fn expire(&mut self) {
         let is_past = |key: Key, inserted: u64| {
             let limit = life(key).into_iter().chain(self.max_age).min();
@@ -85,20 +85,20 @@ impl Model {
         }
     }
 
-    /// Entries that are in the registry.
+    /// The number of entries in the registry, with the expired ones.
     fn len(&self) -> usize {
         self.entries.len() + self.expired.len()
     }
 
-    /// What was said of an entry that left by itself.
+    /// Applies what the listener was told of an entry that left.
     fn hear(&mut self, (cause, key, number): (Cause, Key, u64)) {
         match cause {
-            Cause::Expired => assert_eq!(self.expired.remove(&number), Some(key), "it was young"),
+            Cause::Expired => assert_eq!(self.expired.remove(&number), Some(key), "the entry had not expired"),
             Cause::Capacity if self.expired.remove(&number).is_some() => {}
             Cause::Capacity => assert_eq!(self.remove(key), Some(number)),
-            // Those are checked where they are done.
+            // The operations themselves check these.
             Cause::Removed | Cause::Replaced | Cause::Reaped => {}
-            other => panic!("{other}: nobody asked for that"),
+            other => panic!("{other}: no operation has this cause"),
         }
     }
 
@@ -107,10 +107,10 @@ impl Model {
     }
 }
 
-/// In nanoseconds.
+/// Nanoseconds in a millisecond.
 const MILLI: u64 = 1_000_000;
 
-/// How long an entry of this key may live, in milliseconds.
+/// The lifetime of an entry with this key, in milliseconds.
 fn life(key: Key) -> Option<u64> {
     (key % 5 == 0).then_some(u64::from(key))
 }
@@ -257,7 +257,7 @@ impl Case {
             }
             Op::Iter => {
                 let met: Vec<_> = registry.pin().iter().map(|entry| (*entry.key(), entry.get())).collect();
-                assert_eq!(met.len(), model.entries.len(), "nothing is met twice");
+                assert_eq!(met.len(), model.entries.len(), "the iterator met an entry twice, or missed one");
                 assert!(met.iter().all(|&(key, number)| model.number(key) == Some(number)));
             }
             Op::ScanOn(budget) => {
@@ -270,7 +270,7 @@ impl Case {
                     model.met.insert(*entry.key());
                 });
                 if cursor.is_done() {
-                    assert!(model.stable.is_subset(&model.met), "a key that was there all the time is missed");
+                    assert!(model.stable.is_subset(&model.met), "the walk missed a key that was present all the time");
                     *cursor = Cursor::new();
                 }
             }
@@ -321,7 +321,7 @@ impl Case {
             Op::Barrier => registry.domain().barrier(),
             Op::Reap(Some(budget)) => {
                 let reaped = registry.expire(budget);
-                // Those of one hash are not told apart before they are looked at.
+                // A token holds half a hash. So all entries with an equal half hash are examined together.
                 assert!(reaped.removed <= reaped.examined && reaped.examined < budget.max(1) + 300);
             }
             Op::Reap(None) => {
@@ -329,10 +329,10 @@ impl Case {
                 let told: Vec<_> = told.lock().unwrap().drain(..).collect();
                 assert_eq!(reaped.removed, told.len());
                 told.into_iter().for_each(|event| model.hear(event));
-                assert!(model.expired.is_empty(), "past its time: {:?}", model.expired);
+                assert!(model.expired.is_empty(), "expired entries were not reaped: {:?}", model.expired);
             }
             Op::MaxAge(millis) => {
-                // So that what has expired by now is known to have, and stays absent.
+                // The iteration ends the entries that have expired by now, so that they stay absent.
                 assert_eq!(registry.pin().iter().count(), model.entries.len());
                 registry.set_max_age(millis.map(Duration::from_millis));
                 model.max_age = millis;
@@ -350,7 +350,7 @@ impl Case {
         }
     }
 
-    /// After a barrier: everything that is neither in the registry nor held is destroyed, and nothing else.
+    /// Checks after a barrier that an entry is destroyed exactly if it is neither in the registry nor held.
     fn check_accounts(&self) {
         let mut alive: HashSet<u64> = self.model.entries.values().map(|&(number, _)| number).collect();
         alive.extend(self.model.expired.keys());
@@ -378,5 +378,5 @@ impl Case {
     }
 }
 
-/// All keys in one home; few homes and no tags; few homes and shards; tags alone; a good hash.
+/// All keys in one home, few homes and no tags, few homes and shards, tags alone, a good hash.
 pub const MASKS: [u64; 5] = [0, 0x3, 0xc000_0003, 0x7f << 40, u64::MAX];

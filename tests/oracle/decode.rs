@@ -1,8 +1,8 @@
-//! Sequences of operations as a fuzzer has them: in bytes.
+//! Reads sequences of operations from the bytes of a fuzzer.
 
 use crate::case::{Case, Key, MASKS, Op};
 
-/// What is left of the input. At its end everything is zero.
+/// The rest of the input. Reads beyond its end return zero.
 struct Input<'b>(&'b [u8]);
 
 impl Input<'_> {
@@ -28,7 +28,7 @@ impl Input<'_> {
         (self.byte() % 2 == 1).then(|| some(self))
     }
 
-    /// The next operations: one, or a burst of many.
+    /// The next operations: one, or a burst of many inserts or removals.
     fn ops(&mut self) -> Vec<Op> {
         let code = self.byte();
         if code >= 250 {
@@ -71,7 +71,7 @@ impl Input<'_> {
     }
 }
 
-/// Runs the sequence that these bytes stand for, and returns how many operations it has.
+/// Runs the sequence that these bytes encode, and returns the number of its operations.
 pub fn run(bytes: &[u8]) -> u64 {
     let mut input = Input(bytes);
     let first = usize::from(input.byte());

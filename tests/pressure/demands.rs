@@ -1,4 +1,4 @@
-//! What a demand comes to, and how it is divided.
+//! How much work a demand asks for, and how the work is divided among the reapers.
 
 use crate::common::isolated_builder;
 use crate::scripted::*;
@@ -11,15 +11,15 @@ use std::time::Duration;
 fn work_is_divided_by_the_rule_of_the_kernel() {
     let fakes = [Fake::new(10_000, 2), Fake::new(10_000, 4), Fake::new(10_000, 0), Fake::new(100, 2), Fake::new(0, 2)];
     let driver = driver_of(&fakes.each_ref());
-    // Deltas of 2500, 1250, 5000 and 24, in batches of 128; the rests of less are deferred.
+    // Deltas of 2500, 1250, 5000 and 24, in batches of 128. A rest that is less than a batch is deferred.
     let relieved = driver.relieve(Demand::Round(3));
     assert!(relieved.met && relieved.rounds == 1);
     assert_eq!(table(&driver.stats()), [(19 * 128, 68), (9 * 128, 98), (39 * 128, 8), (0, 24), (0, 0)]);
-    // An eighth of what was deferred comes on top.
+    // An eighth of the deferred work is added.
     driver.relieve(Demand::Round(3));
     assert_eq!(table(&driver.stats()), [(38 * 128, 136), (18 * 128, 196), (78 * 128, 16), (0, 48), (0, 0)]);
-    // Everything, twice at the most: 20,000 of 20,136, and 10,196; 5016; and 200 of 248, of which one batch, as the
-    // rest is less than a batch and than all there is.
+    // Everything, at most twice: 20,000 of 20,136, and 10,196; 5016; and 200 of 248. Of these 200 only one batch is
+    // scanned, as the rest is less than a batch and less than the number of entries.
     driver.relieve(Demand::Round(0));
     let expected = [((38 + 156) * 128, 168), ((18 + 79) * 128, 84), ((78 + 39) * 128, 24), (128, 120), (0, 0)];
     assert_eq!(table(&driver.stats()), expected);
@@ -28,7 +28,7 @@ fn work_is_divided_by_the_rule_of_the_kernel() {
 }
 
 #[test]
-fn a_small_reaper_is_scanned_whole_when_it_comes_to_that() {
+fn a_small_reaper_is_scanned_whole_at_the_last_priority() {
     let small = Fake::new(10, 2);
     let driver = driver_of(&[&small]);
     for _ in 0..3 {
@@ -40,7 +40,7 @@ fn a_small_reaper_is_scanned_whole_when_it_comes_to_that() {
 }
 
 #[test]
-fn a_demand_of_bytes_is_met_and_not_far_exceeded_with_all_equally_far() {
+fn a_demand_of_bytes_is_met_and_hardly_exceeded_by_equal_shares_of_all_reapers() {
     let half = |asked: usize| removed(asked / 2, 10 * (asked / 2) as u64);
     let (large, small) = (Fake::with(60_000, 2, half), Fake::with(20_000, 2, half));
     let driver = driver_of(&[&large, &small]);
@@ -73,8 +73,8 @@ fn registries_share_by_their_size_and_cost() {
     [&large, &small, &dear].into_iter().for_each(|registry| driver.add(registry));
     let relieved = driver.relieve(Demand::Round(4));
     let gone = [40_000 - large.len(), 20_000 - small.len(), 40_000 - dear.len()];
-    // 5000, 2500 and 2500 to scan; nothing was used, so all of them go. (Homes are not split, so a batch may be a few
-    // more.)
+    // 5000, 2500 and 2500 to scan. No entry was used, so all of them are removed. Homes are not split, so a batch may
+    // be a few entries larger.
     for (gone, share) in gone.into_iter().zip([5000, 2500, 2500]) {
         assert!(gone > share * 9 / 10 && gone < share * 12 / 10, "{gone} of {share}");
     }
@@ -108,7 +108,7 @@ fn events_in_a_row_raise_the_priority_and_quiet_resets_it() {
 }
 
 #[test]
-fn the_largest_demand_counts_and_not_the_sum() {
+fn of_several_demands_the_largest_counts_and_not_the_sum() {
     let (one, more) = (Manual::new("one"), Manual::new("more"));
     let fake = Fake::with(1 << 20, 2, |asked| removed(asked, asked as u64));
     let driver = Driver::builder().source(one.0).source(more.0).build();

@@ -1,4 +1,4 @@
-//! Sources that tell of a level: when there is reason to demand again.
+//! Sources that report a level: when a level demands memory again.
 
 use crate::common::isolated_builder;
 use crate::scripted::*;
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn level(used: u64) -> Result<Reading, &'static str> {
-    // The mark is at 900,000, the low one at 800,000; a step is 3906.
+    // The high mark is 900,000, the low mark 800,000, and a step 3906.
     Ok(Reading::Level(Level::new(used, 1_000_000, Marks::new(0.9, 0.8))))
 }
 
 #[test]
-fn a_level_demands_again_only_when_there_is_reason() {
+fn a_level_demands_again_only_if_usage_has_grown() {
     let next: Next = Arc::new(Mutex::new(level(0)));
     let fake = Fake::with(10_000, 2, |asked| removed(asked, 100 * asked as u64));
     let driver = Driver::builder().source(Script(Arc::clone(&next))).build();
@@ -23,25 +23,26 @@ fn a_level_demands_again_only_when_there_is_reason() {
         *next.lock().unwrap() = level(used);
         driver.check().map(|relieved| relieved.reaped.bytes / 12_800)
     };
-    // Batches that were removed, of 12,800 bytes.
+    // The numbers are removed batches of 12,800 bytes.
     assert_eq!(at(900_000), None);
     assert_eq!(at(920_000), Some(10), "120,000 bytes");
-    assert_eq!([at(920_000), at(910_000), at(923_900)], [None; 3], "what was shed is on its way");
-    // All growth of 10,000 is new: three times as much, less the 8000 that were shed beyond the demand.
+    assert_eq!([at(920_000), at(910_000), at(923_900)], [None; 3], "the memory that was shed is still being freed");
+    // The growth of 10,000 is new. Three times as much is demanded, less the 8000 that were shed beyond the demand.
     assert_eq!(at(930_000), Some(2), "22,000 bytes");
     assert_eq!(at(930_000), None);
-    // More than half of what was shed has come anew, and usage is the same: it took the place of what was shed.
+    // More than half of what was shed has been added again, and usage is the same. So new entries took the place of the
+    // old ones.
     fake.count.fetch_add(1300, SeqCst);
     assert!(at(930_000).is_some_and(|batches| batches >= 8));
     assert_eq!(at(930_000), None);
-    // Down to the mark, and above it again.
+    // Usage goes down to the mark, and then above it again.
     assert_eq!(at(900_000), None);
     assert_eq!(at(900_001), Some(8), "100,001 bytes");
     assert_eq!(driver.stats().unmet, 0);
 }
 
 #[test]
-fn a_level_is_not_shed_for_again_while_usage_stays_whatever_is_looked_at() {
+fn a_level_demands_nothing_more_while_its_usage_stays_the_same() {
     let next: Next = Arc::new(Mutex::new(level(950_000)));
     let registry = isolated_builder::<u64, Vec<u8>>().weigher(|_, value: &Vec<u8>| value.len()).build();
     let registry = Arc::new(registry);
@@ -72,7 +73,7 @@ fn a_level_whose_reaper_stopped_demands_again_after_an_interval() {
 }
 
 #[test]
-fn a_source_that_fails_or_panics_says_so_and_is_asked_again() {
+fn a_source_that_fails_or_panics_is_reported_and_asked_again() {
     let next: Next = Arc::new(Mutex::new(Err("it rains")));
     let driver = Driver::builder().source(Script(Arc::clone(&next))).build();
     let state = || {

@@ -1,4 +1,4 @@
-//! Real sources, as far as this machine has them.
+//! Real sources, if this machine has them.
 
 use crate::scripted::*;
 use epoch_registry::pressure::{
@@ -7,12 +7,12 @@ use epoch_registry::pressure::{
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Notes what could not be tested here.
+/// Prints what cannot be tested on this machine.
 fn is_there<S>(source: Result<S, Unavailable>) -> Option<S> {
     source.map_err(|why| eprintln!("NOT TESTED on this machine: {why}")).ok()
 }
 
-/// What a driver with this source says of it after a look.
+/// Lets a driver check this source once, and returns the source's state and last reading.
 fn looked_at(source: impl Source) -> (SourceState, Option<Reading>) {
     let driver = Driver::builder().source(source).build();
     driver.check();
@@ -64,7 +64,7 @@ fn pressure_stall_information_on_memory_is_waited_for() {
     assert_eq!(looked_at(psi).0, SourceState::Works);
 }
 
-/// The processor's pressure has the same interface, and can be made.
+/// The test uses pressure on the processor: it has the same interface, and a test can cause it.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_event_of_pressure_stall_information_wakes_the_thread() {
@@ -95,21 +95,21 @@ fn an_event_of_pressure_stall_information_wakes_the_thread() {
 }
 
 #[test]
-fn a_trigger_on_what_is_no_such_file_is_refused_by_name() {
+fn a_trigger_on_a_missing_file_is_refused_and_the_file_is_named() {
     use epoch_registry::pressure::{Psi, Trigger};
     let why = Psi::with("/nowhere/memory.pressure", Trigger::default()).unwrap_err().to_string();
     assert!(why.starts_with("PSI /nowhere/memory.pressure is not available: "), "{why}");
 }
 
 #[test]
-fn what_is_detected_works_and_the_rest_is_said() {
+fn detected_sources_work_and_missing_ones_are_reported() {
     let detected = detect();
     eprintln!("{detected:?}");
     let (found, missing) = (detected.sources.len(), detected.unavailable.len());
-    assert!(found > 0, "no source at all");
+    assert!(found > 0, "no source was found");
     drop(detected);
     let driver = Driver::builder().detect().start().unwrap();
-    wait_for("a look", || driver.stats().checks > 0);
+    wait_for("a check", || driver.stats().checks > 0);
     let stats = driver.stats();
     eprintln!("{stats}");
     let works = stats.sources.iter().filter(|source| source.state == SourceState::Works).count();

@@ -1,4 +1,4 @@
-//! Reapers that stop, panic, go, or call back.
+//! Reapers that stop, panic, are dropped, or call their driver.
 
 use crate::scripted::*;
 use epoch_registry::pressure::{Demand, Driver};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 
 #[test]
-fn a_reaper_that_stops_is_left_alone_for_the_round_and_owes_the_rest() {
+fn a_reaper_that_stops_is_not_asked_again_in_the_round_and_its_rest_is_deferred() {
     let calls = AtomicUsize::new(0);
     let on_scan = move |_| if calls.fetch_add(1, SeqCst) < 2 { Reaped::default() } else { stopped() };
     let (stops, goes_on) = (Fake::with(10_000, 2, on_scan), Fake::new(10_000, 2));
@@ -19,7 +19,7 @@ fn a_reaper_that_stops_is_left_alone_for_the_round_and_owes_the_rest() {
 }
 
 #[test]
-fn a_reaper_that_panics_is_counted_and_harms_no_neighbour() {
+fn a_reaper_that_panics_is_counted_and_does_not_affect_others() {
     let panics = Fake::with(10_000, 2, |_| panic!("not today"));
     let goes_on = Fake::new(10_000, 2);
     let driver = driver_of(&[&panics, &goes_on]);
@@ -30,7 +30,7 @@ fn a_reaper_that_panics_is_counted_and_harms_no_neighbour() {
     assert_eq!(driver.relieve(Demand::Round(3)).panics, 1);
 }
 
-/// A reaper of which all methods panic, and the destructor.
+/// A reaper whose methods all panic, and its destructor too.
 struct Bad;
 
 impl Reaper for Bad {
@@ -39,7 +39,7 @@ impl Reaper for Bad {
     }
 
     fn scan(&self, _: &mut Scan) -> Reaped {
-        unreachable!("it has told of nothing to scan")
+        unreachable!("its count failed, so there is nothing to scan")
     }
 }
 
@@ -50,7 +50,7 @@ impl Drop for Bad {
 }
 
 #[test]
-fn a_reaper_that_can_only_panic_is_contained() {
+fn panics_in_every_method_of_a_reaper_are_contained() {
     let (bad, good) = (Arc::new(Bad), Fake::new(10_000, 2));
     let driver = Driver::builder().build();
     driver.add(&bad);
@@ -61,7 +61,7 @@ fn a_reaper_that_can_only_panic_is_contained() {
 }
 
 #[test]
-fn a_reaper_that_is_gone_is_forgotten() {
+fn a_reaper_that_was_dropped_is_forgotten() {
     let (gone, stays) = (Fake::new(10_000, 2), Fake::new(10_000, 2));
     let driver = driver_of(&[&gone]);
     driver.add_named("stays", &stays);
@@ -73,7 +73,7 @@ fn a_reaper_that_is_gone_is_forgotten() {
 }
 
 #[test]
-fn a_reaper_may_be_the_last_to_be_dropped_by_the_driver() {
+fn the_driver_may_drop_the_last_reference_to_a_reaper() {
     let (held, driver) = (Arc::new(Mutex::new(None)), Driver::builder().build());
     let handle = Arc::clone(&held);
     let last = Fake::with(10_000, 2, move |_| {
@@ -87,7 +87,7 @@ fn a_reaper_may_be_the_last_to_be_dropped_by_the_driver() {
 }
 
 #[test]
-fn a_reaper_may_call_its_driver_which_does_not_begin_anew() {
+fn a_reaper_may_call_its_driver_which_starts_no_second_round() {
     let place: Arc<OnceLock<Arc<Driver>>> = Arc::default();
     let found = Arc::clone(&place);
     let calls = Fake::with(10_000, 2, move |_| {

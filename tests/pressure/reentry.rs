@@ -1,4 +1,4 @@
-//! Reapers, loggers and destructors that call drivers, where one could wait for another.
+//! Reapers, loggers and destructors that call drivers, in situations in which threads could wait for each other.
 
 use crate::common::{OnDrop, isolated, with_reader, within_a_minute};
 use crate::scripted::*;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 type Place = Arc<OnceLock<Weak<Driver>>>;
 
-/// A driver of one reaper, which does `what` with the driver in the place.
+/// Makes a driver of one reaper, which calls `what` with the driver in `place`.
 fn calling(place: &Place, what: impl Fn(&Driver) + Send + Sync + 'static) -> (Arc<Driver>, Arc<Fake>) {
     let other = Arc::clone(place);
     let reaper = Fake::with(10_000, 2, move |_| {
@@ -23,7 +23,7 @@ fn calling(place: &Place, what: impl Fn(&Driver) + Send + Sync + 'static) -> (Ar
     (Arc::new(driver_of(&[&reaper])), reaper)
 }
 
-/// Two threads, each in a reaper of its driver, do `what` with the other's.
+/// Two threads, each in a reaper of its own driver, call `what` with the driver of the other thread.
 fn crossed(what: impl Fn(&Driver) + Send + Sync + Clone + 'static) {
     within_a_minute(|| {
         let (first, second): (Place, Place) = Default::default();
@@ -70,9 +70,9 @@ fn reapers_of_two_drivers_may_ask_each_other_for_figures() {
     crossed(|driver| assert!(!format!("{driver:?} {}", driver.stats()).is_empty()));
 }
 
-/// While the hook waits in a barrier, destructors and readers that it waits for call the driver.
+/// The hook waits in a barrier. Meanwhile destructors and readers that the barrier waits for call the driver.
 #[test]
-fn what_a_hook_waits_for_may_call_its_driver() {
+fn destructors_and_readers_that_a_hook_waits_for_may_call_its_driver() {
     let what: [fn(&Driver); 3] = [
         |driver| assert!(driver.relieve(Demand::Round(0)).panics <= 1),
         |driver| assert!(driver.check().is_none()),
@@ -95,7 +95,7 @@ fn what_a_hook_waits_for_may_call_its_driver() {
             place.set(Arc::downgrade(&driver)).unwrap();
             let theirs = Arc::clone(&driver);
             let relieving = thread::spawn(move || theirs.relieve(Demand::Round(0)));
-            // In a destructor.
+            // First case: the call comes from a destructor.
             let registry: Registry<u64, OnDrop> = Registry::builder().domain(domain.clone()).build();
             let (begun, found) = (Arc::clone(&waits), Arc::clone(&place));
             let value = OnDrop::new(move || {
@@ -122,7 +122,7 @@ fn what_a_hook_waits_for_may_call_its_driver() {
             driver.start().unwrap();
             let theirs = Arc::clone(&driver);
             let relieving = thread::spawn(move || theirs.relieve(Demand::Round(0)));
-            // In a critical section.
+            // Second case: the call comes from a critical section.
             let guard = domain.pin();
             waits.wait();
             what(&driver);
@@ -160,7 +160,7 @@ fn a_driver_may_be_dropped_in_a_destructor_that_its_hook_waits_for() {
     });
 }
 
-/// Where a shard is locked, a driver does nothing.
+/// In an `Eq` that runs under a shard lock, a driver does nothing.
 #[test]
 fn a_driver_that_is_called_in_an_eq_does_nothing() {
     static DRIVER: OnceLock<Driver> = OnceLock::new();
@@ -191,7 +191,7 @@ fn a_driver_that_is_called_in_an_eq_does_nothing() {
     });
 }
 
-/// The program's logger asks the driver for its figures, and has it relieve, whenever a line comes.
+/// A logger that calls `stats`, `relieve`, `check` and `stop` of the driver for each line.
 struct Asking(Mutex<Vec<Arc<Driver>>>);
 
 static LOGGER: Asking = Asking(Mutex::new(Vec::new()));
@@ -212,7 +212,7 @@ impl log::Log for Asking {
             driver.relieve(Demand::Round(12));
             driver.check();
             driver.stop();
-            // Another thread may have it do so too.
+            // Another thread may call the driver too.
             thread::spawn(move || driver.relieve(Demand::Round(12))).join().unwrap();
             LINES.fetch_add(1, SeqCst);
         }
@@ -240,7 +240,7 @@ fn a_logger_may_call_the_driver_that_logs() {
     });
 }
 
-/// A name that asks the driver for its figures while it is made.
+/// A name that asks the driver for its figures when it is converted to a string.
 struct Asks<'d>(&'d Driver);
 
 impl From<Asks<'_>> for String {
@@ -261,7 +261,7 @@ fn a_name_may_be_made_of_the_drivers_figures() {
 }
 
 #[test]
-fn a_driver_whose_gate_is_taken_waits_where_it_can() {
+fn a_driver_whose_gate_is_taken_waits_unless_in_a_critical_section() {
     within_a_minute(|| {
         let (begun, calls) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
         let (meeting, count) = (Arc::clone(&begun), Arc::clone(&calls));
@@ -278,18 +278,18 @@ fn a_driver_whose_gate_is_taken_waits_where_it_can() {
             begun.wait();
             assert_eq!(driver.relieve(Demand::Round(3)).rounds, 1);
         });
-        // In a critical section it does not.
+        // In a critical section it does not wait.
         with_reader(&Domain::new(), || assert_eq!(driver.relieve(Demand::Round(3)).rounds, 1));
     });
 }
 
 #[test]
-fn intervals_may_be_none_and_without_end() {
+fn intervals_may_be_zero_and_endless() {
     let next: Next = Arc::new(Mutex::new(Ok(Reading::Quiet)));
     let often = Driver::builder().interval(Duration::ZERO).source(Script(Arc::clone(&next))).start().unwrap();
     thread::sleep(Duration::from_millis(200));
     let checks = often.stats().checks;
-    assert!((5..=250).contains(&checks), "{checks} looks in 200 ms");
+    assert!((5..=250).contains(&checks), "{checks} checks in 200 ms");
     drop(often);
     *next.lock().unwrap() = Ok(Reading::Bytes(1));
     let stops = Fake::with(10_000, 2, |_| stopped());
@@ -299,7 +299,7 @@ fn intervals_may_be_none_and_without_end() {
         never.add(&stops);
         assert!(never.check().is_some_and(|relieved| relieved.reaped.stopped));
         never.start().unwrap();
-        wait_for("a look", || never.stats().checks >= 2);
+        wait_for("a check", || never.stats().checks >= 2);
         assert_eq!(never.stats().panics, 0);
         *next.lock().unwrap() = Ok(Reading::Event);
         never.check();

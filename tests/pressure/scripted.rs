@@ -1,4 +1,4 @@
-//! Reapers and sources that do what they are told.
+//! Reapers and sources with scripted behaviour.
 
 use epoch_registry::pressure::{Driver, Reading, Source, Stats, Unavailable};
 use epoch_registry::{Reaped, Reaper, Scan};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Waits for something that is to come. Long enough for a machine that has other things to do.
+/// Waits until `condition` holds. The limit is long enough for a busy machine.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not happen within a minute");
         std::thread::yield_now();
     }
 }
 
-/// What a [`Fake`] does when it is asked to scan.
+/// What a [`Fake`] does in a scan. The argument is the number of entries to scan.
 pub type OnScan = dyn Fn(usize) -> Reaped + Send + Sync;
 
-/// A reaper that has what it is told to have, and notes what it is asked for.
+/// A reaper with a settable count of entries, which records the scans that it is asked for.
 pub struct Fake {
     pub count: AtomicUsize,
     seeks: u32,
@@ -27,7 +27,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// It finds nothing that can go.
+    /// A reaper that finds nothing to remove.
     pub fn new(count: usize, seeks: u32) -> Arc<Self> {
         Self::with(count, seeks, |_| Reaped::default())
     }
@@ -75,22 +75,22 @@ pub fn stopped() -> Reaped {
     reaped
 }
 
-/// A driver of these, without sources.
+/// Makes a driver of these reapers, without sources.
 pub fn driver_of(fakes: &[&Arc<Fake>]) -> Driver {
     let driver = Driver::builder().build();
     fakes.iter().for_each(|fake| driver.add(fake));
     driver
 }
 
-/// Scanned and deferred, of each reaper.
+/// The scanned and deferred entries of each reaper.
 pub fn table(stats: &Stats) -> Vec<(u64, u64)> {
     stats.reapers.iter().map(|reaper| (reaper.scanned, reaper.deferred)).collect()
 }
 
-/// What the next look at a [`Script`] is to show.
+/// The result of the next check of a [`Script`].
 pub type Next = Arc<Mutex<Result<Reading, &'static str>>>;
 
-/// A source that says what it is told to say, and panics if there is nothing.
+/// A source that returns the next result. It panics if that is the error "panic".
 pub struct Script(pub Next);
 
 impl Source for Script {

@@ -50,11 +50,11 @@ fn the_thread_is_stopped_and_joined_and_may_be_started_again() {
     driver.stop();
     driver.stop();
     pressure.raise();
-    assert_eq!(called.load(SeqCst), 1, "there is no thread");
+    assert_eq!(called.load(SeqCst), 1, "the hook was called without a thread");
     driver.start().unwrap();
     wait_for("the hook", || called.load(SeqCst) == 2);
     drop(driver);
-    assert_eq!(held.strong_count(), 0, "the thread was joined");
+    assert_eq!(held.strong_count(), 0, "the thread was not joined");
     pressure.raise();
 }
 
@@ -64,7 +64,7 @@ fn a_driver_may_be_dropped_by_its_own_thread() {
     let (held, done) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
     let (place, flag) = (Arc::clone(&held), Arc::clone(&done));
     let hook = move |_: &_| {
-        // (Not under the lock.)
+        // The driver is dropped after the lock is released.
         let driver = place.lock().unwrap().take();
         drop::<Option<Driver>>(driver);
         flag.store(true, SeqCst);
@@ -72,7 +72,7 @@ fn a_driver_may_be_dropped_by_its_own_thread() {
     *held.lock().unwrap() = Some(Driver::builder().source(source).on_shed(hook).start().unwrap());
     pressure.raise();
     wait_for("the drop", || done.load(SeqCst));
-    // The thread ends, and lets go of all it had.
+    // The thread ends, and drops everything it holds.
     wait_for("its end", || Arc::strong_count(&done) == 1);
 }
 
@@ -84,7 +84,7 @@ fn a_hook_that_panics_is_counted() {
 }
 
 #[test]
-fn a_driver_and_many_writers_end() {
+fn a_driver_and_many_writers_do_not_block_each_other() {
     let (source, pressure) = Manual::new("test");
     let driver = Driver::builder().source(source).start().unwrap();
     let domain = Domain::new();
@@ -142,22 +142,22 @@ impl Source for Wire {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_descriptor_that_is_lost_is_said_to_be_and_not_waited_for() {
+fn a_lost_descriptor_is_reported_and_no_longer_polled() {
     let (source, peer) = std::os::unix::net::UnixStream::pair().unwrap();
     let (manual, pressure) = Manual::new("manual");
     let driver = Driver::builder().source(Wire(source)).source(manual).start().unwrap();
-    wait_for("a look", || driver.stats().sources[0].state == SourceState::Works);
+    wait_for("a check", || driver.stats().sources[0].state == SourceState::Works);
     drop(peer);
     wait_for("the loss", || driver.stats().sources[0].state == SourceState::Lost);
     let looks = driver.stats().checks;
     pressure.raise();
     wait_for("the event", || driver.stats().demands == 1);
     let stats = driver.stats();
-    // (One look may have been under way.)
-    assert!(stats.sources[0].events == 0 && stats.checks <= looks + 2, "it does not spin: {stats}");
+    // One check may have been under way.
+    assert!(stats.sources[0].events == 0 && stats.checks <= looks + 2, "the thread spins: {stats}");
 }
 
-/// A clock that stops going.
+/// A clock that panics at its first call.
 struct Broken(AtomicBool);
 
 impl epoch_registry::Clock for Broken {
@@ -168,7 +168,7 @@ impl epoch_registry::Clock for Broken {
 }
 
 #[test]
-fn a_clock_that_panics_ends_neither_driver_nor_thread() {
+fn a_panic_of_the_clock_ends_neither_the_driver_nor_its_thread() {
     let (source, pressure) = Manual::new("test");
     let clock = Broken(AtomicBool::new(true));
     let driver = Driver::builder().source(source).clock(clock).start().unwrap();
@@ -177,9 +177,9 @@ fn a_clock_that_panics_ends_neither_driver_nor_thread() {
     wait_for("the event", || driver.stats().demands == 1);
 }
 
-/// Everything here may be shared by threads.
+/// Other threads may use a driver and its waker.
 #[test]
-fn a_driver_is_shared() {
+fn a_driver_can_be_shared_by_threads() {
     fn is_shared<T: Send + Sync>(_: &T) {}
     let driver = Driver::builder().build();
     is_shared(&driver);

@@ -1,4 +1,5 @@
-//! After a barrier, from any thread: created = dropped + live, exactly. 100,000 times with `STRESS=50`.
+//! After a barrier from any thread, the values that were created are exactly the dropped and the live ones.
+//! With `STRESS=50` the tests check this 100,000 times.
 
 use crate::common::*;
 use epoch_registry::{Domain, Reader, Registry};
@@ -29,7 +30,8 @@ fn read<S: std::hash::BuildHasher>(registry: &Values, reader: &mut Reader<'_, u6
     drop((guard, kept));
 }
 
-/// Rounds of everything at once; at the end of each all threads stand still, and one of them looks.
+/// Rounds in which all threads read and write. At the end of each round all threads stop, and one of them checks the
+/// counts.
 fn rounds(domain: Domain) {
     let ledger = Ledger::new();
     let registry: Values = Registry::builder().domain(domain).shards(2).build();
@@ -45,7 +47,7 @@ fn rounds(domain: Domain) {
                     read(registry, &mut reader, &mut rng);
                     reader.offline(|| {
                         if rng.below(16) == 0 {
-                            // A thread that comes, leaves garbage, and dies.
+                            // A short-lived thread writes, and leaves retired nodes behind.
                             let mut rng = Rng::new(rng.below(1000));
                             thread::scope(|inner| {
                                 inner.spawn(move || write(registry, ledger, &mut rng)).join().unwrap()

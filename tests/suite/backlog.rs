@@ -1,4 +1,4 @@
-//! Guarantee H: what waits to be destroyed is bounded, whatever readers do. `cargo test --test backlog -- --nocapture` prints
+//! Guarantee H: the backlog is bounded, whatever readers do. `cargo test --test suite backlog:: -- --nocapture` prints
 //! the peaks.
 
 use crate::common::*;
@@ -20,7 +20,7 @@ fn filled(domain: &Domain, entries: u64) -> Registry<u64, u64> {
     registry
 }
 
-/// Says what was reached, and that it is within the limit.
+/// Prints the peak of the backlog, and checks that it is within the limit.
 fn peak(what: &str, domain: &Domain) -> u64 {
     let stats = domain.stats();
     println!("{what}: peak {} of {LIMIT} objects, overruns {}", stats.peak.objects, stats.overruns);
@@ -29,25 +29,25 @@ fn peak(what: &str, domain: &Domain) -> u64 {
 }
 
 #[test]
-fn a_flood_of_removals_under_ones_own_guard_stays_within_the_limit() {
-    // It would wait for itself: it is refused at once instead.
+fn a_flood_of_removals_under_the_writers_own_guard_stays_within_the_limit() {
+    // A write that waited would wait for its own thread's guard. So it is refused at once.
     for policy in [WhenFull::Refuse, WhenFull::Wait(Duration::from_secs(3600))] {
         within_a_minute(|| {
             let domain = limited(policy).build();
             let registry = filled(&domain, 5000);
             let guard = registry.pin();
             let removed = (0..5000).filter(|key| registry.fallible().remove(key).is_ok()).count() as u64;
-            // A fourth may be lent to shards that have no use for it.
+            // Up to a fourth may be lent to shards that do not use it.
             assert!((LIMIT * 3 / 4..=LIMIT).contains(&removed), "{removed}");
             let backlog = domain.backlog().objects;
             assert_eq!(backlog, removed);
-            assert_eq!(registry.len() as u64, 5000 - removed, "what is refused stays");
+            assert_eq!(registry.len() as u64, 5000 - removed, "refused entries do not stay");
             drop(guard);
             domain.barrier();
             assert_eq!(domain.stats().backlog.objects, 0);
             assert!(
                 (0..5000).all(|key| registry.fallible().remove(&key).is_ok()),
-                "without a reader nothing is refused"
+                "a removal was refused without a reader"
             );
             peak("own guard", &domain);
         });
@@ -88,7 +88,7 @@ fn a_flood_from_many_threads_stays_within_the_limit_while_a_reader_sleeps() {
     });
 }
 
-/// Ten million entries with `STRESS=50`.
+/// With `STRESS=50` the registry has ten million entries.
 #[test]
 fn a_retain_over_many_entries_stays_within_the_limit_while_readers_come_and_go() {
     within_a_minute(|| {
@@ -114,7 +114,7 @@ fn a_retain_over_many_entries_stays_within_the_limit_while_readers_come_and_go()
 }
 
 #[test]
-fn a_reaper_stops_and_a_retain_says_so_where_there_is_no_room() {
+fn without_room_a_reaper_stops_and_a_retain_returns_an_error() {
     let domain = limited(WhenFull::Refuse).build();
     let registry = filled(&domain, 5000);
     let guard = domain.pin();
@@ -134,7 +134,7 @@ fn a_reaper_stops_and_a_retain_says_so_where_there_is_no_room() {
 }
 
 #[test]
-fn clear_and_drain_go_on_but_wait_where_they_can() {
+fn clear_and_drain_never_fail_and_wait_for_room() {
     within_a_minute(|| {
         let domain = limited(WhenFull::Wait(Duration::from_secs(3600))).build();
         let registry = filled(&domain, 50_000);
@@ -148,7 +148,7 @@ fn clear_and_drain_go_on_but_wait_where_they_can() {
         let before = domain.stats().batches;
         registry.clear();
         domain.barrier();
-        assert!(domain.stats().batches - before <= 10, "what fits is cleared at once");
+        assert!(domain.stats().batches - before <= 10, "entries that fit into the limit were not cleared at once");
     });
 }
 
@@ -174,7 +174,7 @@ fn a_write_that_waits_goes_on_when_the_reader_leaves_and_is_refused_at_its_deadl
             let started = Instant::now();
             let refused = (0..5000).find(|key| registry.fallible().remove(key).is_err()).unwrap();
             assert!(started.elapsed() >= patience, "{:?}", started.elapsed());
-            // What cannot be refused waits as long, and is counted then.
+            // A removal that cannot fail waits just as long, and then counts as an overrun.
             let (started, before) = (Instant::now(), domain.stats());
             assert!(registry.remove(&refused).is_some());
             assert!(started.elapsed() >= patience);
@@ -213,7 +213,7 @@ fn nothing_waits_in_a_destructor_callback_or_session() {
 }
 
 #[test]
-fn where_the_policy_is_to_grow_nothing_is_refused() {
+fn with_the_policy_grow_nothing_is_refused() {
     let domain = limited(WhenFull::Grow).build();
     let registry = filled(&domain, 5000);
     let guard = registry.pin();
@@ -222,7 +222,7 @@ fn where_the_policy_is_to_grow_nothing_is_refused() {
     let stats = domain.stats();
     assert_eq!((stats.backlog.objects, stats.overruns), (5001, 0));
     drop(guard);
-    // Beyond the soft mark a write works off more than its usual share.
+    // Beyond the soft mark, a write reclaims more than its usual share.
     drop(registry.try_insert(1, 1));
     (2..1000).for_each(|key| drop(registry.try_insert(key, key)));
     (2..1000).for_each(|key| drop(registry.remove(&key)));
@@ -231,7 +231,7 @@ fn where_the_policy_is_to_grow_nothing_is_refused() {
 }
 
 #[test]
-fn callbacks_are_held_to_the_limit_too_and_given_back() {
+fn callbacks_count_for_the_limit_and_refused_ones_are_returned() {
     let domain = limited(WhenFull::Refuse).build();
     let ran = Arc::new(AtomicU64::new(0));
     let guard = domain.pin();
@@ -269,7 +269,7 @@ fn bytes_are_limited_by_the_weigher() {
     assert!(stats.peak.bytes <= BYTES && stats.backlog.bytes >= removed as u64, "{stats}, {removed} removed");
     assert!(stats.backlog.bytes > BYTES / 2, "{stats}");
     drop(guard);
-    // One that weighs more than all of it can go all the same.
+    // An entry that weighs more than the whole limit can still be removed.
     registry.try_insert(5000, Vec::with_capacity(3 << 20)).unwrap();
     domain.barrier();
     assert!(registry.fallible().remove(&5000).is_ok());
@@ -277,7 +277,8 @@ fn bytes_are_limited_by_the_weigher() {
     assert_eq!(domain.backlog().bytes, 0);
 }
 
-/// Whatever leaves, by whatever way, gives its place in the backlog back: at the end there is room for as much as at first.
+/// Each object gives its place back, in whatever way it leaves the backlog. At the end as much fits as at the
+/// beginning.
 #[test]
 fn every_place_in_the_backlog_is_given_back() {
     within_a_minute(|| {
@@ -303,7 +304,7 @@ fn every_place_in_the_backlog_is_given_back() {
     });
 }
 
-/// A registry that comes, is written in every way, and goes, with handles outstanding.
+/// Makes a registry, writes to it in every way, and drops it while handles are outstanding.
 fn churn(domain: &Domain, ledger: &Ledger, rng: &mut Rng) {
     let builder = Registry::builder().domain(domain.clone()).shards(2);
     let registry: Registry<u64, Counted> = builder.weigher(|key, _| *key as usize).build();
@@ -329,27 +330,27 @@ fn churn(domain: &Domain, ledger: &Ledger, rng: &mut Rng) {
     drop(registry);
 }
 
-// Places in the backlog that could be lost, lent too far, or counted twice.
+// Places in the backlog that a bug could lose, lend too often, or count twice.
 
 fn limited_to(objects: usize, policy: WhenFull) -> Domain {
     Domain::builder().manual().backlog_objects(objects).when_full(policy).build()
 }
 
-/// Two threads remove one key while the backlog is full; one wins, and the other gives its place back.
+/// Two threads remove one key while the backlog is full. One removes it, and the other gives its place back.
 #[test]
-fn the_loser_of_a_race_for_a_key_keeps_no_place() {
+fn the_loser_of_a_race_for_a_key_gives_its_place_back() {
     let domain = limited_to(1, WhenFull::Wait(Duration::from_secs(10)));
     let a: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
     let b: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
     (0..4).for_each(|key| drop(a.try_insert(key, key)));
     (0..4).for_each(|key| drop(b.try_insert(key, key)));
     let guard = domain.pin();
-    assert!(a.fallible().remove(&0).is_ok()); // full
+    assert!(a.fallible().remove(&0).is_ok()); // The backlog is full now.
     let found = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                if a.fallible().remove(&1).expect("room in time").is_some() {
+                if a.fallible().remove(&1).expect("the backlog has room in time").is_some() {
                     found.fetch_add(1, SeqCst);
                 }
             });
@@ -360,13 +361,16 @@ fn the_loser_of_a_race_for_a_key_keeps_no_place() {
     assert_eq!(found.load(SeqCst), 1);
     domain.barrier();
     domain.barrier();
-    assert_eq!(domain.stats().backlog.objects, 0, "nothing waits, nobody reads");
-    assert!(b.fallible().remove(&0).is_ok(), "refused with an empty backlog and no reader, after ten seconds");
+    assert_eq!(domain.stats().backlog.objects, 0, "objects wait without a reader");
+    assert!(
+        b.fallible().remove(&0).is_ok(),
+        "the removal was refused after ten seconds, with an empty backlog and no reader"
+    );
 }
 
-/// A fourth of the bytes is lent at the most to all registries together, and not to each in turn.
+/// All registries together are lent at most a fourth of the bytes, not each of them.
 #[test]
-fn registries_that_come_one_by_one_are_not_lent_everything() {
+fn registries_that_are_made_one_by_one_are_not_lent_everything() {
     let domain = Domain::builder().manual().backlog_bytes(100_000).when_full(WhenFull::Refuse).build();
     let registries: Vec<Registry<u64, u64>> = (0..40)
         .map(|_| {
@@ -382,10 +386,13 @@ fn registries_that_come_one_by_one_are_not_lent_everything() {
     assert_eq!(domain.backlog().objects, 0);
     let last = &registries[39];
     last.try_insert(5, 10_000).unwrap();
-    assert!(last.fallible().remove(&5).is_ok(), "a tenth of the limit is refused with an empty backlog and no reader");
+    assert!(
+        last.fallible().remove(&5).is_ok(),
+        "an entry of a tenth of the limit was refused, with an empty backlog and no reader"
+    );
 }
 
-/// The same with objects, and many more registries: how much is lent in the end.
+/// The same with objects and many more registries.
 #[test]
 fn at_most_a_fourth_of_the_objects_is_lent() {
     let domain = limited_to(10_000, WhenFull::Refuse);
@@ -411,12 +418,12 @@ fn at_most_a_fourth_of_the_objects_is_lent() {
         removed += 1;
     }
     drop(guard);
-    assert!(removed >= 7_500, "a shard gets {removed} of 10,000 places, with nothing else in the backlog");
+    assert!(removed >= 7_500, "a shard got only {removed} of 10,000 places, with an empty backlog");
 }
 
-/// Objects that were lent are given back where the bytes are refused.
+/// If the bytes of a place are refused, its object count is given back.
 #[test]
-fn a_refusal_for_bytes_keeps_no_objects() {
+fn a_refusal_for_bytes_gives_the_object_back() {
     let domain =
         Domain::builder().manual().backlog_objects(64).backlog_bytes(10_000).when_full(WhenFull::Refuse).build();
     let registries: Vec<Registry<u64, u64>> =
@@ -424,8 +431,8 @@ fn a_refusal_for_bytes_keeps_no_objects() {
     for registry in &registries {
         (0..64).for_each(|key| drop(registry.try_insert(key, key)));
     }
-    domain.barrier(); // tables
-    // The bytes are full, by one heavy callback.
+    domain.barrier(); // Destroys retired tables.
+    // Heavy callbacks use up all bytes.
     let guard = domain.pin();
     let heavy = [0u8; 10_000];
     (0..2).for_each(|_| domain.try_call(move || assert_eq!(std::hint::black_box(heavy)[0], 0)).unwrap());
@@ -441,10 +448,10 @@ fn a_refusal_for_bytes_keeps_no_objects() {
         removed += u64::from(registries[63].fallible().remove(&key).is_ok());
     }
     drop(guard);
-    assert!(removed >= 48, "one shard gets {removed} places of 64, with an empty backlog");
+    assert!(removed >= 48, "a shard got only {removed} of 64 places, with an empty backlog");
 }
 
-/// With `Grow`, more than the limit may be lent: what is lent and waits for nothing does not press.
+/// With `Grow`, shards may be lent more than the limit. Places that are lent but unused do not make the domain pressed.
 #[test]
 fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     let domain = limited_to(1000, WhenFull::Grow);
@@ -461,7 +468,7 @@ fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     other.try_insert(0, OnDrop::new(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX))).unwrap();
     other.remove(&0);
     let write = dropped.load(SeqCst);
-    // "no write runs a destructor, unless the backlog is beyond half of its limit"
+    // The documents say: "no write runs a destructor, unless the backlog is beyond half of its limit".
     for key in 0..1000u64 {
         other.try_insert(key, OnDrop::new(|| {})).unwrap();
         other.remove(&key);
@@ -474,7 +481,7 @@ fn a_manual_domain_is_not_pressed_by_an_empty_backlog() {
     }
 }
 
-/// Places are given back after the figures are changed, so that `peak` shows no more than there ever was.
+/// A place is given back only after the figures have changed. So `peak` never exceeds the true maximum.
 #[test]
 fn the_peak_never_exceeds_a_hard_limit() {
     let domain = Domain::builder().manual().backlog_objects(64).when_full(WhenFull::Refuse).build();
@@ -511,9 +518,10 @@ fn the_peak_never_exceeds_a_hard_limit() {
     );
 }
 
-/// A place that the loser of a race for a key had is there for operations that cannot fail: they need not wait.
+/// The loser of a race for a key gives its place back. So a later removal, which cannot fail, finds room and need not
+/// wait.
 #[test]
-fn a_removal_waits_for_nothing() {
+fn a_removal_does_not_wait_if_there_is_room() {
     let domain =
         Domain::builder().manual().backlog_objects(2).when_full(WhenFull::Wait(Duration::from_millis(500))).build();
     let a: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
@@ -524,7 +532,7 @@ fn a_removal_waits_for_nothing() {
     a.remove(&1);
     thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| a.remove(&2)); // a key that three threads evict
+            scope.spawn(|| a.remove(&2)); // Three threads remove one key.
         }
         thread::sleep(Duration::from_millis(100));
         drop(guard);
@@ -538,7 +546,7 @@ fn a_removal_waits_for_nothing() {
     assert_eq!((domain.stats().overruns, took < Duration::from_millis(100)), (0, true), "took {took:?}");
 }
 
-/// Also if its entry is replaced by others while it waits.
+/// This holds even if other writers replace the entry while the update waits.
 #[test]
 fn an_update_waits_for_the_backlog_once() {
     const PATIENCE: Duration = Duration::from_millis(300);
@@ -555,7 +563,7 @@ fn an_update_waits_for_the_backlog_once() {
             left.recv().unwrap_err();
         });
         wait.recv().unwrap();
-        // Fills the backlog.
+        // This write fills the backlog.
         registry.set(2, 1);
         for turn in 0..3 {
             let registry = &registry;
@@ -573,7 +581,7 @@ fn an_update_waits_for_the_backlog_once() {
     });
 }
 
-/// A thread that writes and calls does not wait for a writer that is itself.
+/// A thread that writes and calls `Domain::call` does not pause to let itself reclaim.
 #[test]
 fn a_lone_thread_is_not_slowed_down_by_its_own_calls() {
     let domain = Domain::builder().writers_only().build();

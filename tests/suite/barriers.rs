@@ -1,4 +1,4 @@
-//! What `barrier` and `synchronize` promise, and where they refuse to wait.
+//! What `barrier` and `synchronize` guarantee, and where they refuse to wait.
 
 use crate::common::*;
 use epoch_registry::{Domain, Registry};
@@ -8,17 +8,18 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-/// Threads that all retire to one queue: each one's barrier covers what that thread removed itself.
-// Between the exchange that makes a queue non-empty and its `enqueue`, another thread may push to it, return, and call
-// `barrier` (this test and the next: without the grace period that `barrier` waits for, within some 50,000 rounds).
+/// Several threads retire objects to one queue. The barrier of each covers what that thread removed.
+// One thread makes the queue non-empty by an exchange, and then calls `enqueue`. Between these steps another thread may
+// push to the queue, return, and call `barrier`. Without the grace period that `barrier` waits for, this test and the
+// next fail within some 50,000 rounds.
 #[test]
-fn a_barrier_covers_what_its_caller_removed_while_others_remove() {
+fn a_barrier_covers_what_its_caller_removed_while_other_threads_remove() {
     within_a_minute(|| {
         let registry = Registry::builder().shards(1).domain(Domain::new()).build();
         let start = Barrier::new(4);
         let stop = Stop::default();
         thread::scope(|scope| {
-            // Two that only retire, to keep the queue changing hands.
+            // Two threads only retire, so that the queue changes hands all the time.
             for id in 0..2u64 {
                 let (registry, start, stop) = (&registry, &start, &stop);
                 scope.spawn(move || {
@@ -54,9 +55,9 @@ fn a_barrier_covers_what_its_caller_removed_while_others_remove() {
     });
 }
 
-/// As above, for what is retired by the drop of a last handle.
+/// The same for entries that become ready by the drop of their last handle.
 #[test]
-fn a_barrier_covers_the_handles_that_its_caller_dropped_while_others_drop() {
+fn a_barrier_covers_the_handles_that_its_caller_dropped_while_other_threads_drop() {
     within_a_minute(|| {
         let registry = Registry::builder().shards(1).domain(Domain::new()).build();
         let start = Barrier::new(3);
@@ -103,7 +104,7 @@ fn a_barrier_waits_for_a_destructor_that_another_thread_runs() {
             registry.domain().barrier();
             assert!(seen.load(SeqCst), "a barrier returned while the destructor still ran");
         });
-        // Long enough for a barrier that does not wait to return; one that waits is not disturbed.
+        // A barrier that does not wait would return within this time.
         thread::sleep(std::time::Duration::from_millis(50));
         assert!(!second.is_finished());
         go_on.send(()).unwrap();
@@ -145,7 +146,7 @@ fn a_barrier_runs_the_callbacks_given_before_it_after_the_sections_open_then() {
             let guard = domain.pin();
             pinned.send(()).unwrap();
             may_go_on.recv().unwrap();
-            assert_eq!(order.load(SeqCst), 0, "the callback ran under an older guard");
+            assert_eq!(order.load(SeqCst), 0, "the callback ran while an older guard was open");
             order.store(1, SeqCst);
             drop(guard);
         });
@@ -198,7 +199,7 @@ fn a_cookie_is_over_when_the_sections_open_at_its_start_have_closed() {
     });
     drop(guard);
     assert!(domain.poll_timeout(cookie, std::time::Duration::from_secs(10)));
-    assert!(domain.poll(cookie), "what is over stays over");
+    assert!(domain.poll(cookie), "a grace period that was over is not over any more");
 }
 
 #[test]
@@ -208,12 +209,12 @@ fn a_cookie_of_another_domain_is_refused() {
     assert!(panic_of(|| two.poll(cookie)).contains("a cookie of another domain"));
 }
 
-// Where waiting is refused.
+// Places where waiting is refused.
 
 const IN_SECTION: &str = "within a critical section of that domain would wait for itself";
 const IN_DESTRUCTOR: &str = "within a destructor or callback, of that domain or another, could wait for itself";
 
-/// Both waits must end in a panic that says `why` and names the domain.
+/// Checks that both waits panic with a message that contains `why` and the name of the domain.
 fn refuses(domain: &Domain, why: &str) {
     for (name, message) in
         [("synchronize", panic_of(|| domain.synchronize())), ("barrier", panic_of(|| domain.barrier()))]
@@ -290,7 +291,7 @@ fn waiting_is_refused_in_destructors_and_callbacks() {
 }
 
 #[test]
-fn waiting_for_another_domain_is_allowed_but_for_destructors_and_callbacks() {
+fn waiting_for_another_domain_is_allowed_except_in_destructors_and_callbacks() {
     let (one, two) = (Domain::new(), Domain::new());
     let guard = one.pin();
     let mut session = one.session();
@@ -326,8 +327,8 @@ impl PartialEq for Waits {
 
 impl Eq for Waits {}
 
-/// A reader that writes under its guard waits for the shard lock, under which `Eq` runs: a wait for readers in there
-/// would close the circle.
+/// A reader that writes under its guard waits for the shard lock. `Eq` runs under that lock. If it waited for readers,
+/// the two would wait for each other.
 #[test]
 fn waiting_is_refused_in_an_eq_that_runs_under_a_shard_lock() {
     let registry: Registry<Waits, u64> = isolated();

@@ -1,4 +1,4 @@
-//! Accounts that must be right after a way out that is rarely taken.
+//! Counts that must be exact after rarely taken paths.
 
 use crate::common::*;
 use epoch_registry::{Domain, DomainGuard, Handle, ManualClock, Registry, WhenFull};
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 #[test]
-fn a_wait_that_gave_up_does_not_count_as_waiting() {
+fn a_wait_that_timed_out_does_not_count_as_waiting() {
     let (clock, reports) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&reports);
     let builder = Domain::builder().manual().manual_clock(clock.clone()).stall_after(Duration::from_secs(21));
@@ -21,12 +21,12 @@ fn a_wait_that_gave_up_does_not_count_as_waiting() {
             clock.advance(Duration::from_secs(60));
             assert!(!domain.poll(cookie));
         }
-        assert_eq!(reports.load(SeqCst), 0, "no caller waits, and nothing does");
+        assert_eq!(reports.load(SeqCst), 0, "a stall was reported, although no caller and no object waits");
     });
 }
 
 #[test]
-fn a_registry_that_is_dropped_in_a_destructor_is_counted_and_given_back() {
+fn a_registry_that_a_destructor_drops_is_counted_and_gives_its_places_back() {
     let domain = Domain::builder().manual().backlog_objects(100).when_full(WhenFull::Refuse).build();
     let ledger = Ledger::new();
     let outer: Registry<u64, Registry<u64, Counted>> = Registry::builder().domain(domain.clone()).build();
@@ -42,7 +42,7 @@ fn a_registry_that_is_dropped_in_a_destructor_is_counted_and_given_back() {
 }
 
 #[test]
-fn a_registry_that_ends_gives_back_what_it_was_lent() {
+fn a_dropped_registry_gives_back_the_places_it_was_lent() {
     let domain = Domain::builder().manual().backlog_objects(100).when_full(WhenFull::Refuse).build();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
     (0..9).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
@@ -51,7 +51,7 @@ fn a_registry_that_ends_gives_back_what_it_was_lent() {
     assert_eq!(places(&domain), 100);
 }
 
-/// How many removals the backlog of a domain has room for.
+/// Counts the removals that the backlog of a domain has room for.
 fn places(domain: &Domain) -> usize {
     let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(domain.clone()).build();
     (0..300).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
@@ -59,9 +59,10 @@ fn places(domain: &Domain) -> usize {
     (0..300).filter(|key| registry.fallible().remove(key).is_ok()).count()
 }
 
-/// Between the look for room and the removal, what has the key weighs more than what the room was for.
+/// A removal takes a place for the entry under its key. Before it removes the entry, another write replaces it by a
+/// heavier one.
 #[test]
-fn a_removal_takes_a_place_of_the_size_of_what_it_removes() {
+fn a_removal_takes_a_place_of_the_size_of_the_removed_entry() {
     let domain = Domain::builder().manual().backlog_bytes(10_000).when_full(WhenFull::Refuse).build();
     let builder = Registry::<u64, u64>::builder().shards(1).domain(domain.clone());
     let registry = Arc::new(builder.weigher(|_, bytes| *bytes as usize).build());
@@ -73,17 +74,17 @@ fn a_removal_takes_a_place_of_the_size_of_what_it_removes() {
     assert!((5..10).contains(&removed), "{removed}");
     drop(guard);
     (0..5).for_each(|_| _ = domain.reclaim(0));
-    // There is no room. What is ready is destroyed to make some, and the callback runs.
+    // There is no room. To make some, the removal destroys what is ready. This runs the callback.
     assert_eq!(registry.fallible().remove(&29).map(|entry| entry.map(|entry| *entry)), Ok(Some(4000)));
     domain.barrier();
     assert_eq!(domain.backlog().bytes, 0);
     let _guard = domain.pin();
     let again = (0..29).filter(|key| matches!(registry.fallible().remove(key), Ok(Some(_)))).count();
-    assert!((removed..10).contains(&again), "{again}, and {removed} before");
+    assert!((removed..10).contains(&again), "{again} now, {removed} before");
 }
 
 #[test]
-fn a_registry_that_ends_just_after_a_removal_leaves_no_core_behind() {
+fn a_registry_dropped_just_after_a_removal_leaks_no_core() {
     let is_alive = Arc::new(());
     let held = Arc::clone(&is_alive);
     let domain = Domain::builder().manual().on_stall(move |_| _ = &held).build();
@@ -94,9 +95,10 @@ fn a_registry_that_ends_just_after_a_removal_leaves_no_core_behind() {
     assert_eq!(Arc::strong_count(&is_alive), 1);
 }
 
-/// A thread reclaims beside the end of registries: neither their cores nor the domain stay behind. (A core holds the domain.)
+/// Another thread reclaims while registries are dropped. Their cores and the domain are freed. A core holds the domain,
+/// so the test checks only the domain.
 #[test]
-fn the_core_of_a_registry_is_freed_though_others_reclaim_when_it_ends() {
+fn the_core_of_a_dropped_registry_is_freed_although_another_thread_reclaims() {
     for round in 0..times(500) {
         let is_alive = Arc::new(());
         let held = Arc::clone(&is_alive);
@@ -116,9 +118,9 @@ fn the_core_of_a_registry_is_freed_though_others_reclaim_when_it_ends() {
     }
 }
 
-/// What a budget leaves of a chain of destructors counts for one object, until its turn comes.
+/// A budget leaves a chain of destructors unfinished. The rest counts as one object until it is destroyed.
 #[test]
-fn what_is_left_of_a_chain_is_counted() {
+fn the_rest_of_an_unfinished_chain_is_counted() {
     struct Link(#[allow(dead_code)] Option<Handle<u64, Link>>);
     let domain = Domain::builder().manual().backlog_objects(200).when_full(WhenFull::Refuse).build();
     let registry: Registry<u64, Link> = Registry::builder().domain(domain.clone()).build();
@@ -139,9 +141,9 @@ fn what_is_left_of_a_chain_is_counted() {
     assert_eq!(places(&domain), 200);
 }
 
-/// A guard in a thread-local that is destroyed after the crate's own.
+/// The guard is in a thread-local that is destroyed after the crate's own thread-local.
 #[test]
-fn a_guard_that_outlives_the_records_of_its_thread_is_open() {
+fn a_guard_that_outlives_the_records_of_its_thread_stays_open() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();
     static ENDED: AtomicUsize = AtomicUsize::new(0);
     struct Kept(Cell<Option<DomainGuard<'static>>>);
@@ -156,14 +158,14 @@ fn a_guard_that_outlives_the_records_of_its_thread_is_open() {
     }
     thread_local!(static KEPT: Kept = const { Kept(Cell::new(None)) });
     let domain = DOMAIN.get_or_init(|| Domain::builder().manual().build());
-    // Registered first, it is destroyed last.
+    // This thread-local is registered first, so it is destroyed last.
     thread::spawn(|| KEPT.with(|kept| kept.0.set(Some(domain.pin())))).join().unwrap();
     assert_eq!(ENDED.load(SeqCst), 1);
     domain.synchronize();
 }
 
 #[test]
-fn an_age_that_is_set_later_holds_for_what_is_inserted_after() {
+fn a_max_age_that_is_set_later_holds_for_entries_inserted_after_it() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.build();
     registry.set_max_age(Some(Duration::from_secs(1)));
@@ -172,9 +174,9 @@ fn an_age_that_is_set_later_holds_for_what_is_inserted_after() {
     assert_eq!((registry.expire(10).removed, registry.len()), (1, 0));
 }
 
-/// The shard has become dirty again, while another thread gives slots back, under the lock of the shard.
+/// The shard becomes dirty again while another thread puts free slots back under the shard lock.
 #[test]
-fn a_registry_that_ends_while_its_slots_are_given_back_leaves_no_core_behind() {
+fn a_registry_dropped_while_its_slots_are_put_back_leaks_no_core() {
     for round in 0..times(100) {
         let is_alive = Arc::new(());
         let held = Arc::clone(&is_alive);
@@ -196,7 +198,7 @@ fn a_registry_that_ends_while_its_slots_are_given_back_leaves_no_core_behind() {
 }
 
 #[test]
-fn callbacks_of_one_thread_run_in_their_order() {
+fn callbacks_of_one_thread_run_in_the_order_of_their_calls() {
     let domain = Domain::builder().manual().build();
     let ran: Arc<Mutex<Vec<usize>>> = Arc::default();
     let call = |number: usize| {
@@ -204,7 +206,7 @@ fn callbacks_of_one_thread_run_in_their_order() {
         domain.call(move || ran.lock().unwrap().push(number));
     };
     (0..100).for_each(call);
-    // A part of them.
+    // Destroys only a part of them.
     with_reader(&domain, || assert_eq!(domain.reclaim(usize::MAX), 0));
     while ran.lock().unwrap().is_empty() {
         domain.reclaim(30);

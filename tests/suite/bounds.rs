@@ -1,4 +1,4 @@
-//! Registries that hold no more than so many entries, and what they evict.
+//! Registries with a bound on entries or weight, and what they evict.
 
 use crate::common::*;
 use epoch_registry::{Domain, Registry, WhenFull};
@@ -44,7 +44,7 @@ fn the_bound_holds_at_every_instant_under_writers_of_many_threads() {
             .collect();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
-    println!("at the most {} of {BOUND}", seen.load(SeqCst));
+    println!("at most {} of {BOUND}", seen.load(SeqCst));
     assert!((900..=BOUND as u64).contains(&seen.load(SeqCst)), "{seen:?}");
     registry.domain().barrier();
     let stats = registry.stats();
@@ -53,22 +53,22 @@ fn the_bound_holds_at_every_instant_under_writers_of_many_threads() {
 }
 
 #[test]
-fn what_is_used_survives_a_scan_and_what_is_not_goes() {
+fn used_entries_survive_a_scan_and_unused_ones_are_evicted() {
     let registry: Registry<u64, u64> = isolated_builder().max_entries(BOUND).build();
     let hot = || 0..200_u64;
     hot().for_each(|key| drop(registry.try_insert(key, key)));
     let mut reader = registry.reader();
     for cold in 1000..50_000 {
-        // Each is used once between two laps of the hand, about.
+        // Each hot key is used about once in each lap of the clock hand.
         if cold % 500 == 0 {
             hot().for_each(|key| drop(reader.lookup(&key)));
         }
         drop(registry.try_insert(cold, cold));
     }
     let left = hot().filter(|key| registry.contains_key(key)).count();
-    println!("{left} of 200 that are used are left after 49,000 insertions");
+    println!("{left} of 200 used entries are left after 49,000 insertions");
     assert!(left >= 190, "{left}");
-    assert_eq!(registry.len(), registry.max_entries().unwrap(), "it is full");
+    assert_eq!(registry.len(), registry.max_entries().unwrap(), "the registry is not full");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn the_bound_can_be_lowered_raised_and_lifted() {
     let before = registry.table_bytes();
     registry.set_max_entries(Some(100));
     assert_eq!((registry.max_entries(), registry.len()), (Some(100), 100));
-    assert!(registry.table_bytes() < before, "table memory follows");
+    assert!(registry.table_bytes() < before, "the tables did not shrink");
     fill(10_000);
     assert_eq!(registry.len(), 100);
     registry.set_max_entries(Some(500));
@@ -89,7 +89,7 @@ fn the_bound_can_be_lowered_raised_and_lifted() {
     registry.set_max_entries(None);
     fill(30_000);
     assert_eq!((registry.max_entries(), registry.len()), (None, 2500));
-    // Each of the four shards keeps one.
+    // Each of the four shards keeps one entry.
     registry.set_max_entries(Some(0));
     assert_eq!((registry.max_entries(), registry.len()), (Some(4), 4));
     registry.domain().barrier();
@@ -97,7 +97,7 @@ fn the_bound_can_be_lowered_raised_and_lifted() {
 }
 
 #[test]
-fn evict_and_shrink_to_take_as_many_as_they_are_told() {
+fn evict_and_shrink_to_remove_as_many_entries_as_asked() {
     let (registry, ledger) = (isolated(), Ledger::new());
     (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
     assert_eq!((registry.evict(0), registry.evict(1), registry.evict(99), registry.len()), (0, 1, 99, 900));
@@ -106,7 +106,7 @@ fn evict_and_shrink_to_take_as_many_as_they_are_told() {
     assert_eq!((registry.evict(usize::MAX), registry.evict(1), registry.is_empty()), (50, 0, true));
     assert!(
         kept.iter().all(|entry| entry.is_unlinked() && entry.get() == *entry.key()),
-        "handles keep what was evicted"
+        "an evicted entry changed although a handle holds it"
     );
     drop(kept);
     registry.domain().barrier();
@@ -114,7 +114,7 @@ fn evict_and_shrink_to_take_as_many_as_they_are_told() {
 }
 
 #[test]
-fn a_replaced_key_makes_no_room_and_a_rejected_one_evicts_nothing() {
+fn replacements_and_rejected_insertions_evict_nothing() {
     let registry: Registry<u64, u64> = isolated_builder().shards(1).max_entries(10).build();
     (0..10).for_each(|key| drop(registry.try_insert(key, key)));
     (0..10).for_each(|key| assert!(registry.insert(key, key + 1).is_some()));
@@ -126,12 +126,12 @@ fn a_replaced_key_makes_no_room_and_a_rejected_one_evicts_nothing() {
 }
 
 #[test]
-fn small_bounds_are_held_with_few_shards() {
+fn small_bounds_hold_with_few_shards() {
     for bound in [0, 1, 2, 3, 7, 100] {
         let registry: Registry<u64, u64> = Registry::builder().domain(Domain::new()).max_entries(bound).build();
         (0..1000).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         assert!((1..=bound.max(1)).contains(&registry.len()), "{} of {bound}", registry.len());
-        assert!(registry.contains_key(&999), "what was inserted last is there");
+        assert!(registry.contains_key(&999), "the last inserted entry was evicted");
     }
 }
 
@@ -142,19 +142,22 @@ fn an_insertion_that_evicts_follows_the_backlogs_policy() {
         let domain = builder.build();
         let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).max_entries(100).build();
         (0..1000).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
-        assert_eq!(domain.stats().overruns, 0, "without readers there is room");
+        assert_eq!(domain.stats().overruns, 0, "a write overran the limit without a reader");
         let guard = domain.pin();
         (1000..1100).for_each(|key| drop(registry.try_insert(key, key).unwrap()));
         let stats = domain.stats();
-        assert!(stats.overruns > 0 && registry.len() <= 100, "both bounds cannot hold, and the entries' does: {stats}");
-        assert_eq!(registry.evict(10), 0, "what can be refused is");
+        assert!(
+            stats.overruns > 0 && registry.len() <= 100,
+            "the bound on entries does not hold, or there is no overrun: {stats}"
+        );
+        assert_eq!(registry.evict(10), 0, "an eviction was not refused");
         drop(guard);
         domain.barrier();
         assert_eq!(registry.evict(10), 10);
     });
 }
 
-/// A registry whose values weigh what they are.
+/// Returns a registry in which each value is its own weight.
 fn weighed(shards: usize, bound: u64) -> Registry<u64, Counted> {
     isolated_builder().shards(shards).max_weight(bound).weigher(|_, value: &Counted| value.get() as usize).build()
 }
@@ -178,7 +181,7 @@ fn the_bound_on_weight_holds_at_every_instant_under_writers_of_many_threads() {
                 scope.spawn(move || {
                     let mut rng = Rng::new(seed + 1);
                     for _ in 0..times(20_000) {
-                        // Up to 4,000 at a time, and now and then a tenth of a shard's part.
+                        // Most weights are below 4000. Now and then a weight is a tenth of a shard's share.
                         let weight = if rng.below(100) == 0 { 26_000 } else { rng.below(4000) };
                         let key = rng.below(3000);
                         match rng.below(8) {
@@ -193,7 +196,7 @@ fn the_bound_on_weight_holds_at_every_instant_under_writers_of_many_threads() {
             .collect();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
-    println!("at the most {} of {BOUND}, {}", seen.load(SeqCst), registry.stats());
+    println!("at most {} of {BOUND}, {}", seen.load(SeqCst), registry.stats());
     assert!((BOUND * 9 / 10..=BOUND).contains(&seen.load(SeqCst)), "{seen:?}");
     registry.domain().barrier();
     assert_eq!(ledger.live(), registry.len() as u64);
@@ -204,14 +207,14 @@ fn the_bound_on_weight_holds_at_every_instant_under_writers_of_many_threads() {
 }
 
 #[test]
-fn a_heavy_entry_goes_in_for_many_light_ones_and_one_too_heavy_is_alone() {
+fn a_heavy_entry_displaces_light_ones_and_one_beyond_the_bound_stays_alone() {
     let (registry, ledger) = (weighed(1, 100_000), Ledger::new());
     (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(10))));
     let before = registry.len();
     assert_eq!(before, 1000);
     registry.try_insert(1000, ledger.value(50_000)).unwrap();
     assert!(registry.weight() <= 100_000 && registry.contains_key(&1000) && registry.len() > 300);
-    // In its own place, it does not make room for itself.
+    // A replacement by a heavier value evicts other entries, not itself.
     registry.insert(1000, ledger.value(99_000));
     assert!(registry.weight() <= 100_000 && registry.contains_key(&1000) && registry.len() < 30);
     let entry = registry.update(&1000, |_, old| ledger.value(old.get() * 5)).unwrap();
@@ -219,7 +222,7 @@ fn a_heavy_entry_goes_in_for_many_light_ones_and_one_too_heavy_is_alone() {
     registry.replace_handle(&entry, ledger.value(600_000)).map_err(|_| ()).unwrap();
     assert_eq!((registry.len(), registry.contains_key(&1000)), (1, true));
     registry.try_insert(1, ledger.value(1)).unwrap();
-    assert_eq!((registry.len(), registry.contains_key(&1)), (1, true), "the heavy one made room");
+    assert_eq!((registry.len(), registry.contains_key(&1)), (1, true), "the heavy entry was not evicted");
     drop(entry);
     registry.set_max_weight(None);
     (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(1000))));
@@ -231,22 +234,22 @@ fn a_heavy_entry_goes_in_for_many_light_ones_and_one_too_heavy_is_alone() {
 }
 
 #[test]
-fn what_is_held_is_evicted_last_if_that_is_wanted() {
+fn held_entries_are_evicted_last_with_spare_held() {
     for spared in [false, true] {
         let builder = isolated_builder::<u64, u64>().shards(1).max_entries(100);
         let registry = builder.spare_held(spared).build();
         let held: Vec<_> = (0..50).map(|key| registry.try_insert(key, key).unwrap()).collect();
         (50..1000).for_each(|key| drop(registry.try_insert(key, key)));
         let left = held.iter().filter(|entry| !entry.is_unlinked()).count();
-        println!("{left} of 50 that are held are left (spared: {spared})");
+        println!("{left} of 50 held entries are left (spared: {spared})");
         assert!(if spared { left >= 40 } else { left == 0 }, "{left}");
-        // The bound holds also where all are held.
+        // The bound also holds if all entries are held.
         let all: Vec<_> = (2000..2500).map(|key| registry.try_insert(key, key).unwrap()).collect();
         assert_eq!((registry.len(), all.len()), (100, 500));
     }
 }
 
-// Bounds where the backlog has no room, or the table is nearly empty.
+// Bounds in special cases: the backlog has no room, or the table is nearly empty.
 
 fn heavy(when: WhenFull) -> (Domain, Registry<u64, usize>) {
     let domain = Domain::builder().backlog_objects(8).when_full(when).build();
@@ -259,7 +262,7 @@ fn heavy(when: WhenFull) -> (Domain, Registry<u64, usize>) {
     (domain, registry)
 }
 
-/// One insertion waits once, as a sweep does, and not once for each entry that it evicts.
+/// An insertion waits only once, like a sweep, although it evicts many entries.
 #[test]
 fn an_insertion_that_evicts_many_waits_once() {
     let (domain, registry) = heavy(WhenFull::Wait(Duration::from_millis(100)));
@@ -291,9 +294,9 @@ fn a_bound_lowered_with_a_full_backlog_costs_the_next_insertion_one_wait() {
     });
 }
 
-/// "The `try_` operations never exceed the limit under `Wait` and `Refuse`, whatever readers do."
+/// Guarantee: "The `try_` operations never exceed the limit under `Wait` and `Refuse`, whatever readers do."
 #[test]
-fn a_try_replace_by_a_heavier_one_is_refused_and_does_not_overrun() {
+fn a_fallible_replace_by_a_heavier_entry_is_refused_and_does_not_overrun() {
     let (domain, registry) = heavy(WhenFull::Refuse);
     for key in 0..60 {
         registry.try_insert(key, 500).unwrap();
@@ -305,9 +308,9 @@ fn a_try_replace_by_a_heavier_one_is_refused_and_does_not_overrun() {
     });
 }
 
-/// "those first that were not used lately"
+/// Guarantee: entries that were not used lately are evicted first.
 #[test]
-fn evict_one_by_one_takes_those_that_are_not_used() {
+fn evicting_one_by_one_removes_unused_entries() {
     let registry = Registry::<u64, u64>::builder().domain(Domain::new()).shards(8).max_entries(8000).build();
     for key in 0..800 {
         registry.try_insert(key, key).unwrap();
@@ -324,7 +327,8 @@ fn evict_one_by_one_takes_those_that_are_not_used() {
     assert!(hot_lost < 20, "{hot_lost}");
 }
 
-/// Entries become heavier: the table follows, so that the hand does not go round empty homes under the lock.
+/// The entries become heavier, and the table shrinks. Otherwise the clock hand would walk past many empty homes under
+/// the lock.
 #[test]
 fn insertions_of_few_heavy_entries_after_many_light_ones_are_cheap() {
     let registry = Registry::<u64, usize>::builder()
@@ -351,13 +355,13 @@ fn insertions_of_few_heavy_entries_after_many_light_ones_are_cheap() {
     }
     let mean = start.elapsed() / 100;
     println!("{} entries, capacity {}: insertion {mean:?}, longest {longest:?}", registry.len(), registry.capacity());
-    // Looking for a victim is a matter of a few homes.
+    // The search for a victim visits only a few homes.
     assert!(registry.capacity() < light / 100, "{}", registry.capacity());
 }
 
-/// An insertion needs no room in the backlog: it is not to wait for the sake of others that have expired.
+/// An insertion needs no room in the backlog. So it does not wait to reap expired entries.
 #[test]
-fn an_insertion_does_not_wait_for_what_has_expired() {
+fn an_insertion_does_not_wait_to_reap_expired_entries() {
     let clock = epoch_registry::ManualClock::new();
     let when = WhenFull::Wait(Duration::from_millis(100));
     let domain = Domain::builder().backlog_objects(8).when_full(when).build();
@@ -397,7 +401,7 @@ fn set_max_entries_waits_once_and_not_for_each_shard() {
     });
 }
 
-/// Bounds at every instant under everything that makes entries heavier, resizes and clears.
+/// The bounds hold at every instant under writes that make entries heavier, resizes and clears.
 #[test]
 fn bounds_hold_under_a_storm() {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -1,11 +1,11 @@
-//! Long chains of values that hold each other's handles: destroyed by a loop, not by recursion.
+//! Long chains of values that hold each other's handles. A loop destroys them, not recursion.
 
 use crate::common::*;
 use epoch_registry::{Domain, Handle, Registry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// A value that holds the handle of the next.
+/// A value that holds the handle of the next value.
 struct Link {
     next: Option<Handle<usize, Link>>,
     dropped: Arc<AtomicUsize>,
@@ -18,7 +18,7 @@ impl Drop for Link {
     }
 }
 
-/// The first handle of a chain of `len` values, whose registry alternates.
+/// Makes a chain of `len` values, which alternate between the registries, and returns its first handle.
 fn chain(registries: &[&Registry<usize, Link>], len: usize, dropped: &Arc<AtomicUsize>) -> Handle<usize, Link> {
     let mut next = None;
     for key in 0..len {
@@ -28,7 +28,8 @@ fn chain(registries: &[&Registry<usize, Link>], len: usize, dropped: &Arc<Atomic
     next.unwrap()
 }
 
-/// A million in a release build, and enough to overflow the stack of a test many times in a debug build.
+/// The length of a long chain: a million in a release build. In a debug build it would still overflow a test's stack
+/// many times.
 fn long() -> usize {
     if cfg!(debug_assertions) { times(200_000) } else { times(1_000_000) }
 }
@@ -60,7 +61,7 @@ fn a_long_chain_whose_head_is_retired_with_the_rest_is_destroyed_by_one_barrier(
 }
 
 #[test]
-fn a_long_chain_is_destroyed_after_its_registry_is_gone() {
+fn a_long_chain_is_destroyed_after_its_registry_is_closed() {
     for keep_domain in [true, false] {
         let registry: Registry<usize, Link> = isolated();
         let dropped = Arc::default();
@@ -80,7 +81,7 @@ fn a_long_chain_is_destroyed_after_its_registry_is_gone() {
 }
 
 #[test]
-fn a_long_chain_in_a_registry_goes_with_it() {
+fn a_long_chain_is_destroyed_with_its_registry() {
     let registry: Registry<usize, Link> = isolated();
     let dropped = Arc::default();
     drop(chain(&[&registry], long() / 2, &dropped));
@@ -109,7 +110,7 @@ fn a_long_chain_across_two_domains_is_destroyed_without_recursion() {
     assert_eq!(dropped.load(SeqCst), long() / 2);
 }
 
-/// Each domain's part of the chain comes free by the other's.
+/// Destroying a part of the chain in one domain makes a part in the other domain ready.
 #[test]
 fn a_chain_across_two_open_domains_is_destroyed_by_their_barriers_in_turn() {
     let registries: [Registry<usize, Link>; 2] = [isolated(), isolated()];

@@ -1,4 +1,4 @@
-//! Who runs destructors, and when: never a reader, and promptly where there is a reclaimer thread.
+//! Which threads run destructors, and when. A reader never does. A reclaimer thread does so promptly.
 
 use crate::common::*;
 use epoch_registry::{Cursor, Domain, Handle, Registry};
@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Instant;
 
-/// Pins enough to pass the collector's interval (it collects at every 128th pin of a thread) several times.
+/// Enough pins for several collections: the collector collects at every 128th pin of a thread.
 const MANY_PINS: usize = 1000;
 
 type Log = Arc<Mutex<Vec<ThreadId>>>;
 
-/// Everything that a reader may do, many times, on a thread of its own, with destructions pending. No value may be
-/// dropped on it.
+/// Runs every kind of read many times on a thread of its own, while destructions are pending. No value may be dropped
+/// on that thread.
 fn readers_drop_nothing(read: impl Fn(&Registry<u64, DropsOn>, Vec<Handle<u64, DropsOn>>) + Sync) {
     let registry: Registry<u64, DropsOn> = isolated();
     let log = Log::default();
@@ -25,7 +25,7 @@ fn readers_drop_nothing(read: impl Fn(&Registry<u64, DropsOn>, Vec<Handle<u64, D
             handles.push(handle);
         }
     }
-    // Work of both kinds: what waits for a grace period, and what waits for a handle.
+    // Pending work of both kinds: entries that wait for a grace period, and entries that wait for a handle.
     (0..1500).for_each(|key| drop(registry.remove(&key)));
     let reader = thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -98,7 +98,7 @@ fn sessions_and_their_reads_run_no_destructor() {
 }
 
 #[test]
-fn the_drop_of_a_handle_runs_no_destructor_while_the_registry_is_there() {
+fn the_drop_of_a_handle_runs_no_destructor_while_the_registry_is_open() {
     readers_drop_nothing(|registry, handles| {
         for handle in handles {
             drop(handle.clone());
@@ -108,9 +108,10 @@ fn the_drop_of_a_handle_runs_no_destructor_while_the_registry_is_there() {
     });
 }
 
-/// A write destroys a bounded share on its caller's time: idle threads strand nothing, and no single write pays for all.
+/// A write destroys a bounded share of the backlog. So the backlog of an idle thread is destroyed, and no single write
+/// pays for all of it.
 #[test]
-fn writers_work_a_backlog_off_a_bounded_share_each() {
+fn each_write_destroys_a_bounded_share_of_the_backlog() {
     let registry: Registry<u64, Counted> = isolated();
     let (backlog, ledger) = (Ledger::new(), Ledger::new());
     (0..5000).for_each(|key| drop(registry.try_insert(key, backlog.value(key))));
@@ -142,7 +143,7 @@ fn removals_alone_keep_the_backlog_small() {
 }
 
 #[test]
-fn a_reclaimer_thread_destroys_promptly_and_alone() {
+fn only_the_reclaimer_thread_destroys_and_it_does_so_promptly() {
     let domain = Domain::builder().name("prompt").reclaimer(true).build();
     let registry: Registry<u64, DropsOn> = Registry::builder().domain(domain).build();
     let log = Log::default();
@@ -151,7 +152,10 @@ fn a_reclaimer_thread_destroys_promptly_and_alone() {
             drop(registry.try_insert(key, DropsOn(Arc::clone(&log))));
             drop(registry.remove(&key));
         }
-        assert!(soon(|| log.lock().unwrap().len() == 20 * round), "nobody else calls anything, and nothing happens");
+        assert!(
+            soon(|| log.lock().unwrap().len() == 20 * round),
+            "the reclaimer thread did not destroy the entries without a further call"
+        );
     }
     let handle = registry.try_insert(1, DropsOn(Arc::clone(&log))).unwrap();
     drop(registry.remove(&1));
@@ -161,7 +165,7 @@ fn a_reclaimer_thread_destroys_promptly_and_alone() {
     });
     assert!(soon(|| log.lock().unwrap().len() == 401));
     drop(handle);
-    assert!(soon(|| log.lock().unwrap().len() == 402), "the drop of a last handle wakes the reclaimer");
+    assert!(soon(|| log.lock().unwrap().len() == 402), "the drop of the last handle did not wake the reclaimer");
     let log = log.lock().unwrap();
     assert!(log.iter().all(|thread| *thread == log[0] && *thread != thread::current().id()));
 }
@@ -183,7 +187,7 @@ fn a_reclaimer_thread_destroys_once_a_long_reader_leaves() {
     assert!(soon(|| ledger.live() == 0));
 }
 
-/// A session that reads now and then holds nothing up, though it never goes offline.
+/// A session that reads all the time lets grace periods end, although it never goes offline.
 #[test]
 fn an_online_session_that_reads_lets_grace_periods_end() {
     let domain = Domain::builder().reclaimer(true).build();
@@ -210,7 +214,7 @@ fn an_online_session_that_reads_lets_grace_periods_end() {
 }
 
 #[test]
-fn keys_and_values_of_every_way_out_are_dropped_once() {
+fn keys_and_values_are_dropped_once_in_whatever_way_they_leave() {
     #[derive(Clone)]
     struct Key(u64, Arc<Mutex<Vec<u64>>>);
     impl Drop for Key {
@@ -234,17 +238,17 @@ fn keys_and_values_of_every_way_out_are_dropped_once() {
     let ledger = Ledger::new();
     let registry = isolated();
     drop(registry.try_insert(key(1), ledger.value(1)));
-    let occupied = registry.try_insert(key(1), ledger.value(2)).err().expect("the key is taken");
+    let occupied = registry.try_insert(key(1), ledger.value(2)).err().expect("the key should be taken");
     drop(occupied);
-    assert_eq!((keys.lock().unwrap().len(), ledger.dropped()), (1, 1), "the rejected pair goes with the error");
+    assert_eq!((keys.lock().unwrap().len(), ledger.dropped()), (1, 1), "the error did not drop the rejected pair");
     drop(registry.insert(key(1), ledger.value(3)));
     registry.domain().barrier();
     assert_eq!((keys.lock().unwrap().len(), ledger.dropped()), (2, 2));
-    drop(registry.get_or_insert_with(key(1), || unreachable!("it is there")));
+    drop(registry.get_or_insert_with(key(1), || unreachable!("the key is present")));
     assert_eq!(keys.lock().unwrap().len(), 3);
     assert!(registry.get_or_try_insert_with(key(2), || Err::<Counted, _>("no")).is_err());
     assert_eq!(keys.lock().unwrap().len(), 4);
-    // An update that is overtaken drops what it made.
+    // If another write overtakes an update, the update drops the value that it made.
     let mut overtaken = false;
     drop(registry.update(&key(1), |_, old| {
         if !std::mem::replace(&mut overtaken, true) {
@@ -259,10 +263,10 @@ fn keys_and_values_of_every_way_out_are_dropped_once() {
     assert_eq!((ledger.live(), ledger.created()), (0, 6));
 }
 
-/// Large entries have allocations of their own, and are found by their table at the end: with colliding keys, on the way through
-/// others.
+/// Large entries have allocations of their own. At the end of the registry they are found by its table. With colliding
+/// keys, some of them lie beyond other entries.
 #[test]
-fn a_registry_of_large_entries_with_colliding_keys_goes_with_all_of_them() {
+fn the_drop_of_a_registry_drops_all_large_entries_with_colliding_keys() {
     struct Large(#[allow(dead_code)] [u8; 3000], #[allow(dead_code)] Counted);
 
     let ledger = Ledger::new();
@@ -279,7 +283,8 @@ fn a_registry_of_large_entries_with_colliding_keys_goes_with_all_of_them() {
     }
 }
 
-/// The clearing thread walks the table that it took away; another destroys what was handed over meanwhile.
+/// The clearing thread walks the table that it unlinked. Meanwhile another thread destroys the nodes that were handed
+/// over.
 #[test]
 fn a_clear_of_colliding_keys_beside_a_reclaimer_drops_all_of_them() {
     let ledger = Ledger::new();

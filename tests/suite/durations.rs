@@ -1,4 +1,4 @@
-//! Durations of no time, and without end.
+//! Durations of zero, and endless ones.
 
 use crate::common::*;
 use epoch_registry::{Domain, ManualClock, Registry, WhenFull};
@@ -21,7 +21,7 @@ fn reapers_are_called_once_a_millisecond_at_most() {
 }
 
 #[test]
-fn reapers_may_be_called_as_rarely_as_time_allows() {
+fn an_endless_reap_interval_calls_reapers_once() {
     let pool = |job: epoch_registry::ReclaimJob| drop(thread::spawn(move || job.run()));
     for builder in [Domain::builder(), Domain::builder().reclaimer(true), Domain::builder().executor(pool)] {
         let domain = builder.reap_every(Duration::MAX).build();
@@ -35,7 +35,7 @@ fn reapers_may_be_called_as_rarely_as_time_allows() {
     }
 }
 
-/// How many reports come while a reader stays for 200 ms and the domain is polled all the time.
+/// Counts the stall reports while a reader stays for 200 ms and the domain is polled all the time.
 fn reports(threshold: Duration) -> usize {
     let count = Arc::new(AtomicUsize::new(0));
     let reported = Arc::clone(&count);
@@ -59,19 +59,19 @@ fn reports(threshold: Duration) -> usize {
 }
 
 #[test]
-fn a_threshold_of_no_time_does_not_flood() {
-    // After 1, 3, 7, 15, 31, 63, 127 and 255 ms.
+fn a_stall_threshold_of_zero_reports_only_a_few_times() {
+    // Reports come after 1, 3, 7, 15, 31, 63, 127 and 255 ms.
     let count = reports(Duration::ZERO);
     assert!((1..=10).contains(&count), "{count} reports");
 }
 
 #[test]
-fn a_threshold_without_end_reports_nothing() {
+fn an_endless_stall_threshold_reports_nothing() {
     assert_eq!(reports(Duration::MAX), 0);
 }
 
 #[test]
-fn a_poll_may_wait_for_no_time_and_without_end() {
+fn a_poll_may_have_a_zero_or_endless_timeout() {
     let domain = Domain::new();
     let (cookie, begun) = (domain.start_poll(), Instant::now());
     with_reader(&domain, || assert!(!domain.poll_timeout(domain.start_poll(), Duration::ZERO)));
@@ -92,7 +92,7 @@ fn a_poll_may_wait_for_no_time_and_without_end() {
 }
 
 #[test]
-fn a_removal_may_wait_for_no_time_and_without_end() {
+fn a_removal_may_have_zero_or_endless_patience() {
     within_a_minute(|| {
         for patience in [Duration::ZERO, Duration::MAX] {
             let domain = Domain::builder().backlog_objects(2).when_full(WhenFull::Wait(patience)).build();
@@ -115,7 +115,7 @@ fn a_removal_may_wait_for_no_time_and_without_end() {
 }
 
 #[test]
-fn lives_of_no_time_and_without_end() {
+fn zero_lifetimes_expire_and_endless_ones_do_not() {
     for end in [Duration::ZERO, Duration::MAX] {
         let expires = end.is_zero();
         for kind in 0..3 {
@@ -127,7 +127,7 @@ fn lives_of_no_time_and_without_end() {
                 _ => builder.lifetime(move |_, _| Some(end)).build(),
             };
             (0..10).for_each(|key| drop(registry.try_insert(key, key)));
-            // (The first look at an entry that may be idle begins the time for which it is.)
+            // The first look at an entry starts the time for which it is idle.
             for _ in 0..3 {
                 clock.advance(Duration::from_secs(100 * 24 * 3600));
                 registry.expire(100);

@@ -1,4 +1,4 @@
-//! Rounds of filling a registry and emptying it, in every way there is: what waits to be destroyed does not pile up.
+//! A registry is filled and emptied many times, in every possible way. The backlog does not grow from round to round.
 
 use crate::common::*;
 use epoch_registry::{Builder, Cursor, Domain, DomainBuilder, ManualClock, Reaper, Registry, Scan, policy};
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 type Numbers = Registry<u64, u64>;
 
-/// Entries of a round.
+/// The entries of one round.
 const ROUND: u64 = 10_000;
 
-/// Rounds that may wait to be destroyed.
+/// How many rounds may wait to be destroyed.
 const WAITING: u64 = 4;
 
-/// What waits stays within a few rounds of `entries`: one thread, no reader, no other thread that destroys.
+/// Checks that the backlog stays within a few rounds of `entries`. There is one thread, no reader, and no other thread
+/// that destroys.
 fn rounds_do_not_pile_up(what: &str, rounds: usize, entries: u64, registry: &Numbers, empty: impl Fn(&Numbers)) {
     let mut most = 0;
     for round in 0..rounds {
@@ -23,24 +24,24 @@ fn rounds_do_not_pile_up(what: &str, rounds: usize, entries: u64, registry: &Num
         assert!(registry.len() <= 1000, "{what} left {} entries", registry.len());
         most = most.max(registry.domain().backlog().objects);
         assert!(most <= WAITING * entries, "{what}: {most} objects wait after {round} rounds of {entries}");
-        // What is left, if it is no more than that, makes way for the next round.
+        // Removes the few entries that are left.
         registry.retain(|_, _| false);
     }
-    println!("{what}: {most} objects waited at most, in {rounds} rounds of {entries}");
+    println!("{what}: at most {most} objects waited, in {rounds} rounds of {entries}");
 }
 
-/// The same with the sizes that all ways have in common.
+/// The same with the usual sizes.
 fn empties(what: &str, empty: impl Fn(&Numbers)) {
     within_a_minute(|| rounds_do_not_pile_up(what, times(30), ROUND, &isolated(), empty));
 }
 
-/// Three hundred rounds with `STRESS=10`.
+/// With `STRESS=10` there are three hundred rounds.
 #[test]
 fn clearing_does_not_pile_up() {
     empties("clear", Registry::clear);
 }
 
-/// A hundred rounds with `STRESS=10`.
+/// With `STRESS=10` there are a hundred rounds.
 #[test]
 fn clearing_large_registries_does_not_pile_up() {
     within_a_minute(|| rounds_do_not_pile_up("clear", times(10), 10 * ROUND, &isolated(), Registry::clear));
@@ -62,7 +63,7 @@ fn clearing_a_registry_of_many_shards_does_not_pile_up() {
 fn clearing_small_registries_often_does_not_pile_up() {
     within_a_minute(|| {
         let registry: Numbers = isolated();
-        // (An allowance for what a write may leave waiting in each shard.)
+        // The limit allows for what a write may leave waiting in each shard.
         let mut most = 0;
         for round in 0..times(20_000) {
             for key in 0..10 {
@@ -80,9 +81,9 @@ fn clearing_the_global_domain_does_not_pile_up() {
     within_a_minute(|| rounds_do_not_pile_up("clear, global", times(30), ROUND, &Registry::new(), Registry::clear));
 }
 
-/// The domain's own figure of the most that ever waited, which looks at every moment.
+/// The domain's own peak sees every moment.
 #[test]
-fn the_peak_of_rounds_of_clearing_is_that_of_a_few() {
+fn the_peak_of_many_rounds_of_clearing_is_that_of_a_few_rounds() {
     within_a_minute(|| {
         let registry: Numbers = isolated();
         for _ in 0..times(30) {
@@ -121,14 +122,14 @@ fn reaping_everything_does_not_pile_up() {
         let everything = policy::when::<u64, u64>(|_| true);
         assert_eq!(registry.reap_by(&everything, &mut Scan::new(usize::MAX)).removed, ROUND as usize);
     });
-    // By second chance: what is new goes at the second scan.
+    // By second chance, new entries are removed in the second scan.
     empties("the registry's own reaper", |registry| {
         (0..2).for_each(|_| assert!(!Reaper::scan(registry, &mut Scan::new(usize::MAX)).stopped));
     });
 }
 
 #[test]
-fn expiry_of_everything_does_not_pile_up() {
+fn expiring_everything_does_not_pile_up() {
     within_a_minute(|| {
         let (builder, clock): (Builder<u64, u64>, ManualClock) = clocked();
         let registry = builder.max_age(Duration::from_secs(1)).build();
@@ -190,14 +191,14 @@ fn dropping_a_registry_and_making_another_does_not_pile_up() {
             drop(registry);
             let waiting = domain.backlog();
             assert!(waiting.objects <= WAITING * ROUND, "{waiting} waits after {round} rounds");
-            // Tables are counted by their bytes.
+            // Tables count by their bytes.
             assert!(waiting.bytes <= WAITING * ROUND * 100, "{waiting} waits after {round} rounds");
             assert_eq!(ledger.live(), 0);
         }
     });
 }
 
-/// Tables that were replaced wait for a grace period too.
+/// Tables that a resize replaced wait for a grace period too.
 #[test]
 fn the_tables_of_rounds_do_not_pile_up() {
     within_a_minute(|| {
@@ -214,11 +215,11 @@ fn the_tables_of_rounds_do_not_pile_up() {
     });
 }
 
-/// The same with another thread that destroys, which gets its share of the time.
+/// The same while another thread destroys. That thread gets its share of the processor.
 fn clearing_does_not_pile_up_beside(what: &str, builder: DomainBuilder) {
     within_a_minute(|| {
         let registry: Numbers = Registry::builder().domain(builder.build()).shards(4).build();
-        // (It may not be scheduled for a while.)
+        // The other thread may be descheduled for a while.
         let (rounds, mut waiting) = (times(100), Vec::new());
         for _ in 0..rounds {
             (0..ROUND).for_each(|key| drop(registry.try_insert(key, key)));
@@ -227,7 +228,7 @@ fn clearing_does_not_pile_up_beside(what: &str, builder: DomainBuilder) {
         }
         waiting.sort_unstable();
         let (usual, most) = (waiting[rounds * 9 / 10], waiting[rounds - 1]);
-        println!("{what}: {usual} waited at most for nine tenths of the time, and {most} at any time");
+        println!("{what}: at most {usual} waited for nine tenths of the time, and {most} at any time");
         assert!(usual <= 2 * WAITING * ROUND && most <= 5 * WAITING * ROUND, "{what}: {usual} and {most} objects wait");
     });
 }
@@ -238,7 +239,7 @@ fn clearing_does_not_pile_up_beside_a_reclaimer_thread_or_an_executor() {
     clearing_does_not_pile_up_beside("an executor", Domain::builder().executor(flood::pool()));
 }
 
-/// Within a limit that refuses or waits, a `clear` goes on all the same, and so do the rounds.
+/// Within a limit, `clear` does not fail, and the rounds do not pile up either.
 #[test]
 fn clearing_within_a_limit_does_not_pile_up() {
     use epoch_registry::WhenFull::{Grow, Refuse, Wait};

@@ -1,4 +1,5 @@
-//! What runs destructors: an executor of the user's, whatever it does with its jobs; nothing; a thread that is stopped.
+//! What runs destructors: a user's executor that treats its jobs in any way, nothing at all, or a thread that is
+//! stopped.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -11,14 +12,14 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where code of the user's finds the registry that calls it.
+/// A slot in which user code finds the registry that calls it.
 type Slot = Arc<Mutex<Option<Arc<Registry<u64, u64>>>>>;
 
 fn registry_of(domain: &Domain) -> Registry<u64, Counted> {
     Registry::builder().domain(domain.clone()).shards(2).build()
 }
 
-/// A domain that hands its jobs to a channel.
+/// Returns a domain that sends its jobs to a channel.
 fn queued() -> (Domain, Receiver<ReclaimJob>) {
     let (send, jobs) = channel();
     let send = Mutex::new(send);
@@ -33,7 +34,7 @@ fn come_and_go(registry: &Registry<u64, Counted>, ledger: &Ledger, count: u64) {
 }
 
 #[test]
-fn an_executor_destroys_promptly_and_writers_do_not() {
+fn an_executor_destroys_promptly_and_writers_destroy_nothing() {
     let (domain, jobs) = queued();
     let pool = thread::spawn(move || jobs.into_iter().map(ReclaimJob::run).count());
     let registry: Registry<u64, DropsOn> = Registry::builder().domain(domain.clone()).build();
@@ -50,14 +51,17 @@ fn an_executor_destroys_promptly_and_writers_do_not() {
 }
 
 #[test]
-fn there_is_one_job_at_a_time_and_none_when_nothing_is_left() {
+fn there_is_one_job_at_a_time_and_no_job_when_nothing_waits() {
     let (domain, jobs) = queued();
     let (registry, ledger) = (registry_of(&domain), Ledger::new());
     come_and_go(&registry, &ledger, 500);
     let mut job = jobs.try_recv().unwrap();
     assert!(jobs.try_recv().is_err() && ledger.live() == 500);
     let guard = registry.pin();
-    assert!(job.step().is_some_and(|nap| nap > Duration::ZERO), "a reader is in the way");
+    assert!(
+        job.step().is_some_and(|nap| nap > Duration::ZERO),
+        "the job does not sleep although a reader holds up the grace period"
+    );
     assert!(job.step().is_some() && ledger.live() == 500);
     drop(guard);
     while job.step().is_some() {}
@@ -65,7 +69,7 @@ fn there_is_one_job_at_a_time_and_none_when_nothing_is_left() {
     assert_eq!(job.step(), None);
     come_and_go(&registry, &ledger, 1);
     let another = jobs.try_recv().unwrap();
-    // One that has ended says nothing about the other.
+    // The drop of an ended job does not affect the next job.
     drop(job);
     come_and_go(&registry, &ledger, 1);
     assert!(jobs.try_recv().is_err());
@@ -74,15 +78,15 @@ fn there_is_one_job_at_a_time_and_none_when_nothing_is_left() {
 }
 
 #[test]
-fn a_job_that_is_run_within_spawn_or_dropped_does_no_harm() {
+fn a_job_may_be_run_within_spawn_or_dropped_and_spawn_may_panic() {
     within_a_minute(|| {
         let ledger = Ledger::new();
-        // Inline: the thread that wakes runs it.
+        // Inline: the thread that asks for a job runs it.
         let inline = Domain::builder().executor(ReclaimJob::run).build();
         come_and_go(&registry_of(&inline), &ledger, 1000);
         inline.barrier();
         assert_eq!(ledger.live(), 0);
-        // Dropped: the next write brings another.
+        // Dropped: the next write makes another job.
         let dropped = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&dropped);
         let refuses = Domain::builder().executor(move |_job| assert!(count.fetch_add(1, SeqCst) < u64::MAX)).build();
@@ -91,7 +95,7 @@ fn a_job_that_is_run_within_spawn_or_dropped_does_no_harm() {
         assert!(dropped.load(SeqCst) > 10, "{}", dropped.load(SeqCst));
         refuses.barrier();
         assert_eq!(ledger.live(), 0);
-        // Panicking.
+        // The executor panics.
         let panics = Domain::builder().executor(|_job| panic!("no executor")).build();
         let registry = registry_of(&panics);
         come_and_go(&registry, &ledger, 100);
@@ -129,7 +133,7 @@ fn an_executor_may_use_the_registry() {
         let domain = Domain::builder().executor(spawn).build();
         let registry: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).shards(1).build());
         *slot.lock().unwrap() = Some(Arc::clone(&registry));
-        // Resizes retire tables: the executor must not be called under a shard lock for that.
+        // Resizes retire tables. The domain must not call the executor for them under a shard lock.
         for key in 0..1000 {
             drop(registry.try_insert(key, key));
         }
@@ -141,7 +145,7 @@ fn an_executor_may_use_the_registry() {
 }
 
 #[test]
-fn where_reclamation_is_manual_writes_run_no_destructor() {
+fn in_a_manual_domain_writes_run_no_destructor() {
     let domain = Domain::builder().manual().build();
     let (registry, ledger) = (registry_of(&domain), Ledger::new());
     for _ in 0..5 {
@@ -169,7 +173,7 @@ fn a_stopped_reclaimer_leaves_its_work_to_writers() {
             domain.stop_reclaimer();
             domain.stop_reclaimer();
             jobs.try_iter().for_each(ReclaimJob::run);
-            // Enough removals make a round due, and the next one finds its grace period over.
+            // Enough removals make a round due. The next round finds the grace period over.
             assert!(soon(|| {
                 come_and_go(&registry, &ledger, 200);
                 ledger.live() < 200
@@ -183,7 +187,7 @@ fn a_stopped_reclaimer_leaves_its_work_to_writers() {
     }
 }
 
-// Executors and closures of the user's that do what they should not.
+// Executors and other user code that do what they should not.
 
 fn ends_within(limit: Duration, f: impl FnOnce() + Send + 'static) -> bool {
     let (done, wait) = mpsc::channel();
@@ -194,15 +198,15 @@ fn ends_within(limit: Duration, f: impl FnOnce() + Send + 'static) -> bool {
     wait.recv_timeout(limit).is_ok()
 }
 
-/// A handle that the executor's `spawn` drops, when it is called from within a round, whose frame adopts handles but runs
-/// nothing more.
+/// The executor's `spawn` drops a handle. It is called within a round. The frame of that round takes the handle's node
+/// over, but destroys nothing more.
 #[test]
 fn a_handle_dropped_in_spawn_is_not_lost() {
     let slot: Arc<Mutex<Option<Handle<u64, Counted>>>> = Arc::default();
     let spawn = {
         let slot = Arc::clone(&slot);
         move |job: ReclaimJob| {
-            drop(job); // the pool is full
+            drop(job); // As if the pool were full.
             let handle = slot.lock().unwrap().take();
             drop(handle);
         }
@@ -214,21 +218,21 @@ fn a_handle_dropped_in_spawn_is_not_lost() {
     registry.try_insert(2, ledger.value(2)).unwrap();
     registry.remove(&1);
     domain.barrier();
-    assert_eq!(ledger.dropped(), 0, "the handle keeps it");
+    assert_eq!(ledger.dropped(), 0, "the entry was destroyed although a handle holds it");
 
     let guard = domain.pin();
     registry.remove(&2);
     *slot.lock().unwrap() = Some(kept);
     domain.reclaim(100);
-    assert!(slot.lock().unwrap().is_none(), "spawn has dropped it");
+    assert!(slot.lock().unwrap().is_none(), "spawn did not drop the handle");
     drop(guard);
     domain.barrier();
     drop(registry);
     domain.barrier();
-    assert_eq!((ledger.created(), ledger.dropped()), (2, 2), "created = dropped + live (B)");
+    assert_eq!((ledger.created(), ledger.dropped()), (2, 2), "guarantee B: created = dropped + live");
 }
 
-/// A handle that `spawn` drops within a round that destroys nothing, while another thread waits in a barrier.
+/// `spawn` drops a handle within a round that destroys nothing. Meanwhile another thread waits in a barrier.
 #[test]
 fn a_barrier_covers_a_handle_that_another_thread_drops_in_spawn() {
     let slot: Arc<Mutex<Option<Handle<u64, Counted>>>> = Arc::default();
@@ -252,7 +256,7 @@ fn a_barrier_covers_a_handle_that_another_thread_drops_in_spawn() {
     drop(registry.try_insert(2, ledger.value(2)));
     drop(registry.remove(&1));
     domain.barrier();
-    assert_eq!(ledger.dropped(), 0, "the handle keeps it");
+    assert_eq!(ledger.dropped(), 0, "the entry was destroyed although a handle holds it");
     with_reader(&domain, || {
         drop(registry.remove(&2));
         *slot.lock().unwrap() = Some(kept);
@@ -265,12 +269,12 @@ fn a_barrier_covers_a_handle_that_another_thread_drops_in_spawn() {
     let dropped = ledger.dropped();
     drop(go);
     IN_ROUND.lock().unwrap().take().unwrap().join().unwrap();
-    assert_eq!(dropped, 2, "created = dropped + live (B)");
+    assert_eq!(dropped, 2, "guarantee B: created = dropped + live");
 }
 
 static IN_ROUND: Mutex<Option<thread::JoinHandle<usize>>> = Mutex::new(None);
 
-/// `ReclaimJob::run` where it would wait for itself.
+/// A callback calls `ReclaimJob::run`, which would wait for that callback.
 #[test]
 fn a_job_run_in_a_callback_of_its_domain_does_not_hang() {
     assert!(ends_within(Duration::from_secs(5), || {
@@ -279,19 +283,19 @@ fn a_job_run_in_a_callback_of_its_domain_does_not_hang() {
         let domain = Domain::builder().executor(move |job| queue.lock().unwrap().push(job)).build();
         domain.call(move || {
             let job = jobs.lock().unwrap().pop();
-            job.unwrap().run(); // a work-stealing pool helps while it waits for something
+            job.unwrap().run(); // A work-stealing pool does this while it waits.
         });
         domain.barrier();
     }));
 }
 
-/// The same, as an executor with a caller-runs policy does it: `spawn` from within a round.
+/// The same with an executor that runs jobs on the calling thread: it calls `run` in `spawn`, within a round.
 #[test]
 fn a_caller_runs_executor_does_not_hang() {
     assert!(ends_within(Duration::from_secs(5), || {
         let full = Arc::new(AtomicBool::new(false));
         let saturated = Arc::clone(&full);
-        // Shut down at first: jobs are dropped. Then caller-runs.
+        // The executor drops jobs at first, as if it were shut down. After that it runs them on the calling thread.
         let domain =
             Domain::builder().executor(move |job| if saturated.load(SeqCst) { job.run() } else { drop(job) }).build();
         let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(9).domain(domain.clone()).build();
@@ -309,13 +313,13 @@ fn a_caller_runs_executor_does_not_hang() {
         is_ready.recv().unwrap();
         registry.remove(&1);
         full.store(true, SeqCst);
-        domain.reclaim(100); // "does not wait for readers"; the reader goes after 300 ms
+        domain.reclaim(100); // Must not wait for readers. The reader leaves after 300 ms.
         drop(out);
         reader.join().unwrap();
     }));
 }
 
-/// `stop_reclaimer` in an `Eq`, under a shard lock that a destructor waits for.
+/// An `Eq` calls `stop_reclaimer` under a shard lock that a destructor waits for.
 #[test]
 fn stop_reclaimer_in_an_eq_is_refused() {
     static STARTED: AtomicBool = AtomicBool::new(false);
@@ -364,7 +368,7 @@ fn stop_reclaimer_in_an_eq_is_refused() {
     }));
 }
 
-/// The drop of a closure of the user's, within the drop of a handle.
+/// The drop of a handle drops the domain, and with it the stall handler, whose drop panics.
 #[test]
 fn a_handler_whose_drop_panics_is_contained() {
     struct Bad;
@@ -384,12 +388,12 @@ fn a_handler_whose_drop_panics_is_contained() {
     let registry: Registry<u64, u64> = Registry::builder().domain(domain).build();
     let handle = registry.try_insert(1, 1).unwrap();
     drop(registry);
-    assert!(catch_unwind(AssertUnwindSafe(|| drop(handle))).is_ok(), "an unrelated drop of a handle panics");
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(handle))).is_ok(), "the panic escaped from the drop of a handle");
 }
 
-/// The second to stop the reclaimer waits for it too.
+/// A second call to stop the reclaimer also waits until it has stopped.
 #[test]
-fn stop_reclaimer_waits_for_everybody_who_calls_it() {
+fn every_call_of_stop_reclaimer_waits_until_the_thread_has_stopped() {
     let domain = Domain::builder().reclaimer(true).build();
     let (started, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (began, ended) = (Arc::clone(&started), Arc::clone(&go));
@@ -405,13 +409,13 @@ fn stop_reclaimer_waits_for_everybody_who_calls_it() {
         scope.spawn(|| domain.stop_reclaimer());
         thread::sleep(Duration::from_millis(100));
         domain.stop_reclaimer();
-        assert!(go.load(SeqCst), "the thread still runs a callback");
+        assert!(go.load(SeqCst), "stop_reclaimer returned while the thread still ran a callback");
     });
 }
 
-/// A job leaked, one kept beyond the domain, one stepped after its end.
+/// One job is leaked, one is kept beyond its domain, and one is stepped after its end.
 #[test]
-fn jobs_that_are_leaked_kept_or_stepped_on_do_no_harm() {
+fn jobs_may_be_leaked_or_outlive_their_domain_or_be_stepped_after_their_end() {
     let jobs: Arc<Mutex<Vec<ReclaimJob>>> = Arc::default();
     let queue = Arc::clone(&jobs);
     let ran = Arc::new(AtomicU64::new(0));
@@ -428,7 +432,7 @@ fn jobs_that_are_leaked_kept_or_stepped_on_do_no_harm() {
     let count = Arc::clone(&ran);
     domain.call(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX));
     let mut second = jobs.lock().unwrap().pop().expect("a second job");
-    drop(job); // ended: does not disturb the second
+    drop(job); // The first job has ended. Its drop does not affect the second.
     let count = Arc::clone(&ran);
     domain.call(move || assert!(count.fetch_add(1, SeqCst) < u64::MAX));
     assert!(jobs.lock().unwrap().is_empty());
@@ -438,7 +442,7 @@ fn jobs_that_are_leaked_kept_or_stepped_on_do_no_harm() {
     second.run();
 }
 
-/// An executor whose `spawn` calls everything back.
+/// The executor's `spawn` calls every kind of operation.
 #[test]
 fn spawn_may_call_back() {
     assert!(ends_within(Duration::from_secs(20), || {
@@ -483,10 +487,10 @@ fn spawn_may_call_back() {
     }));
 }
 
-/// Nothing but `executor(ReclaimJob::run)`, which is said to do no harm: a registry is dropped, and the destructor of
-/// an entry removes one from another registry of the domain.
+/// The executor is `executor(ReclaimJob::run)`, which the documents allow. A registry is dropped, and the destructor of
+/// one of its entries removes an entry from another registry of the domain.
 #[test]
-fn a_registry_is_dropped_where_jobs_run_within_spawn() {
+fn a_registry_can_be_dropped_if_jobs_run_within_spawn() {
     assert!(ends_within(Duration::from_secs(5), || {
         let domain = Domain::builder().executor(ReclaimJob::run).build();
         let children: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).build());
@@ -515,9 +519,10 @@ fn a_job_run_under_a_guard_of_its_own_thread_does_not_hang() {
     assert!(wait.recv_timeout(Duration::from_secs(5)).is_ok());
 }
 
-/// An executor that takes no job (its pool is shut down) does not reclaim: writers do, and bound the backlog.
+/// An executor that takes no job does not reclaim, for example because its pool is shut down. Writers reclaim instead,
+/// and bound the backlog.
 #[test]
-fn writers_share_the_work_that_no_executor_takes() {
+fn writers_reclaim_if_the_executor_takes_no_job() {
     let calls = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&calls);
     let domain = Domain::builder()
@@ -532,12 +537,12 @@ fn writers_share_the_work_that_no_executor_takes() {
         registry.remove(&key);
     }
     let backlog = domain.backlog().objects;
-    assert!(backlog < 10_000, "{backlog} wait, without a reader, after {} calls of `spawn`", calls.load(SeqCst));
+    assert!(backlog < 10_000, "{backlog} objects wait without a reader, after {} calls of `spawn`", calls.load(SeqCst));
 }
 
-/// What is retired in a destructor, where jobs run within `spawn`, is destroyed with no further call from anybody.
+/// Jobs run within `spawn`. What a destructor retires is destroyed without a further call.
 #[test]
-fn what_a_job_within_a_round_could_not_do_is_done_after_the_round() {
+fn a_round_finishes_the_work_that_a_job_inside_it_could_not_do() {
     let ledger = Ledger::new();
     let domain = Domain::builder().executor(ReclaimJob::run).build();
     let children: Arc<Registry<u64, Counted>> = Arc::new(Registry::builder().domain(domain.clone()).build());

@@ -1,4 +1,4 @@
-//! Entries whose time comes: by age, by a life of their own, for want of use. All by a clock that is moved by hand.
+//! Entries that expire: by age, by their own lifetime, or because they are idle. Almost all tests use a manual clock.
 
 use crate::common::*;
 use epoch_registry::{Builder, Cause, Domain, ManualClock, Reaped, Reaper, Registry, Scan, Stats, WhenFull};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One tick of an age, and one for the insertion within a tick.
+/// The most that an entry expires late: one tick for its age, and one for the rounding of its insertion time.
 const SLACK: Duration = Duration::from_millis(34);
 
-/// Seconds that an entry lives.
+/// A value that holds its lifetime in seconds.
 struct Lease(AtomicU64);
 
 fn lease(seconds: u64) -> Lease {
@@ -28,7 +28,7 @@ fn leased(builder: Builder<u64, Lease>) -> Builder<u64, Lease> {
 }
 
 #[test]
-fn expiry_costs_in_proportion_to_what_expires() {
+fn the_cost_of_expiry_is_proportional_to_the_expired_entries() {
     let (builder, clock) = clocked();
     let live = times(1_000_000) / 10 * 10;
     let registry = leased(builder).capacity(live).build();
@@ -41,7 +41,7 @@ fn expiry_costs_in_proportion_to_what_expires() {
     println!("{live} live, {} expired: {} examined", reaped.removed, reaped.examined);
     assert_eq!((reaped.removed, registry.len()), (10, live - 10));
     assert!(reaped.examined < 4 * reaped.removed, "{reaped:?}");
-    // And when all of them have expired.
+    // The same when all entries have expired.
     clock.advance(5000 * SECOND);
     let reaped = registry.expire(usize::MAX);
     println!("{} expired: {} examined", reaped.removed, reaped.examined);
@@ -51,7 +51,7 @@ fn expiry_costs_in_proportion_to_what_expires() {
 }
 
 #[test]
-fn insertions_keep_up_with_what_expires_without_any_call() {
+fn insertions_reap_expired_entries_without_a_further_call() {
     let (builder, clock) = clocked();
     let registry = builder.max_age(10 * SECOND).build();
     let inserted = 30_000 + times(100_000) as u64;
@@ -59,14 +59,14 @@ fn insertions_keep_up_with_what_expires_without_any_call() {
         clock.advance(Duration::from_millis(1));
         registry.try_insert(key, key).unwrap();
     }
-    // 10,000 are younger than ten seconds.
+    // 10,000 entries are younger than ten seconds.
     println!("{} live", registry.len());
     assert!((10_000..10_200).contains(&registry.len()), "{}", registry.stats());
     assert_eq!(registry.stats().expired, inserted - registry.len() as u64);
 }
 
 #[test]
-fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
+fn with_random_lifetimes_exactly_the_expired_entries_are_absent() {
     struct Model {
         inserted: Duration,
         seconds: u64,
@@ -75,7 +75,7 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
         let mut rng = Rng::new(seed);
         let (builder, clock) = clocked();
         if seed % 2 == 1 {
-            // Across the end of the 32 bits that a time is kept in.
+            // Crosses the point at which a time of 32 bits overflows.
             clock.advance(Duration::from_nanos(u64::from(u32::MAX) << 24) - 30 * SECOND);
         }
         let registry = leased(builder).max_age(60 * SECOND).build();
@@ -93,7 +93,7 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
                     model.insert(key, Model { inserted: now, seconds });
                 }
                 4 => assert_eq!(registry.remove(&key).is_some(), model.remove(&key).is_some()),
-                // A longer life; a shorter one would be noticed late.
+                // Prolongs a lifetime. The registry would notice a shorter one only late.
                 5 => {
                     if let Some(entry) = model.get_mut(&key).filter(|entry| entry.seconds > 0) {
                         entry.seconds += seconds;
@@ -121,8 +121,14 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
                 let own = if entry.seconds == 0 { u64::MAX } else { entry.seconds };
                 let (age, limit) = (now - entry.inserted, Duration::from_secs(own.min(max_age)));
                 let there = registry.contains_key(key);
-                assert!(there || age > limit, "seed {seed}: {key} gone at {age:?} of {limit:?}");
-                assert!(!there || age <= limit + SLACK, "seed {seed}: {key} there at {age:?} of {limit:?}");
+                assert!(
+                    there || age > limit,
+                    "seed {seed}: {key} expired at the age {age:?}, before its limit {limit:?}"
+                );
+                assert!(
+                    !there || age <= limit + SLACK,
+                    "seed {seed}: {key} still present at the age {age:?}, after its limit {limit:?}"
+                );
                 there
             });
             assert_eq!(registry.len(), model.len(), "seed {seed}");
@@ -133,7 +139,7 @@ fn of_random_lives_those_end_that_have_come_to_their_end_and_no_others() {
 }
 
 #[test]
-fn what_is_used_is_not_idle() {
+fn a_used_entry_is_not_idle() {
     let (builder, clock) = clocked();
     let registry = builder.max_idle(32 * SECOND).build();
     (0..1000_u64).for_each(|key| drop(registry.try_insert(key, key)));
@@ -143,7 +149,7 @@ fn what_is_used_is_not_idle() {
     for second in 1..300 {
         clock.advance(SECOND);
         for turn in 0..20 {
-            // Few keys often, many rarely.
+            // A few keys are used often, and many rarely.
             let key = rng.below(if turn % 2 == 0 { 50 } else { 1000 });
             if reader.get(&key).is_some() {
                 last_use.insert(key, second);
@@ -156,16 +162,16 @@ fn what_is_used_is_not_idle() {
         last_use.retain(|key, used| {
             let idle = second - *used;
             if there.contains(key) {
-                assert!(idle <= 32 + 32 / 16 + 1, "{key} there after {idle} s");
+                assert!(idle <= 32 + 32 / 16 + 1, "{key} still present after {idle} s");
             } else {
-                assert!(idle >= 32, "{key} gone after {idle} s");
+                assert!(idle >= 32, "{key} absent after {idle} s");
             }
             there.contains(key)
         });
     }
     println!("{expired} expired, {examined} examined, {} left", registry.len());
     assert!(expired > 500 && registry.len() > 20);
-    // Each that is used is looked at once in 32 seconds.
+    // An entry that is used is examined once in 32 seconds.
     assert!(examined < 4 * expired, "{examined} for {expired}");
 }
 
@@ -177,7 +183,7 @@ fn the_limit_of_idleness_can_be_set_changed_and_lifted() {
     clock.advance(1000 * SECOND);
     assert_eq!(registry.expire(1000), Reaped::default());
     registry.set_max_idle(Some(10 * SECOND));
-    assert_eq!(registry.expire(1000).removed, 0, "they count as used now");
+    assert_eq!(registry.expire(1000).removed, 0, "the entries do not count as used now");
     clock.advance(8 * SECOND);
     registry.expire(1000);
     (0..10).for_each(|key| assert!(registry.contains_key(&key)));
@@ -192,7 +198,7 @@ fn the_limit_of_idleness_can_be_set_changed_and_lifted() {
 }
 
 #[test]
-fn those_with_handles_are_spared_if_that_is_wanted() {
+fn held_entries_do_not_expire_with_spare_held() {
     for spared in [false, true] {
         let (builder, clock) = clocked();
         let registry = builder.max_age(SECOND).spare_held(spared).build();
@@ -228,8 +234,12 @@ fn a_panic_in_a_lifetime_loses_no_entry_and_no_timer() {
     for panics in 1..=3 {
         armed.store(0, SeqCst);
         registry.expire(usize::MAX);
-        assert_eq!((registry.len(), registry.stats().lifetime_panics), (1, panics), "the others went");
-        // An insertion has nothing to do with it.
+        assert_eq!(
+            (registry.len(), registry.stats().lifetime_panics),
+            (1, panics),
+            "entries other than the one that panicked were not reaped"
+        );
+        // The panic does not affect an insertion.
         armed.store(1, SeqCst);
         drop(registry.try_insert(2000, ledger.value(2000)));
         drop(registry.remove(&2000));
@@ -242,7 +252,7 @@ fn a_panic_in_a_lifetime_loses_no_entry_and_no_timer() {
 }
 
 #[test]
-fn where_the_backlog_is_full_expiry_stops_and_goes_on_later() {
+fn expiry_stops_at_a_full_backlog_and_goes_on_later() {
     let domain = Domain::builder().backlog_objects(10).when_full(WhenFull::Refuse).manual().build();
     let (builder, clock) = clocked();
     let registry = builder.domain(domain.clone()).max_age(SECOND).build();
@@ -274,7 +284,7 @@ fn timers_of_replaced_entries_do_not_pile_up() {
         registry.insert(round % 10, round);
         clock.advance(4000 * SECOND / rounds as u32);
     }
-    // 4000 seconds have passed. Had each left a timer, a tenth of them would be due now.
+    // 4000 seconds have passed. If each replaced entry had left a timer, a tenth of the timers would be due now.
     let reaped = registry.expire(usize::MAX);
     assert_eq!((reaped.removed, registry.len()), (0, 10));
     clock.advance(3601 * SECOND);
@@ -285,7 +295,7 @@ fn timers_of_replaced_entries_do_not_pile_up() {
 }
 
 #[test]
-fn expiry_races_with_everything_and_the_accounts_balance() {
+fn expiry_races_with_all_operations_and_the_counts_stay_exact() {
     within_a_minute(|| {
         let (builder, clock) = clocked::<u64, Counted>();
         let registry = builder.max_age(5 * SECOND).max_idle(3 * SECOND).build();
@@ -333,7 +343,7 @@ fn expiry_races_with_everything_and_the_accounts_balance() {
             assert!(soon(|| enough(&registry.stats())), "{}", registry.stats());
         });
         println!("{}", registry.stats());
-        // What is left has a timer: all of it goes when its time comes.
+        // Each entry that is left has a timer, so all of them expire.
         clock.advance(20 * SECOND);
         registry.expire(usize::MAX);
         assert_eq!(registry.len(), 0);
@@ -343,7 +353,7 @@ fn expiry_races_with_everything_and_the_accounts_balance() {
 }
 
 #[test]
-fn a_reclaimer_reaps_in_the_background_as_long_as_the_registry_is_there() {
+fn a_reclaimer_reaps_in_the_background_until_the_registry_is_dropped() {
     within_a_minute(|| {
         let domain = Domain::builder().reclaimer(true).reap_every(Duration::from_millis(1)).build();
         let (builder, clock) = clocked();
@@ -358,13 +368,13 @@ fn a_reclaimer_reaps_in_the_background_as_long_as_the_registry_is_there() {
         }
         let weak = Arc::downgrade(&registry);
         drop(registry);
-        assert!(soon(|| weak.upgrade().is_none()), "the domain does not keep it");
-        // The thread ends.
+        assert!(soon(|| weak.upgrade().is_none()), "the domain keeps the registry alive");
+        // The thread can be stopped.
         domain.stop_reclaimer();
     });
 }
 
-/// A reaper that panics at every other call, and drops something that is part of itself.
+/// A reaper that panics at every other call, and whose destructor takes a part of it out.
 struct Odd {
     calls: AtomicUsize,
     last: Option<Arc<AtomicUsize>>,
@@ -393,7 +403,7 @@ impl Drop for Odd {
 }
 
 #[test]
-fn a_reaper_may_panic_and_end_in_the_background_by_thread_or_executor() {
+fn reapers_called_by_a_thread_or_executor_may_panic_and_be_dropped() {
     within_a_minute(|| {
         let (send, jobs) = std::sync::mpsc::channel::<epoch_registry::ReclaimJob>();
         let pool = thread::spawn(move || jobs.iter().for_each(epoch_registry::ReclaimJob::run));
@@ -406,7 +416,7 @@ fn a_reaper_may_panic_and_end_in_the_background_by_thread_or_executor() {
             assert!(soon(|| odd.calls.load(SeqCst) >= 10 && domain.stats().callback_panics >= 4), "{}", domain.stats());
             drop(odd);
             assert!(soon(|| dropped.load(SeqCst) == 1));
-            // The domain does its other work all the while.
+            // The domain continues its other work.
             let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
             registry.try_insert(1, 1).unwrap();
             registry.remove(&1);
@@ -420,17 +430,18 @@ fn a_reaper_may_panic_and_end_in_the_background_by_thread_or_executor() {
     });
 }
 
-// Entries that expire while something else happens: settings that change, lifetimes that panic or call back, uses in a race,
-// clocks that stand still or jump.
+// Entries that expire while something else happens: settings change, lifetimes panic or call back, uses race, clocks
+// stand still or jump.
 
 const A_SECOND: Duration = Duration::from_secs(1);
 
 /// All keys collide.
 const ONE_HASH: FewBits = FewBits { mask: 0 };
 
-/// A listener shortens the age of all while a reaper has others in hand: they are given back by the new age.
+/// A reaper has taken entries to examine. A listener shortens the age of all entries. The reaper puts its entries back
+/// by the new age.
 #[test]
-fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
+fn an_age_that_a_listener_shortens_holds_for_entries_under_examination() {
     static REGISTRY: OnceLock<Weak<Registry<u64, AtomicU64>>> = OnceLock::new();
     let (builder, clock) = clocked::<u64, AtomicU64>();
     let registry = builder
@@ -438,7 +449,7 @@ fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
         .max_age(1_000_000 * A_SECOND)
         .lifetime(|_, v: &AtomicU64| Some(Duration::from_secs(v.load(SeqCst))))
         .listener(|cause, _| {
-            // At the last of ten: before that, others that stay have been judged.
+            // Acts at the last of ten calls, when entries that stay have been examined too.
             static GONE: AtomicUsize = AtomicUsize::new(0);
             if cause == Cause::Expired && GONE.fetch_add(1, SeqCst) == 9 {
                 REGISTRY.get().unwrap().upgrade().unwrap().set_max_age(Some(10 * A_SECOND));
@@ -447,7 +458,8 @@ fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
         .build();
     let registry = Arc::new(registry);
     REGISTRY.set(Arc::downgrade(&registry)).unwrap();
-    // Prolonged, after it has its token: when that comes, it stays for as long as max_age says.
+    // Half of the entries get a longer lifetime after their token was armed. When the token is due, they get the limit
+    // of max_age.
     for key in 0..20 {
         registry.try_insert(key, AtomicU64::new(5)).unwrap();
     }
@@ -459,17 +471,17 @@ fn an_age_that_a_listener_shortens_holds_for_what_the_reaper_has_in_hand() {
     clock.advance(7 * A_SECOND);
     println!("{:?}", registry.expire(1000));
     assert_eq!(registry.len(), 10);
-    // By now the age is 10 s.
+    // The maximum age is now 10 s.
     clock.advance(60 * A_SECOND);
     println!("{:?}", registry.expire(1000));
     clock.advance(60 * A_SECOND);
     println!("{:?}", registry.expire(1000));
-    assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
+    assert_eq!(registry.len(), 0, "entries older than max_age were forgotten");
 }
 
-/// The same with threads: a reaper is in the lifetime closure while the age is shortened.
+/// The same with threads: one thread is in the lifetime closure of a reap while another shortens the age.
 #[test]
-fn an_age_that_is_shortened_meanwhile_holds_for_what_another_reaper_has_in_hand() {
+fn an_age_that_another_thread_shortens_holds_for_entries_under_examination() {
     let (entered_tx, entered) = mpsc::channel::<()>();
     let (go, go_rx) = mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(Some((entered_tx, go_rx)));
@@ -507,10 +519,10 @@ fn an_age_that_is_shortened_meanwhile_holds_for_what_another_reaper_has_in_hand(
         clock.advance(60 * A_SECOND);
         registry.expire(1000);
     }
-    assert_eq!(registry.len(), 0, "older than max_age, and forgotten");
+    assert_eq!(registry.len(), 0, "entries older than max_age were forgotten");
 }
 
-/// What 200 reaps leave of fifty entries that have expired, where the lifetime of the one with the key `bad` panics.
+/// Reaps fifty expired entries 200 times. The lifetime of the entry with key `bad` panics. Returns the registry.
 fn reaped_beside_a_panic<S: BuildHasher + Send + Sync + 'static>(bad: u64, hasher: S) -> Registry<u64, (), S> {
     let armed = Arc::new(AtomicBool::new(false));
     let is_armed = Arc::clone(&armed);
@@ -520,7 +532,7 @@ fn reaped_beside_a_panic<S: BuildHasher + Send + Sync + 'static>(bad: u64, hashe
         .hasher(hasher)
         .lifetime(move |key, _| {
             if *key == bad && is_armed.load(SeqCst) {
-                // Without a message: that would be 200.
+                // `resume_unwind` prints no message. A normal panic would print one 200 times.
                 resume_unwind(Box::new("bad"));
             }
             Some(5 * A_SECOND)
@@ -536,13 +548,13 @@ fn reaped_beside_a_panic<S: BuildHasher + Send + Sync + 'static>(bad: u64, hashe
         panics += u32::from(catch_unwind(AssertUnwindSafe(|| registry.expire(1000))).is_err());
         clock.advance(10 * A_SECOND);
     }
-    println!("{panics} panics of 200 reaps; {} of 50 left", registry.len());
+    println!("{panics} panics in 200 reaps; {} of 50 left", registry.len());
     registry
 }
 
-/// The others are reaped all the same, and insertions hardly notice.
+/// The other entries are reaped, and almost no insertion is affected.
 #[test]
-fn an_entry_whose_lifetime_panics_does_not_hold_up_the_others() {
+fn an_entry_whose_lifetime_panics_does_not_delay_the_others() {
     let registry = reaped_beside_a_panic(7, std::hash::RandomState::new());
     let mut hit = 0;
     for key in 1000..1100 {
@@ -550,18 +562,18 @@ fn an_entry_whose_lifetime_panics_does_not_hold_up_the_others() {
     }
     let left = (0..50).filter(|k| registry.contains_key(k)).count();
     assert!(left <= 1, "{left} left");
-    assert!(hit <= 2, "{hit} of 100 insertions panic");
+    assert!(hit <= 2, "{hit} of 100 insertions panicked");
 }
 
-/// The entry whose lifetime panics has the least hash: it always comes first.
+/// The entry whose lifetime panics has the smallest hash, so it always comes first.
 #[test]
-fn an_entry_whose_lifetime_panics_and_comes_first_does_not_hold_up_the_others() {
+fn an_entry_whose_lifetime_panics_and_comes_first_does_not_delay_the_others() {
     let registry = reaped_beside_a_panic(0, Same(0));
     assert!(registry.len() <= 1, "{} left after 200 reaps", registry.len());
 }
 
 #[test]
-fn set_max_age_goes_through_all_whatever_a_lifetime_does() {
+fn set_max_age_reaches_all_entries_although_a_lifetime_panics() {
     let bad = Arc::new(AtomicBool::new(false));
     let bad2 = bad.clone();
     let (builder, clock) = clocked::<u64, ()>();
@@ -584,10 +596,10 @@ fn set_max_age_goes_through_all_whatever_a_lifetime_does() {
         clock.advance(60 * A_SECOND);
         registry.expire(10000);
     }
-    assert!(registry.len() <= 1, "{} forgotten", registry.len());
+    assert!(registry.len() <= 1, "{} entries were forgotten", registry.len());
 }
 
-/// A lifetime that calls the registry back.
+/// The lifetime closure calls the registry.
 #[test]
 fn a_lifetime_that_reaps_does_not_recurse_by_the_number_of_entries() {
     thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
@@ -621,7 +633,8 @@ fn a_lifetime_that_reaps_does_not_recurse_by_the_number_of_entries() {
     assert!(DEEPEST.load(SeqCst) < 20, "{} levels for 500 entries", DEEPEST.load(SeqCst));
 }
 
-/// A reap whose budget is one, beside a writer of one key. The clock stands still, or not.
+/// Reaps with a budget of one while another thread writes one key. With `stuck` the clock stands still. Returns the
+/// longest time of a reap, and the number of reaps.
 fn reap_beside_a_hot_key(stuck: bool) -> (Duration, u64) {
     let builder = Registry::<u64, u64>::builder().domain(Domain::new()).shards(1).max_age(3600 * A_SECOND);
     let registry = if stuck { builder.clock(ManualClock::new()).build() } else { builder.build() };
@@ -651,12 +664,12 @@ fn reap_beside_a_hot_key(stuck: bool) -> (Duration, u64) {
 }
 
 #[test]
-fn reap_ends_beside_a_writer_with_a_clock_that_stands_still() {
+fn a_reap_ends_beside_a_writer_although_the_clock_stands_still() {
     assert!(reap_beside_a_hot_key(true).0 < Duration::from_secs(2));
 }
 
 #[test]
-fn reap_ends_beside_a_writer() {
+fn a_reap_ends_beside_a_writer() {
     assert!(reap_beside_a_hot_key(false).0 < Duration::from_secs(2));
 }
 
@@ -682,7 +695,7 @@ impl Eq for Slow {}
 
 /// The first limit is set while an insertion is under way.
 #[test]
-fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
+fn an_entry_inserted_while_the_first_age_is_set_expires() {
     let (builder, clock) = clocked::<Slow, ()>();
     let registry = builder.shards(1).hasher(ONE_HASH).build();
     registry.try_insert(Slow(1), ()).unwrap();
@@ -698,12 +711,12 @@ fn an_entry_inserted_while_the_first_age_is_set_is_not_there_for_good() {
         clock.advance(3600 * A_SECOND);
         registry.expire(1000);
     }
-    assert_eq!(registry.len(), 0, "immortal, by max_age of a second");
+    assert_eq!(registry.len(), 0, "the entry does not expire, although max_age is a second");
 }
 
-/// A use at the moment at which a reaper takes the mark away counts from then on.
+/// A reader uses an entry at the moment at which a reaper takes its use mark away. The use still counts.
 #[test]
-fn a_use_beside_a_second_chance_is_not_forgotten() {
+fn a_use_that_races_with_a_second_chance_counts() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).max_idle(160 * A_SECOND).build();
     const N: u64 = 2000;
@@ -722,7 +735,7 @@ fn a_use_beside_a_second_chance_is_not_forgotten() {
             clock.advance(11 * A_SECOND);
             registry.expire(0);
         }
-        // 132 s idle; now each is used, while another takes the marks.
+        // All entries have been idle for 132 s. Now each is used while another thread takes the use marks.
         let guard = registry.pin();
         let order: Vec<u64> = guard.iter().map(|e| *e.key()).collect();
         drop(guard);
@@ -743,10 +756,10 @@ fn a_use_beside_a_second_chance_is_not_forgotten() {
             clock.advance(11 * A_SECOND);
             registry.expire(0);
         }
-        // 55 s after they were used.
+        // 55 s have passed since the uses.
         early += registry.expire(usize::MAX).removed;
     }
-    println!("{early} went early in {rounds} rounds of {N}");
+    println!("{early} entries expired early in {rounds} rounds of {N}");
     assert_eq!(early, 0);
 }
 
@@ -761,9 +774,9 @@ impl Touch for Registry<u64, u64> {
     }
 }
 
-/// 420 days are longer than the ticks tell apart.
+/// In 420 days the count of ticks wraps around.
 #[test]
-fn an_entry_that_was_not_reaped_for_420_days_is_reaped_then() {
+fn an_entry_that_expired_420_days_ago_is_reaped() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).max_age(3600 * A_SECOND).build();
     registry.try_insert(1, 1).unwrap();
@@ -773,12 +786,12 @@ fn an_entry_that_was_not_reaped_for_420_days_is_reaped_then() {
     registry.expire(10);
     clock.advance(24 * 3600 * A_SECOND);
     registry.expire(10);
-    assert_eq!(registry.len(), 0, "421 days old, of an hour");
+    assert_eq!(registry.len(), 0, "an entry with a lifetime of an hour is still present after 421 days");
 }
 
-/// "If there was no such limit before, those there are count as used now."
+/// Guarantee: if there was no limit on idleness before, the entries count as used at the time when it is set.
 #[test]
-fn those_there_count_as_used_now_when_idleness_is_limited_again() {
+fn entries_count_as_used_when_idleness_is_limited_again() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).max_idle(160 * A_SECOND).build();
     registry.try_insert(1, 1).unwrap();
@@ -812,7 +825,7 @@ impl BuildHasher for Same {
 }
 
 #[test]
-fn entries_expire_in_tables_of_more_homes_than_a_token_tells() {
+fn entries_expire_in_tables_of_more_homes_than_a_token_can_tell_apart() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.shards(1).capacity(250_000_000).hasher(Same(0)).max_age(10 * A_SECOND).build();
     for key in 0..64u64 {
@@ -832,9 +845,10 @@ fn entries_expire_in_tables_of_more_homes_than_a_token_tells() {
     assert_eq!(registry.len(), 0);
 }
 
-/// Everything at once, with all keys of one hash or not: told once each, and nothing forgotten.
+/// All operations at once, with all keys of one hash or with good hashes. The listener is told of each entry once, and
+/// no entry is forgotten.
 #[test]
-fn storm() {
+fn expiry_under_all_operations_at_once_tells_each_entry_once() {
     for one in [false, true] {
         for spare in [false, true] {
             if one { run(ONE_HASH, spare, 40) } else { run(ahash_like(), spare, 3000) }
@@ -911,7 +925,7 @@ fn storm() {
             registry.expire(usize::MAX);
             registry.domain().barrier();
         }
-        assert_eq!(registry.len(), 0, "forgotten");
+        assert_eq!(registry.len(), 0, "some entries were forgotten");
         println!("{} inserted", stats.inserted);
     }
 }

@@ -1,4 +1,4 @@
-//! The user's clock or lifetime panics at any one call: every entry still comes to its end.
+//! The user's clock or lifetime panics at one of its calls. Every entry still expires.
 
 use epoch_registry::{Clock, Domain, Registry, Scan, policy};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts down at each call, and panics when it comes to zero.
+/// Counts down at each call, and panics at zero.
 #[derive(Clone)]
 struct Fuse(Arc<AtomicUsize>);
 
@@ -33,8 +33,8 @@ impl Clock for Fused {
 
 type Act = fn(&Registry<u64, u64>);
 
-/// For n = 0, 1, ...: the n-th call of the user's code within `act` panics. Whatever became of `act`, all that is in the registry
-/// afterwards ends when its time comes.
+/// For n = 0, 1, ...: lets the n-th call of the user's code within `act` panic. However `act` ended, all entries in the
+/// registry then expire in time.
 fn ends_in_the_end(name: &str, own: bool, act: Act) {
     let mut n = 0;
     loop {
@@ -51,7 +51,7 @@ fn ends_in_the_end(name: &str, own: bool, act: Act) {
         };
         let registry = builder.build();
         (0..300).for_each(|key| drop(registry.try_insert(key, key)));
-        // Some have reached the end of their own lives, or of limits that come.
+        // After this, some entries have reached the end of their lifetimes, or of limits that `act` sets.
         time.fetch_add(1_800_000, SeqCst);
         (300..600).for_each(|key| drop(registry.try_insert(key, key)));
         time.fetch_add(1_800_001, SeqCst);
@@ -59,24 +59,24 @@ fn ends_in_the_end(name: &str, own: bool, act: Act) {
         let _ = catch_unwind(AssertUnwindSafe(|| act(&registry)));
         let burnt = fuse.0.swap(usize::MAX, SeqCst) == usize::MAX;
         time.fetch_add(7_200_000, SeqCst);
-        // Entries that were checked again later, and entries whose own lifetime is asked again.
+        // More rounds for entries that are examined again later, and for lifetimes that are asked again.
         for _ in 0..3 {
             registry.expire(usize::MAX);
             time.fetch_add(3_600_000, SeqCst);
         }
-        assert_eq!(registry.len(), 0, "{name}, own lives {own}: left when call {n} panics");
+        assert_eq!(registry.len(), 0, "{name}, own lifetimes {own}: entries are left if call {n} panics");
         assert_eq!(registry.pin().iter().count(), 0);
         if !burnt {
-            println!("{name}, own lives {own}: {n} calls");
+            println!("{name}, own lifetimes {own}: {n} calls");
             return;
         }
-        // All of the first calls, and then some.
+        // Each of the first calls, and after that only some.
         n = if n < 40 { n + 1 } else { n + n / 3 };
     }
 }
 
 #[test]
-fn everything_ends_whichever_call_of_the_users_code_panics() {
+fn every_entry_expires_whichever_call_of_the_users_code_panics() {
     let acts: [(&str, Act); 10] = [
         ("set_max_age", |registry| registry.set_max_age(Some(1800 * SECOND))),
         ("set_max_idle", |registry| registry.set_max_idle(Some(1800 * SECOND))),
@@ -129,7 +129,7 @@ fn everything_ends_whichever_call_of_the_users_code_panics() {
 }
 
 #[test]
-fn a_clock_that_panics_does_not_keep_set_max_age_from_its_work() {
+fn set_max_age_takes_effect_although_the_clock_panics() {
     for first in [None, Some(100 * SECOND)] {
         let (fuse, time) = (Fuse(Arc::new(AtomicUsize::new(usize::MAX))), Arc::new(AtomicU64::new(0)));
         let builder = Registry::<u64, u64>::builder().shards(1).domain(Domain::new());
@@ -147,7 +147,7 @@ fn a_clock_that_panics_does_not_keep_set_max_age_from_its_work() {
 }
 
 #[test]
-fn a_clock_that_panics_twice_in_set_max_idle_changes_nothing_and_once_only_tells() {
+fn set_max_idle_takes_effect_if_its_clock_panics_once_but_not_twice() {
     struct Broken(Arc<AtomicUsize>, Arc<AtomicU64>);
     impl Clock for Broken {
         fn now(&self) -> Duration {
@@ -172,7 +172,7 @@ fn a_clock_that_panics_twice_in_set_max_idle_changes_nothing_and_once_only_tells
     }
 }
 
-/// An iterator whose clock has panicked goes on with the shard that it was about to enter.
+/// After a panic of the clock, an iterator continues with the shard that it was about to enter.
 #[test]
 fn an_iterator_finds_no_expired_entry_after_its_clock_has_panicked() {
     #[derive(Clone, Default)]

@@ -1,4 +1,4 @@
-//! What has expired is absent: for every call, from its time on, without a reaper.
+//! An entry that has expired is absent for every call, at once, and without a reaper.
 
 use crate::common::*;
 use epoch_registry::{Builder, Cause, Cursor, Domain, ManualClock, Registry, WhenFull};
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 const SECOND: Duration = Duration::from_secs(1);
 const NANO: Duration = Duration::from_nanos(1);
 
-/// How a registry comes to have entries that expire after ten seconds.
+/// The ways in which entries of a registry can come to expire after about ten seconds.
 const WAYS: [&str; 6] = ["max_age", "max_idle", "lifetime", "set_max_age", "set_max_idle", "set_max_age before"];
 
-/// What a listener was told: causes and values.
+/// The causes and values that a listener was told.
 type Told = Arc<Mutex<Vec<(Cause, u64)>>>;
 
-/// A registry with fifty keys, its clock, how long it takes until key 1 has expired, and what its listener was told.
+/// Returns a registry with fifty keys, its clock, the time until key 1 has expired, and what its listener was told.
 fn expiring(way: &str) -> (Registry<u64, u64>, ManualClock, Duration, Told) {
     let (builder, clock) = clocked::<u64, u64>();
     clock.advance(100 * SECOND);
@@ -39,7 +39,7 @@ fn expiring(way: &str) -> (Registry<u64, u64>, ManualClock, Duration, Told) {
     } else if way == "set_max_idle" {
         registry.set_max_idle(Some(16 * SECOND));
     }
-    // An idle entry goes up to a sixteenth late. Of one that was there before, the age is known to 17 ms.
+    // An idle entry expires up to a sixteenth late. The age of an entry from before the limit is known to 17 ms.
     let life = match way {
         "max_idle" | "set_max_idle" => 17 * SECOND + Duration::from_micros(1),
         "set_max_age" => 10 * SECOND + Duration::from_millis(17),
@@ -49,11 +49,11 @@ fn expiring(way: &str) -> (Registry<u64, u64>, ManualClock, Duration, Told) {
 }
 
 #[test]
-fn an_entry_is_found_to_its_last_instant() {
+fn an_entry_is_found_until_its_last_instant() {
     for way in WAYS {
         let (registry, clock, _, _) = expiring(way);
         clock.advance(if way.contains("idle") { 16 * SECOND } else { 10 * SECOND });
-        // (A walk is no use.)
+        // A walk does not count as a use.
         assert_eq!(registry.pin().iter().filter(|entry| *entry.key() == 1).count(), 1, "{way}");
         assert_eq!(registry.lookup(&1).as_deref(), Some(&1), "{way}");
         assert!(registry.try_insert(1, 2).is_err(), "{way}");
@@ -61,7 +61,7 @@ fn an_entry_is_found_to_its_last_instant() {
 }
 
 #[test]
-fn reads_of_all_kinds_do_not_find_what_has_expired() {
+fn no_kind_of_read_finds_an_expired_entry() {
     for way in WAYS {
         let (registry, clock, life, _) = expiring(way);
         let (mut reader, domain) = (registry.reader(), registry.domain().clone());
@@ -77,13 +77,13 @@ fn reads_of_all_kinds_do_not_find_what_has_expired() {
         guard.lookup_batch([&1], |_, found| assert!(found.is_none(), "{way}"));
         let guard = domain.pin();
         assert!(registry.view(&guard).unwrap().get(&1).is_none(), "{way}");
-        // Nor when the clock of another thread is behind, a little.
+        // Nor does a read find it if the clock of another thread is a little behind.
         assert!(registry.lookup(&1).is_none(), "{way}");
     }
 }
 
 #[test]
-fn walks_pass_over_what_has_expired() {
+fn walks_skip_expired_entries() {
     for way in WAYS {
         let (registry, clock, life, told) = expiring(way);
         clock.advance(life);
@@ -100,7 +100,7 @@ fn walks_pass_over_what_has_expired() {
         assert_eq!(registry.fallible().retain(&mut Cursor::new(), |key, _| !is_one(key)).unwrap(), 0, "{way}");
         assert_eq!(registry.reap_if(usize::MAX, |entry| is_one(entry.key())).removed, 0, "{way}");
         assert_eq!(registry.drain().filter(|entry| is_one(entry.key())).count(), 0, "{way}");
-        assert!(told.lock().unwrap().iter().all(|(_, value)| *value != 1), "{way}: it was not removed by a walk");
+        assert!(told.lock().unwrap().iter().all(|(_, value)| *value != 1), "{way}: a walk removed the entry");
         registry.expire(usize::MAX);
         assert!(registry.is_empty(), "{way}");
     }
@@ -135,7 +135,7 @@ fn a_key_whose_entry_has_expired_can_be_inserted() {
             let stats = registry.stats();
             assert_eq!((stats.replaced, stats.inserted), (0, 51), "{way}, {name}: {stats}");
             assert!(stats.expired >= 1);
-            // The new one has its time, too.
+            // The new entry expires too.
             clock.advance(2 * life);
             assert!(registry.lookup(&1).is_none(), "{way}, {name}");
             registry.expire(usize::MAX);
@@ -145,7 +145,7 @@ fn a_key_whose_entry_has_expired_can_be_inserted() {
 }
 
 #[test]
-fn what_has_expired_is_neither_removed_nor_updated() {
+fn expired_entries_are_neither_removed_nor_updated() {
     type Remove = fn(&Registry<u64, u64>);
     let ways: [(&str, Remove); 8] = [
         ("remove", |registry| assert!(registry.remove(&1).is_none())),
@@ -175,12 +175,16 @@ fn what_has_expired_is_neither_removed_nor_updated() {
         clock.advance(2 * life);
         assert_eq!(registry.replace_handle(&handle, 5).unwrap_err(), 5, "{way}");
         assert!(!registry.remove_handle(&handle), "{way}");
-        assert_eq!((*handle, registry.lookup(&1).is_none()), (1, true), "{way}: the handle keeps it");
+        assert_eq!(
+            (*handle, registry.lookup(&1).is_none()),
+            (1, true),
+            "{way}: the value changed although a handle holds it"
+        );
     }
 }
 
 #[test]
-fn an_entry_once_absent_does_not_come_back_when_the_limit_is_raised_or_lifted() {
+fn an_ended_entry_does_not_come_back_when_the_limit_is_raised_or_lifted() {
     type Change = fn(&Registry<u64, u64>);
     let by_age: [(&str, Change); 3] = [
         ("raised", |registry| registry.set_max_age(Some(100 * SECOND))),
@@ -245,12 +249,12 @@ fn a_clock_that_goes_back_a_little_does_not_bring_an_entry_back() {
 }
 
 #[test]
-fn a_read_is_a_use_and_prolongs_an_idle_life() {
+fn a_read_is_a_use_and_restarts_the_idle_time() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_idle(16 * SECOND).build();
     registry.try_insert(1, 1).unwrap();
     registry.try_insert(2, 2).unwrap();
-    // Without a writer or reaper.
+    // No writer or reaper runs.
     for _ in 0..100 {
         clock.advance(15 * SECOND);
         assert!(registry.lookup(&1).is_some());
@@ -269,7 +273,7 @@ fn clock_at(clock: &ManualClock) -> u64 {
 }
 
 #[test]
-fn a_life_that_was_prolonged_by_its_value_is_asked_for_again_by_reads_and_writes() {
+fn reads_and_writes_ask_again_for_a_lifetime_that_its_value_prolonged() {
     let (builder, clock) = clocked::<u64, AtomicU64>();
     let registry = builder.lifetime(|_, value: &AtomicU64| Some(Duration::from_secs(value.load(SeqCst)))).build();
     for key in 0..4 {
@@ -287,7 +291,7 @@ fn a_life_that_was_prolonged_by_its_value_is_asked_for_again_by_reads_and_writes
 }
 
 #[test]
-fn a_lifetime_may_read_and_write_its_registry_when_a_read_asks_it() {
+fn a_lifetime_that_a_read_calls_may_read_and_write_its_registry() {
     let (builder, clock) = clocked::<u64, u64>();
     let cell = Arc::new(std::sync::OnceLock::<std::sync::Weak<Registry<u64, u64>>>::new());
     let inner = Arc::clone(&cell);
@@ -314,7 +318,7 @@ fn a_lifetime_may_read_and_write_its_registry_when_a_read_asks_it() {
 }
 
 #[test]
-fn what_is_spared_because_of_its_handles_is_found() {
+fn a_held_entry_that_is_spared_is_found() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_age(SECOND).spare_held(true).build();
     let held = registry.try_insert(1, 1).unwrap();
@@ -334,13 +338,13 @@ fn stale_reads_find_an_entry_until_it_is_reaped() {
     clock.advance(2 * SECOND);
     assert!(registry.contains_key(&0) && registry.contains_key(&1));
     assert_eq!(registry.pin().iter().count(), 2);
-    assert!(registry.try_insert(0, 7).is_ok(), "writes mind it");
+    assert!(registry.try_insert(0, 7).is_ok(), "a write found an expired entry");
     registry.expire(100);
     assert!(registry.contains_key(&0) && !registry.contains_key(&1));
 }
 
 #[test]
-fn with_stale_reads_what_is_used_is_not_idle() {
+fn with_stale_reads_a_used_entry_is_not_idle() {
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.max_idle(16 * SECOND).stale_reads(true).build();
     (0..2).for_each(|key| drop(registry.try_insert(key, key)));
@@ -350,7 +354,7 @@ fn with_stale_reads_what_is_used_is_not_idle() {
         registry.expire(100);
         assert_eq!(registry.len(), if second <= 16 { 2 } else { 1 }, "{second}");
     }
-    // Twice the time, and a sixteenth of that.
+    // Twice the limit, and a sixteenth of that.
     for _ in 0..34 {
         clock.advance(SECOND);
         registry.expire(100);
@@ -359,7 +363,7 @@ fn with_stale_reads_what_is_used_is_not_idle() {
 }
 
 #[test]
-fn an_expired_holder_is_replaced_where_the_backlog_is_full() {
+fn an_expired_entry_is_replaced_although_the_backlog_is_full() {
     let domain = Domain::builder().backlog_objects(4).when_full(WhenFull::Refuse).manual().build();
     let (builder, clock) = clocked::<u64, u64>();
     let registry = builder.domain(domain.clone()).shards(1).max_age(SECOND).build();
@@ -367,7 +371,7 @@ fn an_expired_holder_is_replaced_where_the_backlog_is_full() {
     clock.advance(2 * SECOND);
     let guard = domain.pin();
     for key in 0..20 {
-        assert!(registry.fallible().remove(&key).unwrap().is_none(), "{key}: absent, whatever the backlog");
+        assert!(registry.fallible().remove(&key).unwrap().is_none(), "{key}: the key is not absent");
         assert!(registry.try_insert(key, 100 + key).is_ok(), "{key}");
         assert_eq!(registry.lookup(&key).as_deref(), Some(&(100 + key)));
     }
@@ -376,10 +380,10 @@ fn an_expired_holder_is_replaced_where_the_backlog_is_full() {
     assert_eq!((registry.len(), registry.stats().freed), (20, 20));
 }
 
-/// One key: its value goes up, and each life is a few milliseconds. Readers see it absent or present, never going back, and once
-/// they have seen a life end, it stays ended.
+/// The value of one key grows, and each entry lives for some milliseconds. Readers find the key absent, or with growing
+/// values. Once they have seen an entry end, it stays absent.
 #[test]
-fn lives_of_one_key_end_once_and_in_order_under_readers_and_writers() {
+fn the_entries_of_one_key_end_once_and_in_order_under_readers_and_writers() {
     within_a_minute(|| {
         for way in 0..3 {
             let (builder, clock) = clocked::<u64, u64>();
@@ -426,7 +430,7 @@ fn lives_of_one_key_end_once_and_in_order_under_readers_and_writers() {
     });
 }
 
-/// A key that is replaced before its time, again and again, is never absent.
+/// The entry of a key is replaced again and again before it expires. The key is never absent.
 #[test]
 fn a_key_that_is_replaced_in_time_is_never_absent() {
     within_a_minute(|| {
@@ -458,7 +462,7 @@ fn a_key_that_is_replaced_in_time_is_never_absent() {
 }
 
 #[test]
-fn the_background_reaps_by_one_setting_and_on_time() {
+fn reap_in_background_reaps_on_time() {
     within_a_minute(|| {
         let domain = Domain::builder().reclaimer(true).build();
         let builder: Builder<u64, Counted> =
@@ -476,7 +480,7 @@ fn the_background_reaps_by_one_setting_and_on_time() {
             assert!(start.elapsed() >= Duration::from_millis(50), "{:?}", start.elapsed());
             best = best.min(start.elapsed());
         }
-        println!("a life of 50 ms ended after {best:?}");
+        println!("an entry with a lifetime of 50 ms ended after {best:?}");
         assert!(best < Duration::from_millis(60), "{best:?}");
         drop(registry);
         domain.stop_reclaimer();
@@ -484,7 +488,7 @@ fn the_background_reaps_by_one_setting_and_on_time() {
 }
 
 #[test]
-fn a_read_no_longer_finds_an_entry_soon_after_its_time_by_the_monotonic_clock() {
+fn with_the_monotonic_clock_an_entry_is_absent_soon_after_its_deadline() {
     let registry =
         isolated_builder::<u64, u64>().max_age(Duration::from_millis(50)).clock(epoch_registry::MonotonicClock).build();
     let mut best = Duration::MAX;
@@ -501,7 +505,7 @@ fn a_read_no_longer_finds_an_entry_soon_after_its_time_by_the_monotonic_clock() 
 }
 
 #[test]
-fn a_registry_may_be_dropped_while_the_background_reaps_it() {
+fn a_registry_may_be_dropped_while_a_background_thread_reaps_it() {
     within_a_minute(|| {
         let domain = Domain::builder().reclaimer(true).reap_every(Duration::from_millis(1)).build();
         let ledger = Ledger::new();
@@ -530,9 +534,9 @@ fn a_registry_may_be_dropped_while_the_background_reaps_it() {
     });
 }
 
-/// The listener, called in the background, drops the last use of the registry.
+/// The listener, which the background calls, drops the last reference to the registry.
 #[test]
-fn the_last_use_of_a_registry_may_end_in_its_own_listener() {
+fn a_listener_may_drop_the_last_reference_to_its_registry() {
     within_a_minute(|| {
         let domain = Domain::builder().reclaimer(true).reap_every(Duration::from_millis(1)).build();
         let ledger = Ledger::new();
@@ -561,9 +565,10 @@ fn reaping_in_the_background_without_a_reclaimer_is_refused() {
     assert!(panic_of(|| builder.build()).contains("neither"));
 }
 
-/// The first limit comes late: old entries and new ones, in tables that grow and shrink, with values of all sizes.
+/// The first limit comes late. The registry has old and new entries, tables that grow and shrink, and values of all
+/// sizes.
 #[test]
-fn a_registry_that_is_told_to_expire_later_keeps_its_accounts() {
+fn a_registry_whose_first_limit_comes_late_keeps_exact_counts() {
     fn run<const BYTES: usize>() {
         let (builder, clock) = clocked::<u64, (Counted, [u8; BYTES])>();
         let (registry, ledger) = (builder.build(), Ledger::new());
@@ -580,7 +585,7 @@ fn a_registry_that_is_told_to_expire_later_keeps_its_accounts() {
         registry.expire(usize::MAX);
         assert_eq!(registry.len(), 3000);
         registry.domain().barrier();
-        // Slots of the old ones are not used for new ones.
+        // New entries do not use slots of the old ones.
         (6000..9000).for_each(|key| drop(registry.try_insert(key, (ledger.value(key), [9; BYTES]))));
         clock.advance(20 * SECOND);
         assert_eq!(registry.pin().iter().count(), 0);

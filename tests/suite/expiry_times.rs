@@ -1,4 +1,4 @@
-//! Ages of every size, by clocks that have run for any time: nothing wraps.
+//! Ages of every size, with clocks that have run for any time. No time overflows.
 
 use epoch_registry::{Candidate, Clock, Domain, Registry, Scan, Verdict, policy};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ const NANO: Duration = Duration::from_nanos(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A clock that shows any time.
+/// A clock that can show any time.
 #[derive(Clone, Default)]
 struct Any(Arc<Mutex<Duration>>);
 
@@ -32,7 +32,7 @@ fn nanos(nanos: u128) -> Duration {
     Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32)
 }
 
-/// Times of 2^24 ns, 2^32 and 2^40 of those, 2^64 ns, and others at which something could wrap.
+/// Times at which something could overflow: 2^24 ns, 2^32 and 2^40 times that, 2^64 ns, and others.
 fn uptimes() -> Vec<Duration> {
     let mut all = vec![Duration::ZERO, Duration::MAX - 2 * YEAR, DAY, 600 * YEAR];
     for bit in [24, 31, 32, 55, 56, 57, 58, 62, 63, 64, 65, 80, 93] {
@@ -61,7 +61,8 @@ fn ages() -> Vec<Duration> {
     ]
 }
 
-/// How late an age may end that is looked at after so long: not at all for 4.5 years, and then by 2^-54 of that.
+/// How late an entry of this age may expire. In the first 4.5 years it does not expire late. After that it may be late
+/// by 2^-54 of its age.
 fn late(run: Duration) -> Duration {
     NANO + nanos(run.as_nanos() >> 54)
 }
@@ -89,8 +90,12 @@ fn any_age_ends_in_time_at_any_uptime() {
                 registry.try_insert(1, 1).unwrap();
                 let Some(end) = start.checked_add(age) else {
                     clock.set(Duration::MAX);
-                    assert!(registry.contains_key(&1), "{case}: never");
-                    assert_eq!(registry.expire(10).removed, 0, "{case}: never");
+                    assert!(registry.contains_key(&1), "{case}: the entry expired, although its time never comes");
+                    assert_eq!(
+                        registry.expire(10).removed,
+                        0,
+                        "{case}: the entry was reaped, although its time never comes"
+                    );
                     continue;
                 };
                 clock.set(end);
@@ -116,7 +121,7 @@ fn any_idleness_ends_in_time_at_any_uptime() {
             registry.try_insert(2, 2).unwrap();
             let Some(end) = start.checked_add(time) else {
                 clock.set(Duration::MAX);
-                assert!(registry.contains_key(&1), "{case}: never");
+                assert!(registry.contains_key(&1), "{case}: the entry expired, although its time never comes");
                 continue;
             };
             // A use just before the end.
@@ -124,7 +129,7 @@ fn any_idleness_ends_in_time_at_any_uptime() {
             assert!(registry.contains_key(&1), "{case}: too early");
             let Some(second) = end.checked_add(time) else { continue };
             clock.set(second);
-            assert!(registry.contains_key(&1), "{case}: used in between");
+            assert!(registry.contains_key(&1), "{case}: the use did not count");
             let Some(end) = second.checked_add(time / 16 + time).and_then(|end| end.checked_add(late(4 * time) * 2))
             else {
                 continue;
@@ -136,7 +141,7 @@ fn any_idleness_ends_in_time_at_any_uptime() {
     }
 }
 
-/// In registries without limits, ages are known to 17 ms, as long as they have not run for more than 4.5 years; in others exactly.
+/// In registries without limits, ages are exact to 17 ms in the first 4.5 years. In others they are exact.
 #[test]
 fn policies_and_reap_older_than_know_any_age_at_any_uptime() {
     const TICK: Duration = Duration::from_nanos(1 << 24);
@@ -177,7 +182,7 @@ fn policies_and_reap_older_than_know_any_age_at_any_uptime() {
                 let Some(end) = start.checked_add(age).and_then(|end| end.checked_add(coarse + NANO)) else { continue };
                 clock.set(end);
                 if limited && age.is_zero() {
-                    // It has expired.
+                    // The entry has expired.
                     continue;
                 }
                 assert_eq!(registry.reap_older_than(age, 100).removed, 1, "{case}: too late");
@@ -196,7 +201,7 @@ fn a_policy_of_idleness_works_at_any_uptime() {
             let is_idle = policy::idle_for::<u64, u64>(time);
             clock.set(start + time);
             assert_eq!(registry.reap_by(&is_idle, &mut Scan::new(100)).removed, 0, "{time:?} from {start:?}");
-            // Known to a sixteenth of the limit.
+            // The idle time is exact to a sixteenth of the limit.
             clock.set(start + time + time / 4 + late(2 * time) * 2);
             assert_eq!(registry.reap_by(&is_idle, &mut Scan::new(100)).removed, 1, "{time:?} from {start:?}");
         }
@@ -204,7 +209,7 @@ fn a_policy_of_idleness_works_at_any_uptime() {
 }
 
 #[test]
-fn a_clock_that_jumps_by_years_expires_what_has_run_out_and_nothing_else() {
+fn a_clock_that_jumps_by_years_expires_exactly_what_is_past_its_time() {
     for jump in [YEAR, 3 * YEAR, 50 * YEAR, 584 * YEAR, 585 * YEAR, 2000 * YEAR] {
         let clock = Any::at(DAY);
         let registry = builder(&clock).lifetime(|key, _| Some(*key as u32 * YEAR)).max_idle(1500 * YEAR).build();
@@ -216,7 +221,7 @@ fn a_clock_that_jumps_by_years_expires_what_has_run_out_and_nothing_else() {
             let there = key as u32 * YEAR > jump && jump < 1500 * YEAR;
             assert_eq!(registry.contains_key(&key), there, "{key} years, {jump:?}");
         }
-        // Afterwards everything goes on as before.
+        // After the jump, the registry works as before.
         registry.try_insert(0, 0).unwrap();
         registry.try_insert(10_000, 0).unwrap();
         clock.set(now + Duration::from_micros(10));

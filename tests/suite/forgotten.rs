@@ -1,4 +1,4 @@
-//! What is forgotten (`mem::forget`) holds up what it must, and does no other harm.
+//! A guard, session or handle that is forgotten (`mem::forget`) delays what it protects, and does no other harm.
 
 use crate::common::*;
 use epoch_registry::{Domain, Registry};
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
-/// Forgets something in a registry of its own. Then nothing of that domain is destroyed any more, everything else works
-/// there, and all is well in another domain.
+/// Calls `forget_it` with a registry in a domain of its own. Checks that nothing of that domain is destroyed any more,
+/// that everything else in it works, and that another domain is not affected.
 fn holds_up_its_domain_alone(forget_it: impl Fn(&Registry<u64, Counted>)) {
     within_a_minute(|| {
         let (ledger, others) = (Ledger::new(), Ledger::new());
@@ -32,25 +32,25 @@ fn holds_up_its_domain_alone(forget_it: impl Fn(&Registry<u64, Counted>)) {
         drop(other.try_insert(1, others.value(1)));
         drop(other.remove(&1));
         other.domain().barrier();
-        assert_eq!(others.live(), 0, "another domain is held up");
-        // The registry's end needs no grace period: no reader can be in it.
+        assert_eq!(others.live(), 0, "reclamation in another domain is delayed");
+        // The drop of a registry needs no grace period, because no reader can be in it.
         drop(registry);
         assert_eq!(ledger.live(), 0);
     });
 }
 
 #[test]
-fn a_forgotten_guard_holds_up_its_domain_alone() {
+fn a_forgotten_guard_delays_only_its_domain() {
     holds_up_its_domain_alone(|registry| forget(registry.pin()));
 }
 
 #[test]
-fn a_forgotten_domain_guard_holds_up_its_domain_alone() {
+fn a_forgotten_domain_guard_delays_only_its_domain() {
     holds_up_its_domain_alone(|registry| forget(registry.domain().pin()));
 }
 
 #[test]
-fn a_guard_forgotten_by_a_thread_that_exits_holds_up_its_domain_alone() {
+fn a_guard_forgotten_by_a_thread_that_exits_delays_only_its_domain() {
     holds_up_its_domain_alone(|registry| {
         thread::scope(|scope| {
             scope.spawn(|| forget(registry.pin()));
@@ -59,13 +59,13 @@ fn a_guard_forgotten_by_a_thread_that_exits_holds_up_its_domain_alone() {
 }
 
 #[test]
-fn a_forgotten_session_holds_up_its_domain_alone() {
+fn a_forgotten_session_delays_only_its_domain() {
     holds_up_its_domain_alone(|registry| forget(registry.reader()));
     holds_up_its_domain_alone(|registry| forget(registry.domain().session()));
 }
 
 #[test]
-fn a_guard_forgotten_within_a_session_holds_up_its_domain_alone() {
+fn a_guard_forgotten_within_a_session_delays_only_its_domain() {
     holds_up_its_domain_alone(|registry| {
         let mut session = registry.domain().session();
         forget(session.pin());
@@ -106,7 +106,7 @@ fn a_forgotten_handle_keeps_its_entry_and_nothing_else() {
 }
 
 #[test]
-fn forgotten_iterators_and_drains_leave_the_rest_in_place() {
+fn forgotten_iterators_and_drains_leave_the_other_entries_in_place() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
     (0..1000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
@@ -127,12 +127,12 @@ fn forgotten_iterators_and_drains_leave_the_rest_in_place() {
     assert_eq!(ledger.live(), 990);
     registry.clear();
     registry.domain().barrier();
-    // Handles that the drain had taken ahead are lost with it: a chunk at the most, not the registry.
+    // Handles that the drain had taken in advance are lost with it. They are at most one chunk, not the whole registry.
     assert!(ledger.live() < 100, "{} lost", ledger.live());
 }
 
 #[test]
-fn a_domain_whose_guard_was_forgotten_is_torn_down_all_the_same() {
+fn a_domain_whose_guard_was_forgotten_is_still_torn_down() {
     let ran = Arc::new(AtomicBool::new(false));
     let domain = Domain::builder().reclaimer(true).build();
     forget(domain.pin());
@@ -143,13 +143,13 @@ fn a_domain_whose_guard_was_forgotten_is_torn_down_all_the_same() {
 }
 
 #[test]
-fn a_forgotten_job_of_an_executor_leaves_its_work_to_barriers_and_the_end() {
+fn a_forgotten_job_leaves_its_work_to_barriers_and_the_teardown() {
     let (domain, ledger) = (Domain::builder().executor(std::mem::forget).build(), Ledger::new());
     let registry: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
     let come_and_go =
         || (0..1000).for_each(|key| drop((registry.try_insert(key, ledger.value(key)), registry.remove(&key))));
     come_and_go();
-    assert_eq!(ledger.live(), 1000, "no job ever comes again");
+    assert_eq!(ledger.live(), 1000, "entries were destroyed, although no new job is made");
     domain.barrier();
     assert_eq!(ledger.live(), 0);
     come_and_go();

@@ -1,4 +1,4 @@
-//! Grace periods: that they end under any readers, and cover what they must. More of it with `STRESS=50`.
+//! Grace periods end under any readers, and cover what they must. With `STRESS=50` the tests run longer.
 
 use crate::common::*;
 use epoch_registry::{Domain, Registry};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// 100,000 grace periods with `STRESS=50`.
+/// With `STRESS=50` there are 100,000 grace periods.
 #[test]
 fn grace_periods_end_under_readers_that_hardly_leave_their_sections() {
     within_a_minute(|| {
@@ -45,9 +45,10 @@ fn grace_periods_end_under_readers_that_hardly_leave_their_sections() {
     });
 }
 
-/// What RCU users do: unpublish, wait, and write in place. The readers' sections overlap all the time.
+/// The usual RCU pattern: a writer unpublishes a slot, waits, and then writes to it. The sections of the readers
+/// overlap all the time.
 #[test]
-fn a_section_that_was_open_has_closed_when_synchronize_returns() {
+fn synchronize_returns_after_the_sections_that_were_open() {
     within_a_minute(|| {
         let domain = Domain::new();
         let slots: Vec<AtomicU64> = (0..2).map(|_| AtomicU64::new(0)).collect();
@@ -60,9 +61,9 @@ fn a_section_that_was_open_has_closed_when_synchronize_returns() {
                         let _guard = domain.pin();
                         let slot = &slots[current.load(SeqCst) as usize];
                         let seen = slot.load(SeqCst);
-                        assert_ne!(seen, u64::MAX, "the slot was published");
+                        assert_ne!(seen, u64::MAX, "a reader found a slot that is not published");
                         (0..50).for_each(|_| std::hint::spin_loop());
-                        assert_eq!(slot.load(SeqCst), seen, "it was written under a reader's eyes");
+                        assert_eq!(slot.load(SeqCst), seen, "the slot was written while a reader used it");
                     }
                 });
             }
@@ -83,7 +84,7 @@ fn a_section_that_was_open_has_closed_when_synchronize_returns() {
 }
 
 #[test]
-fn a_cookie_is_over_when_the_sections_of_its_time_are_and_not_before() {
+fn a_cookie_is_over_exactly_when_the_sections_open_at_its_start_have_closed() {
     let domain = Domain::new();
     let guard = domain.pin();
     let cookie = domain.start_poll();
@@ -93,7 +94,7 @@ fn a_cookie_is_over_when_the_sections_of_its_time_are_and_not_before() {
     drop(guard);
     assert!(soon(|| domain.poll(cookie)));
     let later = domain.pin();
-    assert!(domain.poll(cookie), "what is over stays over");
+    assert!(domain.poll(cookie), "a grace period that was over is not over any more");
     assert!(!domain.poll(domain.start_poll()));
     drop(later);
     assert!(panic_of(|| Domain::new().poll(cookie)).contains("another domain"));
@@ -109,7 +110,7 @@ fn barriers_end_and_cover_their_part_of_a_flood_of_calls() {
             scope.spawn(|| {
                 while !stop.stopped() {
                     domain.call(|| ());
-                    // As fast as it gets, but within this machine's memory.
+                    // The flood is as fast as possible, but must fit into memory.
                     if floods.fetch_add(1, SeqCst) % 10_000 == 0 {
                         domain.reclaim(10_000);
                     }
@@ -123,7 +124,7 @@ fn barriers_end_and_cover_their_part_of_a_flood_of_calls() {
                         for round in 1..=times(300) as u64 {
                             let counter = Arc::clone(&ran);
                             domain.call(move || assert!(counter.fetch_add(1, SeqCst) < u64::MAX));
-                            // Two barriers at a time.
+                            // Two threads call `barrier` at the same time.
                             barriers.wait();
                             domain.barrier();
                             assert_eq!(ran.load(SeqCst), round);
@@ -156,8 +157,9 @@ fn the_domain_says_whether_this_thread_is_in_a_critical_section() {
     assert!(!inside());
 }
 
-/// What is retired while the retire queues are emptied waits for a grace period that begins after that. The queue that is
-/// emptied first is long: meanwhile a section opens, and removes what it reads.
+/// The collecting thread empties the retire queues. What is retired meanwhile waits for a grace period that begins
+/// after that. The queue that is emptied first is long. While it is emptied, another thread opens a section, finds an
+/// entry, and removes it.
 #[test]
 fn an_entry_removed_while_the_queues_are_emptied_waits_for_the_section_that_found_it() {
     const LONG: u64 = 50_000;
@@ -170,12 +172,13 @@ fn an_entry_removed_while_the_queues_are_emptied_waits_for_the_section_that_foun
         drop(short.try_insert(0, OnDrop::new(|| ())));
         drop(short.try_insert(1, OnDrop::new(move || drops.store(true, SeqCst))));
         (0..LONG).for_each(|key| drop(long.try_insert(key, key)));
-        // The queue in which there was something last is emptied first.
+        // The queue that was used last is emptied first.
         short.remove(&0);
         (0..LONG).for_each(|key| drop(long.remove(&key)));
         thread::scope(|scope| {
             let collecting = scope.spawn(|| {
-                // The collector advances its epoch by itself at a thread's first pin.
+                // At the first pin of a thread, the collector advances its epoch by itself. This pin comes before the
+                // test begins.
                 drop(domain.pin());
                 begun.store(true, SeqCst);
                 domain.reclaim(usize::MAX)
@@ -189,10 +192,10 @@ fn an_entry_removed_while_the_queues_are_emptied_waits_for_the_section_that_foun
                 std::hint::spin_loop();
             }
             let guard = short.pin();
-            let _entry = guard.get(&1).expect("nobody else removes it");
+            let _entry = guard.get(&1).expect("no other thread removes the entry");
             short.remove(&1);
             collecting.join().unwrap();
-            assert!(!dropped.load(SeqCst), "round {round}: destroyed within the section that found it");
+            assert!(!dropped.load(SeqCst), "round {round}: the entry was destroyed in the section that found it");
         });
         domain.barrier();
         assert!(dropped.load(SeqCst));

@@ -1,4 +1,4 @@
-//! Handles: what they keep, for how long, and how big they are.
+//! Handles: what they keep alive, how long, and their size.
 
 use crate::common::*;
 use epoch_registry::{Domain, Handle, Registry};
@@ -27,7 +27,7 @@ fn a_handle_outlives_removal_registry_and_domain() {
     assert_eq!((kept.key().as_str(), kept.get()), ("kept", 1));
     assert_eq!((removed.key().as_str(), removed.get()), ("removed", 2));
     drop((kept, removed));
-    assert_eq!(ledger.live(), 0, "the last handle of a registry and domain that are gone leaves nothing behind");
+    assert_eq!(ledger.live(), 0, "the last handle of a dropped registry and domain leaked");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_value_is_dropped_after_its_last_handle_and_not_before() {
 }
 
 #[test]
-fn clones_made_and_dropped_on_many_threads_balance() {
+fn clones_made_and_dropped_on_many_threads_keep_the_count_exact() {
     let ledger = Ledger::new();
     let registry = isolated();
     let handle = registry.try_insert(1, ledger.value(7)).unwrap();
@@ -67,7 +67,7 @@ fn clones_made_and_dropped_on_many_threads_balance() {
     });
     registry.domain().barrier();
     assert_eq!(ledger.live(), 1);
-    // The last clone is dropped by one of several threads at once.
+    // Several threads drop the last clones at the same time.
     for _ in 0..times(200) {
         let handle = registry.try_insert(2, ledger.value(8)).unwrap();
         drop(registry.remove(&2));
@@ -83,7 +83,7 @@ fn clones_made_and_dropped_on_many_threads_balance() {
 }
 
 #[test]
-fn is_unlinked_tells_removal_replacement_reaping_clear_and_the_end_of_the_registry() {
+fn is_unlinked_reports_removal_replacement_reaping_clear_and_the_end_of_the_registry() {
     let registry: Registry<u64, u64> = isolated();
     let unlinked_by = |how: &dyn Fn()| {
         let handle = registry.get_or_insert_with(1, || 1);
@@ -116,16 +116,16 @@ fn an_entry_gives_no_handle_after_its_removal() {
         scope.spawn(|| drop(registry.remove(&1)));
     });
     assert!(entry.handle().is_none());
-    assert_eq!((*entry.key(), *entry), (1, 1), "the borrow shows it still");
+    assert_eq!((*entry.key(), *entry), (1, 1), "the borrowed entry changed");
 }
 
 #[test]
-fn remove_handle_removes_this_very_entry_once() {
+fn remove_handle_removes_exactly_this_entry_and_only_once() {
     let registry: Registry<u64, u64> = isolated();
     let old = registry.try_insert(1, 1).unwrap();
     let new = registry.insert(1, 2).map(|_| registry.lookup(&1).unwrap()).unwrap();
     assert!(!old.ptr_eq(&new) && new.ptr_eq(&new.clone()));
-    assert!(!registry.remove_handle(&old), "it was replaced");
+    assert!(!registry.remove_handle(&old), "remove_handle removed another entry of the key");
     assert_eq!(*registry.lookup(&1).unwrap(), 2);
     assert!(registry.remove_handle(&new));
     assert!(!registry.remove_handle(&new));
@@ -133,7 +133,7 @@ fn remove_handle_removes_this_very_entry_once() {
 }
 
 #[test]
-fn remove_handle_of_another_registrys_handle_is_false() {
+fn remove_handle_returns_false_for_a_handle_of_another_registry() {
     let (one, two): (Registry<u64, u64>, Registry<u64, u64>) = (isolated(), isolated());
     let same = FewBits { mask: u64::MAX };
     let (three, four) = (isolated_builder().hasher(same).build(), isolated_builder().shards(64).hasher(same).build());

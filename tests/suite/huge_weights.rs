@@ -1,4 +1,4 @@
-//! Weighers that say enormous numbers, and limits that are enormous: nothing overflows, and nothing is lost.
+//! Weighers that return very large numbers, and very large limits. No count overflows, and no entry is lost.
 
 use crate::common::*;
 use epoch_registry::WhenFull::{Grow, Refuse, Wait};
@@ -21,10 +21,10 @@ const WEIGHTS: [usize; 9] = [
 
 const POLICIES: [WhenFull; 4] = [Grow, Refuse, Wait(Duration::ZERO), Wait(Duration::from_millis(1))];
 
-/// So many entries of the greatest weight there is (4 TB) weigh more than 2^64 bytes.
+/// So many entries of the greatest weight (4 TB) weigh more than 2^64 bytes.
 const TOO_MANY: u64 = (1 << 22) + 50_000;
 
-/// Limits a domain.
+/// Sets limits in a domain builder.
 type Limit = fn(DomainBuilder) -> DomainBuilder;
 
 fn limits() -> [(&'static str, Limit); 7] {
@@ -39,7 +39,7 @@ fn limits() -> [(&'static str, Limit); 7] {
     ]
 }
 
-/// Everything that can be done with a few entries.
+/// Runs every operation on a few entries.
 fn use_in_every_way(registry: &Registry<u64, Counted>, ledger: &Ledger) {
     let value = |key| ledger.value(key);
     let mut handles = Vec::new();
@@ -77,7 +77,7 @@ fn use_in_every_way(registry: &Registry<u64, Counted>, ledger: &Ledger) {
 }
 
 #[test]
-fn entries_of_any_weight_are_accounted_for_within_any_limit() {
+fn entries_of_any_weight_are_counted_exactly_within_any_limit() {
     within_a_minute(|| {
         for (name, limit) in limits() {
             for policy in POLICIES {
@@ -100,7 +100,7 @@ fn entries_of_any_weight_are_accounted_for_within_any_limit() {
 
 /// Each registry is lent a part of the limit in advance.
 #[test]
-fn many_registries_within_an_enormous_limit_are_lent_no_more_than_there_is() {
+fn many_registries_within_an_enormous_limit_are_lent_no_more_than_the_limit() {
     within_a_minute(|| {
         for (name, limit) in limits() {
             for policy in POLICIES {
@@ -123,7 +123,7 @@ fn many_registries_within_an_enormous_limit_are_lent_no_more_than_there_is() {
                     domain.barrier();
                     assert_eq!((ledger.live(), domain.backlog()), (0, Backlog::default()), "{what}");
                     drop(registries);
-                    // There is room for as much as at first.
+                    // The domain has as much room as at the beginning.
                     assert!(domain.try_call(|| ()).is_ok(), "{what}");
                 }
             }
@@ -131,7 +131,8 @@ fn many_registries_within_an_enormous_limit_are_lent_no_more_than_there_is() {
     });
 }
 
-/// What a limit of all there is has lent and got back, over and over, is never refused, and never pressed.
+/// The limit is as large as possible. Places are taken and given back again and again. No operation is refused, and the
+/// domain is never pressed.
 #[test]
 fn an_enormous_limit_is_never_reached() {
     for policy in POLICIES {
@@ -150,9 +151,9 @@ fn an_enormous_limit_is_never_reached() {
     }
 }
 
-/// Weights that differ from call to call, and within one entry's life.
+/// The weigher returns different weights from call to call, also for the same entry.
 #[test]
-fn weights_that_change_are_accounted_for() {
+fn weights_that_change_are_counted_exactly() {
     within_a_minute(|| {
         for (name, limit) in limits() {
             for policy in POLICIES {
@@ -177,7 +178,7 @@ fn weights_that_change_are_accounted_for() {
     });
 }
 
-/// A hasher that is fast without optimisation too.
+/// A hasher that is fast even without optimisation.
 #[derive(Default)]
 struct Quick(u64);
 
@@ -197,13 +198,14 @@ impl Hasher for Quick {
 
 type Heavy = Registry<u64, (), BuildHasherDefault<Quick>>;
 
-/// A registry whose entries weigh as much as there is. It is not dropped if the test fails: the drop could panic again.
+/// Returns a registry whose entries have the greatest weight. A failed test does not drop it, because the drop could
+/// panic again.
 fn heavy(domain: &Domain, shards: usize, capacity: u64) -> ManuallyDrop<Heavy> {
     let builder = Registry::<u64, ()>::builder().shards(shards).capacity(capacity as usize).domain(domain.clone());
     ManuallyDrop::new(builder.weigher(|_, ()| usize::MAX).hasher(BuildHasherDefault::default()).build())
 }
 
-/// Entries that weigh more than 2^64 bytes together: four million of them.
+/// Four million entries together weigh more than 2^64 bytes.
 fn the_weight_saturates(shards: usize) {
     within_a_minute(|| {
         let registry = heavy(&Domain::new(), shards, TOO_MANY);
@@ -226,7 +228,7 @@ fn the_weight_of_one_shard_saturates() {
     the_weight_saturates(1);
 }
 
-/// Debug builds take a while for this and the next: with `STRESS=2`.
+/// In debug builds, this test and the next take long. They run fully only with `STRESS=2`.
 fn is_quick() -> bool {
     !cfg!(debug_assertions) || times(100) > 100
 }
@@ -238,7 +240,7 @@ fn the_weight_of_all_shards_together_saturates() {
     }
 }
 
-/// As many that wait, one by one, for a reader to leave.
+/// As many entries wait for a reader to leave.
 #[test]
 fn the_bytes_of_a_backlog_saturate() {
     within_a_minute(|| {

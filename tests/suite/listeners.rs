@@ -1,4 +1,5 @@
-//! Who is told of what leaves: every entry once, with its cause, outside every lock, whatever the listener does.
+//! The listener is told of every entry that leaves, once, with its cause, and outside every lock, whatever the listener
+//! does.
 
 use crate::common::*;
 use epoch_registry::{Cause, Domain, Handle, ManualClock, Reaper, Registry, Scan};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 type Told = Arc<Mutex<Vec<(Cause, u64, u64)>>>;
 
-/// A listener that takes notes.
+/// Returns a listener that records what it is told, and its records.
 fn notes() -> (Told, impl Fn(Cause, Handle<u64, u64>) + Send + Sync + 'static) {
     let told = Told::default();
     let log = told.clone();
@@ -29,7 +30,7 @@ fn take(told: &Told) -> Vec<(Cause, u64, u64)> {
 }
 
 #[test]
-fn every_way_to_leave_is_told_with_its_cause() {
+fn the_listener_is_told_of_every_way_to_leave_with_its_cause() {
     let ((told, listener), clock) = (notes(), ManualClock::new());
     let builder = isolated_builder().shards(1).listener(listener).clock(clock.clone());
     let registry = builder.max_age(Duration::from_secs(60)).max_idle(Duration::from_secs(20)).build();
@@ -75,16 +76,16 @@ fn every_way_to_leave_is_told_with_its_cause() {
     assert!(registry.insert(42, 42).is_none());
     assert_eq!(take(&told).iter().filter(|told| told.0 == Cause::Capacity).count(), 3);
 
-    // They have no mark of use, and go at once.
+    // These entries have no use mark, so the first scan removes them.
     assert_eq!(Reaper::scan(&registry, &mut Scan::new(1000)).removed, 6);
     assert_eq!(take(&told).iter().filter(|told| told.0 == Cause::Pressure).count(), 6);
     fill(50..55);
     drop(registry);
-    assert_eq!(take(&told), [], "the end of the registry is no event");
+    assert_eq!(take(&told), [], "the drop of the registry called the listener");
 }
 
 #[test]
-fn what_is_told_adds_up_under_writers_of_many_threads() {
+fn the_listener_is_told_of_each_entry_once_under_writers_of_many_threads() {
     within_a_minute(|| {
         let counts: Arc<Mutex<HashMap<Cause, u64>>> = Arc::default();
         let (sum, told_values) = (counts.clone(), Arc::new(AtomicU64::new(0)));
@@ -134,7 +135,7 @@ fn what_is_told_adds_up_under_writers_of_many_threads() {
             let enough = || counts.lock().unwrap().values().filter(|&&count| count > 20).count() == 5;
             assert!(soon(enough), "{counts:?}");
         });
-        // Expired entries that are still to be reaped are not met below.
+        // The iteration below does not find expired entries, so they are reaped first.
         registry.expire(usize::MAX);
         let (stats, counts) = (registry.stats(), counts.lock().unwrap().clone());
         println!("{stats}\n{counts:?}");
@@ -145,7 +146,11 @@ fn what_is_told_adds_up_under_writers_of_many_threads() {
         assert_eq!(told(Cause::Capacity), stats.evicted);
         assert_eq!(told(Cause::Reaped), stats.reaped);
         let left: u64 = registry.pin().iter().map(|entry| entry.get()).sum();
-        assert_eq!(told_values.load(SeqCst) + left, inserted.load(SeqCst), "each is told of once");
+        assert_eq!(
+            told_values.load(SeqCst) + left,
+            inserted.load(SeqCst),
+            "the listener was not told of each entry exactly once"
+        );
         registry.domain().barrier();
         assert_eq!(ledger.live(), registry.len() as u64);
     });
@@ -160,9 +165,9 @@ fn a_listener_that_writes_to_the_registry_neither_deadlocks_nor_recurses() {
         let bounded = isolated_builder()
             .max_entries(4)
             .listener(move |cause, entry: Handle<u64, u64>| {
-                assert_eq!(nested.fetch_add(1, SeqCst), 0, "no recursion");
+                assert_eq!(nested.fetch_add(1, SeqCst), 0, "the listener recursed");
                 let registry = inner.get().and_then(Weak::upgrade).unwrap();
-                // A hundred thousand in a chain, each of which leads to the next.
+                // A chain of a hundred thousand evictions, each of which causes the next.
                 if cause == Cause::Capacity && counted.fetch_add(1, SeqCst) < 100_000 {
                     drop(registry.try_insert(*entry.key() + 1_000_000, *entry));
                 }
@@ -225,11 +230,12 @@ fn a_listener_that_panics_is_counted_and_called_again() {
     assert_eq!((registry.stats().removed, registry.len()), (100, 0));
 }
 
-// Listeners that write, on threads that end, and that keep what they are told of.
+// Listeners that write, on threads that end, and listeners that keep handles.
 
-/// "by the thread that had it leave"; "Entries that leave by what it does are told of when it has returned"
+/// Guarantee: the thread that made an entry leave calls the listener. If a listener makes entries leave, it is told of
+/// them after it has returned.
 #[test]
-fn what_leaves_by_a_listener_is_told_by_its_thread_when_it_has_returned() {
+fn entries_that_a_listener_removes_are_told_by_its_thread_after_it_returns() {
     static REGISTRY: OnceLock<Weak<Registry<u64, u64>>> = OnceLock::new();
     static IN: AtomicBool = AtomicBool::new(false);
     static OUT: AtomicBool = AtomicBool::new(false);
@@ -266,13 +272,13 @@ fn what_leaves_by_a_listener_is_told_by_its_thread_when_it_has_returned() {
     let told = told.lock().unwrap();
     println!("{told:?}");
     let two = told.iter().find(|(key, ..)| *key == 2).unwrap();
-    assert_eq!(two.1, first, "told by another thread");
-    assert!(!two.2, "told before the listener that did it returned");
+    assert_eq!(two.1, first, "another thread told the listener");
+    assert!(!two.2, "the listener was told before the call that caused it returned");
 }
 
-/// On a thread whose thread locals are gone the listener does not recurse either.
+/// On a thread whose thread-locals are destroyed, the listener does not recurse either.
 #[test]
-fn there_is_no_recursion_where_thread_locals_are_gone() {
+fn a_listener_does_not_recurse_after_thread_locals_are_destroyed() {
     static REGISTRY: OnceLock<Weak<Registry<u64, u64>>> = OnceLock::new();
     static DEEPEST: AtomicU32 = AtomicU32::new(0);
     thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
@@ -284,7 +290,7 @@ fn there_is_no_recursion_where_thread_locals_are_gone() {
             let depth = DEPTH.get() + 1;
             DEPTH.set(depth);
             DEEPEST.fetch_max(depth, SeqCst);
-            // Counts down, in a full registry.
+            // Each eviction in the full registry causes an insertion with a smaller value.
             if cause == Cause::Capacity && *entry.value() > 0 {
                 let registry = REGISTRY.get().unwrap().upgrade().unwrap();
                 let _ = registry.try_insert(entry.key() + 1000, entry.value() - 1);
@@ -305,7 +311,7 @@ fn there_is_no_recursion_where_thread_locals_are_gone() {
     }
     thread_local!(static LOCAL: RefCell<Option<AtExit>> = const { RefCell::new(None) });
     thread::spawn(|| {
-        // Registered before the crate's own: it goes after those.
+        // This thread-local is registered before the crate's own, so it is destroyed after that.
         LOCAL.with(|local| *local.borrow_mut() = Some(AtExit));
         let registry = REGISTRY.get().unwrap().upgrade().unwrap();
         for key in 0..11 {
@@ -318,7 +324,7 @@ fn there_is_no_recursion_where_thread_locals_are_gone() {
     assert!(DEEPEST.load(SeqCst) <= 1, "{}", DEEPEST.load(SeqCst));
 }
 
-/// A listener that keeps handles (and not the registry).
+/// The listener keeps handles, but not the registry.
 #[test]
 fn a_listener_that_keeps_handles_does_not_leak_them_with_the_registry() {
     static LIVE: AtomicU32 = AtomicU32::new(0);
@@ -348,15 +354,15 @@ fn a_listener_that_keeps_handles_does_not_leak_them_with_the_registry() {
     drop(registry);
     drop(told);
     domain.barrier();
-    assert_eq!(LIVE.load(SeqCst), 0, "leaked");
+    assert_eq!(LIVE.load(SeqCst), 0, "values leaked");
 }
 
 thread_local! {
-    /// Comparisons that this thread makes before one panics.
+    /// How often this thread can compare keys until a comparison panics.
     static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
-/// A key whose comparison panics at some time.
+/// A key whose comparison panics after some calls.
 struct Touchy(u64);
 
 impl PartialEq for Touchy {
@@ -376,31 +382,31 @@ impl std::hash::Hash for Touchy {
     }
 }
 
-/// A replacement by a heavier value evicts others, looks for its key again, and panics there.
+/// A replacement by a heavier value evicts other entries. It then looks for its key again, and that comparison panics.
 #[test]
-fn what_was_evicted_before_a_panic_is_told_outside_the_lock() {
+fn the_listener_is_told_outside_the_lock_of_evictions_before_a_panic() {
     let told: Arc<Registry<u64, Cause>> = Arc::new(isolated());
     let log = Arc::clone(&told);
     let registry: Registry<Touchy, Vec<u8>> = isolated_builder()
         .shards(1)
         .max_weight(10_000)
         .weigher(|_, value: &Vec<u8>| value.capacity())
-        // A write, which would panic under the lock of a shard.
+        // The listener writes. Under a shard lock, that would panic.
         .listener(move |cause, entry: Handle<Touchy, Vec<u8>>| drop(log.insert(entry.key().0, cause)))
         .build();
     (0..9).for_each(|key| assert!(!registry.set(Touchy(key), vec![0; 1000])));
     COMPARISONS.set(1);
     let panic = catch_unwind(AssertUnwindSafe(|| registry.set(Touchy(8), vec![0; 5000])));
     COMPARISONS.set(usize::MAX);
-    assert!(panic.is_err() && registry.len() < 9, "it evicts, and then compares again");
+    assert!(panic.is_err() && registry.len() < 9, "the write did not panic after an eviction");
     assert_eq!(told.len(), 9 - registry.len());
     assert_eq!(registry.stats().listener_panics, 0);
-    assert!(!registry.set(Touchy(100), vec![]), "the lock is free");
+    assert!(!registry.set(Touchy(100), vec![]), "key 100 was already present");
 }
 
-/// With a thread that is parked: the write that ends by a panic wakes it.
+/// The domain's thread is parked. The write that panics wakes it.
 #[test]
-fn what_was_evicted_before_a_panic_is_destroyed_with_no_further_call() {
+fn entries_evicted_before_a_panic_are_destroyed_without_a_further_call() {
     for builder in [Domain::builder(), Domain::builder().reclaimer(true)] {
         let registry: Registry<Touchy, (usize, OnDrop)> = Registry::builder()
             .shards(1)
@@ -421,7 +427,7 @@ fn what_was_evicted_before_a_panic_is_destroyed_with_no_further_call() {
                 ),
             );
         }
-        // The thread runs, and parks.
+        // The thread runs once, and then parks.
         registry.domain().call(|| ());
         registry.domain().barrier();
         thread::sleep(Duration::from_millis(300));
@@ -430,6 +436,10 @@ fn what_was_evicted_before_a_panic_is_destroyed_with_no_further_call() {
         COMPARISONS.set(usize::MAX);
         let evicted = 9 - registry.len();
         assert!(panic.is_err() && evicted > 0);
-        assert!(soon(|| dropped.load(SeqCst) == evicted), "{} of {evicted} are destroyed", dropped.load(SeqCst));
+        assert!(
+            soon(|| dropped.load(SeqCst) == evicted),
+            "only {} of {evicted} entries were destroyed",
+            dropped.load(SeqCst)
+        );
     }
 }

@@ -1,17 +1,17 @@
-//! Handles that a thread counts for itself.
+//! Local handles, which a thread counts for itself.
 
 use crate::common::{Counted, FewBits, Ledger, Rng, isolated, isolated_builder, times};
 use epoch_registry::{LocalHandle, LocalHandles, Registry, Scan, policy};
 use std::thread;
 
-/// Reaps all entries without handles. Returns how many were reaped, and how many spared.
+/// Reaps all entries without handles. Returns how many entries were reaped, and how many were spared.
 fn reap_unless_held(registry: &Registry<u64, u64>) -> (usize, usize) {
     let reaped = registry.reap_by(&policy::unless_held(policy::when(|_| true)), &mut Scan::new(usize::MAX));
     (reaped.removed, reaped.skipped)
 }
 
 #[test]
-fn a_thread_holds_an_entry_once_and_until_the_last_of_its_handles_is_gone() {
+fn a_thread_holds_an_entry_until_its_last_local_handle_is_dropped() {
     let registry = isolated();
     registry.try_insert(1, 10).unwrap();
     let mut handles = LocalHandles::new(8);
@@ -22,18 +22,18 @@ fn a_thread_holds_an_entry_once_and_until_the_last_of_its_handles_is_gone() {
     assert!(many.iter().all(|handle| (**handle, *handle.key(), handle.is_unlinked()) == (10, 1, false)));
     handles.clear();
     drop(many);
-    assert_eq!(reap_unless_held(&registry), (0, 1), "the first is left");
+    assert_eq!(reap_unless_held(&registry), (0, 1), "the first handle does not hold the entry");
     let shared = first.to_handle();
     drop(first);
-    assert_eq!(reap_unless_held(&registry), (0, 1), "the one for other threads is left");
+    assert_eq!(reap_unless_held(&registry), (0, 1), "the shared handle does not hold the entry");
     thread::spawn(move || assert_eq!(*shared, 10)).join().unwrap();
     assert_eq!(reap_unless_held(&registry), (1, 0));
 }
 
 #[test]
-fn who_has_left_the_registry_is_kept_until_it_is_shed_displaced_or_cleared() {
+fn a_removed_entry_is_kept_until_it_is_shed_or_the_handles_are_dropped() {
     let (ledger, registry) = (Ledger::new(), isolated_builder().hasher(FewBits { mask: !0 }).build());
-    // So many that no two of these keys have the same.
+    // So many places that no two of these keys share one.
     let mut handles = LocalHandles::new(4096);
     for key in 0..8u64 {
         registry.try_insert(key, ledger.value(key)).unwrap();
@@ -55,7 +55,7 @@ fn who_has_left_the_registry_is_kept_until_it_is_shed_displaced_or_cleared() {
 }
 
 #[test]
-fn entries_of_one_place_displace_one_another_and_are_never_taken_for_one_another() {
+fn entries_of_one_place_displace_each_other_and_are_never_confused() {
     let registry: Registry<u64, u64, FewBits> = isolated_builder().hasher(FewBits { mask: 0 }).build();
     (0..10).for_each(|key| drop(registry.try_insert(key, 7 * key)));
     let mut handles = LocalHandles::new(0);
@@ -68,7 +68,7 @@ fn entries_of_one_place_displace_one_another_and_are_never_taken_for_one_another
 }
 
 #[test]
-fn a_new_entry_is_never_taken_for_the_old_one_of_its_key() {
+fn a_new_entry_is_never_confused_with_the_old_one_of_its_key() {
     let registry = isolated();
     registry.try_insert(1, 0).unwrap();
     let mut handles = LocalHandles::new(1);
@@ -87,7 +87,7 @@ fn a_new_entry_is_never_taken_for_the_old_one_of_its_key() {
 }
 
 #[test]
-fn threads_with_handles_of_their_own_race_with_writers_and_the_accounts_balance() {
+fn local_handles_race_with_writers_and_the_counts_stay_exact() {
     let (ledger, registry) = (Ledger::new(), isolated::<u64, Counted>());
     const KEYS: u64 = 8;
     (0..KEYS).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
@@ -104,7 +104,7 @@ fn threads_with_handles_of_their_own_race_with_writers_and_the_accounts_balance(
                         1 => drop(handles.shed()),
                         2 => kept.clear(),
                         _ => {
-                            let handle = handles.of(reader.get(&key).expect("replaced, and never removed"));
+                            let handle = handles.of(reader.get(&key).expect("the key is replaced, but never removed"));
                             assert_eq!(handle.get(), key);
                             kept.push(handle);
                         }

@@ -1,4 +1,4 @@
-//! The limit, the executor and the figures under everything at once.
+//! The limit, the executor and the figures while all operations run at once.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -56,7 +56,7 @@ fn the_bound_is_never_exceeded_under_a_guard() {
     }
 }
 
-/// `spawn` and the stall handler "run outside every lock"; here they are due where a shard is locked.
+/// Guarantee: `spawn` and the stall handler run outside every lock. Here they become due while a shard lock is held.
 #[test]
 fn spawn_runs_outside_every_lock() {
     static DOMAIN: OnceLock<Domain> = OnceLock::new();
@@ -103,12 +103,16 @@ fn spawn_runs_outside_every_lock() {
     clock.advance(Duration::from_secs(60));
     ARMED.store(true, SeqCst);
     registry.remove(&Key(1));
-    assert_eq!((LOCKED.load(SeqCst), STALL_LOCKED.load(SeqCst)), (false, false), "(spawn, handler) under a shard lock");
+    assert_eq!(
+        (LOCKED.load(SeqCst), STALL_LOCKED.load(SeqCst)),
+        (false, false),
+        "(spawn, handler) ran under a shard lock"
+    );
 }
 
-/// Figures asked for from everywhere.
+/// Threads, `Eq`, destructors and callbacks ask for the figures.
 #[test]
-fn stats_may_be_asked_anywhere() {
+fn stats_may_be_called_anywhere() {
     within_a_minute(|| {
         static REGISTRY: OnceLock<Registry<Key, OnDrop>> = OnceLock::new();
         static ARMED: AtomicBool = AtomicBool::new(false);

@@ -1,7 +1,7 @@
-//! Keys whose `Hash` and `Eq` do not agree: their entries may not be found, and nothing worse.
+//! Keys whose `Hash` and `Eq` do not agree (lying keys). A lookup may not find their entries. Nothing worse may happen.
 //!
-//! Honest keys share a registry with them, and often a bucket and a tag. An honest key is equal to itself alone, and
-//! its hash is no lying key's. What lying keys say of it must not harm it.
+//! Honest keys share a registry with them, and often a bucket and a tag. An honest key equals only itself, and no lying
+//! key has its hash. So a lying key must not affect an honest one, whatever it claims to equal.
 
 use crate::common::*;
 use epoch_registry::{Cause, Cursor, Domain, Handle, Registry, Scan, WhenFull, policy};
@@ -16,15 +16,15 @@ use std::time::Duration;
 /// How a lying key lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
-    /// Equal to everything.
+    /// Equal to every key.
     AllEqual,
-    /// Equal to nothing, not to itself either.
+    /// Equal to no key, not even to itself.
     NoneEqual,
-    /// Equal to this or that, by chance.
+    /// Equal to a key or not, by chance.
     SomeEqual,
-    /// Equal to everything, by a hash that is another at each call.
+    /// Equal to every key, with a different hash at each call.
     HashByCall,
-    /// Equal to itself, by a hash that depends on a switch.
+    /// Equal to itself, with a hash that depends on a switch.
     HashBySwitch,
 }
 
@@ -45,7 +45,7 @@ enum Is {
     Lying(u64, Lie),
 }
 
-/// A key, that counts what becomes of its copies.
+/// A key that counts its copies and their drops.
 struct Key {
     is: Is,
     counted: Counted,
@@ -58,7 +58,8 @@ impl Key {
     }
 }
 
-/// The hash is taken as it is: honest ones lack a bit of the low half that those of lying keys have.
+/// The hasher passes this number on. A bit of the low half is set in the hashes of lying keys, and not set in those of
+/// honest keys.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         assert_eq!(self.counted.get(), 0);
@@ -71,10 +72,10 @@ impl Hash for Key {
     }
 }
 
-/// Above what chooses a bucket of a small table, and below what chooses the shard.
+/// The bit lies above the bits that choose a bucket of a small table, and below the bits that choose the shard.
 const LYING: u64 = 1 << 20;
 
-/// Two tags, and a low half that chooses among shards and buckets.
+/// A hash with two possible tags, and with a low half that chooses shards and buckets.
 fn spread(n: u64) -> u64 {
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed >> 31 & 1) << 40 | mixed >> 32) & !LYING
@@ -103,7 +104,7 @@ impl Clone for Key {
     }
 }
 
-/// Hands the number on that a key writes, less the bits that are masked.
+/// A hasher that returns the number that a key writes, without the bits that are masked out.
 #[derive(Default)]
 struct AsItIs<const MASK: u64>(u64);
 
@@ -123,12 +124,12 @@ impl<const MASK: u64> Hasher for AsItIs<MASK> {
 
 type Lies<const MASK: u64> = Registry<Key, Counted, BuildHasherDefault<AsItIs<MASK>>>;
 
-/// All bits of the hash; or ten of the low half and two tags, so that buckets overflow; or none at all.
+/// All bits of the hash, or ten bits of the low half and two tags, so that buckets overflow, or no bits at all.
 const ALL: u64 = u64::MAX;
 const FEW: u64 = 1 << 40 | 0x3ff;
 const NONE: u64 = 0;
 
-/// Which key an operation is about.
+/// The key of an operation.
 #[derive(Clone, Copy, Debug)]
 enum Whose {
     Honest(u64),
@@ -197,7 +198,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Bursts among single operations, so that tables grow and shrink.
+/// Bursts of insertions among single operations, so that tables grow and shrink.
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let burst = (any::<bool>(), 0..400u64, 0..120u64, 0..LIES.len());
     let burst = burst.prop_map(|(honest, from, len, lie)| {
@@ -208,10 +209,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(part, 1..120).prop_map(|parts| parts.concat())
 }
 
-/// Honest entries that have left, by key and value, and why.
+/// Honest entries that have left: key, value and cause.
 type Left = Arc<Mutex<Vec<(u64, u64, Cause)>>>;
 
-/// A registry with what its honest keys should lead to.
+/// A registry, and a model of its honest entries.
 struct Case<const MASK: u64> {
     registry: Lies<MASK>,
     keys: Ledger,
@@ -256,13 +257,13 @@ impl<const MASK: u64> Case<MASK> {
         self.values.value(self.written)
     }
 
-    /// Does it, and takes note of what honest keys should lead to then.
+    /// Runs an operation, and updates the model of the honest entries.
     fn run(&mut self, op: &Op) {
         let mut calls = 0;
-        // No call goes round for ever.
+        // No call may loop endlessly.
         let mut called = || {
             calls += 1;
-            assert!(calls < 1000, "a call goes round for ever");
+            assert!(calls < 1000, "a call loops endlessly");
         };
         match *op {
             Op::Insert(whose) => {
@@ -270,11 +271,11 @@ impl<const MASK: u64> Case<MASK> {
                 self.written += 1;
                 match (whose, inserted) {
                     (Whose::Honest(n), Ok(entry)) => {
-                        assert!(MASK != ALL || !self.honest.contains_key(&n), "{n} is there twice");
+                        assert!(MASK != ALL || !self.honest.contains_key(&n), "{n} is present twice");
                         self.honest.insert(n, entry.get());
                     }
                     (Whose::Honest(n), Err(occupied)) if MASK == ALL => {
-                        assert!(self.honest.contains_key(&n), "{n} is taken, by {:?}", occupied.entry.key().is);
+                        assert!(self.honest.contains_key(&n), "{n} is taken by {:?}", occupied.entry.key().is);
                     }
                     _ => {}
                 }
@@ -327,7 +328,7 @@ impl<const MASK: u64> Case<MASK> {
                 let key = self.key(whose);
                 if let Some(entry) = self.registry.lookup(&key) {
                     let value = self.value();
-                    let new = self.registry.replace_handle(&entry, value).ok().expect("it is in the registry");
+                    let new = self.registry.replace_handle(&entry, value).ok().expect("the entry is in the registry");
                     self.leave();
                     if let Is::Honest(n) = new.key().is {
                         self.honest.insert(n, new.get());
@@ -336,7 +337,10 @@ impl<const MASK: u64> Case<MASK> {
             }
             Op::RemoveHandle(whose) => {
                 if let Some(entry) = self.registry.lookup(&self.key(whose)) {
-                    assert!(self.registry.remove_handle(&entry), "it is in the registry");
+                    assert!(
+                        self.registry.remove_handle(&entry),
+                        "remove_handle did not find an entry that is in the registry"
+                    );
                     assert!(entry.is_unlinked());
                 }
             }
@@ -366,7 +370,7 @@ impl<const MASK: u64> Case<MASK> {
         }
     }
 
-    /// Takes note of the honest entries that have left.
+    /// Removes the honest entries that have left from the model.
     fn leave(&mut self) {
         for (n, value, _) in self.left.lock().unwrap().drain(..) {
             if self.honest.get(&n) == Some(&value) {
@@ -375,7 +379,7 @@ impl<const MASK: u64> Case<MASK> {
         }
     }
 
-    /// No honest entry has left that `op` was not about, but for want of room or because its time had come.
+    /// Checks that `op` removed no honest entry except its own. Evicted and expired entries do not count.
     fn is_blameless(&self, op: &Op) {
         let (Op::Insert(whose)
         | Op::Replace(whose)
@@ -393,7 +397,7 @@ impl<const MASK: u64> Case<MASK> {
         }
     }
 
-    /// Every honest entry is found that should be there, and no other.
+    /// Checks that lookups find exactly the honest entries of the model.
     fn is_honest(&self, what: &dyn std::fmt::Debug) {
         for n in 0..520 {
             let found = self.registry.lookup(&self.key(Whose::Honest(n))).map(|entry| entry.get());
@@ -403,7 +407,7 @@ impl<const MASK: u64> Case<MASK> {
         assert_eq!(honest, self.honest.len(), "after {what:?}");
     }
 
-    /// What is made and not destroyed is in the registry.
+    /// Checks that exactly the entries in the registry were made and not destroyed.
     fn is_exact(&self) {
         self.registry.domain().barrier();
         let (len, met) = (self.registry.len(), self.registry.pin().iter().count());
@@ -414,7 +418,7 @@ impl<const MASK: u64> Case<MASK> {
 
     fn ends(mut self) {
         self.is_exact();
-        // What is in there can be removed, one way or the other.
+        // Every entry can be removed, by its handle or by `retain`.
         let handles: Vec<_> = self.registry.pin().iter().filter_map(|entry| entry.handle()).collect();
         handles.iter().step_by(2).for_each(|entry| assert!(self.registry.remove_handle(entry)));
         drop(handles);
@@ -432,7 +436,8 @@ impl<const MASK: u64> Case<MASK> {
     }
 }
 
-/// Any sequence of operations leaves the accounts exact, and honest keys in peace where only lying keys collide.
+/// Runs a sequence of operations, after which all counts must be exact. If only lying keys collide, honest keys must
+/// not be affected.
 fn lies_do_no_harm<const MASK: u64>(shards: usize, ops: &[Op]) {
     CHANCE.set(Rng::new(ops.len() as u64));
     SWITCH.set(0);
@@ -454,7 +459,7 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases: times(100) as u32, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Whether it looks an entry up by a key that lies, and then does with the entry what it was told.
+/// Whether the operation looks an entry up by a lying key, and then writes to that entry.
 fn reads_a_lying_key(op: &Op) -> bool {
     matches!(op, Op::RemoveIf(Whose::Lying(..)) | Op::Update(Whose::Lying(..)))
 }
@@ -475,17 +480,17 @@ proptest! {
     }
 
     #[test]
-    fn any_sequence_of_lies_in_a_few_buckets_loses_no_entry(shards in 0..3u32, ops in ops()) {
+    fn any_sequence_of_lies_in_few_buckets_loses_no_entry(shards in 0..3u32, ops in ops()) {
         within_a_minute(|| lies_do_no_harm::<FEW>(1 << shards, &ops));
     }
 
     #[test]
-    fn any_sequence_of_lies_by_one_hash_loses_no_entry(ops in ops()) {
+    fn any_sequence_of_lies_with_one_hash_loses_no_entry(ops in ops()) {
         within_a_minute(|| lies_do_no_harm::<NONE>(1, &ops));
     }
 }
 
-/// The shortest sequences that can do harm, each with every lie.
+/// The shortest sequences that can do harm, with every kind of lie.
 #[test]
 fn one_lie_does_no_harm() {
     type Lying = fn(Whose) -> Op;
@@ -509,7 +514,7 @@ fn one_lie_of_does_no_harm(lying: &[fn(Whose) -> Op]) {
                     ops.extend((0..8).map(|n| Op::Insert(Whose::Honest(n))));
                     ops.extend((0..8).map(|n| lying(Whose::Lying(n, lie))));
                     ops.extend((0..8).map(|n| honest(Whose::Honest(n))));
-                    // Everything moves.
+                    // These operations move all entries.
                     ops.extend([Op::Reserve(2000), Op::ShrinkToFit, Op::Reserve(0), Op::ShrinkToFit]);
                     ops.extend((0..8).map(|n| lying(Whose::Lying(n, lie))));
                     ops.push(Op::Evict(3));
@@ -520,9 +525,9 @@ fn one_lie_of_does_no_harm(lying: &[fn(Whose) -> Op]) {
     });
 }
 
-/// Where the backlog is limited, no place in it is lost by a lie.
+/// The backlog is limited. No lie loses a place in it.
 #[test]
-fn lies_lose_no_place_in_the_backlog() {
+fn lying_keys_lose_no_place_in_the_backlog() {
     within_a_minute(|| {
         for lie in 0..LIES.len() {
             let mut case = Case::<ALL>::new(1);
@@ -549,7 +554,7 @@ fn lies_lose_no_place_in_the_backlog() {
     });
 }
 
-/// The lookups of threads meet lying keys that others write.
+/// Lookups of some threads find lying keys that other threads write.
 #[test]
 fn lies_of_several_threads_lose_no_entry() {
     within_a_minute(|| {
@@ -576,7 +581,7 @@ fn lies_of_several_threads_lose_no_entry() {
                         if n % 1000 == 0 {
                             case.registry.shrink_to_fit();
                         }
-                        // Keys that are equal to nothing can be removed by such means alone.
+                        // Only a walk can remove keys that are equal to no key.
                         if n % 500 == 0 {
                             case.registry.retain(|key, _| !key.lies());
                         }

@@ -1,4 +1,4 @@
-//! The tests that need no process of their own, in one binary: `cargo test --test suite SUBJECT::`.
+//! The tests that need no process of their own are in this binary: `cargo test --test suite SUBJECT::`.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! Panics in everything the user supplies: contained, counted, and without harm to anything else.
+//! Panics in all code that the user supplies. The registry contains and counts them, and nothing else is affected.
 
 use crate::common::*;
 use epoch_registry::{Clock, Cursor, Domain, Registry};
@@ -25,7 +25,7 @@ fn panic_in(place: Where) {
     }
 }
 
-/// A key that panics where the test says, and counts its drops.
+/// A key that panics where the test plans it, and counts its drops.
 struct Key(u64, Arc<Counted>);
 
 impl Hash for Key {
@@ -51,7 +51,7 @@ impl Clone for Key {
     }
 }
 
-/// Runs `f` with a panic planted, which it must run into.
+/// Runs `f` with a panic planned, and checks that `f` panicked.
 fn planned(place: Where, f: impl FnOnce()) {
     PANIC.set(place);
     let message = panic_of(f);
@@ -60,7 +60,7 @@ fn planned(place: Where, f: impl FnOnce()) {
 }
 
 #[test]
-fn panics_in_hash_eq_and_clone_leave_the_registry_as_it_was() {
+fn panics_in_hash_eq_and_clone_leave_the_registry_unchanged() {
     let (keys, values) = (Ledger::new(), Ledger::new());
     let key = |n| Key(n, Arc::new(keys.value(n)));
     let registry: Registry<Key, Counted> = isolated();
@@ -91,7 +91,7 @@ fn panics_in_hash_eq_and_clone_leave_the_registry_as_it_was() {
 }
 
 #[test]
-fn panics_in_closures_leave_the_registry_as_it_was() {
+fn panics_in_closures_leave_the_registry_unchanged() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
     (0..200).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
@@ -110,7 +110,7 @@ fn panics_in_closures_leave_the_registry_as_it_was() {
     planned(&mut || registry.pin().lookup_batch(&[1, 2], |_, _| panic!("planned")));
     planned(&mut || registry.reader().offline(|| panic!("planned")));
     assert_eq!(registry.len(), 200);
-    // Late in a sweep: what was swept before the panic is gone, and nothing else.
+    // The closure panics late in a sweep. Entries swept before the panic are removed, and no others.
     let mut seen = 0;
     let mut late = || {
         seen += 1;
@@ -152,8 +152,8 @@ fn a_scan_goes_on_after_a_panic_and_misses_nothing() {
     assert_eq!(met.len(), 200);
 }
 
-/// What `f` makes is dropped, in the registry, in each of the ways that destruction comes about: by writers, `reclaim`,
-/// `barrier`, with the registry, and with the domain.
+/// Checks values that `value` makes in each way of destruction: by writers, `reclaim` and `barrier`, with the registry,
+/// and with the domain.
 fn in_every_destruction<V: Send + Sync + 'static>(per_value: u64, value: impl Fn() -> V, dropped: &AtomicU64) {
     let mut expected = 0;
     let check = |expected: &mut u64, more: u64, what: &str| {
@@ -173,7 +173,7 @@ fn in_every_destruction<V: Send + Sync + 'static>(per_value: u64, value: impl Fn
     drop(handles);
     assert!(soon(|| registry.domain().reclaim(10) == 0 && registry.stats().backlog == 0));
     check(&mut expected, 50, "reclaim");
-    // Writers: their own calls succeed, whatever the destructors do.
+    // Writes succeed, whatever the destructors do.
     for _ in 0..500 {
         drop(registry.insert(1, value()));
     }
@@ -192,7 +192,7 @@ fn in_every_destruction<V: Send + Sync + 'static>(per_value: u64, value: impl Fn
 }
 
 #[test]
-fn a_panicking_drop_of_a_value_harms_no_neighbour_and_is_counted() {
+fn a_panicking_drop_of_a_value_is_counted_and_affects_no_other_entry() {
     struct Bad(Arc<AtomicU64>);
     impl Drop for Bad {
         fn drop(&mut self) {
@@ -264,7 +264,7 @@ fn a_key_and_a_value_that_both_panic_in_drop_are_both_dropped_and_counted() {
 }
 
 #[test]
-fn a_panicking_callback_is_counted_and_its_neighbours_run() {
+fn a_panicking_callback_is_counted_and_the_others_run() {
     for reclaimer in [false, true] {
         let domain = Domain::builder().reclaimer(reclaimer).build();
         let ran = Arc::new(AtomicU64::new(0));
@@ -306,9 +306,9 @@ fn a_panicking_clock_loses_nothing() {
     assert_eq!((ledger.live(), registry.len()), (1, 1));
 }
 
-/// A million with `STRESS=50`.
+/// With `STRESS=50` there are a million entries.
 #[test]
-fn one_destructor_in_a_thousand_that_panics_harms_no_neighbour() {
+fn one_panicking_destructor_in_a_thousand_affects_no_other_entry() {
     static DROPPED: AtomicU64 = AtomicU64::new(0);
     struct OneInAThousand(u64);
     impl Drop for OneInAThousand {
@@ -333,7 +333,7 @@ fn one_destructor_in_a_thousand_that_panics_harms_no_neighbour() {
 }
 
 #[test]
-fn a_panicking_weigher_gives_nothing_to_the_registry() {
+fn an_entry_whose_weigher_panics_is_not_inserted() {
     let ledger = Ledger::new();
     let builder = isolated_builder().weigher(|key, _: &Counted| if *key == 7 { panic!("planned") } else { 10 });
     let registry: Registry<u64, Counted> = builder.build();

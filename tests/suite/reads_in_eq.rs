@@ -1,4 +1,4 @@
-//! What an `Eq` may ask a registry and its domain, wherever it runs: all that changes nothing.
+//! An `Eq` may call everything on a registry and its domain that changes nothing, wherever it runs.
 
 use crate::common::*;
 use epoch_registry::{Domain, Equivalent, Registry};
@@ -10,7 +10,7 @@ use std::time::Duration;
 type Asked = Registry<u64, u64>;
 type Read = fn(&Asked) -> String;
 
-/// Reads of a registry, by name. (They return something that depends on what they read.)
+/// Reads of a registry, by name. They return a text that depends on what they read.
 const READS: [(&str, Read); 18] = [
     ("weight", |asked| asked.weight().to_string()),
     ("max_entries", |asked| format!("{:?}", asked.max_entries())),
@@ -26,7 +26,7 @@ const READS: [(&str, Read); 18] = [
     ("with", |asked| format!("{:?}", asked.with(&1, |entry| *entry))),
     ("pin and iter", |asked| asked.pin().iter().map(|entry| *entry).sum::<u64>().to_string()),
     ("a session", |asked| format!("{:?}", asked.reader().get(&1).map(|entry| *entry))),
-    // (Other writes of the domain are counted too.)
+    // Other writes of the domain count too.
     ("the domain's backlog", |asked| (asked.domain().backlog().objects < 1000).to_string()),
     ("the domain's stats", |asked| asked.domain().stats().callback_panics.to_string()),
     ("the domain's name", |asked| asked.domain().name().to_string()),
@@ -37,7 +37,7 @@ const READS: [(&str, Read); 18] = [
     }),
 ];
 
-/// A registry to be asked, and how often it was.
+/// A registry to read from, and a count of the reads.
 struct Question {
     asked: Asked,
     read: Read,
@@ -65,7 +65,7 @@ impl Question {
     }
 }
 
-/// A key whose `Eq` asks.
+/// A key whose `Eq` reads.
 #[derive(Clone)]
 struct Asks(u64, Arc<Question>);
 
@@ -84,7 +84,7 @@ impl PartialEq for Asks {
 
 impl Eq for Asks {}
 
-/// What finds a key, and asks.
+/// A key of another type, whose `equivalent` reads.
 struct Finder(u64, Arc<Question>);
 
 impl Hash for Finder {
@@ -103,7 +103,7 @@ impl Equivalent<Asks> for Finder {
 type Writes = Registry<Asks, u64>;
 type Operation = fn(&Writes, &Asks);
 
-/// Operations that compare keys, under a lock or not.
+/// Operations that compare keys, with or without a lock.
 const OPERATIONS: [(&str, Operation); 11] = [
     ("try_insert", |registry, key| drop(registry.try_insert(key.clone(), 2))),
     ("insert", |registry, key| drop(registry.insert(key.clone(), 2))),
@@ -149,7 +149,7 @@ fn an_eq_may_read_a_registry_of_another_domain() {
     reads_work_in_an_eq(false);
 }
 
-/// A key whose `Eq` asks its own registry, whose lock the operation may hold.
+/// A key whose `Eq` reads its own registry, while the operation may hold the registry's lock.
 struct AsksItself(u64, std::sync::Weak<Own>, Figure);
 
 type Own = Registry<AsksItself, u64>;
@@ -172,7 +172,8 @@ impl PartialEq for AsksItself {
 
 impl Eq for AsksItself {}
 
-/// The registry whose shard is locked can be asked too: a figure may be that of before, and nothing waits for itself.
+/// An `Eq` may also read from the registry whose shard is locked. A figure may be outdated, and the read does not wait
+/// for its own lock.
 #[test]
 fn an_eq_may_read_the_figures_of_its_own_registry() {
     let reads: [(&str, Figure); 9] = [
@@ -202,9 +203,9 @@ fn an_eq_may_read_the_figures_of_its_own_registry() {
     }
 }
 
-/// The figures are right while no thread writes, and the bounds are as they were set.
+/// While no thread writes, the figures are exact, and the bounds are as they were set.
 #[test]
-fn figures_and_bounds_are_exact_where_nobody_writes() {
+fn figures_and_bounds_are_exact_while_no_thread_writes() {
     let registry: Asked = isolated_builder().max_entries(101).max_weight(100_003).weigher(|_, _| 10).build();
     assert_eq!((registry.max_entries(), registry.max_weight(), registry.weight()), (Some(100), Some(100_000), 0));
     registry.try_insert(1, 1).unwrap();
@@ -224,9 +225,9 @@ fn figures_and_bounds_are_exact_where_nobody_writes() {
     assert_eq!((registry.weight(), registry.len()), (0, 0));
 }
 
-/// While others write, bounds are read without a lock.
+/// Bounds can be read without a lock while other threads write.
 #[test]
-fn bounds_and_weight_can_be_read_while_others_write_and_change_them() {
+fn bounds_and_weight_can_be_read_while_other_threads_change_them() {
     let (registry, stop): (Asked, _) = (isolated_builder().max_entries(100).build(), Stop::default());
     std::thread::scope(|scope| {
         let _end = stop.at_end();
@@ -238,8 +239,8 @@ fn bounds_and_weight_can_be_read_while_others_write_and_change_them() {
             }
         });
         for _ in 0..times(20_000) {
-            let bound = registry.max_entries().expect("there is one at any time");
-            // (Shard by shard, so it may be between the two.)
+            let bound = registry.max_entries().expect("a bound is set at any time");
+            // The bound is set shard by shard, so it may be between the two.
             assert!((100..=200).contains(&bound), "{bound}");
             assert!(registry.weight() <= 200 * 1000 && registry.max_weight().is_none());
         }

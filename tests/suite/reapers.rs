@@ -19,7 +19,7 @@ fn is(multiple: u64) -> impl Policy<u64, u64> {
     policy::when(move |candidate: &Candidate<'_, u64, u64>| candidate.key() % multiple == 0)
 }
 
-/// All of it, by one scan.
+/// Reaps all entries in one scan.
 fn reap(registry: &Registry<u64, u64>, policy: impl Policy<u64, u64>) -> Reaped {
     registry.reap_by(&policy, &mut Scan::new(usize::MAX))
 }
@@ -44,13 +44,13 @@ fn policies_combine() {
 }
 
 #[test]
-fn second_chance_takes_those_that_were_not_used_since_the_last_look() {
-    // Without a resize, after which a scan may meet an entry again.
+fn second_chance_removes_entries_that_were_not_used_since_the_last_scan() {
+    // The test avoids resizes, after which a scan may find an entry again.
     let registry: Registry<u64, u64> = isolated_builder().capacity(4000).build();
     registry.set_many((0..1000).map(|key| (key, key)));
     let mut scan = Scan::new(usize::MAX);
     let reaped = registry.reap_by(&policy::second_chance(), &mut scan);
-    assert_eq!((reaped.removed, reaped.rotated), (0, 1000), "without bounds, all begin with the mark");
+    assert_eq!((reaped.removed, reaped.rotated), (0, 1000), "without bounds, all entries begin with the use mark");
     (0..100).for_each(|key| assert!(registry.contains_key(&key)));
     let reaped = registry.reap_by(&policy::second_chance(), &mut scan);
     assert_eq!((reaped.removed, reaped.rotated, registry.len()), (900, 100, 100));
@@ -73,7 +73,7 @@ fn a_policy_sees_age_idleness_handles_and_weight() {
         let exact = Duration::from_secs(seconds);
         time <= exact && time + Duration::from_millis(34) >= exact
     };
-    // Known to a sixteenth of 160 seconds, and never too long.
+    // Idle times are known to a sixteenth of 160 seconds, and are never too long.
     let idle_for = |time: Duration, seconds: u64| near(time, seconds - 10);
     let looked = AtomicUsize::new(0);
     let look = |candidate: &Candidate<'_, u64, u64>| {
@@ -100,7 +100,7 @@ fn reap_kept(registry: &Registry<u64, u64>, policy: impl Policy<u64, u64>) -> us
 }
 
 #[test]
-fn a_scan_examines_what_it_is_told_and_goes_on_where_it_stopped() {
+fn a_scan_examines_its_budget_and_goes_on_where_it_stopped() {
     let (registry, seen) = (filled(10_000), AtomicUsize::new(0));
     let look = |_: &Candidate<'_, u64, u64>| {
         seen.fetch_add(1, SeqCst);
@@ -111,19 +111,19 @@ fn a_scan_examines_what_it_is_told_and_goes_on_where_it_stopped() {
     loop {
         let reaped = registry.reap_by(&look, &mut scan);
         scans += 1;
-        assert!(reaped.examined <= 120, "those of one home are not split: {reaped:?}");
+        assert!(reaped.examined <= 120, "a scan splits only between homes: {reaped:?}");
         if scan.cursor.is_done() {
             break;
         }
         assert!(reaped.examined >= 100);
     }
-    assert_eq!(seen.load(SeqCst), 10_000, "each once, in {scans} scans");
+    assert_eq!(seen.load(SeqCst), 10_000, "the entries were not examined once each in {scans} scans");
     registry.reap_by(&look, &mut scan);
-    assert!(!scan.cursor.is_done() && seen.load(SeqCst) > 10_000, "and anew");
+    assert!(!scan.cursor.is_done() && seen.load(SeqCst) > 10_000, "the scan did not begin again");
 }
 
 #[test]
-fn under_pressure_a_registry_sheds_the_expired_first_and_spares_the_used_and_the_held() {
+fn under_pressure_a_registry_removes_expired_entries_first_and_spares_used_and_held_ones() {
     let clock = ManualClock::new();
     let builder = isolated_builder()
         .clock(clock.clone())
@@ -136,7 +136,7 @@ fn under_pressure_a_registry_sheds_the_expired_first_and_spares_the_used_and_the
     assert_eq!((reaper.count(), reaper.seeks(), reaper.batch()), (1000, 7, 128));
     let mut scan = Scan::new(100);
     assert_eq!((reaper.scan(&mut scan).removed, scan.nr_to_scan, registry.len()), (100, 100, 900));
-    assert!((100..1000).all(|key| registry.contains_key(&key)), "and no others");
+    assert!((100..1000).all(|key| registry.contains_key(&key)), "the scan removed entries that have not expired");
     scan.nr_to_scan = usize::MAX;
     let all = reaper.scan(&mut scan);
     assert_eq!((all.removed, all.rotated, all.skipped), (0, 890, 10));
@@ -148,7 +148,7 @@ fn under_pressure_a_registry_sheds_the_expired_first_and_spares_the_used_and_the
 }
 
 #[test]
-fn a_policy_reaper_ends_with_its_registry_and_works_in_the_background_if_told_to() {
+fn a_policy_reaper_ends_with_its_registry_and_may_work_in_the_background() {
     let registry = Arc::new(filled(1000));
     let idle = PolicyReaper::new(&registry, is(2));
     let reaper = PolicyReaper::new(&registry, is(2)).in_background();
@@ -185,7 +185,7 @@ fn many_reapers_at_once_remove_each_entry_once() {
                     });
                     scope.spawn(move || {
                         let mut scan = Scan::new(usize::MAX);
-                        // Twice: the first takes the marks away.
+                        // The first scan takes the use marks, and the second removes.
                         for _ in 0..2 {
                             removed.fetch_add(Reaper::scan(registry, &mut scan).removed, SeqCst);
                         }
@@ -203,7 +203,7 @@ fn many_reapers_at_once_remove_each_entry_once() {
     });
 }
 
-// Reapers in the background of domains that end, wait and panic.
+// Reapers in the background of domains that end, wait or panic.
 
 struct Calls<F: Fn() + Send + Sync>(F);
 impl<F: Fn() + Send + Sync> Reaper for Calls<F> {
@@ -243,7 +243,7 @@ fn still_reclaims(domain: &Domain) -> bool {
 }
 
 #[test]
-fn an_interval_without_end_does_not_end_the_reclaimer() {
+fn an_endless_reap_interval_does_not_end_the_reclaimer() {
     let domain = Domain::builder().reclaimer(true).reap_every(Duration::MAX).build();
     let calls = Arc::new(AtomicU32::new(0));
     let seen = calls.clone();
@@ -252,19 +252,19 @@ fn an_interval_without_end_does_not_end_the_reclaimer() {
     }));
     domain.add_reaper(&reaper);
     thread::sleep(Duration::from_millis(200));
-    // (Its drop would panic, and abort: the thread that it joins has panicked.)
+    // If the thread panicked, the drop of the domain would join it, panic and abort.
     std::mem::forget(domain.clone());
-    assert!(still_reclaims(&domain), "the reclaimer thread is gone; {} calls", calls.load(SeqCst));
+    assert!(still_reclaims(&domain), "the reclaimer thread ended after {} calls", calls.load(SeqCst));
 }
 
 #[test]
-fn add_reaper_returns_where_the_executor_runs_jobs_within_spawn() {
+fn add_reaper_returns_if_the_executor_runs_jobs_within_spawn() {
     let returned = within(Duration::from_secs(3), || {
         let domain = Domain::builder().executor(|job| job.run()).build();
         let reaper = Arc::new(Calls(|| {}));
         domain.add_reaper(&reaper);
     });
-    assert!(returned, "add_reaper hangs");
+    assert!(returned, "add_reaper did not return");
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_reaper_may_wait_for_a_barrier_and_stop_its_reclaimer() {
     assert!(done);
 }
 
-/// Has a reaper of each of two domains do `what` with the other domain, at the same time.
+/// Two domains have a reaper each. Both reapers call `what` with the other domain at the same time.
 fn crossed(make: impl Fn() -> Domain, what: impl Fn(&Domain) + Send + Sync + Copy + 'static) {
     let domains = [make(), make()];
     let (meeting, done) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU32::new(0)));
@@ -342,7 +342,7 @@ fn reapers_of_two_domains_may_wait_in_each_others_barriers() {
     });
 }
 
-/// A reaper waits for a reader, which stops the reclaimer that runs the reaper.
+/// A reaper waits for a reader. That reader stops the reclaimer that runs the reaper.
 #[test]
 fn a_reclaimer_may_be_stopped_in_a_critical_section_that_its_reaper_waits_for() {
     for kind in [|| Domain::builder().reclaimer(true).build(), Domain::new] {
@@ -361,13 +361,14 @@ fn a_reclaimer_may_be_stopped_in_a_critical_section_that_its_reaper_waits_for() 
             drop(guard);
             domain.stop_reclaimer();
         });
-        assert!(done, "stop_reclaimer hangs");
+        assert!(done, "stop_reclaimer did not return");
     }
 }
 
-/// The thread of one domain runs a reaper that waits in a barrier of the other, whose executor's `spawn` stops the thread.
+/// The thread of one domain runs a reaper that waits in a barrier of the other domain. The `spawn` of the other
+/// domain's executor stops that thread.
 #[test]
-fn a_spawn_that_stops_a_reclaimer_does_not_wait_for_itself() {
+fn a_spawn_that_stops_a_reclaimer_does_not_deadlock() {
     let done = within(Duration::from_secs(5), || {
         let threaded = Domain::builder().reclaimer(true).build();
         let (begun, waits) = mpsc::channel();
@@ -395,7 +396,7 @@ fn a_spawn_that_stops_a_reclaimer_does_not_wait_for_itself() {
     assert!(done);
 }
 
-/// The reaper is the last to hold registry and domain; all ends on the reclaimer's thread.
+/// The reaper holds the last references to the registry and the domain. Everything ends on the reclaimer's thread.
 #[test]
 fn everything_may_end_on_the_reclaimers_thread() {
     for _ in 0..200 {
@@ -412,13 +413,13 @@ fn everything_may_end_on_the_reclaimers_thread() {
         drop(registry);
         let end = Instant::now() + Duration::from_secs(2);
         while Arc::strong_count(&token) > 1 {
-            assert!(Instant::now() < end, "leaked");
+            assert!(Instant::now() < end, "the values leaked");
             thread::yield_now();
         }
     }
 }
 
-/// A reaper that panics in `expire` and again in its end, as the last who holds it.
+/// The reclaimer holds the last reference to a reaper. The reaper panics in `expire`, and again in its destructor.
 #[test]
 fn a_reaper_that_panics_twice_does_not_abort() {
     if std::env::var_os("ZZ_TWICE").is_none() {

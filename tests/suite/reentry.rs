@@ -1,4 +1,4 @@
-//! User code that comes back to the registry it is called by.
+//! User code that calls the registry that called it.
 
 use crate::common::*;
 use epoch_registry::{Cursor, Domain, Equivalent, Registry};
@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
-/// A call of nearly every method, on keys of its own (1,000 to 1,003).
+/// Calls nearly every method, with keys of its own (1,000 to 1,003).
 fn use_everything<V: Send + Sync + Default + 'static>(registry: &Registry<u64, V>) {
     drop(registry.try_insert(1000, V::default()));
     drop(registry.insert(1001, V::default()));
@@ -104,7 +104,7 @@ fn the_drop_of_a_value_may_clear_and_drain_its_registry() {
     });
 }
 
-/// A key whose `Hash` and `Drop` use another registry, or the same one by way of it.
+/// A key whose `Hash` and `Drop` use another registry.
 struct Key {
     number: u64,
     other: Arc<Registry<u64, u64>>,
@@ -129,7 +129,7 @@ impl Hash for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        // Reading is fine under the lock.
+        // An `Eq` may read under the lock.
         assert!(self.other.lookup(&5).is_some() && self.other.pin().get(&5).is_some());
         assert!(self.other.pin().iter().next().is_some() && self.other.reader().contains_key(&5));
         let _ = (self.other.len(), self.other.stats());
@@ -181,7 +181,7 @@ fn closures_may_use_their_registry() {
         }
         registry.pin().get_batch(&[1, 2, 3], |_, _| all());
         registry.reader().offline(all);
-        // Borrowed to the end, removed as it is.
+        // The closure removes the entry that it borrows, and uses it until its end.
         assert_eq!(registry.with(&5, |entry| (drop(registry.remove(&5)), all(), *entry).2), Some(5));
         for removed in [2, 3, 4, 5] {
             assert!(!registry.contains_key(&removed));
@@ -190,14 +190,17 @@ fn closures_may_use_their_registry() {
     });
 }
 
-/// Each closure empties the registry under its own feet.
+/// Each closure clears the registry that called it.
 #[test]
 fn closures_may_clear_their_registry() {
     within_a_minute(|| {
         let registry: Registry<u64, u64> = isolated();
         let fill = || (0..200).for_each(|key| drop(registry.try_insert(key, key)));
         fill();
-        assert!(registry.update(&1, |_, n| (registry.clear(), n + 1).1).is_none(), "the entry went meanwhile");
+        assert!(
+            registry.update(&1, |_, n| (registry.clear(), n + 1).1).is_none(),
+            "the update found an entry that was cleared"
+        );
         fill();
         assert!(registry.remove_if(&1, |_, _| (registry.clear(), true).1).is_none());
         fill();
@@ -235,7 +238,7 @@ fn registries_domains_and_handles_may_be_dropped_in_destructors() {
             }
             outer.clear();
             outer.domain().barrier();
-            assert_eq!(ledger.live(), 0, "one barrier covers it all, in one domain: {same_domain}");
+            assert_eq!(ledger.live(), 0, "one barrier does not cover everything, in one domain: {same_domain}");
             assert_eq!(outer.stats().drop_panics, 0);
         }
         assert_eq!(ledger.created(), 400);
@@ -243,7 +246,7 @@ fn registries_domains_and_handles_may_be_dropped_in_destructors() {
 }
 
 #[test]
-fn a_registry_that_holds_the_last_handle_on_its_own_domain_may_go_in_its_callback() {
+fn a_callback_may_drop_a_registry_that_holds_the_last_handle_to_the_domain() {
     within_a_minute(|| {
         let ledger = Ledger::new();
         let domain = Domain::builder().reclaimer(true).build();
@@ -289,7 +292,7 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
         assert_eq!(panic_of(write), MESSAGE);
         assert!(target.is_empty());
     }
-    // A lookup holds no lock: its `Eq` may write.
+    // A lookup holds no lock, so its `Eq` may write.
     assert!(catch_unwind(AssertUnwindSafe(|| registry.lookup(&key()))).unwrap().is_some());
     assert_eq!(target.remove(&9).map(|nine| *nine), Some(9));
     writes.store(0, SeqCst);
@@ -298,7 +301,7 @@ fn an_eq_that_writes_panics_and_leaves_both_registries_usable() {
     assert!(target.try_insert(1, 1).is_ok());
 }
 
-/// What finds a number, and writes.
+/// A key of another type, whose `equivalent` writes.
 struct Finder<'r>(u64, &'r Registry<u64, u64>);
 
 impl Hash for Finder<'_> {
@@ -325,7 +328,7 @@ fn an_equivalent_may_write_in_a_lookup_and_not_in_a_removal() {
     assert!(other.contains_key(&1));
 }
 
-/// A key whose `Eq` reads all that can be read.
+/// A key whose `Eq` reads every size of a registry.
 struct Reads(u64, Arc<Registry<u64, u64>>);
 
 impl Hash for Reads {

@@ -1,4 +1,4 @@
-//! Growth and shrink under concurrent reads, removes, iterations and scans.
+//! Tables grow and shrink while other threads read, remove, iterate and scan.
 
 use crate::common::*;
 use epoch_registry::{Cursor, Domain, Registry};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
-/// Keys that stay in the registry for the whole of a test; keys that come and go are above.
+/// Keys that stay in the registry during a whole test. Passing keys, which are inserted and removed, are larger.
 const STABLE: u64 = 500;
 const PASSING: std::ops::Range<u64> = 10_000..12_000;
 
@@ -19,7 +19,7 @@ fn with_stable_keys(mask: u64, ledger: &Ledger) -> Registry<u64, Counted, FewBit
     registry
 }
 
-/// Runs `check` on two threads while the tables grow and shrink, several cycles long.
+/// Runs `check` on two threads while the tables grow and shrink in several cycles.
 fn while_it_resizes(mask: u64, check: impl Fn(&Registry<u64, Counted, FewBits>, &mut Rng) + Sync) {
     let ledger = Ledger::new();
     let registry = with_stable_keys(mask, &ledger);
@@ -71,7 +71,7 @@ fn stable_keys_are_always_found_during_resizes() {
     });
 }
 
-/// With 64 homes at the most, buckets overflow and chains of them are moved.
+/// There are at most 64 homes. So buckets overflow, and resizes move chains of buckets.
 #[test]
 fn stable_keys_are_always_found_during_resizes_with_a_poor_hash() {
     within_a_minute(|| {
@@ -85,7 +85,7 @@ fn stable_keys_are_always_found_during_resizes_with_a_poor_hash() {
     });
 }
 
-/// By a loop over the iterator, by its `fold`, and in the order of memory.
+/// Iterates by a loop, by `fold`, and in memory order.
 fn an_iteration_meets_every_stable_key_once(mask: u64) {
     within_a_minute(|| {
         while_it_resizes(mask, |registry, rng| {
@@ -100,18 +100,18 @@ fn an_iteration_meets_every_stable_key_once(mask: u64) {
                 _ => guard.iter_in_memory_order().for_each(|entry| *met.entry(entry.get()).or_insert(0) += 1),
             }
             let times = (0..STABLE).map(|key| met.get(&key).copied().unwrap_or(0));
-            assert!(times.eq((0..STABLE).map(|_| 1)), "a stable key missed, or met twice");
+            assert!(times.eq((0..STABLE).map(|_| 1)), "a stable key was missed, or found twice");
         });
     });
 }
 
 #[test]
-fn an_iteration_meets_every_stable_key_once_whatever_is_resized() {
+fn an_iteration_finds_every_stable_key_once_during_resizes() {
     an_iteration_meets_every_stable_key_once(u64::MAX);
 }
 
 #[test]
-fn an_iteration_meets_every_stable_key_once_with_a_poor_hash() {
+fn an_iteration_finds_every_stable_key_once_with_a_poor_hash() {
     an_iteration_meets_every_stable_key_once(0xff00_0000_0000_01ff);
 }
 
@@ -128,14 +128,14 @@ fn a_scan_in_chunks_across_resizes_misses_no_stable_key() {
                     thread::yield_now();
                 }
             }
-            assert!((0..STABLE).all(|key| met.contains(&key)), "missed a stable key");
+            assert!((0..STABLE).all(|key| met.contains(&key)), "the scan missed a stable key");
         });
     });
 }
 
-/// Scans and iterations of a registry that only grows meanwhile.
+/// Scans and iterations of a registry that only grows.
 #[test]
-fn while_tables_only_grow_every_stable_key_is_met_exactly_once() {
+fn while_tables_only_grow_every_stable_key_is_found_exactly_once() {
     let ledger = Ledger::new();
     for _ in 0..times(5) {
         let registry = with_stable_keys(u64::MAX, &ledger);
@@ -156,8 +156,11 @@ fn while_tables_only_grow_every_stable_key_is_met_exactly_once() {
                                 registry.scan(&mut cursor, chunk, |entry| *met.entry(entry.get()).or_insert(0) += 1);
                             }
                         }
-                        assert!((0..STABLE).all(|key| met.get(&key) == Some(&1)), "a stable key missed or met twice");
-                        assert!(met.values().all(|&times| times == 1), "a new key met twice");
+                        assert!(
+                            (0..STABLE).all(|key| met.get(&key) == Some(&1)),
+                            "a stable key was missed, or found twice"
+                        );
+                        assert!(met.values().all(|&times| times == 1), "a new key was found twice");
                         rounds.fetch_add(1, SeqCst);
                     }
                 });
@@ -172,7 +175,7 @@ fn while_tables_only_grow_every_stable_key_is_met_exactly_once() {
 }
 
 #[test]
-fn a_guard_opened_before_several_resizes_reads_on() {
+fn a_guard_opened_before_several_resizes_still_reads() {
     let ledger = Ledger::new();
     let registry = with_stable_keys(u64::MAX, &ledger);
     let guard = registry.pin();
@@ -230,9 +233,9 @@ fn table_memory_follows_the_number_of_entries_up_and_down() {
         assert!(full > 20_000 * 8 && full < 20_000 * 80, "{full} bytes for 20,000 entries");
         assert!(registry.capacity() >= 20_000);
         (0..20_000).for_each(|key| drop(registry.remove(&key)));
-        assert!(registry.table_bytes() < full / 8, "{} bytes for none", registry.table_bytes());
+        assert!(registry.table_bytes() < full / 8, "{} bytes for no entries", registry.table_bytes());
     }
     (0..20_000).for_each(|key| drop(registry.try_insert(key, key)));
     registry.clear();
-    assert_eq!(registry.table_bytes(), empty, "clear starts anew");
+    assert_eq!(registry.table_bytes(), empty, "clear did not free the tables");
 }

@@ -1,12 +1,14 @@
-//! Nodes that live beyond their home when a resize moves them: nothing may follow their old slots once they are freed.
+//! Nodes that live beyond their home when a resize moves them. No thread may follow their old slots after the nodes are
+//! freed.
 //!
-//! One shard of 64 buckets, and keys that are their own hash, so that every key's home is known and all tags are equal.
+//! The tests use one shard of 64 buckets. Each key is its own hash. So the home of each key is known, and all tags are
+//! equal.
 
 use crate::common::*;
 use epoch_registry::{Domain, Registry};
 use std::hash::{BuildHasher, Hash, Hasher};
 
-/// A key whose comparison fails if either side has been dropped.
+/// A key whose comparison fails if one of the two keys was dropped.
 struct Key(Counted);
 
 impl Hash for Key {
@@ -49,17 +51,17 @@ impl Hasher for Identity {
 }
 
 const BUCKETS: u64 = 64;
-/// What such a table takes before it grows.
+/// The number of entries at which such a table grows.
 const LIMIT: u64 = BUCKETS * 7 * 3 / 4;
-/// Two more keys than its bucket has slots belong here: they live in the next bucket.
+/// A home with two more keys than its bucket has slots. These two keys live in the next bucket.
 const FULL: u64 = 60;
 
 fn key(ledger: &Ledger, home: u64, n: u64) -> Key {
     Key(ledger.value(home + n * BUCKETS))
 }
 
-/// A registry in which a resize is under way that has moved `FULL` alone of the last homes, and in which a key of `FULL`
-/// that lived in the next bucket has been removed since, and freed.
+/// Returns a registry in the middle of a resize. Of the last homes, the resize has moved only `FULL`. A key of `FULL`
+/// that lived in the next bucket was then removed and freed.
 fn after_the_removal_of_a_moved_key(ledger: &Ledger) -> Registry<Key, u64, Identity> {
     let builder = Registry::builder().shards(1).capacity(LIMIT as usize).domain(Domain::new());
     let registry = builder.hasher(Identity::default()).build();
@@ -71,15 +73,16 @@ fn after_the_removal_of_a_moved_key(ledger: &Ledger) -> Registry<Key, u64, Ident
         let (home, n) = rest.next().unwrap();
         insert(home, n);
     }
-    assert_eq!(registry.stats().resizes, 1, "a resize has begun, and nothing has moved yet");
+    assert_eq!(registry.stats().resizes, 1, "no resize has begun");
     assert!(registry.remove(&key(ledger, FULL, 8)).is_some());
     registry.domain().barrier();
     assert_eq!((registry.stats().freed, ledger.live()), (1, LIMIT - 1));
     registry
 }
 
-// Were a node that lives beyond its home left in the old table when it moves, it would be unlinked from the next table
-// alone, and a reader that goes through the chain of a home that has not moved yet would follow it after it is freed.
+// Suppose that a move left a node that lives beyond its home in the old table. A removal would then unlink it only from
+// the next table. A reader that walks the chain of a home that has not moved yet would follow the old slot after the
+// node is freed.
 
 #[test]
 fn a_lookup_does_not_follow_the_old_slot_of_a_freed_node() {
@@ -89,31 +92,34 @@ fn a_lookup_does_not_follow_the_old_slot_of_a_freed_node() {
     assert!((0..3).all(|n| registry.lookup(&key(&ledger, FULL + 1, n)).is_some_and(|found| *found == n)));
 }
 
-/// The old slot's memory now belongs to a node of another registry (as allocators have it).
+/// The memory of the freed node now belongs to a node of another registry, if the allocator reuses it.
 #[test]
-fn an_iteration_meets_no_freed_node_nor_what_has_come_in_its_place() {
+fn an_iteration_finds_neither_a_freed_node_nor_a_node_in_its_memory() {
     let ledger = Ledger::new();
     let registry = after_the_removal_of_a_moved_key(&ledger);
     let other = Registry::builder().shards(1).domain(Domain::new()).hasher(Identity::default()).build();
     (1000..1100).for_each(|n| drop(other.try_insert(key(&ledger, FULL + 1, n), n)));
-    assert!(registry.pin().iter().all(|entry| entry.key().0.get() < 1000 * BUCKETS), "a node of another registry");
+    assert!(
+        registry.pin().iter().all(|entry| entry.key().0.get() < 1000 * BUCKETS),
+        "the iteration found a node of another registry"
+    );
     assert_eq!(registry.pin().iter().count() as u64, LIMIT - 1);
 }
 
 #[test]
-fn a_resize_moves_no_freed_node_nor_what_has_come_in_its_place() {
+fn a_resize_moves_neither_a_freed_node_nor_a_node_in_its_memory() {
     let ledger = Ledger::new();
     let registry = after_the_removal_of_a_moved_key(&ledger);
     let other = Registry::builder().shards(1).domain(Domain::new()).hasher(Identity::default()).build();
     (1000..1100).for_each(|n| drop(other.try_insert(key(&ledger, FULL + 1, n), n)));
-    // Moves its home.
+    // This removal moves its home.
     assert!(registry.lookup(&key(&ledger, FULL + 1, 0)).is_some_and(|entry| registry.remove_handle(&entry)));
     let foreign = (1000..1100).filter(|&n| registry.lookup(&key(&ledger, FULL + 1, n)).is_some()).count();
-    assert_eq!(foreign, 0, "nodes of another registry have been moved into the table");
+    assert_eq!(foreign, 0, "the resize moved nodes of another registry into the table");
     assert_eq!(registry.pin().iter().count() as u64, LIMIT - 2);
 }
 
-/// The same, with a replacement in the place of the removal.
+/// The same with a replacement instead of the removal.
 #[test]
 fn a_lookup_does_not_follow_the_old_slot_of_a_node_that_was_replaced() {
     let ledger = Ledger::new();

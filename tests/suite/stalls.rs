@@ -1,4 +1,4 @@
-//! Reports of readers that hold up a grace period for long. By a clock of the tests' own, but for one.
+//! Reports of readers that hold up a grace period for long. All tests but one use a manual clock.
 
 #![allow(clippy::derived_hash_with_manual_eq, clippy::type_complexity)]
 
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 const THRESHOLD: Duration = Duration::from_secs(21);
 
-/// Where code of the user's finds the registry that calls it.
+/// A slot in which user code finds the registry that calls it.
 type Slot = Arc<Mutex<Option<Arc<Registry<u64, u64>>>>>;
 
 type Reports = Arc<Mutex<Vec<StallReport>>>;
 
-/// A domain whose time stands still, and where its reports go.
+/// Returns the builder of a domain with a manual clock, the clock, and the stall reports.
 fn watched() -> (DomainBuilder, ManualClock, Reports) {
     let (clock, reports) = (ManualClock::new(), Reports::default());
     let log = Arc::clone(&reports);
@@ -32,7 +32,7 @@ fn named<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, f: impl FnOnce() 
     thread::Builder::new().name(name.to_string()).spawn_scoped(scope, f).unwrap();
 }
 
-/// Holds a guard of `domain` on a thread of that name while `f` runs.
+/// Runs `f` while a thread with that name holds a guard of `domain`.
 fn while_held(domain: &Domain, name: &str, f: impl FnOnce()) {
     let (reading, read) = channel();
     let (leave, left) = channel::<()>();
@@ -48,7 +48,7 @@ fn while_held(domain: &Domain, name: &str, f: impl FnOnce()) {
     });
 }
 
-/// Garbage in `domain`, collected.
+/// Retires a callback in `domain`, and collects it.
 fn retire(domain: &Domain) {
     domain.call(|| ());
     domain.reclaim(0);
@@ -89,11 +89,11 @@ fn a_stall_is_reported_once_at_its_threshold_and_again_at_growing_intervals() {
 }
 
 #[test]
-fn nothing_is_reported_when_nothing_waits_or_nobody_is_in_the_way() {
+fn without_waiting_objects_or_a_stalled_reader_nothing_is_reported() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     while_held(&domain, "sleeper", || {
-        // A grace period that was begun for a poll that no thread makes keeps no thread waiting.
+        // A cookie that no thread polls makes no thread wait.
         let cookie = domain.start_poll();
         for _ in 0..10 {
             clock.advance(THRESHOLD);
@@ -108,7 +108,7 @@ fn nothing_is_reported_when_nothing_waits_or_nobody_is_in_the_way() {
         clock.advance(THRESHOLD);
         domain.barrier();
     }
-    // The reader left in time, and has come again.
+    // The reader leaves in time, and comes again.
     for _ in 0..10 {
         while_held(&domain, "regular", || {
             retire(&domain);
@@ -123,7 +123,7 @@ fn nothing_is_reported_when_nothing_waits_or_nobody_is_in_the_way() {
 }
 
 #[test]
-fn callers_that_wait_are_counted_and_report_themselves() {
+fn waiting_callers_are_counted_and_report_stalls() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     while_held(&domain, "sleeper", || {
@@ -132,7 +132,7 @@ fn callers_that_wait_are_counted_and_report_themselves() {
                 let cookie = domain.start_poll();
                 assert!(!domain.poll_timeout(cookie, Duration::from_secs(4)));
             });
-            // It looks every millisecond or so.
+            // The waiting thread checks for a stall every millisecond or so.
             assert!(soon(|| {
                 clock.advance(THRESHOLD / 100);
                 thread::sleep(Duration::from_millis(10));
@@ -146,7 +146,7 @@ fn callers_that_wait_are_counted_and_report_themselves() {
 }
 
 #[test]
-fn of_many_readers_those_that_stay_are_named() {
+fn of_many_readers_the_report_names_only_the_stalled_ones() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
@@ -160,7 +160,7 @@ fn of_many_readers_those_that_stay_are_named() {
         }
     };
     thread::scope(|scope| {
-        // One with an idle session, one with an idle session that is offline, one that reads on by a session.
+        // One thread has an idle session, one has an offline session, and one reads all the time.
         let (registry, ready, stop, wait) = (&registry, &ready, &stop, &wait);
         named(scope, "idle", move || {
             let _reader = registry.reader();
@@ -184,7 +184,7 @@ fn of_many_readers_those_that_stay_are_named() {
         retire(&domain);
         clock.advance(THRESHOLD / 10);
         domain.reclaim(0);
-        // Time for the one that reads on to say so.
+        // Gives the reading session time to announce a quiescent state.
         thread::sleep(Duration::from_millis(50));
         clock.advance(THRESHOLD);
         domain.reclaim(0);
@@ -196,7 +196,8 @@ fn of_many_readers_those_that_stay_are_named() {
     });
 }
 
-/// A reader that stays, under a flood: it is named, the policy engages, and when it leaves one barrier clears the backlog.
+/// A reader stays during a flood. The report names it, the limit holds, and when the reader leaves, one barrier clears
+/// the backlog.
 #[test]
 fn a_reader_that_stays_under_a_flood_is_named_and_the_backlog_is_bounded_until_it_leaves() {
     let (builder, clock, reports) = watched();
@@ -209,7 +210,7 @@ fn a_reader_that_stays_under_a_flood_is_named_and_the_backlog_is_bounded_until_i
             refused += usize::from(registry.fallible().remove(&key).is_err());
             clock.advance(THRESHOLD / 500);
             if key % 10 == 0 {
-                // What writers do every few milliseconds of real time.
+                // A writer does this every few milliseconds of real time.
                 domain.reclaim(0);
             }
         }
@@ -238,7 +239,7 @@ fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
             registry.domain().call(|| ());
             registry.domain().reclaim(10);
             log.lock().unwrap().push(panic_of(|| registry.domain().barrier()));
-            assert!(report.repeats > 0, "the first time");
+            assert!(report.repeats > 0, "planned panic of the first report");
         })
         .build();
     let registry: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).build());
@@ -259,7 +260,7 @@ fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
     *slot.lock().unwrap() = None;
 }
 
-/// By the real clock: with a reclaimer thread no other thread needs to look.
+/// This test uses the real clock. With a reclaimer thread, no other thread needs to check for stalls.
 #[test]
 fn a_reclaimer_thread_reports_within_a_tenth_of_the_threshold() {
     let threshold = Duration::from_secs(1);
@@ -279,7 +280,8 @@ fn a_reclaimer_thread_reports_within_a_tenth_of_the_threshold() {
     assert_eq!(report.readers[0].thread_id, thread::current().id());
 }
 
-/// The one report of a stall that lasts while `step` is called again and again: it must name a session of this thread.
+/// Checks that one stall, during which `step` is called again and again, gives one report, and that the report names a
+/// session of this thread.
 fn names_a_session_of_this_thread(domain: &Domain, clock: &ManualClock, reports: &Reports, mut step: impl FnMut()) {
     reports.lock().unwrap().clear();
     retire(domain);
@@ -295,9 +297,9 @@ fn names_a_session_of_this_thread(domain: &Domain, clock: &ManualClock, reports:
     assert!(reader.is_session && reader.thread_id == thread::current().id(), "{}", reports[0]);
 }
 
-/// The guard keeps the session in the critical section in which it was opened, whatever the session announces.
+/// The forgotten guard keeps its critical section open, although the session announces quiescent states.
 #[test]
-fn a_session_with_a_forgotten_guard_is_named_though_it_reads_on() {
+fn a_session_with_a_forgotten_guard_is_named_although_it_announces_quiescent_states() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     let mut session = domain.session();
@@ -306,7 +308,7 @@ fn a_session_with_a_forgotten_guard_is_named_though_it_reads_on() {
 }
 
 #[test]
-fn a_session_with_a_forgotten_guard_is_named_though_it_is_offline_or_dropped() {
+fn a_session_with_a_forgotten_guard_is_named_although_it_is_offline_or_dropped() {
     let (builder, clock, reports) = watched();
     let domain = builder.build();
     let mut session = domain.session();
@@ -314,7 +316,7 @@ fn a_session_with_a_forgotten_guard_is_named_though_it_is_offline_or_dropped() {
     session.offline(|| names_a_session_of_this_thread(&domain, &clock, &reports, || ()));
     drop(session);
     assert!(domain.in_critical_section());
-    // The stall of the same grace period is reported again.
+    // The same stall is reported again.
     let before = reports.lock().unwrap().len();
     clock.advance(10 * THRESHOLD);
     domain.reclaim(0);
@@ -322,7 +324,7 @@ fn a_session_with_a_forgotten_guard_is_named_though_it_is_offline_or_dropped() {
     assert_eq!((reports.len(), reports[before].readers.len()), (before + 1, 1), "{}", reports[before]);
 }
 
-/// A guard that ends as it should, within the session, leaves the session as it was.
+/// A guard that is dropped within its session does not keep the session in a critical section.
 #[test]
 fn a_session_whose_guards_are_dropped_is_not_named() {
     let (builder, clock, reports) = watched();
@@ -338,7 +340,7 @@ fn a_session_whose_guards_are_dropped_is_not_named() {
     assert!(reports.lock().unwrap().is_empty());
 }
 
-/// What the section "Async" of `Session` says, with the text that it quotes.
+/// Checks what the section "Async" of `Session` says, and the text that it quotes.
 #[test]
 fn a_session_that_is_held_across_an_await_is_named() {
     let (builder, clock, reports) = watched();
@@ -379,7 +381,7 @@ fn a_session_that_is_held_across_an_await_is_named() {
     println!("{text}");
 }
 
-// Who is reported, when, and who is not; how long a write waits.
+// Which readers are reported and when, which are not, and how long a write waits.
 
 type StallReports = Arc<Mutex<Vec<StallReport>>>;
 
@@ -396,7 +398,7 @@ fn watched_domain() -> (Domain, ManualClock, StallReports) {
     (domain, clock, reports)
 }
 
-/// A thread that is registered with the domain, and holds a guard from `open` to `close`.
+/// A thread that is registered with a domain. It holds a guard from `open` to `close`.
 struct Holder(mpsc::Sender<()>, mpsc::Receiver<()>, thread::JoinHandle<()>);
 
 fn ready(domain: &Domain, name: &str) -> Holder {
@@ -437,8 +439,8 @@ impl Holder {
     }
 }
 
-/// What is reported when no thread looks for an idle minute, then a reader comes, and a thread looks after each of these steps
-/// of the clock.
+/// Returns the reports in this case: no thread checks for an idle minute, then a reader comes. After that a thread
+/// checks after each of these steps of the clock.
 fn reports_after_an_idle_minute(steps: &[Duration]) -> Vec<StallReport> {
     let (domain, clock, reports) = watched_domain();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
@@ -449,7 +451,7 @@ fn reports_after_an_idle_minute(steps: &[Duration]) -> Vec<StallReport> {
     registry.remove(&2);
     domain.reclaim(0);
     brief.close();
-    clock.advance(Duration::from_secs(60)); // idle: no reader, no writer
+    clock.advance(Duration::from_secs(60)); // An idle minute without readers and writers.
     let innocent = innocent.open();
     for step in steps {
         clock.advance(*step);
@@ -463,23 +465,24 @@ fn reports_after_an_idle_minute(steps: &[Duration]) -> Vec<StallReport> {
 #[test]
 fn a_reader_that_has_just_come_is_not_reported() {
     let found = reports_after_an_idle_minute(&[Duration::ZERO]);
-    assert!(found.is_empty(), "a reader that came 0 s ago is reported: {}", found[0]);
+    assert!(found.is_empty(), "the report names a reader that came 0 s ago: {}", found[0]);
 }
 
-/// A twentieth of the threshold is not enough.
+/// A twentieth of the threshold is not enough for a report.
 #[test]
 fn a_reader_that_came_a_second_ago_is_not_reported() {
     let found = reports_after_an_idle_minute(&[Duration::ZERO, Duration::from_secs(1)]);
-    assert!(found.is_empty(), "a reader that came 1 s ago is reported, where 20 s are allowed: {}", found[0]);
+    assert!(found.is_empty(), "the report names a reader that came 1 s ago, although 20 s are allowed: {}", found[0]);
 }
 
-/// A reader stays, is reported, and leaves. The next grace period began as long ago; who reads now did not.
+/// A reader stays, is reported, and leaves. The next grace period began just as long ago. But the reader that reads now
+/// has just come.
 #[test]
-fn after_a_stall_the_next_grace_period_names_nobody_who_has_just_come() {
+fn after_a_stall_the_next_report_names_no_reader_that_has_just_come() {
     let (domain, clock, reports) = watched_domain();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
     (0..9).for_each(|key| drop(registry.try_insert(key, key)));
-    drop(domain.pin()); // registers this thread
+    drop(domain.pin()); // Registers this thread.
     let (innocent, culprit) = (ready(&domain, "innocent"), hold(&domain, "culprit"));
     for second in 0..25 {
         if second < 3 {
@@ -499,7 +502,7 @@ fn after_a_stall_the_next_grace_period_names_nobody_who_has_just_come() {
     assert!(reports.len() == 1, "{}", reports[1]);
 }
 
-/// A grace period is reported when it is due, and not at every turn of a loop around `poll_timeout`.
+/// A stall is reported when a report is due, and not in every iteration of a loop around `poll_timeout`.
 #[test]
 fn a_loop_of_poll_timeout_does_not_flood() {
     let (domain, clock, reports) = watched_domain();
@@ -512,13 +515,14 @@ fn a_loop_of_poll_timeout_does_not_flood() {
     culprit.close();
     let reports = reports.lock().unwrap();
     let repeats: Vec<_> = reports.iter().map(|report| report.repeats).collect();
-    // At 20 s, and after 40 s more.
+    // The first report is due at 20 s, and the second 40 s later.
     assert!(reports.len() == 1, "{} reports of one grace period, repeats {repeats:?}", reports.len());
 }
 
-/// A session that reads on, nested guards and repins are not named.
+/// A report does not name a session that announces quiescent states, nested guards that are dropped, or a guard that
+/// repins.
 #[test]
-fn those_who_move_on_are_not_named() {
+fn readers_that_move_on_are_not_named() {
     let (domain, clock, reports) = watched_domain();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(99).domain(domain.clone()).build();
     (0..9).for_each(|key| drop(registry.try_insert(key, key)));
@@ -560,9 +564,9 @@ fn those_who_move_on_are_not_named() {
     assert_eq!(names, [Some("culprit".to_string())]);
 }
 
-/// A handler that calls everything back.
+/// The stall handler calls every kind of operation.
 #[test]
-fn the_handler_may_call_back() {
+fn the_handler_may_call_the_registry_and_domain() {
     let done = Arc::new(AtomicU64::new(0));
     let slot: Arc<Mutex<Option<Arc<Registry<u64, u64>>>>> = Arc::default();
     let (count, found) = (Arc::clone(&done), Arc::clone(&slot));
@@ -606,9 +610,9 @@ fn the_handler_may_call_back() {
     assert_eq!(domain.stats().callback_panics, 1);
 }
 
-/// `clear` waits once, and not for each entry.
+/// `clear` waits only once, not for each entry.
 #[test]
-fn a_sweep_waits_no_longer_than_told() {
+fn a_sweep_waits_no_longer_than_its_patience() {
     let domain = Domain::builder().backlog_objects(4).when_full(WhenFull::Wait(Duration::from_millis(50))).build();
     let registry: Registry<u64, u64> = Registry::builder().shards(1).capacity(999).domain(domain.clone()).build();
     (0..100).for_each(|key| drop(registry.try_insert(key, key)));
@@ -617,12 +621,12 @@ fn a_sweep_waits_no_longer_than_told() {
     registry.clear();
     let took = since.elapsed();
     reader.close();
-    assert!(took < Duration::from_secs(1), "a `clear` of 100 entries waited {took:?}, told to wait 50 ms at the most");
+    assert!(took < Duration::from_secs(1), "a `clear` of 100 entries waited {took:?}, with a patience of 50 ms");
 }
 
-/// A callback that is larger than the limit counts for half of it, so that it can go at all.
+/// A callback larger than the limit counts for half of the limit. Otherwise it could never be passed.
 #[test]
-fn a_large_callback_can_go_at_all() {
+fn a_callback_larger_than_the_limit_can_be_passed() {
     let domain = Domain::builder().backlog_bytes(1000).when_full(WhenFull::Wait(Duration::from_secs(2))).build();
     let large = [0u8; 2000];
     let since = Instant::now();
@@ -633,7 +637,8 @@ fn a_large_callback_can_go_at_all() {
     );
 }
 
-/// A place may be taken away by another thread of the same shard: how long a removal waits under contention.
+/// Another thread of the same shard may take the place that a removal waits for. The test measures how long a removal
+/// waits under contention.
 #[test]
 fn the_deadline_is_honoured_under_contention() {
     let patience = Duration::from_millis(20);
@@ -660,7 +665,7 @@ fn the_deadline_is_honoured_under_contention() {
         thread::sleep(Duration::from_secs(3));
         stop.store(true, SeqCst);
     });
-    // Eight threads share the cores: none may have to wait for all of the others' patience, time after time.
+    // Eight threads share the cores. No thread may wait for the patience of all others again and again.
     let worst = *worst.lock().unwrap();
     assert!(worst < 50 * patience, "a removal took {worst:?}");
 }

@@ -1,4 +1,4 @@
-//! Many threads at once, with exact accounting and values that show a use after their drop.
+//! Many threads at once, with exact counts, and with values that detect a use after their drop.
 
 use crate::common::*;
 use epoch_registry::{Domain, Registry};
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 const KEYS: u64 = 512;
 
-/// Number of a value: its key in the low bits, a version above.
+/// The number of a value: the key in the low bits, and a version above them.
 fn number(key: u64, version: u64) -> u64 {
     version << 16 | key
 }
@@ -105,7 +105,7 @@ fn storm(domain: Domain, bound: usize) {
                 evicted.fetch_add(registry.evict(2) as u64, SeqCst);
             }
         });
-        // Threads that come and go.
+        // Threads that start and end during the storm.
         scope.spawn(move || {
             let mut seed = 100;
             while going() {
@@ -130,11 +130,11 @@ fn storm(domain: Domain, bound: usize) {
     });
     registry.domain().barrier();
     let stats = registry.stats();
-    assert_eq!(ledger.live(), registry.len() as u64, "created = dropped + live: {stats}");
+    assert_eq!(ledger.live(), registry.len() as u64, "not created = dropped + live: {stats}");
     assert_eq!((stats.live, stats.backlog), (registry.len() as u64, 0), "{stats}");
     assert_eq!((stats.freed, stats.reaped), (stats.inserted - stats.live, reaped.load(SeqCst)), "{stats}");
     assert!(stats.evicted >= evicted.load(SeqCst), "{stats}");
-    assert!(stats.freed > 0 && stats.removed > 0 && stats.replaced > 0, "the storm was no storm: {stats}");
+    assert!(stats.freed > 0 && stats.removed > 0 && stats.replaced > 0, "the storm did too few writes: {stats}");
     let domain = registry.domain().clone();
     drop(registry);
     domain.barrier();
@@ -156,8 +156,8 @@ fn a_storm_with_a_reclaimer_thread_loses_and_leaks_nothing() {
     within_a_minute(|| storm(Domain::builder().reclaimer(true).build(), usize::MAX));
 }
 
-/// Keys that are only ever replaced, while tables grow and shrink around them: no read of any kind finds one absent,
-/// and no reader sees a version after a later one.
+/// Keys are only replaced, while tables grow and shrink. No kind of read finds a key absent, and no reader sees an
+/// older version after a newer one.
 fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + Sync) {
     const FIXED: u64 = 16;
     let ledger = Ledger::new();
@@ -177,7 +177,7 @@ fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + S
                     let value = value.unwrap_or_else(|| panic!("{key} is absent to {how}"));
                     assert_eq!(key_of(value), key);
                     let version = value >> 16;
-                    assert!(version >= latest[key as usize], "{key} went back for {how}");
+                    assert!(version >= latest[key as usize], "{key} went back to an older version for {how}");
                     latest[key as usize] = version;
                 };
                 let mut reader = registry.reader();
@@ -222,21 +222,21 @@ fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + S
 }
 
 #[test]
-fn a_key_that_is_replaced_is_never_seen_absent_nor_going_back() {
+fn a_replaced_key_is_never_seen_absent_or_with_an_older_value() {
     within_a_minute(|| {
         never_absent(|registry, ledger, key, version| {
-            let old = registry.insert(key, ledger.value(number(key, version))).expect("never absent to a writer");
+            let old = registry.insert(key, ledger.value(number(key, version))).expect("the key is never absent");
             assert_eq!(old.get(), number(key, version - 1));
         });
     });
 }
 
 #[test]
-fn a_key_that_is_updated_is_never_seen_absent_nor_going_back() {
+fn an_updated_key_is_never_seen_absent_or_with_an_older_value() {
     within_a_minute(|| {
         never_absent(|registry, ledger, key, version| {
             let new = registry.update(&key, |_, old| ledger.value(old.get() + number(0, 1)));
-            assert_eq!(new.expect("never absent to a writer").get(), number(key, version));
+            assert_eq!(new.expect("the key is never absent").get(), number(key, version));
         });
     });
 }
@@ -255,7 +255,7 @@ fn concurrent_updates_of_one_key_lose_no_increment() {
 }
 
 #[test]
-fn of_concurrent_inserts_and_removes_of_one_key_exactly_one_wins() {
+fn of_concurrent_inserts_and_removes_of_one_key_exactly_one_succeeds() {
     let registry: Registry<u64, u64> = isolated();
     let rounds = times(2_000) as u64;
     let (inserted, removed, made) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -274,7 +274,7 @@ fn of_concurrent_inserts_and_removes_of_one_key_exactly_one_wins() {
                         made.fetch_add(1, SeqCst);
                         id
                     });
-                    assert!(registry.lookup(entry.key()).unwrap().ptr_eq(&entry), "all are given the one entry");
+                    assert!(registry.lookup(entry.key()).unwrap().ptr_eq(&entry), "the threads got different entries");
                     turn.wait();
                     if registry.remove(&round).is_some() {
                         removed.fetch_add(1, SeqCst);

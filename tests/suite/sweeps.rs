@@ -1,4 +1,4 @@
-//! Iteration, retain, drain and the reapers: what they meet, how often, and what they leave.
+//! Iteration, retain, drain and the reapers: which entries they find, how often, and what they leave.
 
 use crate::common::*;
 use epoch_registry::{Domain, ManualClock, Registry};
@@ -13,9 +13,9 @@ fn filled(shards: usize, count: u64) -> Registry<u64, u64> {
     registry
 }
 
-/// Also when an earlier call has stopped in the middle of a shard.
+/// This also holds if an earlier call has stopped in the middle of a shard.
 #[test]
-fn a_reaper_examines_each_entry_once_at_the_most() {
+fn a_reaper_examines_each_entry_at_most_once() {
     for shards in [1, 4] {
         for first in [0, 10, 90, 250] {
             let registry = filled(shards, 300);
@@ -25,15 +25,15 @@ fn a_reaper_examines_each_entry_once_at_the_most() {
                 *examined.entry(*entry.key()).or_insert(0) += 1;
                 false
             });
-            assert_eq!(examined.len(), 300, "all are examined, wherever it starts");
+            assert_eq!(examined.len(), 300, "some entries were not examined");
             let most = examined.values().max().unwrap();
-            assert_eq!(*most, 1, "{shards} shards, after {first}: some examined {most} times");
+            assert_eq!(*most, 1, "{shards} shards, after {first}: an entry was examined {most} times");
         }
     }
 }
 
 #[test]
-fn reapers_with_a_budget_come_by_every_entry_in_turn() {
+fn reapers_with_a_budget_reach_every_entry_in_turn() {
     let registry = filled(4, 1000);
     let mut examined = HashSet::new();
     for _ in 0..100 {
@@ -43,14 +43,14 @@ fn reapers_with_a_budget_come_by_every_entry_in_turn() {
             examined.insert(*entry.key());
             false
         });
-        assert!(count < 20 + 40, "{count} for a budget of 20");
+        assert!(count < 20 + 40, "{count} entries for a budget of 20");
     }
     assert_eq!(examined.len(), 1000);
     assert_eq!(registry.reap_if(0, |_| true).removed, 0);
 }
 
 #[test]
-fn what_is_reaped_is_counted_as_reaped_and_leaves_by_the_same_way() {
+fn reaped_entries_count_as_reaped_and_are_destroyed_as_usual() {
     let registry: Registry<u64, Counted> = isolated();
     let ledger = Ledger::new();
     (0..300).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
@@ -63,7 +63,7 @@ fn what_is_reaped_is_counted_as_reaped_and_leaves_by_the_same_way() {
 }
 
 #[test]
-fn reaping_by_age_spares_what_is_young_and_takes_what_is_two_ticks_too_old() {
+fn reaping_by_age_spares_young_entries_and_removes_those_two_ticks_too_old() {
     let clock = ManualClock::new();
     let registry = Registry::builder().clock(clock.clone()).domain(Domain::new()).build();
     let age = Duration::from_millis(500);
@@ -75,21 +75,21 @@ fn reaping_by_age_spares_what_is_young_and_takes_what_is_two_ticks_too_old() {
     registry.reap_older_than(age, usize::MAX);
     for key in 0..100 {
         let old = now - key * 13;
-        assert!(registry.contains_key(&key) || old > 500, "{key} is {old} ms old only");
+        assert!(registry.contains_key(&key) || old > 500, "{key} is only {old} ms old");
         assert!(!registry.contains_key(&key) || old <= 534, "{key} is {old} ms old");
     }
     registry.update(&99, |_, ()| ()).unwrap();
     clock.advance(Duration::from_millis(490));
     registry.insert(98, ());
     registry.reap_older_than(age, usize::MAX);
-    assert!(registry.contains_key(&99) && registry.contains_key(&98), "a new value is a new entry");
+    assert!(registry.contains_key(&99) && registry.contains_key(&98), "a replaced entry kept its old age");
     assert_eq!(registry.reap_older_than(Duration::MAX, usize::MAX).removed, 0);
     clock.advance(Duration::from_secs(3600));
     assert_eq!(registry.reap_older_than(Duration::from_secs(3599), usize::MAX).removed, 2);
 }
 
 #[test]
-fn concurrent_reapers_and_drains_remove_each_entry_once_between_them() {
+fn concurrent_reapers_and_drains_remove_each_entry_once() {
     let ledger = Ledger::new();
     for _ in 0..times(10) {
         let registry: Registry<u64, Counted> = isolated();
@@ -125,7 +125,7 @@ fn remove_if_removes_the_entry_that_its_condition_held_for() {
 }
 
 #[test]
-fn dropping_a_drain_leaves_the_rest_in_place() {
+fn dropping_a_drain_leaves_the_other_entries_in_place() {
     let registry = filled(4, 1000);
     let some: Vec<u64> = registry.drain().take(300).map(|handle| *handle).collect();
     assert_eq!((registry.len(), registry.pin().iter().count()), (700, 700));
@@ -134,7 +134,7 @@ fn dropping_a_drain_leaves_the_rest_in_place() {
 }
 
 #[test]
-fn a_scan_by_several_threads_meets_every_entry_once() {
+fn a_scan_by_several_threads_finds_every_entry_once() {
     let registry: Registry<u64, u64> = Registry::builder().shards(8).build();
     registry.set_many((0..10_000).map(|key| (key, key)));
     for threads in [0, 1, 3, 100] {
@@ -150,15 +150,15 @@ fn a_scan_by_several_threads_meets_every_entry_once() {
     assert!(panics.is_err() && registry.len() == 10_000);
 }
 
-/// Of nodes in slabs, and of nodes that have allocations of their own.
+/// Nodes in slabs, and nodes that have allocations of their own.
 #[test]
-fn a_walk_in_memory_order_meets_what_is_there() {
+fn a_walk_in_memory_order_finds_every_entry() {
     fn check<V: Copy + Default + Send + Sync + 'static>() {
         let registry: Registry<u64, V> = Registry::builder().shards(4).domain(Domain::new()).build();
         assert_eq!(registry.pin().iter_in_memory_order().count(), 0);
         registry.set_many((0..10_000).map(|key| (key, V::default())));
         (0..10_000).filter(|key| key % 3 == 0).for_each(|key| assert!(registry.delete(&key)));
-        // One that is removed and held is not there.
+        // A removed entry that is held is not in the walk.
         let held = registry.remove(&1).unwrap();
         registry.set_many((10_000..11_000).map(|key| (key, V::default())));
         let guard = registry.pin();
@@ -178,7 +178,7 @@ fn a_walk_in_memory_order_meets_what_is_there() {
     check::<[[u64; 32]; 16]>();
 }
 
-/// An entry whose time has come is not met, and all entries of a shard are those of one moment.
+/// A walk does not find an expired entry. It lists all entries of a shard at one moment.
 #[test]
 fn a_walk_in_memory_order_lists_a_shard_at_a_time() {
     let clock = ManualClock::new();
@@ -199,10 +199,10 @@ fn a_walk_in_memory_order_lists_a_shard_at_a_time() {
     assert_eq!(std::iter::once(first).chain(walk).map(|entry| *entry).collect::<HashSet<_>>(), (1..100).collect());
 }
 
-/// While other keys overflow into the buckets that an iteration comes to next.
+/// Meanwhile, other keys overflow into the buckets that an iteration visits next.
 #[test]
-fn an_iteration_meets_no_entry_twice() {
-    // Eight neighbouring homes, and no resize.
+fn an_iteration_finds_no_entry_twice() {
+    // The keys have eight neighbouring homes, and no resize happens.
     let builder = Registry::builder().shards(1).capacity(2000).hasher(FewBits { mask: 7 });
     let registry: Registry<u64, u64, FewBits> = builder.domain(Domain::new()).build();
     let stop = Stop::default();
@@ -211,7 +211,7 @@ fn an_iteration_meets_no_entry_twice() {
         scope.spawn(move || {
             let mut next = 0;
             while !stop.stopped() {
-                // Each key once in its life.
+                // Each key is inserted only once.
                 let keys = next..next + 60;
                 keys.clone().for_each(|key| assert!(!registry.set(key, key)));
                 keys.for_each(|key| assert!(registry.delete(&key)));
@@ -228,16 +228,16 @@ fn an_iteration_meets_no_entry_twice() {
                     _ => guard.iter().for_each(|entry| met.push(*entry)),
                 }
                 met.sort_unstable();
-                assert!(met.windows(2).all(|two| two[0] != two[1]), "an entry met twice: {met:?}");
+                assert!(met.windows(2).all(|two| two[0] != two[1]), "an entry was found twice: {met:?}");
             }
         }
     });
 }
 
-/// A key of the last home overflows into the second bucket, when the walk has been in the first.
+/// A key of the last home overflows into the first two buckets after the walk has visited the first.
 #[test]
-fn an_iteration_meets_no_entry_twice_whose_bucket_wraps_around() {
-    // 16 buckets of seven slots.
+fn an_iteration_finds_no_entry_twice_if_its_bucket_wraps_around() {
+    // The table has 16 buckets of seven slots.
     const LAST: u64 = 15;
     let hasher = FewBits { mask: LAST };
     let of_home = |home: u64| (0_u64..).filter(move |key| FewBits { mask: LAST }.hash_one(key) == home);
@@ -265,13 +265,13 @@ fn an_iteration_meets_no_entry_twice_whose_bucket_wraps_around() {
         let count = met.len();
         met.sort_unstable();
         met.dedup();
-        assert_eq!((met.len(), count), (15, 15), "an entry was met twice, or one is missing");
+        assert_eq!((met.len(), count), (15, 15), "an entry was found twice, or one is missing");
     }
 }
 
-/// Entries that `clear` has removed are not listed, also while it still marks them.
+/// A walk does not list entries that `clear` has removed, even while `clear` still marks them.
 #[test]
-fn a_walk_in_memory_order_does_not_meet_what_was_cleared() {
+fn a_walk_in_memory_order_does_not_find_cleared_entries() {
     const COUNT: u64 = 200_000;
     for _ in 0..times(10) {
         let registry: Registry<u64, u64> = Registry::builder().shards(1).domain(Domain::new()).build();

@@ -1,10 +1,11 @@
-//! Which types may cross threads, and that they keep the auto traits they have.
+//! Which types may cross threads. The auto traits of the types stay as they are.
 
 use epoch_registry::*;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-/// Whether a type implements a trait, told at compile time: the inherent constant wins where its bound holds.
+/// Whether a type implements a trait, decided at compile time. The inherent constant takes precedence where its bound
+/// holds.
 macro_rules! implements {
     ($type:ty: $($bound:tt)+) => {{
         #[allow(dead_code)]
@@ -21,7 +22,7 @@ macro_rules! implements {
     }};
 }
 
-/// Asserts all of a list of such answers at once.
+/// Checks a list of such answers at once.
 macro_rules! assert_is {
     ($($type:ty: $bound:ident = $expected:literal;)*) => {
         let wrong: &[&str] = &[$(
@@ -33,12 +34,12 @@ macro_rules! assert_is {
 }
 
 type S = ahash::RandomState;
-/// `Send` but not `Sync`, and neither.
+/// A type that is `Send` but not `Sync`, and a type that is neither.
 type Cell = std::cell::Cell<u8>;
 type Rc = std::rc::Rc<u8>;
 
 #[test]
-fn what_is_shared_may_cross_threads() {
+fn shared_types_may_cross_threads() {
     assert_is! {
         Registry<String, Vec<u8>>: Send = true;
         Registry<String, Vec<u8>>: Sync = true;
@@ -56,9 +57,9 @@ fn what_is_shared_may_cross_threads() {
     }
 }
 
-/// Nothing that belongs to a critical section or a session leaves its thread.
+/// Types that belong to a critical section or a session must not leave their thread.
 #[test]
-fn what_belongs_to_a_thread_stays_there() {
+fn types_that_belong_to_a_thread_stay_there() {
     assert_is! {
         Guard<'static, u8, u8, S>: Send = false;
         Guard<'static, u8, u8, S>: Sync = false;
@@ -79,7 +80,7 @@ fn what_belongs_to_a_thread_stays_there() {
     }
 }
 
-/// A handle gives `&K` and `&V` to other threads, and its drop may hand both over.
+/// Other threads can reach `&K` and `&V` through a handle, and its drop may move both to another thread.
 #[test]
 fn a_handle_crosses_threads_only_if_key_and_value_are_send_and_sync() {
     assert_is! {
@@ -97,7 +98,7 @@ fn a_handle_crosses_threads_only_if_key_and_value_are_send_and_sync() {
 }
 
 #[test]
-fn what_holds_no_borrow_is_unpin_and_unwind_safe() {
+fn types_without_a_borrow_are_unpin_and_unwind_safe() {
     assert_is! {
         Registry<u8, std::marker::PhantomPinned>: Unpin = true;
         Domain: Unpin = true;
@@ -109,7 +110,7 @@ fn what_holds_no_borrow_is_unpin_and_unwind_safe() {
     }
 }
 
-/// As every pointer of std's is (`Box`, `Arc`): what is pinned is not the handle.
+/// All of std's pointers (`Box`, `Arc`) are `Unpin`, because the pointer itself is not what is pinned.
 #[test]
 fn a_handle_is_unpin_whatever_it_points_to() {
     assert_is! {
@@ -118,7 +119,7 @@ fn a_handle_is_unpin_whatever_it_points_to() {
     }
 }
 
-/// An entry is a reference: it may go where the critical section that it borrows from is sure to last.
+/// An entry is a reference. A thread may use it if the critical section surely lasts that long.
 #[test]
 fn an_entry_may_be_lent_to_a_scoped_thread() {
     assert_is! {
@@ -138,7 +139,8 @@ fn an_entry_may_be_lent_to_a_scoped_thread() {
     });
 }
 
-/// An entry of a long critical section serves where a shorter borrow is asked for, and so does what derefs to it.
+/// An entry of a long critical section can be used where a shorter borrow is expected. The same holds for views and
+/// guards.
 #[test]
 fn entries_and_views_are_covariant_in_their_lifetime() {
     fn entry<'s>(long: Entry<'static, u8, u8>, _: &'s u8) -> Entry<'s, u8, u8> {

@@ -77,7 +77,7 @@ fn a_value_of_a_megabyte_works() {
         drop(registry);
         assert!(handle.iter().all(|&n| n == 2));
     };
-    // A value is passed by value, through several frames in a debug build.
+    // A value is passed by value, and in a debug build through several frames.
     thread::Builder::new().stack_size(64 << 20).spawn(body).unwrap().join().unwrap();
 }
 
@@ -142,8 +142,8 @@ fn keys_are_found_by_their_borrowed_forms() {
 }
 
 #[test]
-fn keys_are_found_by_what_is_equivalent_to_them() {
-    /// Hashes as a pair of both does.
+fn keys_are_found_by_equivalent_types() {
+    /// Hashes like a pair of both.
     #[derive(PartialEq, Hash)]
     struct Parts<'t>(u64, &'t str);
     impl Equivalent<(u64, String)> for Parts<'_> {
@@ -197,7 +197,7 @@ fn wide_keys_and_any_number_of_shards_work() {
 }
 
 #[test]
-fn a_registry_keeps_room_for_the_capacity_asked_for() {
+fn a_registry_keeps_room_for_the_requested_capacity() {
     for (shards, capacity) in [(1, 1), (1, 1000), (8, 10_000), (64, 100)] {
         let registry: Registry<u64, u64> = isolated_builder().shards(shards).capacity(capacity).build();
         assert!(registry.capacity() >= capacity);

@@ -9,7 +9,7 @@ fn isolated() -> Registry<u64, Counted, FewBits> {
 }
 
 #[test]
-fn quiet_writes_agree_with_a_hash_map() {
+fn writes_without_handles_agree_with_a_hash_map() {
     let (registry, ledger, mut rng) = (isolated(), Ledger::new(), Rng::new(7));
     let mut oracle = HashMap::new();
     for value in 0..times(50_000) as u64 {
@@ -66,7 +66,7 @@ fn writes_of_many_keys_agree_with_a_hash_map() {
 }
 
 #[test]
-fn a_panic_among_many_writes_loses_no_entry_of_before() {
+fn a_panic_among_many_writes_loses_no_entry_written_before() {
     let (registry, ledger) = (isolated(), Ledger::new());
     let entries = (0..1000).map(|key| {
         assert_ne!(key, 700, "planned");

@@ -1,4 +1,5 @@
-//! Sequences of operations against std's `HashMap`: those of `tests/oracle.rs`, chosen by what they reach.
+//! Runs sequences of operations against std's `HashMap`, as `tests/oracle.rs` does. The fuzzer chooses them by the code
+//! that they reach.
 #![no_main]
 
 #[path = "../../oracle/case.rs"]
@@ -14,7 +15,7 @@ static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 static INPUTS: AtomicU64 = AtomicU64::new(0);
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    // ORDERING: Relaxed, figures.
+    // ORDERING: Relaxed, because the count is only printed.
     let operations = OPERATIONS.fetch_add(decode::run(bytes), Relaxed);
     if INPUTS.fetch_add(1, Relaxed) % 10_000 == 9_999 {
         println!("{operations} operations");

@@ -352,7 +352,7 @@ mod tests {
     use crate::Domain;
     use std::sync::mpsc::channel;
 
-    /// `LINGER` is a hundred milliseconds here, in place of a minute: the thread ends, and is started again.
+    /// In tests `LINGER` is a hundred milliseconds instead of a minute. So the thread ends, and is started again.
     #[test]
     fn a_thread_that_has_ended_is_started_again() {
         let domain = Domain::new();
@@ -362,7 +362,7 @@ mod tests {
             let by = ran.recv_timeout(Duration::from_secs(5)).expect("the callback runs with no further call");
             assert_ne!(by, thread::current().id());
             let Some(Reclaimer::Backup(backup)) = domain.inner().reclaimer.get() else {
-                panic!("a domain of default settings has a backup");
+                panic!("a domain with default settings has a backup");
             };
             let end = Instant::now() + Duration::from_secs(5);
             while backup.state.load(Ordering::SeqCst) != NONE {

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_destroyed_is_free_and_what_is_held_is_not() {
+    fn destroyed_nodes_of_a_bag_are_free_and_held_ones_are_not() {
         let mut bag = bag(10);
         let mut taken = 0;
         while let Some(node) = bag.take(|_| 10) {

@@ -370,18 +370,18 @@ mod tests {
             spent += 1;
         }
         let idle: u64 = shards.iter().map(|shard| shard.objects).sum();
-        assert_eq!(spent + idle, 100, "of the objects, which run out first");
-        assert!(idle <= 25, "{idle} prefetched and unused");
+        assert_eq!(spent + idle, 100, "the objects run out first");
+        assert!(idle <= 25, "{idle} places are prefetched and unused");
         assert!(!budget.take(Backlog::one(50)));
         for shard in shards {
             budget.give_back_credits(shard);
         }
         budget.give_back(Backlog { objects: spent, bytes: spent * 50 });
-        assert!(budget.take(Backlog { objects: 100, bytes: 10_000 }), "all of it is back");
+        assert!(budget.take(Backlog { objects: 100, bytes: 10_000 }), "some places were not given back");
     }
 
     #[test]
-    fn no_more_than_a_fourth_is_lent_to_shards_that_come_one_by_one() {
+    fn at_most_a_fourth_is_lent_to_shards_that_are_made_one_by_one() {
         let budget = Budget::new(Some(1000), None, WhenFull::Refuse);
         let mut shards: Vec<Credits> = Vec::new();
         for _ in 0..200 {
@@ -392,7 +392,7 @@ mod tests {
             shards.push(shard);
         }
         let idle: u64 = shards.iter().map(|shard| shard.objects).sum();
-        assert!(idle <= 250, "{idle} prefetched and unused");
+        assert!(idle <= 250, "{idle} places are prefetched and unused");
         assert!(budget.take(Backlog { objects: 750, bytes: 0 }));
     }
 
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_presses_by_what_waits_and_not_by_what_is_lent() {
+    fn with_the_policy_grow_only_waiting_objects_make_the_domain_pressed() {
         let budget = Budget::new(Some(100), None, WhenFull::Grow);
         let mut shards: [Credits; 8] = Default::default();
         shards.iter_mut().for_each(|shard| assert!(budget.refill(shard, 10)));
@@ -415,12 +415,12 @@ mod tests {
     }
 
     #[test]
-    fn a_loan_that_is_refused_is_not_lent() {
+    fn a_refused_loan_does_not_count_as_lent() {
         let budget = Budget::new(Some(100), None, WhenFull::Refuse);
         budget.charge_unchecked(Backlog { objects: 100, bytes: 0 });
         (0..10).for_each(|_| assert!(!budget.refill(&mut Credits::default(), 10)));
         budget.give_back(Backlog { objects: 40, bytes: 0 });
-        assert!(budget.is_pressed(), "60 wait, and none is prefetched");
+        assert!(budget.is_pressed(), "the budget is not pressed although 60 objects wait");
     }
 
     #[test]

@@ -237,9 +237,9 @@ pub struct StalledReader {
 mod tests {
     use super::{ReaderState, ReaderThread, Readers};
 
-    /// Holds for any number of other readers, including the largest number that fits into the list's memory.
+    /// This holds for any number of other readers, even for the largest number that fits into the list's memory.
     #[test]
-    fn readers_that_come_and_go_beside_others_rarely_have_the_list_searched() {
+    fn short_lived_readers_beside_others_rarely_search_the_list() {
         let (readers, session) = (Readers::default(), || ReaderState::of_session(ReaderThread::Unknown));
         let length = || readers.lock().all.len();
         for others in [1, 3, 127, 128, 1023] {
@@ -251,7 +251,7 @@ mod tests {
                 searches += usize::from(length() <= before);
             }
             assert!(searches <= 10_000 / others + 1, "{searches} searches beside {others} others");
-            assert!(length() <= 2 * (others + 1023), "{} are listed, of {others}", length());
+            assert!(length() <= 2 * (others + 1023), "{} readers are listed, with {others} others", length());
         }
     }
 }

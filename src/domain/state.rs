@@ -409,10 +409,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_part_is_the_next_and_not_done() {
+    fn the_rest_of_a_part_comes_next_and_is_not_done() {
         let mut state = state(&[(1, 1), (3, 5)]);
         let part = state.take(u64::MAX, 10).unwrap();
-        assert!(state.ready.len() == 1 && !state.is_done(1), "it is running");
+        assert!(state.ready.len() == 1 && !state.is_done(1), "the part does not count as running");
         let number = part.number;
         state.put_back(part);
         state.finish(number);
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_beyond_the_ticket_that_is_asked_for() {
+    fn no_batch_beyond_the_requested_ticket_is_taken() {
         let mut state = state(&[(1, 2), (2, 2)]);
         let part = state.take(1, 10).unwrap();
         assert_eq!((part.ticket, part.calls.len()), (1, 2));
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_ripens_late_comes_before_what_is_younger() {
+    fn a_batch_that_becomes_ready_late_comes_before_younger_ones() {
         let mut state = state(&[(2, 1)]);
         let calls = vec![Callback::new(|| (), Backlog::one(0))];
         state.waiting.push_back(Batch { ticket: 1, calls, ..Batch::default() });

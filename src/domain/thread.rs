@@ -418,12 +418,12 @@ mod tests {
     /// std's table takes the slot from the lower bits of a hash, and the tag that it compares first from the upper
     /// seven.
     #[test]
-    fn numbers_of_domains_spread_over_the_table_whatever_lies_between_them() {
+    fn numbers_of_domains_spread_over_the_table_with_any_gap_between_them() {
         for gap in (0..32).map(|shift| 1 << shift).chain([3, 10, 1000, 1_000_000]) {
             let hash = |n: u64| BuildHasherDefault::<DomainHasher>::default().hash_one(n * gap);
             let slots: HashSet<_> = (0..256).map(|n| hash(n) % 512).collect();
             let tags: HashSet<_> = (0..256).map(|n| hash(n) >> 57).collect();
-            // Random hashes would give 201 and 111. One search looks at 16 slots at a time.
+            // Random hashes would give 201 slots and 111 tags. One search looks at 16 slots at a time.
             assert!(slots.len() > 64 && tags.len() > 64, "gap {gap}: {} slots, {} tags", slots.len(), tags.len());
         }
     }

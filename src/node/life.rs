@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_stays_ended() {
+    fn an_ended_life_stays_ended() {
         let life = Life::new(at(5), at(10), at(5));
         assert_eq!(life.standing(at(9), NONE), Standing::Lives(at(10)));
         let Standing::Past(past) = life.standing(at(10), NONE) else { panic!() };
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_never_ends() {
+    fn a_claimed_life_never_ends() {
         let idleness = Idleness { note: at(1), limit: at(16), floor: Time::ZERO };
         let life = Life::new(at(5), at(10), at(5));
         let Standing::Past(past) = life.standing(at(10), idleness) else { panic!() };
@@ -305,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn a_use_prolongs_and_idleness_ends() {
+    fn a_use_prolongs_a_life_and_idleness_ends_it() {
         let idleness = Idleness { note: at(2), limit: at(32), floor: Time::ZERO };
         let life = Life::new(at(0), Time::NEVER, at(0));
         life.note_use(at(2), idleness);
-        assert_eq!(life.due(idleness), at(33), "not worth it");
+        assert_eq!(life.due(idleness), at(33), "a use just after the last one was noted");
         life.note_use(at(3), idleness);
         assert_eq!(life.standing(at(35), idleness), Standing::Lives(at(36)));
         let Standing::Idle(last) = life.standing(at(36), idleness) else { panic!() };

@@ -173,15 +173,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_lasts_until_it_is_taken_and_leaves_the_other() {
+    fn a_use_mark_lasts_until_it_is_taken_and_does_not_affect_the_other() {
         let read_duties = ReadDuties::new(true);
         let used = UseMarks::new(false);
         assert!(read_duties.get().is_nothing());
         used.mark(read_duties.get());
-        assert!(!used.is_marked() && !used.is_busy(), "nothing is wanted");
+        assert!(!used.is_marked() && !used.is_busy(), "a read left a mark that was not asked for");
         read_duties.enable_marks();
         read_duties.check_expiry(true);
-        assert!(!read_duties.get().expiry(), "reads are stale");
+        assert!(!read_duties.get().expiry(), "stale reads check expiry");
         used.mark(read_duties.get());
         assert!(used.is_marked() && used.clear() && !used.is_marked() && !used.clear());
         assert!(used.is_busy() && used.take_busy() && !used.is_busy() && !used.take_busy());

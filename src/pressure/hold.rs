@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_while_the_shed_is_on_its_way_demands_in_proportion() {
+    fn growth_while_shed_memory_is_still_being_freed_demands_in_proportion() {
         let mut hold = Hold::default();
         assert_eq!(ask(&mut hold, 91_000, 910), Some(11_000));
         shed(&mut hold, 11_000);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_take_the_place_of_the_shed_demand_without_growth() {
+    fn entries_that_replace_shed_ones_demand_without_growth() {
         let mut hold = Hold::default();
         assert_eq!(ask(&mut hold, 91_000, 910), Some(11_000));
         shed(&mut hold, 11_000);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn more_shed_than_was_missing_is_remembered() {
+    fn memory_shed_beyond_the_demand_is_remembered() {
         let mut hold = Hold::default();
         assert_eq!(ask(&mut hold, 91_000, 910), Some(11_000));
         shed(&mut hold, 30_000);

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_is_scanned_only_if_it_is_all_there_is() {
+    fn a_rest_is_scanned_only_if_there_are_no_more_entries() {
         let share = Share::of(1000, 2, 2, 0);
         assert_eq!((share.batch(500, 128), share.batch(128, 128), share.batch(116, 128)), (Some(128), Some(128), None));
         let small = Share::of(10, 2, 0, 0);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deferred_is_bounded() {
+    fn deferred_work_is_bounded() {
         let share = Share::of(1000, 2, 2, 300);
         assert_eq!((share.deferred(0), share.deferred(384), share.deferred(900)), (800, 416, 0));
         assert_eq!(Share::of(1000, 2, 2, 1900).deferred(0), 2000);

@@ -470,7 +470,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn there_are_about_twice_as_many_timers_as_entries_at_the_most() {
+    fn there_are_at_most_about_twice_as_many_timers_as_entries() {
         let clock = ManualClock::new();
         let builder = Registry::<u64, u64>::builder().shards(1).max_age(Duration::from_secs(3600));
         let registry = builder.clock(clock.clone()).build();

@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn no_slot_is_given_out_twice_and_each_knows_its_shard() {
+    fn no_slot_is_allocated_twice_and_each_knows_its_shard() {
         let mut slabs = of::<[u64; 3]>();
         let mut used = HashSet::new();
         let mut nodes = Vec::new();
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bag_comes_back_as_a_magazine_and_its_slots_are_the_next() {
+    fn a_bag_is_recycled_as_a_magazine_and_its_slots_are_used_next() {
         let mut slabs = of::<u64>();
         let nodes = fill(&mut slabs, &0_u64, 1000);
         let before = slabs.slabs;
@@ -620,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_slabs_are_given_back_but_for_a_few() {
+    fn empty_slabs_are_freed_except_a_few() {
         let mut slabs = of::<u64>();
         let nodes = fill(&mut slabs, &0_u64, 100_000);
         let full = slabs.slabs;
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_meets_what_is_in_the_table_once() {
+    fn a_sweep_finds_each_node_in_the_table_once() {
         let mut slabs = of::<u64>();
         let nodes = fill(&mut slabs, &0_u64, 5000);
         free(&mut slabs, nodes.iter().copied().step_by(2));
@@ -663,6 +663,6 @@ mod tests {
         assert_eq!(slabs.sweep_all(|refs| refs.put_of_dropped_registry()), 1250);
         free(&mut slabs, nodes.into_iter().skip(1).step_by(4));
         slabs.close();
-        assert!(slabs.head.is_null() && slabs.empty.is_null(), "all memory is given back");
+        assert!(slabs.head.is_null() && slabs.empty.is_null(), "some memory was not given back");
     }
 }

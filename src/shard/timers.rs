@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_when_they_are_due_and_in_order() {
+    fn tokens_are_taken_when_they_are_due_and_in_order() {
         assert_eq!(size_of::<Token>(), 12);
         let mut timers = Timers::default();
         for due in [7, 3, 1 << 39, 5, 3] {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_in_doubt_are_due_now_until_none_is_left() {
+    fn during_a_purge_all_candidates_are_due_at_once() {
         let mut timers = Timers::default();
         (0..1000).for_each(|due| timers.push(at(100 + due), 0));
         assert!(timers.is_crowded(400) && !timers.is_crowded(500));
@@ -168,6 +168,6 @@ mod tests {
         assert!(timers.next_candidate().is_none());
         assert_eq!((timers.len(), timers.next_due() >= at(100)), (500, true));
         while timers.pop(Time::NEVER).is_some() {}
-        assert!(timers.heap.capacity() <= 4 * SPARE, "memory follows");
+        assert!(timers.heap.capacity() <= 4 * SPARE, "the heap did not shrink");
     }
 }

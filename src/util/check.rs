@@ -45,7 +45,7 @@ mod tests {
     use std::panic::catch_unwind;
 
     #[test]
-    fn user_code_under_a_shard_lock_is_noticed_unless_eq_has_led_there() {
+    fn user_code_under_a_shard_lock_is_detected_unless_an_eq_called_it() {
         user_code();
         set_shard_locked(true);
         assert!(catch_unwind(user_code).is_err());

@@ -351,7 +351,7 @@ fn coarse() -> u64 {
 mod tests {
     use super::*;
 
-    /// Times of all sizes, and their neighbours.
+    /// Times of all magnitudes, and their neighbours.
     fn times() -> impl Iterator<Item = u128> {
         let most = Duration::MAX.as_nanos();
         (0..94)

@@ -66,14 +66,14 @@ fn mounts_are_found_by_kind_and_options() {
 }
 
 #[test]
-fn a_group_is_placed_below_what_is_mounted() {
+fn a_group_is_placed_below_the_mounted_group() {
     let place = |root: &str, group: &str| {
         let mounts = [Mount { root: root.into(), point: "/cg".into() }];
         place_in(&mounts, Path::new(group)).map(|place| place.own).unwrap()
     };
     assert_eq!(place("/", "/a/b"), Path::new("/cg/a/b"));
     assert_eq!(place("/", "/"), Path::new("/cg"));
-    // A container whose own group is mounted, and whose path is given as seen from outside.
+    // A container. Its own group is mounted, but its path is given as seen from the host.
     assert_eq!(place("/docker/1", "/docker/1"), Path::new("/cg"));
     assert_eq!(place("/docker/1", "/docker/1/x"), Path::new("/cg/x"));
     assert_eq!(place("/docker/1", "/docker/10"), Path::new("/cg"));
@@ -108,7 +108,7 @@ fn version_2_takes_the_fullest_group_and_the_lower_limit() {
 }
 
 #[test]
-fn limits_are_read_anew_at_each_look() {
+fn limits_are_read_again_at_each_check() {
     let machine = Machine::new(&[
         ("proc/self/cgroup", "0::/\n"),
         ("proc/self/mountinfo", V2_MOUNTS),
@@ -128,7 +128,7 @@ fn limits_are_read_anew_at_each_look() {
 }
 
 #[test]
-fn version_1_takes_its_own_files() {
+fn version_1_reads_its_own_files() {
     let machine = Machine::new(&[
         ("proc/self/cgroup", "4:memory:/box\n0::/\n"),
         ("proc/self/mountinfo", V1_MOUNTS),
@@ -155,7 +155,7 @@ fn a_container_that_sees_its_own_group_is_found() {
 }
 
 #[test]
-fn what_is_missing_is_said_by_name() {
+fn missing_files_are_reported_by_name() {
     let machine = Machine::new(&[]);
     let missing = machine.missing(Version::V2);
     assert!(missing.starts_with("cgroup v2 is not available: ") && missing.contains("proc/self/cgroup"), "{missing}");

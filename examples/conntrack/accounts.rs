@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(differences([2, 2]), 0);
         assert_eq!(differences([2, 1]), 1);
         assert_eq!(differences([3, 2]), 1);
-        assert_eq!(differences([1, 3]), 1, "the directions are told apart");
+        assert_eq!(differences([1, 3]), 1, "the directions are counted apart");
         assert_eq!(ledger.differences(&HashMap::default(), 2).len(), 1, "a tuple without an export");
         let stranger = Collector::new();
         stranger.export(tuple(1), export([2, 2], 9, ""));

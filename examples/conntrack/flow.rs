@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_lives_longer_once_it_is_a_stream() {
+    fn a_udp_flow_lives_longer_once_it_is_a_stream() {
         let there = packet(Proto::Udp, Direction::FromLow, TcpFlags::default());
         let back = packet(Proto::Udp, Direction::FromHigh, TcpFlags::default());
         let timeouts = Timeouts::default();
@@ -195,18 +195,18 @@ mod tests {
         assert!(flow.accepts(&there, 30 * SECOND, &timeouts));
         assert!(!flow.accepts(&there, 30 * SECOND + 1, &timeouts));
         flow.count(&back, 1, at(SECOND));
-        assert!(flow.is_idle(31 * SECOND + 1, &timeouts), "an answer alone makes no stream");
+        assert!(flow.is_idle(31 * SECOND + 1, &timeouts), "a flow with only one answer is not a stream yet");
         flow.count(&back, 1, at(3 * SECOND));
         assert!(!flow.is_idle(123 * SECOND, &timeouts));
         assert!(flow.is_idle(123 * SECOND + 1, &timeouts));
     }
 
     #[test]
-    fn a_syn_after_a_reset_is_another_flow() {
+    fn a_syn_after_a_reset_begins_another_flow() {
         let syn = packet(Proto::Tcp, Direction::FromLow, TcpFlags { syn: true, ..Default::default() });
         let reset = packet(Proto::Tcp, Direction::FromHigh, TcpFlags { rst: true, ..Default::default() });
         let (flow, _collector) = flow(&syn, 0);
-        assert!(flow.accepts(&syn, 1, &Timeouts::default()), "a repeated SYN is not");
+        assert!(flow.accepts(&syn, 1, &Timeouts::default()), "a repeated SYN belongs to the same flow");
         flow.count(&reset, 1, at(2));
         assert!(!flow.accepts(&syn, 3, &Timeouts::default()));
         assert!(flow.accepts(&reset, 3, &Timeouts::default()));

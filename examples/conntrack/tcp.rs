@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_side_may_close_first_and_both_at_once() {
+    fn the_other_side_may_close_first_or_both_at_once() {
         let packets = [('>', ACK), ('<', FIN_ACK), ('<', FIN_ACK), ('>', FIN_ACK), ('>', ACK), ('<', ACK)];
         assert_eq!(states(&packets), ["ESTABLISHED", "FIN_WAIT", "FIN_WAIT", "LAST_ACK", "LAST_ACK", "TIME_WAIT"]);
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_syn_after_the_end_opens_anew() {
+    fn only_a_syn_after_the_end_reopens_a_connection() {
         let reopened = |state, flags| TcpWord::new(state, false).is_reopened_by(flags);
         assert!(reopened(TcpState::TimeWait, SYN) && reopened(TcpState::Close, SYN));
         assert!(!reopened(TcpState::Established, SYN) && !reopened(TcpState::TimeWait, SYN_ACK));

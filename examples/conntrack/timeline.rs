@@ -193,7 +193,10 @@ mod tests {
         }
         timeline.finish();
         moments.extend(std::iter::from_fn(|| timeline.pop()));
-        assert!(moments.iter().map(|(_, at)| *at).eq(0..stamps.len()), "in order, and nothing is lost");
+        assert!(
+            moments.iter().map(|(_, at)| *at).eq(0..stamps.len()),
+            "the packets must come in order, and none may be lost"
+        );
         let seconds = |time: u64| (time / SECOND).wrapping_sub(START);
         let moments = moments.iter().map(|(moment, _)| (seconds(moment.clock), seconds(moment.stamp))).collect();
         (moments, timeline.oddities())
@@ -233,7 +236,7 @@ mod tests {
             assert_eq!(oddities, odd(1, 0));
         }
         let (moments, oddities) = times(&[10 * YEAR, 10 * YEAR + 1, 5, 10 * YEAR + 2]);
-        assert_eq!(moments[2], (10 * YEAR + 1, 10 * YEAR + 1), "also one in the past");
+        assert_eq!(moments[2], (10 * YEAR + 1, 10 * YEAR + 1), "a timestamp in the past");
         assert_eq!(oddities, odd(1, 0));
     }
 
@@ -244,7 +247,7 @@ mod tests {
         assert_eq!((clocks, oddities), (vec![100, 101, 101, 101, 101, 102, 103, 104], odd(3, 0)));
         let (moments, oddities) = times(&[5, YEAR, 6, 9 * YEAR, 7, 3 * YEAR, 8, 9, 0]);
         assert_eq!(moments.last(), Some(&(0, 0)));
-        assert_eq!(oddities, odd(3, 0), "also every second one");
+        assert_eq!(oddities, odd(3, 0), "every second timestamp");
     }
 
     #[test]
@@ -254,7 +257,7 @@ mod tests {
         assert_eq!(
             times(&[50 * YEAR, 20 * YEAR, 8, 7, 9]).0,
             [(7, 7), (7, 7), (8, 8), (7, 7), (9, 9)],
-            "and the next one"
+            "two wild timestamps"
         );
         assert_eq!(times(&[7, 50 * YEAR, 8]), (vec![(7, 7), (7, 7), (8, 8)], odd(1, 0)));
         assert_eq!(times(&[7, 8, 50 * YEAR]), (vec![(7, 7), (8, 8), (8, 8)], odd(1, 0)));
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(
             clocks,
             [9000, 9001, 9001, 9002, 9032, 9033, 9033, 9034],
-            "pauses still count, the way back does not"
+            "pauses count, but the step back does not"
         );
         assert_eq!(moments[2], (9001, 100), "the timestamp is reported as it is");
         assert_eq!(oddities, odd(0, 1));
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_and_the_smallest_time_are_survived() {
+    fn the_largest_and_the_smallest_time_cause_no_panic() {
         for stamps in [[0, u64::MAX, 0], [u64::MAX, 0, u64::MAX], [0, 0, u64::MAX], [u64::MAX, u64::MAX, 0]] {
             let mut timeline = Timeline::new();
             stamps.iter().for_each(|stamp| timeline.push(*stamp, ()));

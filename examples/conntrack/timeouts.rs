@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_changes_what_it_names() {
+    fn a_list_changes_the_timeouts_that_it_names() {
         let mut timeouts = Timeouts::default();
         assert_eq!(timeouts.set("tcp-established=600, udp=0.5"), Ok(()));
         assert_eq!(timeouts.tcp(TcpState::Established), 600 * SECOND);

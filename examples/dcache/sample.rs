@@ -136,7 +136,7 @@ mod tests {
         let draws = zipf(1000, 100_000, &mut Random::new(3));
         let count = |rank| draws.iter().filter(|&&drawn| drawn == rank).count() as f64;
         assert!(draws.iter().all(|&rank| rank < 1000));
-        // With a skew of 1, the first is drawn twice as often as the second, and ten times as often as the tenth.
+        // With a skew of 1, the first rank is drawn twice as often as the second, and ten times as often as the tenth.
         assert!((1.8..2.2).contains(&(count(0) / count(1))));
         assert!((8.0..12.5).contains(&(count(0) / count(9))));
     }

@@ -1,4 +1,4 @@
-//! The cache against the file system, in temporary trees; and whole runs.
+//! Compares the cache with the file system in temporary trees, and tests whole runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::{Outcome, run, tree};
 
 fn small_tree() -> TempTree {
     let tree = TempTree::new("test").expect("a temporary directory");
-    fs::create_dir_all(tree.path().join("a/b")).expect("it can be made");
-    fs::write(tree.path().join("a/b/file"), "four").expect("it can be written");
-    fs::write(tree.path().join("a/file"), "").expect("it can be written");
+    fs::create_dir_all(tree.path().join("a/b")).expect("the directory can be made");
+    fs::write(tree.path().join("a/b/file"), "four").expect("the file can be written");
+    fs::write(tree.path().join("a/file"), "").expect("the file can be written");
     tree
 }
 
@@ -33,7 +33,7 @@ fn paths_are_cached_component_by_component() {
     for path in ["a", "a/b", "a/b/file", "a/./b"] {
         assert_eq!(source(&cache, path), Source::Cache, "{path}");
     }
-    // Whether a directory may be searched is asked once, before a path first leads up from it.
+    // The cache asks only once whether a directory may be searched: before a path first leads up from it.
     assert_eq!(source(&cache, "a/../a/b/../b"), Source::Filled);
     for path in ["a/../a/b", "a/b/../b/file"] {
         assert_eq!(source(&cache, path), Source::Cache, "{path}");
@@ -42,7 +42,7 @@ fn paths_are_cached_component_by_component() {
 }
 
 #[test]
-fn what_does_not_exist_is_cached_and_nothing_below_it_asked_for() {
+fn a_missing_name_is_cached_and_nothing_below_it_is_asked_for() {
     let tree = small_tree();
     let cache = Dcache::new(tree.path().to_owned(), 100);
     assert_eq!(source(&cache, "a/none"), Source::Filled);
@@ -57,7 +57,7 @@ fn what_does_not_exist_is_cached_and_nothing_below_it_asked_for() {
 }
 
 #[test]
-fn out_of_the_root_the_file_system_is_asked() {
+fn outside_the_root_the_file_system_is_asked() {
     let tree = small_tree();
     let cache = Dcache::new(tree.path().join("a"), 100);
     for path in ["", "..", "../a/file", "/", "b/../../a"] {
@@ -69,7 +69,7 @@ fn out_of_the_root_the_file_system_is_asked() {
 #[test]
 fn links_are_cached_and_not_followed() {
     let tree = small_tree();
-    std::os::unix::fs::symlink("a/b", tree.path().join("link")).expect("it can be made");
+    std::os::unix::fs::symlink("a/b", tree.path().join("link")).expect("the link can be made");
     let cache = Dcache::new(tree.path().to_owned(), 100);
     assert_eq!(source(&cache, "link"), Source::Filled);
     assert_eq!(source(&cache, "link"), Source::Cache);
@@ -85,7 +85,7 @@ fn an_answer_stays_until_it_is_invalidated() {
     let cache = Dcache::new(tree.path().to_owned(), 100);
     let new = tree.path().join("a/new");
     source(&cache, "a/new");
-    fs::write(&new, "new").expect("it can be written");
+    fs::write(&new, "new").expect("the file can be written");
     let (stale, from) = cache.resolve(&mut cache.reader(), Path::new("a/new"));
     assert!(stale.is_err() && from == Source::Cache);
     cache.invalidate(Path::new("a/new"));
@@ -93,20 +93,20 @@ fn an_answer_stays_until_it_is_invalidated() {
     // A directory grows with the names in it. On many file systems it does not grow with every name.
     for nth in 0..300 {
         let path = format!("a/a long name, of which there are many, so that the directory grows: {nth}");
-        fs::write(tree.path().join(&path), "").expect("it can be written");
+        fs::write(tree.path().join(&path), "").expect("the file can be written");
         cache.invalidate(Path::new(&path));
     }
-    assert_eq!(source(&cache, "a"), Source::Cache, "and the directory has the size that it has now");
+    assert_eq!(source(&cache, "a"), Source::Cache, "the cached size of the directory is old");
 }
 
 #[test]
-fn what_is_below_an_invalidated_directory_is_out_of_reach_and_pruned() {
+fn entries_below_an_invalidated_directory_are_unreachable_and_pruned() {
     let tree = small_tree();
     let cache = Dcache::new(tree.path().to_owned(), 100);
     ["a/b/file", "a/b/none", "a/file"].iter().for_each(|path| assert_eq!(source(&cache, path), Source::Filled));
-    fs::remove_dir_all(tree.path().join("a/b")).expect("it can be removed");
-    fs::create_dir(tree.path().join("a/b")).expect("it can be made");
-    fs::write(tree.path().join("a/b/none"), "now there is").expect("it can be written");
+    fs::remove_dir_all(tree.path().join("a/b")).expect("the directory can be removed");
+    fs::create_dir(tree.path().join("a/b")).expect("the directory can be made");
+    fs::write(tree.path().join("a/b/none"), "now there is").expect("the file can be written");
     cache.invalidate(Path::new("a/b"));
     assert_eq!(cache.registry().len(), 4);
     assert_eq!(cache.prune(), 2);
@@ -115,7 +115,7 @@ fn what_is_below_an_invalidated_directory_is_out_of_reach_and_pruned() {
 }
 
 #[test]
-fn a_cache_of_two_entries_answers_as_well() {
+fn a_cache_of_two_entries_gives_the_same_answers() {
     let tree = small_tree();
     let cache = Dcache::new(tree.path().to_owned(), 2);
     for _ in 0..10 {
@@ -128,7 +128,7 @@ fn a_cache_of_two_entries_answers_as_well() {
 }
 
 #[test]
-fn a_walk_meets_every_name_once() {
+fn a_walk_finds_every_name_once() {
     let tree = small_tree();
     for threads in [1, 4] {
         let walked = tree::walk(&Dcache::new(tree.path().to_owned(), 100), threads);
@@ -147,7 +147,7 @@ fn outcome(root: &Path, entries: usize) -> (Outcome, String) {
 #[test]
 fn a_whole_run_proves_the_answers_in_any_tree() {
     let tree = small_tree();
-    fs::create_dir(tree.path().join("empty")).expect("it can be made");
+    fs::create_dir(tree.path().join("empty")).expect("the directory can be made");
     for (root, entries) in [("", 100), ("", 1), ("a/b", 100), ("empty", 100)] {
         let (outcome, written) = outcome(&tree.path().join(root), entries);
         assert_eq!(outcome, Outcome::Proved, "{root}: {written}");
@@ -168,15 +168,15 @@ fn nonsense_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn a_directory_that_may_not_be_searched_is_not_passed_through() {
+fn a_path_through_an_unsearchable_directory_gets_the_answer_of_the_file_system() {
     use std::os::unix::fs::PermissionsExt;
     let tree = small_tree();
     let closed = tree.path().join("a/b");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).expect("the directory is ours");
     let cache = Dcache::new(tree.path().to_owned(), 100);
-    // For root no directory is closed, and all of this is found.
+    // The superuser may search every directory, and finds all of this.
     for path in ["a/b", "a/b/file", "a/b/..", "a/b/../file", "a/b/.."] {
         source(&cache, path);
     }
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("the directory is ours");
 }

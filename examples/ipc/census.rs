@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_dropped_twice_does_not_stand_for_another() {
+    fn an_object_dropped_twice_does_not_balance_one_that_was_not_dropped() {
         let census = Census::default();
         let serials: Vec<u64> = (0..100).map(|_| census.make()).collect();
         serials[1..].iter().for_each(|&serial| census.drop(serial));

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_that_is_used_again_has_another_id() {
+    fn a_reused_slot_has_another_id() {
         let ids = Ids::new(&Domain::new(), 2);
         let old = ids.add("old").expect("there is room");
         assert!(ids.remove(&old) && !ids.remove(&old));
@@ -176,28 +176,28 @@ mod tests {
         let new = ids.add("new").expect("there is room");
         assert_eq!((old.id(), new.id()), (Id(0), Id(2)), "the same slot, in the next sequence");
         assert_eq!(ids.get(old.id()).err(), Some(Gone::Reused));
-        assert_eq!(**ids.get(new.id()).expect("it is there"), "new");
+        assert_eq!(**ids.get(new.id()).expect("the id is in use"), "new");
         // A handle removes by identity: the old handle does not remove the new value.
         assert!(!ids.remove(&old));
         assert_eq!(**old, "old");
     }
 
     #[test]
-    fn when_all_slots_are_taken_the_value_comes_back() {
+    fn if_all_slots_are_taken_the_value_is_returned() {
         let ids = Ids::new(&Domain::new(), 3);
         let held: Vec<_> = (0..3).map(|value| ids.add(value).expect("there is room")).collect();
         assert_eq!(ids.add(3).err(), Some(NoSlot(3)));
         ids.remove(&held[1]);
         let last = ids.add(4).expect("there is room");
-        assert_eq!(last.id().0 % 3, 1, "the slot that was free, whatever slot is next in turn");
+        assert_eq!(last.id().0 % 3, 1, "the free slot must be used, even if another is next in turn");
     }
 
     #[test]
-    fn ids_begin_anew_when_there_are_no_more() {
+    fn ids_start_again_when_they_run_out() {
         let ids = Ids::new(&Domain::new(), 3);
         ids.next.store(u32::MAX.into(), Ordering::Relaxed);
         let numbers: Vec<u32> = (0..2).map(|value| ids.add(value).expect("there is room").id().0).collect();
-        // 2^32 - 1 is the last multiple of three, and not an id.
+        // 2^32 - 1 is the last multiple of three, but it is not an id.
         assert_eq!(numbers, [0, 1]);
     }
 

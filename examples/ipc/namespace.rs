@@ -149,19 +149,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_one_object_s_at_a_time() {
+    fn a_key_belongs_to_one_object_at_a_time() {
         let (domain, fates) = (Domain::new(), Arc::default());
         let namespace = Namespace::new(&domain, 10, &fates);
         let first = namespace.get_or_create(7).expect("there is room");
-        assert!(first.ptr_eq(&namespace.get_or_create(7).expect("it is there")));
+        assert!(first.ptr_eq(&namespace.get_or_create(7).expect("the object exists")));
         assert!(namespace.remove(&first) && namespace.find(7).is_none());
         let second = namespace.get_or_create(7).expect("there is room");
         assert!(!first.ptr_eq(&second) && !namespace.remove(&first));
-        assert!(namespace.find(7).is_some_and(|found| found.ptr_eq(&second)), "it keeps the key");
+        assert!(namespace.find(7).is_some_and(|found| found.ptr_eq(&second)), "the second object keeps the key");
     }
 
     #[test]
-    fn an_object_outlives_its_namespace_as_long_as_there_is_a_handle() {
+    fn an_object_outlives_its_namespace_while_a_handle_holds_it() {
         let (domain, fates) = (Domain::new(), Arc::<Fates>::default());
         let namespace = Namespace::new(&domain, 10, &fates);
         let held = namespace.get_or_create(1).expect("there is room");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn of_threads_that_create_a_key_at_once_all_get_the_same_object() {
+    fn threads_that_create_a_key_at_the_same_time_all_get_the_same_object() {
         let (domain, fates) = (Domain::new(), Arc::<Fates>::default());
         let namespace = Namespace::new(&domain, 100, &fates);
         for key in 0..200 {

@@ -114,7 +114,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn while_they_rest_nobody_plays_and_in_the_end_all_leave() {
+    fn during_a_rest_no_player_plays_and_at_the_end_all_leave() {
         let (conductor, playing) = (Conductor::default(), AtomicUsize::new(0));
         thread::scope(|scope| {
             for name in ["a", "b", "c"] {

@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_broken_is_noticed() {
+    fn every_broken_variant_is_detected() {
         for (broken, name, _) in Broken::ALL {
             let seconds = match broken {
                 // Another test covers it.
                 Broken::Endless => continue,
-                // There is nothing to wait for.
+                // Nothing is ever replaced, so one second is enough.
                 Broken::Idle => 1,
                 _ => 5,
             };

@@ -222,8 +222,8 @@ mod tests {
         Pipeline::new(Domain::new(), broken, Arc::default())
     }
 
-    /// Runs `replace` on another thread while a reader holds the element. Returns two ages that the reader sees:
-    /// the last one within its section, and the one long after the section has ended.
+    /// Runs `replace` on another thread while a reader holds the element. Returns two ages that the reader sees: the
+    /// last one within its section, and one long after the section has ended.
     fn ages_seen(pipeline: &Arc<Pipeline>, name: Name, replace: impl FnOnce() + Send) -> (usize, usize) {
         let guard = pipeline.domain.pin();
         thread::scope(|scope| {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_what_is_replaced_under_it_at_age_one_and_no_older() {
+    fn a_reader_sees_an_element_that_is_replaced_at_age_one_but_not_older() {
         for &flavour in Flavour::WAITING {
             assert_eq!(ages_by_waiting(None, flavour), (1, 2), "{flavour}");
         }
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn grace_periods_that_are_broken_show_as_ages() {
+    fn broken_grace_periods_show_as_ages() {
         for broken in [Broken::None, Broken::Early, Broken::Free] {
             let (within, _) = ages_by_waiting(Some(broken), Flavour::Synchronize);
             assert!(within >= TOO_OLD, "{broken:?}: {within}");

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_element_ages_by_grace_periods_and_begins_another_life_in_the_end() {
+    fn an_element_ages_by_grace_periods_and_then_begins_another_life() {
         let pool = Pool::new(1);
         let Fresh(name) = pool.take().unwrap();
         assert_eq!(pool.look(name), Ok(0));
@@ -190,14 +190,14 @@ mod tests {
         }
         assert!(retired.is_none());
         assert_eq!(pool.free(), 1);
-        assert_eq!(pool.look(name), Ok(LAST_AGE), "its life is over");
+        assert_eq!(pool.look(name), Ok(LAST_AGE), "the life of the element is over");
         let Fresh(again) = pool.take().unwrap();
-        assert_eq!((pool.look(again), pool.look(name)), (Ok(0), Ok(LAST_AGE)), "the memory is another's");
+        assert_eq!((pool.look(again), pool.look(name)), (Ok(0), Ok(LAST_AGE)), "another element now has the memory");
         assert!(pool.retire(name).is_none(), "a life ends once");
     }
 
     #[test]
-    fn what_is_poisoned_torn_or_never_was_shows() {
+    fn poisoned_torn_and_invented_elements_are_detected() {
         let pool = Pool::new(2);
         let Fresh(name) = pool.take().unwrap();
         pool.elements[name.index() as usize].payload[6].store(POISON, Relaxed);

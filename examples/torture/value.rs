@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_torn_or_anothers_is_not_sound() {
+    fn a_dropped_or_torn_value_or_one_of_another_key_is_not_sound() {
         let figures = Arc::default();
         let mut value = Value::new(3, 1, &figures);
         assert!(value.is_sound(3) && !value.is_sound(4) && value.next().is_sound(3));

@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(fragments.add(id(1), 0, false, b"aaaaaaaa"), None);
         assert_eq!(fragments.add(id(1), 0, false, b"aaaaaaaa"), None, "a duplicate closes nothing");
         assert_eq!(fragments.add(id(1), 8, false, b"bbbbbbbb").as_deref(), Some(&b"aaaaaaaabbbbbbbbcc"[..]));
-        assert_eq!(fragments.add(id(1), 8, false, b"bbbbbbbb"), None, "it is forgotten once complete");
+        assert_eq!(fragments.add(id(1), 8, false, b"bbbbbbbb"), None, "a complete datagram is forgotten");
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_completes_does_not_pile_up() {
+    fn incomplete_datagrams_do_not_pile_up() {
         let mut fragments = Fragments::default();
         for number in 0..3 * MAX_DATAGRAMS as u32 {
             assert_eq!(fragments.add(id(number), 0, false, b"aaaaaaaa"), None);

@@ -41,7 +41,7 @@ fn folder() -> PathBuf {
 }
 
 fn load(name: &str) -> Vec<u8> {
-    std::fs::read(folder().join(format!("{name}.pcap"))).expect("the capture is there")
+    std::fs::read(folder().join(format!("{name}.pcap"))).expect("the capture can be read")
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn each_small_capture_has_the_right_answer() {
 #[test]
 fn each_small_capture_is_in_the_table() {
     let mut names: Vec<String> = std::fs::read_dir(folder())
-        .expect("the folder is there")
+        .expect("the folder can be read")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".pcap").map(str::to_string))
         .collect();
     names.sort();
@@ -78,7 +78,7 @@ fn each_small_capture_is_in_the_table() {
 /// the file has room for. The contents do not matter.
 fn survive(file: &[u8]) {
     let frames = read(file).0;
-    assert!(frames.len() <= file.len() / 16, "more frames than there is room for");
+    assert!(frames.len() <= file.len() / 16, "more frames than the file has room for");
     let mut parser = Parser::default();
     for (_, _, link, data) in frames {
         let _ = parser.parse(link, &data);

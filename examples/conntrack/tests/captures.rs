@@ -70,7 +70,7 @@ fn pcapng_interfaces_have_their_own_link_types_and_clocks() {
 }
 
 #[test]
-fn simple_packets_have_the_time_of_the_packet_before_and_the_interfaces_limit() {
+fn simple_packets_have_the_time_of_the_packet_before_them_and_the_interfaces_limit() {
     let file = cat(&[
         &section(false),
         &interface(false, 1, 6, &[]),
@@ -124,11 +124,11 @@ fn a_truncated_capture_is_read_as_far_as_it_goes() {
         let whole = (length - 24) / 26;
         assert_eq!(frames.len(), whole);
         if (length - 24) % 26 == 0 {
-            assert!(error.is_none(), "an end between records is an end");
+            assert!(error.is_none(), "a capture may end between two records");
         } else {
-            let error = error.expect("an end inside a record is none");
+            let error = error.expect("a capture may not end inside a record");
             assert!(matches!(error.what, Problem::Truncated(_)));
-            assert_eq!(error.offset, 24 + 26 * whole as u64, "it names the record that is cut");
+            assert_eq!(error.offset, 24 + 26 * whole as u64, "the error does not name the record that is cut");
         }
     }
 }

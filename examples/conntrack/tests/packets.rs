@@ -32,7 +32,7 @@ fn tcp6() -> Vec<u8> {
 }
 
 #[test]
-fn link_types() {
+fn frames_of_each_link_type_are_parsed() {
     let v4 = |head: &[u8]| cat(&[head, &tcp4()]);
     let v6 = |head: &[u8]| cat(&[head, &tcp6()]);
     let cooked = |kind: [u8; 2]| cat(&[&[0; 14], &kind]);
@@ -61,7 +61,7 @@ fn link_types() {
 }
 
 #[test]
-fn ethernet_with_tags_labels_and_tunnels() {
+fn ethernet_with_tags_labels_and_tunnels_is_parsed() {
     let tag = |kind: u16, body: &[u8]| cat(&[&[0, 7], &kind.to_be_bytes(), body]);
     let (inner, inner6) = (tcp4(), tcp6());
     let llc = cat(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &inner]);
@@ -104,14 +104,14 @@ fn a_packet_counts_once_its_whole_transport_header_is_there() {
 }
 
 #[test]
-fn lengths_that_make_no_sense() {
+fn wrong_lengths_are_found_or_tolerated() {
     let with = |at: usize, value: [u8; 2], mut packet: Vec<u8>| {
         packet[at..at + 2].copy_from_slice(&value);
         in_ethernet(0x0800, &packet)
     };
     assert_eq!(with(2, [0, 0], tcp4()).as_deref(), Ok(TCP_FLOW), "a length for the card to fill in");
     assert_eq!(with(2, [0, 19], tcp4()), Err(Ignored::Malformed), "IPv4 shorter than its header");
-    assert_eq!(with(2, [0, 39], tcp4()), Err(Ignored::Truncated), "what is behind the length is padding");
+    assert_eq!(with(2, [0, 39], tcp4()), Err(Ignored::Truncated), "the bytes after the length are padding");
     assert_eq!(with(2, [15, 0], tcp4()).as_deref(), Ok(TCP_FLOW), "longer than captured");
     assert_eq!(with(32, [4 << 4, SYN], tcp4()), Err(Ignored::Malformed), "TCP shorter than its header");
     assert_eq!(with(32, [6 << 4, SYN], tcp4()), Err(Ignored::Truncated), "TCP longer than its packet");
@@ -123,7 +123,7 @@ fn lengths_that_make_no_sense() {
 }
 
 #[test]
-fn ipv6_extension_headers() {
+fn ipv6_extension_headers_are_followed() {
     let segment = tcp(40000, 80, SYN);
     let hop_by_hop = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
     let routing = |next: u8, left: u8| cat(&[&[next, 2, 0, left, 0, 0, 0, 0], &v6(9).octets()]);
@@ -179,7 +179,10 @@ fn the_frame_that_completes_a_datagram_counts() {
     }
     assert_eq!(feed(&one[1]).as_deref(), Ok("udp 10.0.0.1:5000 10.0.0.2:53"));
     assert_eq!(feed(&other[1]).as_deref(), Ok("udp 10.0.0.1:5000 10.0.0.2:53"));
-    assert!(feed(&one[0][..one[0].len() - 1]).is_ok(), "not all captured, the first one counts by itself");
+    assert!(
+        feed(&one[0][..one[0].len() - 1]).is_ok(),
+        "the first fragment counts alone if it was not captured completely"
+    );
     assert_eq!(feed(&one[1][..one[1].len() - 1]), Err(Ignored::Fragment));
 }
 
@@ -204,7 +207,7 @@ fn a_home_address_is_the_flows_source() {
     assert_eq!(in_ipv6(0, &cat(&[&options(60, &[1, 0]), &options(17, &address)])), from(0xaa), "after other headers");
     assert_eq!(in_ipv6(60, &options(17, &[0xc9, 4, 1, 2, 3, 4])), from(1), "too short");
     assert_eq!(in_ipv6(60, &options(17, &cat(&[&[0xc9, 16], &[1; 4]]))), from(1), "cut off by the header's end");
-    assert_eq!(in_ipv6(60, &options(17, &cat(&[&[5, 200], &address]))), from(1), "behind an option that is too long");
+    assert_eq!(in_ipv6(60, &options(17, &cat(&[&[5, 200], &address]))), from(1), "after an option that is too long");
     // The other end of mobile IPv6: the routing header of type 2.
     let routing = cat(&[&[60, 2, 2, 1, 0, 0, 0, 0], &v6(0xbb).octets()]);
     let both = in_ipv6(43, &cat(&[&routing, &options(17, &address)]));
@@ -212,7 +215,7 @@ fn a_home_address_is_the_flows_source() {
     let tunnelled = cat(&[&options(4, &address), &tcp4()]);
     assert_eq!(in_ethernet(0x86dd, &ipv6(v6(1), v6(2), 60, &tunnelled)).as_deref(), Ok(TCP_FLOW));
     let in_ipv4 = in_ethernet(0x0800, &ipv4(A, B, 60, &cat(&[&options(17, &address), &datagram])));
-    assert_eq!(in_ipv4.as_deref(), Ok("udp 10.0.0.1:1111 10.0.0.2:53"), "IPv4 has no place for it");
+    assert_eq!(in_ipv4.as_deref(), Ok("udp 10.0.0.1:1111 10.0.0.2:53"), "IPv4 has no home address");
 }
 
 #[test]
@@ -251,7 +254,7 @@ fn a_check_value_that_was_not_captured_is_not_taken_off() {
 const EMPTY: Frame<'_> = Frame { time: 0, is_time_repaired: false, length: 0, link: 1, data: &[] };
 
 #[test]
-fn headers_of_tunnels_that_make_no_sense() {
+fn wrong_headers_of_tunnels_are_found() {
     let nsh = |head: [u8; 8]| in_ethernet(0x894f, &cat(&[&head, &tcp4()]));
     assert_eq!(nsh([0x0f, 0xc2, 2, 1, 0, 0, 1, 255]).as_deref(), Ok(TCP_FLOW));
     assert_eq!(nsh([0x0f, 0xc1, 2, 1, 0, 0, 1, 255]), Err(Ignored::Malformed), "shorter than its header");

@@ -42,7 +42,7 @@ pub fn conntrack(name: &str, capture: Option<&[u8]>, options: &[&str]) -> Run {
     let mut line: Vec<std::ffi::OsString> = vec!["conntrack".into(), "--json".into(), json.0.clone().into()];
     line.extend(options.iter().map(Into::into));
     line.extend(capture.iter().map(|file| file.0.clone().into()));
-    let Ok(Command::Run(args)) = Args::parse(line) else { panic!("these options are fine") };
+    let Ok(Command::Run(args)) = Args::parse(line) else { panic!("the options are correct") };
     let (mut report, mut problems) = (Vec::new(), Vec::new());
     let outcome = run(&args, &mut report, &mut problems);
     let text = |bytes| String::from_utf8(bytes).expect("the report is text");
@@ -80,7 +80,7 @@ fn small_capture() -> Vec<u8> {
 }
 
 #[test]
-fn a_small_capture_flow_by_flow() {
+fn the_flows_of_a_small_capture_are_reported_one_by_one() {
     for workers in ["1", "3"] {
         let run = conntrack(&format!("small{workers}"), Some(&small_capture()), &["--workers", workers]);
         assert_eq!(run.outcome, Outcome::Balanced, "{}", run.problems);
@@ -103,7 +103,7 @@ fn a_small_capture_flow_by_flow() {
 }
 
 #[test]
-fn the_shipped_capture() {
+fn the_shipped_capture_is_reported_correctly() {
     let run = conntrack("shipped", None, &[]);
     assert_eq!(run.outcome, Outcome::Balanced, "{}", run.problems);
     assert_eq!(run.json["packets"], 14_000);
@@ -116,7 +116,7 @@ fn the_shipped_capture() {
 }
 
 #[test]
-fn rounds_are_put_together_and_old_ones_are_evicted() {
+fn rounds_are_merged_and_old_ones_are_evicted() {
     let run = conntrack("rounds", None, &["--repeat", "60", "--workers", "2"]);
     assert_eq!(run.outcome, Outcome::Balanced, "{}", run.problems);
     assert_eq!(run.json["packets"], 60 * 14_000);
@@ -128,7 +128,7 @@ fn rounds_are_put_together_and_old_ones_are_evicted() {
 }
 
 #[test]
-fn a_flow_that_idled_out_is_another_one_when_it_comes_back() {
+fn a_flow_that_idled_out_is_a_new_flow_when_it_comes_back() {
     let packet = ethernet(0x0800, &ipv4(A, B, 17, &udp(5000, 53, b"")));
     let shots = [0, 30, 61].map(|at| Shot::new(START + at * SECOND, packet.clone()));
     let inserted = |options: &[&str], name| {
@@ -143,7 +143,7 @@ fn a_flow_that_idled_out_is_another_one_when_it_comes_back() {
 }
 
 #[test]
-fn ports_used_again_are_several_flows_reported_as_one() {
+fn reused_ports_are_several_flows_that_are_reported_as_one() {
     let mut frames = connection((A, 40000), (B, 80));
     frames.push(ipv4(A, B, 6, &tcp(40000, 80, 0x04)));
     frames.extend(connection((A, 40000), (B, 80)));
@@ -154,7 +154,7 @@ fn ports_used_again_are_several_flows_reported_as_one() {
 }
 
 #[test]
-fn a_damaged_capture_is_reported_after_what_could_be_read() {
+fn a_damaged_capture_is_reported_after_its_readable_part() {
     let whole = small_capture();
     let run = conntrack("damaged", Some(&whole[..whole.len() - 60]), &[]);
     assert_eq!(run.outcome, Outcome::Damaged);
@@ -164,7 +164,7 @@ fn a_damaged_capture_is_reported_after_what_could_be_read() {
 }
 
 #[test]
-fn what_is_no_capture_is_refused() {
+fn a_file_that_is_no_capture_is_refused() {
     let run = conntrack("text", Some(b"this is no capture"), &[]);
     assert_eq!((run.outcome, run.report.as_str()), (Outcome::Damaged, ""));
     assert!(run.problems.contains("neither pcap nor pcapng at byte 0"), "{}", run.problems);

@@ -120,7 +120,7 @@ mod tests {
             }
         });
         writer.join().unwrap();
-        assert!(longest < Duration::from_millis(500), "another task had its turn after {longest:?}");
+        assert!(longest < Duration::from_millis(500), "another task waited {longest:?} for its turn");
     }
 
     #[test]

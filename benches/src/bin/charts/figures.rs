@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_the_unit_that_suits_them() {
+    fn times_are_shown_in_a_suitable_unit() {
         let shown = [72.0, 6_527.5, 1_179_652.6, 2e9].map(|time| label(time, "ns"));
         assert_eq!(shown, ["72.0 ns", "6.53 µs", "1.18 ms", "2.00 s"]);
         assert_eq!(label(6_527.5, "ns/read"), "6,528");
@@ -168,7 +168,7 @@ mod tests {
         for scale in [Scale::linear(&quartiles), Scale::logarithmic(&quartiles)] {
             assert!(quartiles.iter().all(|quartiles| (0.05..=1.0).contains(&scale.place(quartiles[1]))), "{scale:?}");
         }
-        assert!(Scale::linear(&quartiles).place(900.0) > 1.0, "one far quartile leaves the rest legible");
+        assert!(Scale::linear(&quartiles).place(900.0) > 1.0, "a far quartile does not fit into the scale");
         assert!(!spread(&quartiles));
         assert!(spread(&[[1.0; 3], [31.0; 3]]));
     }

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn of_others_the_best_idiom_is_shown_and_limits_come_last() {
+    fn the_best_idiom_of_each_peer_is_shown_and_limits_come_last() {
         let bar = |name: &str, idiom: &str, kind| (name.to_owned(), idiom.to_owned(), kind);
         let ours = [bar("ours", "guard held", Kind::Ours), bar("ours", "session", Kind::Ours)];
         let peers =
@@ -249,10 +249,10 @@ mod tests {
         let charts = charts(&example());
         assert!(charts.iter().all(|chart| !chart.panels.is_empty()));
         let filled = charts.iter().flat_map(|chart| &chart.panels).filter(|panel| !panel.bars.is_empty());
-        assert_eq!(filled.count(), 3, "one of single reads, one of batches, and one of writes");
+        assert_eq!(filled.count(), 3, "one panel of single reads, one of batches, and one of writes");
         let mut names: Vec<_> = charts.iter().map(|chart| chart.name).collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), charts.len(), "each chart is a file of its own");
+        assert_eq!(names.len(), charts.len(), "two charts have the same file");
     }
 }

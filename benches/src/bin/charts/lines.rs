@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_that_was_not_run_is_said_not_to_be_measured() {
+    fn a_workload_that_was_not_run_is_shown_as_not_measured() {
         let charts = charts(&example());
         assert_eq!(charts.len(), 1, "one size");
         assert_eq!(charts[0].file, "scaling-2-1000.svg");

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_between_the_markers_changes() {
+    fn only_the_text_between_the_markers_changes() {
         let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
         let new = refreshed(&page, "new\n").unwrap();
         assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"));
@@ -201,8 +201,8 @@ mod tests {
             wins.contains("| reads | borrowed reads | u64 keys, uniform | 1,000 | 1 | papaya, each its own 0.97 |"),
             "{wins}"
         );
-        assert!(!wins.contains("0.46"), "a limit");
-        assert!(!wins.contains("papaya, guard held"), "ours is faster");
+        assert!(!wins.contains("0.46"), "the page lists a limit");
+        assert!(!wins.contains("papaya, guard held"), "the page lists a peer although ours is faster");
         let mute = wins.split_once("Without a ratio").unwrap().1;
         assert!(mute.contains("| RwLock&lt;HashMap&gt;, each its own |"), "{mute}");
     }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_run_is_said_as_it_can_be_repeated() {
+    fn the_page_shows_how_to_repeat_the_run() {
         let page = page();
         assert!(page.contains("A \\| B; 2 cores; linux. Versions: papaya 0.2.5, scc (unknown).\n"), "{page}");
         assert!(page.contains("-p benches --bin compare -- reads --json benches/results.json\n"), "{page}");

@@ -92,8 +92,8 @@ pub mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Returns results with four cases. The first has ours in three idioms, a peer in two, a peer without a sample,
-    /// and a limit.
+    /// Returns results with four cases. The first case has ours in three idioms, a peer in two, a peer without a
+    /// sample, and a limit.
     pub fn example() -> Results {
         let series = |contender, idiom, kind, figure: [Option<f64>; 3], over: [Option<f64>; 3]| {
             json!({
@@ -163,7 +163,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_no_figure() {
+    fn a_value_that_is_no_number_is_no_figure() {
         let series = &example().cases[0].series;
         assert_eq!(series[0].figure.median(), Some(7.07));
         assert_eq!(series[5].figure.get(), None);

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_said() {
+    fn missing_samples_and_cases_are_shown_as_missing() {
         let svg = &drawn()[0];
         assert!(svg.contains(">no sample</text>"), "a contender without a sample");
         assert!(svg.contains(">not measured</text>"), "a case that was not run");

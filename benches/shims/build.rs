@@ -49,7 +49,7 @@ fn installed(name: &str, version: &str, package: &str) -> pkg_config::Library {
 #[cfg(any(feature = "liburcu", feature = "dpdk"))]
 fn link(shim: &cc::Build, name: &str, libraries: &[&str]) {
     if let Err(error) = shim.try_compile(name) {
-        panic!("{name} needs a C compiler, and the headers of what it is over: {error}");
+        panic!("{name} needs a C compiler, and the headers of the library under it: {error}");
     }
     for library in libraries {
         println!("cargo:rustc-link-lib=dylib={library}");

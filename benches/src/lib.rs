@@ -174,7 +174,7 @@ impl Sorted {
     /// If there is no value.
     pub fn new(values: impl IntoIterator<Item = f64>) -> Sorted {
         let mut values: Vec<_> = values.into_iter().collect();
-        assert!(!values.is_empty(), "order statistics of nothing");
+        assert!(!values.is_empty(), "order statistics need at least one value");
         values.sort_by(f64::total_cmp);
         Sorted(values)
     }

@@ -211,7 +211,11 @@ fn turns<'m, T>(
         let sum = |lane| of(round, lane).fold(0_u64, |sum, sample| sum.wrapping_add(sample.sum));
         for (lane, (Series { name, idiom, .. }, set)) in names.iter().enumerate() {
             let first = names.iter().position(|(_, other)| other == set).expect("at least this one");
-            assert_eq!(sum(lane), sum(first), "{name}, {idiom:?}: a result of its own");
+            assert_eq!(
+                sum(lane),
+                sum(first),
+                "{name}, {idiom:?}: the checksum differs from that of the first contender"
+            );
         }
     }
     let series = |(lane, (named, _)): (usize, &(Series, usize))| Series {

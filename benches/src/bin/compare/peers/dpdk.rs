@@ -57,7 +57,7 @@ impl Dpdk {
     pub fn filled(size: usize) -> Self {
         // SAFETY: the function has no precondition, and returns null if it fails.
         let table = unsafe { dpdk_new(u32::try_from(size).expect("DPDK's limit")) };
-        assert!(!table.is_null(), "DPDK makes no table");
+        assert!(!table.is_null(), "DPDK failed to make a table");
         let hasher = hasher();
         for number in 0..size as u64 {
             // SAFETY: the table is not null, and no other thread uses it yet.

@@ -112,7 +112,7 @@ pub trait Map<K: Key>: Reads<K> {
     fn filled(size: usize) -> Self {
         let map = Self::with_capacity(size);
         for number in 0..size as u64 {
-            assert!(map.insert(K::of(number), number), "{}: a key is there twice", Self::NAME);
+            assert!(map.insert(K::of(number), number), "{}: a key is present twice", Self::NAME);
         }
         map
     }

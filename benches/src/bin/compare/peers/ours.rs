@@ -187,7 +187,7 @@ impl<K: Key> Ours<K> {
         let mut reader = self.0.reader();
         timed(keys, |keys| {
             let chunks = keys.chunks_exact(N);
-            assert!(chunks.remainder().is_empty(), "a turn is so many whole batches");
+            assert!(chunks.remainder().is_empty(), "a turn must consist of whole batches");
             let mut sum = 0_u64;
             for keys in chunks {
                 let keys: &[K; N] = keys.try_into().expect("a chunk has that length");

@@ -69,7 +69,7 @@ macro_rules! flavour {
                 $module::REGISTERED.with(|_| ());
                 // SAFETY: the number of buckets is a power of two.
                 let table = unsafe { $module::$new(size.next_power_of_two()) };
-                assert!(!table.is_null(), "liburcu makes no table");
+                assert!(!table.is_null(), "liburcu failed to make a table");
                 for number in 0..size as u64 {
                     // SAFETY: the thread is registered, and the key is new.
                     unsafe { $module::$insert(table, hasher().hash_one(number) as usize, number, number) };

@@ -106,7 +106,7 @@ impl Flows for Registry<Tuple, Flow, RandomState> {
     }
 
     fn insert(&self, packet: &Packet) {
-        assert!(self.add(packet.tuple, Flow::first(packet)).is_ok(), "a flow is one worker's");
+        assert!(self.add(packet.tuple, Flow::first(packet)).is_ok(), "a flow belongs to one worker");
     }
 
     fn remove(&self, tuple: &Tuple) -> Option<u64> {
@@ -160,7 +160,7 @@ fn lane<F: Flows>(flows: &F) -> Lane<'_, Vec<Packet>> {
                 flows.insert(packet);
             }
             if packet.last {
-                bytes += flows.remove(&packet.tuple).expect("the flow is there");
+                bytes += flows.remove(&packet.tuple).expect("the flow is present");
             }
         }
         Sample::new(begin.elapsed(), packets.len(), bytes)

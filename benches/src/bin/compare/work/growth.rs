@@ -55,7 +55,7 @@ fn grow<M: Map<u64>>(clock: &Clock, size: usize) -> Histogram<u64> {
         let begin = clock.now();
         let new = map.insert(number, number);
         let end = clock.now();
-        assert!(new, "{}: {number} is there twice", M::NAME);
+        assert!(new, "{}: {number} is present twice", M::NAME);
         let mut time = end - begin;
         if time > long {
             let now = waited();
@@ -74,7 +74,7 @@ fn weigh<M: Map<u64>>(size: usize) -> f64 {
     let map = M::with_capacity(0);
     let new = (0..size as u64).filter(|&number| map.insert(number, number)).count();
     let peak = heap::stop().peak;
-    assert_eq!(new, size, "{}: a key is there twice", M::NAME);
+    assert_eq!(new, size, "{}: a key is present twice", M::NAME);
     map.destroy();
     peak as f64
 }

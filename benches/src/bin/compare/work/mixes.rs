@@ -39,7 +39,7 @@ pub fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
             match operation {
                 Operation::Read(key) => sum = sum.wrapping_add(read(key).unwrap_or(1)),
                 Operation::Remove(key) => assert!(map.remove(key), "{}: {key} is missing", M::NAME),
-                Operation::Insert(key) => assert!(map.insert(*key, *key), "{}: {key} is still there", M::NAME),
+                Operation::Insert(key) => assert!(map.insert(*key, *key), "{}: {key} is still present", M::NAME),
             }
         }
         let time = begin.elapsed();

@@ -191,7 +191,7 @@ fn a_domain_starts_its_thread_when_something_waits_and_the_thread_ends_with_it()
 }
 
 #[test]
-fn domains_that_come_and_go_leave_no_threads() {
+fn short_lived_domains_leave_no_threads() {
     within_a_minute(|| {
         let ledger = Ledger::new();
         for turn in 0..200 {
@@ -210,7 +210,7 @@ fn domains_that_come_and_go_leave_no_threads() {
 }
 
 #[test]
-fn the_thread_may_be_the_last_to_hold_the_domain() {
+fn the_backup_thread_may_drop_the_last_reference_to_its_domain() {
     within_a_minute(|| {
         for _ in 0..100 {
             let (registry, ledger) = (Registry::builder().domain(Domain::new()).shards(1).build(), Ledger::new());

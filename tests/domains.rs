@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_guard_in_one_domain_does_not_hold_up_another() {
+fn a_guard_in_one_domain_does_not_delay_another_domain() {
     let ledger = Ledger::new();
     let (held, free): (Registry<u64, Counted>, Registry<u64, Counted>) = (isolated(), isolated());
     drop(held.try_insert(1, ledger.value(1)));

@@ -84,7 +84,7 @@ fn replacing<'w>(registry: &'w Small, keys: u64) -> Work<'w> {
 
 /// A key-value server: two writers at full speed, and a session that reads.
 #[test]
-fn a_server_takes_little_more_than_what_is_live() {
+fn a_server_takes_little_more_than_its_live_entries() {
     const KEYS: u64 = 10_000;
     let _alone = alone();
     within_a_minute(|| {
@@ -99,7 +99,7 @@ fn a_server_takes_little_more_than_what_is_live() {
 
 /// The same server in the global domain, as in most programs.
 #[test]
-fn a_server_in_the_global_domain_takes_little_more_than_what_is_live() {
+fn a_server_in_the_global_domain_takes_little_more_than_its_live_entries() {
     const KEYS: u64 = 10_000;
     let _alone = alone();
     within_a_minute(|| {
@@ -125,7 +125,7 @@ fn a_cache_bounded_by_weight_takes_little_more_than_its_bound() {
 
 /// The values take 4 KiB each, but the registry has no weigher.
 #[test]
-fn large_values_take_little_more_than_what_is_live() {
+fn large_values_take_little_more_than_the_live_entries() {
     const KEYS: u64 = 100;
     let _alone = alone();
     within_a_minute(|| {
@@ -137,7 +137,7 @@ fn large_values_take_little_more_than_what_is_live() {
 
 /// The callbacks hold memory, and one writer runs beside them.
 #[test]
-fn callbacks_take_little_more_than_what_is_live() {
+fn callbacks_take_little_more_than_the_live_entries() {
     let _alone = alone();
     within_a_minute(|| {
         let registry = Small::builder().domain(Domain::new()).build();

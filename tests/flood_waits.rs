@@ -94,7 +94,7 @@ fn a_barrier_returns_among_four_writers_with_long_destructors() {
 }
 
 #[test]
-fn a_barrier_in_a_flood_destroys_in_proportion_to_what_was_there_before() {
+fn a_barrier_in_a_flood_destroys_in_proportion_to_what_existed_before() {
     let _alone = alone();
     within_a_minute(|| {
         for (driver, builder) in drivers() {

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 #[test]
-fn what_an_ended_thread_retired_is_destroyed_by_a_barrier_of_another_thread() {
+fn a_barrier_of_another_thread_destroys_what_an_ended_thread_retired() {
     let ledger = Ledger::new();
     let registry: Registry<u64, Counted> = isolated();
     for round in 0..times(50) as u64 {

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn bags_come_out_in_the_order_in_which_they_were_closed() {
+    fn bags_are_taken_in_the_order_in_which_they_were_closed() {
         let closed = ClosedBags::new();
         assert!(closed.is_empty());
         (1..=5).for_each(|nodes| closed.push(bag(nodes)));

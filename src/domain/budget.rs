@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loans_never_exceed_the_limit_and_the_last_places_go_one_by_one() {
+    fn loans_never_exceed_the_limit_and_the_last_places_are_lent_one_by_one() {
         let budget = Budget::new(Some(100), Some(10_000), WhenFull::Refuse);
         budget.add_shards(4);
         let mut shards: [Credits; 4] = Default::default();

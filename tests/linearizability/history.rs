@@ -16,8 +16,8 @@ use std::time::Instant;
 /// - No access of the call happens before the clock is read at its beginning, or after it is read at its end. The
 ///   processor may read its time stamp earlier or later than in program order. An `lfence` on either side prevents
 ///   this. It is cheap: it waits for loads that are under way, but not for stores, so it does not hide delays of
-///   stores. On other architectures than x86-64 the reading of the clock is trusted to stay in its place, as on Linux.
-///   A write is visible to all threads when its call has returned: it unlocks the shard by a read-modify-write. On all
+///   stores. On other architectures the tests rely on the clock to be read in program order, as Linux does it there. A
+///   write is visible to all threads when its call has returned: it unlocks the shard by a read-modify-write. On all
 ///   machines that Rust's atomics run on, this reaches the cache after the stores before it.
 /// - The clocks of all cores agree, as `CLOCK_MONOTONIC` promises. If the time stamps of processors disagree, Linux
 ///   does not use them, and reads another clock. If they still disagreed by some nanoseconds, a call might seem to end

@@ -151,10 +151,10 @@ fn expired_entries_are_neither_removed_nor_updated() {
         ("remove", |registry| assert!(registry.remove(&1).is_none())),
         ("fallible remove", |registry| assert!(registry.fallible().remove(&1).unwrap().is_none())),
         ("delete", |registry| assert!(!registry.delete(&1))),
-        ("remove_if", |registry| assert!(registry.remove_if(&1, |_, _| panic!("it is absent")).is_none())),
-        ("update", |registry| assert!(registry.update(&1, |_, _| panic!("it is absent")).is_none())),
+        ("remove_if", |registry| assert!(registry.remove_if(&1, |_, _| panic!("the key is absent")).is_none())),
+        ("update", |registry| assert!(registry.update(&1, |_, _| panic!("the key is absent")).is_none())),
         ("fallible update", |registry| {
-            assert!(registry.fallible().update(&1, |_, _| panic!("it is absent")).unwrap().is_none())
+            assert!(registry.fallible().update(&1, |_, _| panic!("the key is absent")).unwrap().is_none())
         }),
         ("remove twice", |registry| assert!(registry.remove(&1).is_none() && registry.remove(&1).is_none())),
         ("read, then remove", |registry| assert!(registry.lookup(&1).is_none() && registry.remove(&1).is_none())),

@@ -235,7 +235,7 @@ fn a_listener_that_panics_is_counted_and_called_again() {
 /// Guarantee: the thread that made an entry leave calls the listener. If a listener makes entries leave, it is told of
 /// them after it has returned.
 #[test]
-fn entries_that_a_listener_removes_are_told_by_its_thread_after_it_returns() {
+fn entries_that_a_listener_removes_are_reported_by_its_thread_after_it_returns() {
     static REGISTRY: OnceLock<Weak<Registry<u64, u64>>> = OnceLock::new();
     static IN: AtomicBool = AtomicBool::new(false);
     static OUT: AtomicBool = AtomicBool::new(false);

@@ -116,7 +116,7 @@ fn compressed_captures_are_recognised() -> std::io::Result<()> {
 }
 
 #[test]
-fn a_truncated_capture_is_read_as_far_as_it_goes() {
+fn a_truncated_capture_is_read_up_to_its_end() {
     let shots: Vec<Shot> = (0..3).map(|at| Shot::new(TIME + at, vec![7; 10])).collect();
     let file = pcap(1, false, true, &shots);
     for length in 24..file.len() {
@@ -134,7 +134,7 @@ fn a_truncated_capture_is_read_as_far_as_it_goes() {
 }
 
 #[test]
-fn damage_is_found_where_it_is() {
+fn damage_is_reported_at_its_position() {
     let shots: Vec<Shot> = (0..3).map(|at| Shot::new(TIME + at, vec![7; 10])).collect();
     let mut file = pcap(1, false, true, &shots);
     file[24 + 26 + 8..][..4].copy_from_slice(&u32::MAX.to_le_bytes());

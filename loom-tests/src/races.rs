@@ -1,5 +1,6 @@
 //! The list of models, with their claims and bounds.
 
+mod cells;
 mod expiry;
 mod limits;
 mod pairs;
@@ -10,6 +11,7 @@ mod waits;
 mod writes;
 
 use crate::harness::Model;
+use cells::*;
 use expiry::*;
 use limits::*;
 use pairs::*;
@@ -352,5 +354,35 @@ pub fn models() -> Vec<Model> {
             Some(3),
             close_cascade,
         ),
+        model("cell_read_store", "a borrow of a version is valid until its section closes", None, cell_read_store),
+        model("cell_section_store", "so is a borrow in a session's section", None, cell_section_store),
+        model("cell_load_store", "an owned version is complete, and stays", None, cell_load_store),
+        model(
+            "cell_put_reclaim",
+            "a version whose last reference is dropped while its grace period ends is destroyed once",
+            None,
+            cell_put_reclaim,
+        ),
+        model(
+            "cell_drop_put",
+            "a version is destroyed once if cell and last reference are dropped at the same time",
+            None,
+            cell_drop_put,
+        ),
+        model("cell_update_update", "of two updates, the second gets what the first made", None, cell_update_update),
+        model(
+            "cell_update_store",
+            "no store comes between an update's closure and its version",
+            None,
+            cell_update_store,
+        ),
+        model(
+            "cell_cookie_reader",
+            "when a store's cookie is over, every reader has left the old version",
+            None,
+            cell_cookie_reader,
+        ),
+        model("cell_wait_store", "a thread that waits for a new version is woken", None, cell_wait_store),
+        model("cell_future_store", "a task that waits for a new version is woken", None, cell_future_store),
     ]
 }

@@ -355,6 +355,12 @@ pub fn models() -> Vec<Model> {
             close_cascade,
         ),
         model("cell_read_store", "a borrow of a version is valid until its section closes", None, cell_read_store),
+        model(
+            "cell_reclaim_read_store",
+            "a version's grace period begins after it was replaced, even if another thread collects at that moment",
+            Some(3),
+            cell_reclaim_read_store,
+        ),
         model("cell_section_store", "so is a borrow in a session's section", None, cell_section_store),
         model("cell_load_store", "an owned version is complete, and stays", None, cell_load_store),
         model(
@@ -381,6 +387,12 @@ pub fn models() -> Vec<Model> {
             "when a store's cookie is over, every reader has left the old version",
             None,
             cell_cookie_reader,
+        ),
+        model(
+            "cell_version_store",
+            "a read finds the version whose number the reader has seen, or a later one",
+            None,
+            cell_version_store,
         ),
         model("cell_wait_store", "a thread that waits for a new version is woken", None, cell_wait_store),
         model("cell_future_store", "a task that waits for a new version is woken", None, cell_future_store),

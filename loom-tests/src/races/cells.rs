@@ -49,6 +49,20 @@ pub fn cell_read_store() {
     shared.account(2);
 }
 
+pub fn cell_reclaim_read_store() {
+    let shared = Shared::new();
+    let reader = Arc::clone(&shared);
+    let reading = part(&shared.domain, move || {
+        reader.domain.reclaim(1);
+        let guard = reader.domain.pin();
+        assert!([1, 2].contains(&reader.cell.read(&guard).read()));
+    });
+    shared.cell.store(shared.value(2));
+    shared.domain.reclaim(1);
+    reading.join().unwrap();
+    shared.account(2);
+}
+
 pub fn cell_section_store() {
     let shared = Shared::new();
     let reader = Arc::clone(&shared);
@@ -148,6 +162,19 @@ pub fn cell_cookie_reader() {
         unsafe { *memory = 7 }
     });
     drop(old);
+    reading.join().unwrap();
+    shared.account(2);
+}
+
+pub fn cell_version_store() {
+    let shared = Shared::new();
+    let reader = Arc::clone(&shared);
+    let reading = part(&shared.domain, move || {
+        let number = reader.cell.version();
+        let read = reader.cell.with(Watched::read);
+        assert!(u64::from(read) > number, "version {number} was there, and {read} was read");
+    });
+    shared.cell.store(shared.value(2));
     reading.join().unwrap();
     shared.account(2);
 }

@@ -55,6 +55,7 @@ fn main() {
         ("seed", work::seed::run),
         ("bounded", work::bounded::run),
         ("conntrack", work::conntrack::run),
+        ("cell", work::cell::run),
     ];
     for (group, run) in groups {
         if plan.wants(group) {

@@ -4,7 +4,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
 
 /// The groups of workloads, in the order in which they run.
-pub const GROUPS: [&str; 14] = [
+pub const GROUPS: [&str; 15] = [
     "reads",
     "hot",
     "writes",
@@ -19,6 +19,7 @@ pub const GROUPS: [&str; 14] = [
     "seed",
     "bounded",
     "conntrack",
+    "cell",
 ];
 
 /// The parts to run.

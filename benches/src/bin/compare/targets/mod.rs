@@ -3,8 +3,10 @@
 //! - `reads`: all kinds of reads
 //! - `lean`: writes, iteration and teardown, against scc's `HashIndex` and against a mutex
 //! - `writes`: writes, growth, tails, memory and connection tracking, against the best peer
+//! - `cell`: one published pointer
 //! - `choices`: which contenders are compared
 
+mod cell;
 mod choices;
 mod lean;
 mod reads;
@@ -86,6 +88,7 @@ pub fn rows(plan: &Plan, results: &[Measured]) -> Vec<Row> {
     reads::add(&mut rows, plan.cores);
     lean::add(&mut rows, plan);
     writes::add(&mut rows, plan);
+    cell::add(&mut rows, plan.cores);
     rows.rows
 }
 

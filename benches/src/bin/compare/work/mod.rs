@@ -1,6 +1,7 @@
 //! The workloads, by group.
 
 pub mod bounded;
+pub mod cell;
 pub mod conntrack;
 pub mod dropped;
 pub mod growth;

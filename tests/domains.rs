@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use epoch_registry::{Domain, ForeignGuard, Handle, Registry};
+use epoch_registry::{Domain, ForeignGuard, Handle, RcuCell, RcuOptionCell, Registry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -55,6 +55,22 @@ fn a_view_under_a_guard_of_another_domain_is_refused() {
     assert!(registry.view(&registry.domain().pin()).is_ok());
     assert!(registry.view(&registry.domain().session().pin()).is_ok());
     assert!(registry.view(&other.session().pin()).is_err());
+}
+
+#[test]
+fn a_cell_refuses_a_section_of_another_domain() {
+    let (domain, other) = (Domain::new(), Domain::new());
+    let (cell, option) = (RcuCell::new_in(1, &domain), RcuOptionCell::<u64>::empty_in(&domain));
+    let mut foreign = other.session();
+    for message in [
+        panic_of(|| *cell.read(&other.pin())),
+        panic_of(|| *cell.read(&foreign.section())),
+        panic_of(|| cell.load_in(&other.pin())),
+        panic_of(|| option.read(&other.pin()).is_none()),
+    ] {
+        assert!(message.contains("another domain"), "{message}");
+    }
+    assert_eq!((*cell.read(&domain.session().section()), option.read(&domain.pin())), (1, None));
 }
 
 /// A domain, a registry, handles and a session are dropped in every order. Each time the last drop destroys everything.

@@ -113,6 +113,12 @@
 //! `docs/guarantees.md` of the repository lists the guarantees, each with the tests that check it.
 //! `docs/verification.md` lists the methods of verification. Its section "Testing your own code under loom" says
 //! how to test code that uses this crate under loom.
+//!
+//! # From the kernel
+//!
+//! `docs/kernel-map.md` says what corresponds here to each part of the kernel's RCU and of liburcu, from
+//! `rcu_read_lock` to shrinkers. It lists the contexts in which calls are allowed, and the pitfalls of RCU with what
+//! stops each.
 
 #![deny(unsafe_code)]
 

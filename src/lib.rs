@@ -162,7 +162,9 @@ mod sync;
 
 #[cfg(not(loom))]
 pub use cell::StaticVersion;
-pub use cell::{Changed, NewVersion, Part, Projection, RcuCell, RcuOptionCell, Superseded, SupersededOption, Version};
+pub use cell::{
+    CellReader, Changed, NewVersion, Part, Projection, RcuCell, RcuOptionCell, Superseded, SupersededOption, Version,
+};
 pub use domain::{
     Backlog, BacklogFull, Cookie, CriticalSection, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, Reached,
     ReclaimJob, Section, Session, StallReport, StalledReader, WhenFull,

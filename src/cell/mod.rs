@@ -4,11 +4,13 @@ mod changed;
 mod option;
 mod part;
 mod raw;
+mod reader;
 mod version;
 
 pub use changed::Changed;
 pub use option::{RcuOptionCell, SupersededOption};
 pub use part::{Part, Projection};
+pub use reader::CellReader;
 #[cfg(not(loom))]
 pub use version::StaticVersion;
 pub use version::{NewVersion, Version};
@@ -49,7 +51,8 @@ use std::time::{Duration, Instant};
 ///
 /// | | costs | use it for |
 /// |---|---|---|
-/// | [`read`](Self::read) with the [section](crate::Session::section) of a session | a load and two comparisons | threads that read all the time |
+/// | [`reader`](Self::reader) | two loads and a comparison | threads that read the cell all the time |
+/// | [`read`](Self::read) with the [section](crate::Session::section) of a session | a few loads more | threads that read several cells and registries |
 /// | [`read`](Self::read) with a [pin](crate::Domain::pin) | the same; the pin has a fence | several reads under one pin |
 /// | [`with`](Self::with) | a pin | a single read |
 /// | [`load`](Self::load), [`load_in`](Self::load_in) | a locked instruction | what is kept for longer, or across an `await` |
@@ -167,6 +170,11 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
     #[inline]
     pub fn read<'a>(&'a self, section: &'a impl CriticalSection) -> &'a T {
         self.raw.read(section).expect(ALWAYS)
+    }
+
+    /// Registers this thread as a long-lived reader of the cell, whose reads are the fastest. See [`CellReader`].
+    pub fn reader(&self) -> CellReader<'_, T> {
+        CellReader::new(&self.raw)
     }
 
     /// Calls `f` with the current version, in a critical section of its own. Keep `f` short: it holds up grace periods.

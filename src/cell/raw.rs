@@ -147,12 +147,9 @@ impl<T: ?Sized> Raw<T> {
         }
     }
 
-    pub(super) fn new(mut version: Option<NewVersion<T>>, domain: &Domain) -> Self {
+    pub(super) fn new(version: Option<NewVersion<T>>, domain: &Domain) -> Self {
         let id = domain.inner().id;
         let domain = (id != GLOBAL).then(|| domain.clone());
-        if let (Some(version), Some(domain)) = (&mut version, &domain) {
-            version.head_mut().object.set_domain(domain);
-        }
         let place = version.map_or(std::ptr::null_mut(), |version| version.into_place().as_ptr());
         // SAFETY: the version is given up, and `id` is that of the domain.
         unsafe { Raw::with(place, id, domain) }
@@ -174,6 +171,18 @@ impl<T: ?Sized> Raw<T> {
     #[inline]
     unsafe fn find(&self, section: &impl CriticalSection) -> Option<Place<T>> {
         assert_eq!(section.domain().id, self.domain_id, "a critical section of another domain than the cell's");
+        // SAFETY: the section is of the cell's domain.
+        unsafe { self.find_unchecked() }
+    }
+
+    /// Returns the place of the current version.
+    ///
+    /// # Safety
+    ///
+    /// The thread is in a critical section of the cell's domain, which lasts for as long as the caller uses the version
+    /// without a reference.
+    #[inline]
+    pub(super) unsafe fn find_unchecked(&self) -> Option<Place<T>> {
         // ORDERING: Acquire, pairs with the Release in `publish`: the version is complete. (The kernel's
         // `rcu_dereference` relies on the order of dependent loads. Rust's memory model has no such order.)
         Place::new(self.current.load(Ordering::Acquire))
@@ -325,11 +334,7 @@ impl<T: ?Sized> Raw<T> {
         // ORDERING: Relaxed, as in `current`.
         let number = self.number.load(Ordering::Relaxed) + 1;
         if let Some(new) = &mut new {
-            let head = new.head_mut();
-            head.number = number;
-            if let Some(domain) = &self.domain {
-                head.object.set_domain(domain);
-            }
+            new.head_mut().number = number;
         }
         let old = self.current();
         let place = new.map_or(std::ptr::null_mut(), |new| new.into_place().as_ptr());
@@ -352,7 +357,7 @@ impl<T: ?Sized> Raw<T> {
             return Replaced { old: None, cookie: Cookie::over(domain) };
         };
         // SAFETY: V1 (only this thread has unlinked the version, and it still has the cell's reference).
-        unsafe { old.object().as_ref() }.refs.set_unlinked();
+        unsafe { old.head().as_ref() }.set_superseded();
         // SAFETY: the version still has the cell's reference (O1).
         let kept = wants_old.then(|| unsafe { Version::take(old) });
         // SAFETY: `current` does not lead to the version any more. The type of the value is `Send` and `Sync`, as the
@@ -423,8 +428,10 @@ impl<T: ?Sized> Raw<T> {
 impl<T: ?Sized> Drop for Raw<T> {
     fn drop(&mut self) {
         if let Some(place) = self.current() {
-            // SAFETY: readers borrow the cell, so there are none.
-            unsafe { object::put_of_dropped_container(place.object()) };
+            // SAFETY: V1 (the version is not unlinked).
+            unsafe { place.head().as_ref() }.set_superseded();
+            // SAFETY: readers borrow the cell, so there are none. The version is not used again.
+            unsafe { object::put_containers(place.object(), self.domain().inner()) };
         }
     }
 }

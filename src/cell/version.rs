@@ -15,7 +15,8 @@
 #![allow(unsafe_code)]
 
 use crate::object::{self, ObjectHeader};
-use crate::sync;
+use crate::sync::atomic::Ordering;
+use crate::sync::{self, AtomicBool};
 use std::alloc::Layout;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -30,8 +31,17 @@ pub(super) struct Head<T: ?Sized> {
     pub(super) object: ObjectHeader,
     /// The number of the version in its cell. Written before the version is published.
     pub(super) number: u64,
+    /// Whether the cell has a newer version, or was dropped.
+    superseded: AtomicBool,
     /// The value, if it does not lie behind the head.
     value: Indirect<T>,
+}
+
+impl<T: ?Sized> Head<T> {
+    pub(super) fn set_superseded(&self) {
+        // ORDERING: Relaxed, only for `is_superseded`, which promises nothing about other memory.
+        self.superseded.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The pointer to a value that does not lie behind its head.
@@ -221,7 +231,9 @@ impl<T: ?Sized> NewVersion<T> {
         let object = ObjectHeader::new(layout.size(), destroy_inline::<T>);
         let (place, none) = (Place(place.cast(), PhantomData), NonNull::dangling());
         // SAFETY: the allocation has room for the head before the value, at an offset that is aligned for it.
-        unsafe { place.head().write(Head { object, number: 0, value: Indirect { none } }) };
+        unsafe {
+            place.head().write(Head { object, number: 0, superseded: AtomicBool::new(false), value: Indirect { none } })
+        };
         NewVersion { place, _owns: PhantomData }
     }
 
@@ -232,7 +244,14 @@ impl<T: ?Sized> NewVersion<T> {
         // SAFETY: the head has a size above zero.
         let base = unsafe { sync::alloc(Layout::new::<Head<T>>()) }.cast::<Head<T>>();
         // SAFETY: the allocation has the size and alignment of a head.
-        unsafe { base.write(Head { object, number: 0, value: Indirect { value: Box::into_raw(value) } }) };
+        unsafe {
+            base.write(Head {
+                object,
+                number: 0,
+                superseded: AtomicBool::new(false),
+                value: Indirect { value: Box::into_raw(value) },
+            })
+        };
         // SAFETY: this is the end of the allocation.
         let place = unsafe { base.add(1) };
         NewVersion { place: Place(place.cast(), PhantomData), _owns: PhantomData }
@@ -340,7 +359,9 @@ impl<T> StaticVersion<T> {
     pub const fn new(value: T) -> Self {
         const { assert!(mem::offset_of!(Self, value) == size_of::<Head<T>>(), "the alignment of the type is above 16") };
         let value_pointer = Indirect { none: NonNull::dangling() };
-        StaticVersion { head: Head { object: ObjectHeader::of_static(), number: 0, value: value_pointer }, value }
+        let superseded = AtomicBool::new(false);
+        let head = Head { object: ObjectHeader::of_static(), number: 0, superseded, value: value_pointer };
+        StaticVersion { head, value }
     }
 
     /// Returns the version's place.
@@ -418,7 +439,8 @@ impl<T: ?Sized> Version<T> {
 
     /// Returns whether the cell has a newer version, or has been dropped.
     pub fn is_superseded(this: &Self) -> bool {
-        this.head().object.refs.is_unlinked()
+        // ORDERING: Relaxed, as in `set_superseded`.
+        this.head().superseded.load(Ordering::Relaxed)
     }
 
     /// Returns whether both are the same version, and not only versions with equal values.

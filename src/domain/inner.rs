@@ -1,5 +1,6 @@
 //! The fields of a domain, and what each write does for its reclamation.
 
+use super::WeakDomain;
 use super::background::Background;
 use super::backlog::{Backlog, Waiting};
 use super::bag::{Bag, BagPool, ClosedBags};
@@ -20,11 +21,13 @@ use crate::util::panics::contain;
 use crate::util::reentrancy::{shard_locked, thread_tag};
 use crossbeam_utils::CachePadded;
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// The shared state of a domain. [`Domain`](super::Domain) is a handle to it.
 pub(crate) struct Inner {
+    /// The domain itself.
+    this: Weak<Inner>,
     pub(crate) id: u64,
     pub(super) name: String,
     pub(super) collector: Collector,
@@ -88,6 +91,9 @@ pub(crate) struct DomainSettings {
 /// The number of the [global](super::Domain::global) domain. A constant needs it, before there is the domain.
 pub(crate) const GLOBAL: u64 = 0;
 
+/// The most objects, and bytes, of callbacks that `Inner::waiting` does not count yet. A count is two locked instructions.
+const UNCOUNTED_OBJECTS: u64 = 32;
+const UNCOUNTED_BYTES: u64 = 1 << 16;
 /// The most objects that one write destroys, or twice the number that it has handed over if that is more.
 const WRITERS_SHARE: usize = 256;
 /// The same beyond the soft mark of the backlog, and the most rounds that a write makes there.
@@ -114,7 +120,8 @@ impl Inner {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(GLOBAL + 1);
         // ORDERING: Relaxed, only the number matters. (Not modelled by loom: no model depends on it.)
         let id = if is_global { GLOBAL } else { NEXT.fetch_add(1, Ordering::Relaxed) };
-        Arc::new(Inner {
+        Arc::new_cyclic(|this| Inner {
+            this: Weak::clone(this),
             id,
             name: name.unwrap_or_else(|| format!("domain-{id}")),
             collector: Collector::new(),
@@ -266,13 +273,24 @@ impl Inner {
 
     /// Queues a callback. Returns its number, and how many callbacks are queued.
     fn queue(&self, call: Callback) -> (u64, usize) {
-        self.waiting.add(call.amount);
         let mut calls = self.calls.lock();
         calls.last += 1;
+        calls.uncounted += call.amount;
         calls.queue.push(call);
+        if calls.uncounted.objects >= UNCOUNTED_OBJECTS || calls.uncounted.bytes >= UNCOUNTED_BYTES {
+            self.count(&mut calls);
+        }
         // ORDERING: Relaxed, a hint to writers. It is stored under the lock of the callbacks, as in `unlock`.
         self.unfinished.store(true, Ordering::Relaxed);
         (calls.last, calls.queue.len())
+    }
+
+    /// Adds what was queued to what waits.
+    pub(super) fn count(&self, calls: &mut Calls) {
+        let uncounted = std::mem::take(&mut calls.uncounted);
+        if uncounted != Backlog::default() {
+            self.waiting.add(uncounted);
+        }
     }
 
     /// Takes a place in the backlog for an object that a writer is about to retire. If the backlog is full, waits or
@@ -351,6 +369,10 @@ impl Inner {
         let amount = Backlog::of(0, bytes as u64);
         self.budget.charge_unchecked(amount);
         self.push_call(Callback::new(run, amount));
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakDomain {
+        WeakDomain::new((self.id != GLOBAL).then(|| Weak::clone(&self.this)))
     }
 
     /// Tells the domain's thread, executor or backup thread, if it has one, that something waits.

@@ -391,10 +391,6 @@ impl Domain {
         &self.0
     }
 
-    pub(crate) fn downgrade(&self) -> WeakDomain {
-        WeakDomain((self.0.id != GLOBAL).then(|| Arc::downgrade(&self.0)))
-    }
-
     fn refuse_to_wait(&self, what: &str) {
         let name = self.name();
         assert!(!shard_locked(), "{what} within the `Eq` of a key, which runs under a shard lock");
@@ -419,6 +415,10 @@ pub(crate) struct WeakDomain(
 impl WeakDomain {
     pub(crate) const fn global() -> Self {
         WeakDomain(None)
+    }
+
+    fn new(domain: Option<Weak<Inner>>) -> Self {
+        WeakDomain(domain)
     }
 
     /// Returns the domain, or `None` if it is torn down.

@@ -177,6 +177,7 @@ impl Inner {
         let bags = self.closed.take();
         let (mut calls, last_call) = {
             let mut calls = self.calls.lock();
+            self.count(&mut calls);
             (std::mem::take(&mut calls.queue), calls.last)
         };
         if bags.is_empty() && calls.is_empty() {
@@ -305,7 +306,7 @@ impl Inner {
                 // A replaced table counts as no object, and with its bytes.
                 done.objects += call.amount.objects as usize;
                 done.amount += call.amount;
-                done.panics += u64::from(call.run());
+                done.panics += u64::from(call.run(self));
             } else {
                 break;
             }
@@ -338,7 +339,7 @@ impl Inner {
                     batch.calls.push(call);
                 } else {
                     done.objects += 1;
-                    done.panics += u64::from(call.run());
+                    done.panics += u64::from(call.run(self));
                 }
             }
         }

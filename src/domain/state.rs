@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
 use super::header::RegistryHeader;
@@ -36,11 +37,11 @@ impl Callback {
         Callback { work: Work::Object(object), amount }
     }
 
-    /// Runs it. Returns how many panics it has contained.
-    pub(crate) fn run(self) -> u32 {
+    /// Runs it, for a run of `domain`. Returns how many panics it has contained.
+    pub(super) fn run(self, domain: &Inner) -> u32 {
         match self.work {
             Work::Call(call) => contain(call),
-            Work::Object(object) => contain(|| object.run()),
+            Work::Object(object) => contain(|| object.run(domain)),
         }
     }
 }
@@ -48,7 +49,7 @@ impl Callback {
 /// A retired object that is in an allocation of its own, with what to do with it after its grace period.
 pub(crate) struct Object {
     object: NonNull<()>,
-    run: unsafe fn(NonNull<()>),
+    run: unsafe fn(NonNull<()>, &Inner),
 }
 
 // SAFETY: the creator of an `Object` guarantees that any thread may run it.
@@ -57,21 +58,23 @@ unsafe impl Send for Object {}
 impl Object {
     /// # Safety
     ///
-    /// Any thread may call `run` with `object`, once, after the grace period of the object.
-    pub(crate) unsafe fn new(object: NonNull<()>, run: unsafe fn(NonNull<()>)) -> Self {
+    /// Any thread may call `run` with `object` and its domain, once, after the grace period of the object.
+    pub(crate) unsafe fn new(object: NonNull<()>, run: unsafe fn(NonNull<()>, &Inner)) -> Self {
         Object { object, run }
     }
 
-    pub(crate) fn run(self) {
+    fn run(self, domain: &Inner) {
         // SAFETY: the creator of the `Object` guarantees that `run` may be called once; this consumes the `Object`.
         // The caller is a run of the domain, which takes it from a batch whose grace period is over.
-        unsafe { (self.run)(self.object) };
+        unsafe { (self.run)(self.object, domain) };
     }
 }
 
 /// The queue of callbacks that are in no batch yet.
 #[derive(Default)]
 pub(crate) struct Calls {
+    /// What the newest of them count for, as far as it was not added to `Inner::waiting` yet.
+    pub(super) uncounted: Backlog,
     /// The oldest first.
     pub(super) queue: Vec<Callback>,
     /// The number of callbacks that were ever queued. It is also the number of the newest one.

@@ -11,14 +11,16 @@
 //! - **O2** From its publication until it is destroyed, the object's value is not written, except by the value's own
 //!   interior mutability.
 //! - **O3** The thread that puts the last reference owns the object (R2), and destroys it or hands it over, once.
-//! - **O4** The fields `bytes`, `destroy` and `domain` are written before the object is published, and never again.
+//! - **O4** The fields `bytes` and `destroy` are written before the object is published, and never again. The field
+//!   `domain` is written once, by the thread that is about to put the container's reference, if there are others. It is
+//!   read by the thread that puts the last of those. The count orders the two (R2).
 
 #![allow(unsafe_code)]
 
-use crate::domain::Backlog;
-use crate::domain::{Domain, Inner, Object, WeakDomain};
+use crate::domain::{Backlog, Inner, Object, WeakDomain};
 use crate::node::refs::Refs;
 use crate::sync::Presence;
+use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
 /// The first field of an object.
@@ -28,8 +30,8 @@ pub(crate) struct ObjectHeader {
     bytes: usize,
     /// Destroys the object and frees its memory.
     destroy: unsafe fn(NonNull<ObjectHeader>),
-    /// The domain of the container that has published the object.
-    domain: WeakDomain,
+    /// The domain of the container, for references that are left when the container's is put (O4).
+    domain: UnsafeCell<WeakDomain>,
     /// The presence of the object, for the model checker.
     pub(crate) presence: Presence,
 }
@@ -42,7 +44,13 @@ impl ObjectHeader {
     ///
     /// `destroy` must fit the object that the header is put in.
     pub(crate) fn new(bytes: usize, destroy: unsafe fn(NonNull<ObjectHeader>)) -> Self {
-        ObjectHeader { refs: Refs::new(1), bytes, destroy, domain: WeakDomain::global(), presence: Presence::new() }
+        ObjectHeader {
+            refs: Refs::new(1),
+            bytes,
+            destroy,
+            domain: UnsafeCell::new(WeakDomain::global()),
+            presence: Presence::new(),
+        }
     }
 
     /// Returns the header of an object in a `static`, which is never destroyed.
@@ -51,12 +59,13 @@ impl ObjectHeader {
         const fn keep(_: NonNull<ObjectHeader>) {}
         // So many references that the containers that give theirs back never give the last one.
         let refs = Refs::new(1 << 28);
-        ObjectHeader { refs, bytes: 0, destroy: keep, domain: WeakDomain::global(), presence: Presence::new() }
-    }
-
-    /// Sets the domain of an object that is about to be published (O4).
-    pub(crate) fn set_domain(&mut self, domain: &Domain) {
-        self.domain = domain.downgrade();
+        ObjectHeader {
+            refs,
+            bytes: 0,
+            destroy: keep,
+            domain: UnsafeCell::new(WeakDomain::global()),
+            presence: Presence::new(),
+        }
     }
 
     /// Returns the bytes that the object counts for.
@@ -78,19 +87,13 @@ pub(crate) unsafe fn retire(object: NonNull<ObjectHeader>, domain: &Inner, amoun
     ///
     /// # Safety
     ///
-    /// The object was retired, and its grace period is over.
-    unsafe fn put_containers(object: NonNull<()>) {
-        let object = object.cast::<ObjectHeader>();
-        // SAFETY: O1 (the container's reference keeps the object).
-        let header = unsafe { object.as_ref() };
-        header.presence.touch();
-        if header.refs.put_tables() {
-            // SAFETY: O3 (this was the last reference).
-            unsafe { destroy(object) };
-        }
+    /// The object was retired in `domain`, and its grace period is over.
+    unsafe fn put_retired(object: NonNull<()>, domain: &Inner) {
+        // SAFETY: the caller guarantees that no reader can find the object.
+        unsafe { put_containers(object.cast(), domain) };
     }
     // SAFETY: the caller gives up the container's reference, and guarantees that any thread may destroy the object.
-    domain.retire(unsafe { Object::new(object.cast(), put_containers) }, amount)
+    domain.retire(unsafe { Object::new(object.cast(), put_retired) }, amount)
 }
 
 /// Puts a reference that is not the container's. If it is the last one, hands the object over to its domain: this thread
@@ -118,12 +121,14 @@ unsafe fn put_last(object: NonNull<ObjectHeader>) {
     /// # Safety
     ///
     /// As for [`destroy`].
-    unsafe fn destroy_last(object: NonNull<()>) {
+    unsafe fn destroy_last(object: NonNull<()>, _: &Inner) {
         // SAFETY: the caller passes on the ownership of the object (O3).
         unsafe { destroy(object.cast()) };
     }
     // SAFETY: O3 (the caller owns the object, so it is not freed).
-    match unsafe { object.as_ref() }.domain.upgrade() {
+    let header = unsafe { object.as_ref() };
+    // SAFETY: O4 (the container's reference was put before this one, and the count orders the write of the field).
+    match unsafe { &*header.domain.get() }.upgrade() {
         // SAFETY: O3 (the caller owns the object, and passes it on). The containers' bounds are `Send` and `Sync`.
         Some(domain) => domain.inner().retire_last(unsafe { Object::new(object.cast(), destroy_last) }),
         // SAFETY: O3 (the caller owns the object).
@@ -131,16 +136,23 @@ unsafe fn put_last(object: NonNull<ObjectHeader>) {
     }
 }
 
-/// Puts the container's reference of an object that is still in a container that is being dropped, which has no readers.
+/// Puts the container's reference of an object that no reader can find: its grace period is over, or its container is
+/// being dropped. Destroys the object if there is no other reference.
 ///
 /// # Safety
 ///
-/// No reader can find the object any more. The caller does not use it afterwards.
-pub(crate) unsafe fn put_of_dropped_container(object: NonNull<ObjectHeader>) {
+/// No reader can find the object any more. Its container is of `domain`. The caller does not use it afterwards.
+pub(crate) unsafe fn put_containers(object: NonNull<ObjectHeader>, domain: &Inner) {
     // SAFETY: O1 (the container's reference keeps the object).
     let header = unsafe { object.as_ref() };
     header.presence.touch();
-    if header.refs.put_of_dropped_registry() {
+    // A count of one does not rise again: without a reader, references come only from references.
+    if header.refs.is_more_than(1) {
+        // SAFETY: O4 (this thread alone puts the container's reference, and the other references read the field only
+        // after that).
+        unsafe { *header.domain.get() = domain.downgrade() };
+    }
+    if header.refs.put_tables() {
         // SAFETY: O3 (this was the last reference).
         unsafe { destroy(object) };
     }

@@ -88,6 +88,10 @@ impl Cells {
     fn readers(&self, count: usize) -> Vec<Lane<'_, ()>> {
         vec![
             Lane::new("RcuCell", Idiom::Session, Kind::Ours, move |()| {
+                let mut reader = self.ours.reader();
+                times(count, || *reader.read())
+            }),
+            Lane::new("RcuCell, section", Idiom::Session, Kind::Ours, move |()| {
                 let mut session = self.ours.domain().session();
                 times(count, || *self.ours.read(&session.section()))
             }),
@@ -108,8 +112,8 @@ impl Cells {
     fn owners(&self, count: usize) -> Vec<Lane<'_, ()>> {
         vec![
             Lane::new("RcuCell", Idiom::Session, Kind::Ours, move |()| {
-                let mut session = self.ours.domain().session();
-                times(count, || *self.ours.load_in(&session.section()))
+                let mut reader = self.ours.reader();
+                times(count, || *reader.load())
             }),
             Lane::new("RcuCell", Idiom::Each, Kind::Ours, move |()| times(count, || *self.ours.load())),
             Lane::new("arc-swap load_full", Idiom::Each, Kind::LockFree, move |()| {

@@ -41,6 +41,23 @@
 //! | [`Registry::with`], [`Registry::lookup`] | within a closure | one handle | a fence | |
 //! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | cache misses overlap | |
 //!
+//! # One value
+//!
+//! An [`RcuCell`] publishes one value that is replaced as a whole, such as a configuration. It shares the domain, its sessions,
+//! grace periods, limits and reports with registries.
+//!
+//! ```
+//! use epoch_registry::RcuCell;
+//!
+//! let routes = RcuCell::new(vec!["10.0.0.1"]);
+//! let mut reader = routes.reader(); // a thread that reads all the time
+//! assert_eq!(reader.read().len(), 1);
+//! let cookie = routes.update(|old| [old.as_slice(), &["10.0.0.2"]].concat());
+//! assert_eq!(reader.read().len(), 2);
+//! drop(reader);
+//! routes.domain().wait(cookie); // every reader has left the old version
+//! ```
+//!
 //! # A lookup
 //!
 //! ```text

@@ -1,6 +1,8 @@
 //! Records the calls of real threads and checks them. For each key, the calls have an order in which a map for one
 //! thread would give the same results. No call comes before another that had returned when it began (guarantee C).
 
+#[path = "linearizability/cells.rs"]
+mod cells;
 #[path = "linearizability/checker.rs"]
 mod checker;
 mod common;

@@ -155,6 +155,9 @@ mod node;
 // The interface of reapers.
 mod reap;
 
+// Counts that threads keep apart.
+mod percpu;
+
 mod util;
 
 // std and crossbeam, or loom.
@@ -172,6 +175,7 @@ pub use domain::{
 pub use equivalent::Equivalent;
 pub use handle::local::{LocalHandle, LocalHandles};
 pub use handle::{Entry, Handle};
+pub use percpu::Counter;
 pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
 pub use registry::Registry;
 pub use registry::builder::Builder;

@@ -4,6 +4,7 @@ mod cells;
 mod expiry;
 mod limits;
 mod pairs;
+mod percpu;
 mod reads;
 mod reclaims;
 mod resizes;
@@ -15,6 +16,7 @@ use cells::*;
 use expiry::*;
 use limits::*;
 use pairs::*;
+use percpu::*;
 use reads::*;
 use reclaims::*;
 use resizes::*;
@@ -396,5 +398,29 @@ pub fn models() -> Vec<Model> {
         ),
         model("cell_wait_store", "a thread that waits for a new version is woken", None, cell_wait_store),
         model("cell_future_store", "a task that waits for a new version is woken", None, cell_future_store),
+        model(
+            "counter_add_sum",
+            "a sum has each count that happened before it once, and each concurrent one at most once",
+            None,
+            counter_add_sum,
+        ),
+        model(
+            "counter_exit_add",
+            "no count is lost when a thread ends while another counts for the first time and sums",
+            None,
+            counter_exit_add,
+        ),
+        model(
+            "counter_grow_sum",
+            "a sum misses no count of a thread whose block is copied to a longer one",
+            None,
+            counter_grow_sum,
+        ),
+        model(
+            "counter_drop_add",
+            "a counter that takes the place of a dropped one begins at zero for each thread",
+            None,
+            counter_drop_add,
+        ),
     ]
 }

@@ -1,0 +1,9 @@
+//! Counts that threads keep apart: each thread writes its own cache lines, and a reader adds up.
+//!
+//! - `blocks`: the memory, one block of slots for each thread
+//! - `counter`: a counter
+
+mod blocks;
+mod counter;
+
+pub use counter::Counter;

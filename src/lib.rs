@@ -143,6 +143,9 @@ mod cell;
 // Counted values in allocations of their own, which cells and lists publish.
 mod object;
 
+// References that threads count apart.
+mod percpu_ref;
+
 // Readers, grace periods, and the backlog.
 mod domain;
 
@@ -176,6 +179,7 @@ pub use equivalent::Equivalent;
 pub use handle::local::{LocalHandle, LocalHandles};
 pub use handle::{Entry, Handle};
 pub use percpu::Counter;
+pub use percpu_ref::{LiveRef, PercpuRef};
 pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
 pub use registry::Registry;
 pub use registry::builder::Builder;

@@ -6,8 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders from top to bottom.
-const ORDER: [&str; 13] = [
-    "pressure", "registry", "shard", "handle", "cell", "object", "domain", "table", "node", "reap", "percpu", "util",
+const ORDER: [&str; 14] = [
+    "pressure",
+    "registry",
+    "shard",
+    "handle",
+    "cell",
+    "object",
+    "percpu_ref",
+    "domain",
+    "table",
+    "node",
+    "reap",
+    "percpu",
+    "util",
     "sync",
 ];
 

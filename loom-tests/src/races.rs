@@ -422,5 +422,41 @@ pub fn models() -> Vec<Model> {
             None,
             counter_drop_add,
         ),
+        model(
+            "ref_get_kill",
+            "a reference taken while its count is killed is refused, or counted: then zero is reached with its put",
+            None,
+            ref_get_kill,
+        ),
+        model(
+            "ref_put_kill",
+            "a reference put while its count is killed is put once, in its slot or in the one count",
+            None,
+            ref_put_kill,
+        ),
+        model(
+            "ref_confirm_get",
+            "a kill is confirmed only when no thread is in a `try_get_live` that succeeds",
+            None,
+            ref_confirm_get,
+        ),
+        model(
+            "ref_put_wait",
+            "a thread that waits for zero misses no last put, and continues after all that was done with references",
+            None,
+            ref_put_wait,
+        ),
+        model(
+            "ref_put_resurrect",
+            "a reference put while its count is resurrected is counted once, and the next kill reaches zero",
+            None,
+            ref_put_resurrect,
+        ),
+        model(
+            "ref_get_call_off",
+            "a reference taken while a kill is called off is counted by the fold of the next kill",
+            None,
+            ref_get_call_off,
+        ),
     ]
 }

@@ -6,4 +6,6 @@
 mod blocks;
 mod counter;
 
+pub(crate) use blocks::Column;
+
 pub use counter::Counter;

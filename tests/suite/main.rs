@@ -28,6 +28,7 @@ mod local;
 mod locks;
 mod lying_keys;
 mod panics;
+mod percpu_ref;
 mod reads_in_eq;
 mod reapers;
 mod reentry;

@@ -1,8 +1,13 @@
 //! Counts that threads keep apart: counters, and references counted per thread.
 
-use epoch_registry::Counter;
+use crate::world::{Watched, part};
+use epoch_registry::{Counter, Domain, PercpuRef};
+use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, Ordering};
+use std::mem::forget;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 /// A counter that a thread flushes at every other count.
 fn counter() -> Arc<Counter> {
@@ -88,4 +93,139 @@ pub fn counter_drop_add() {
     begun.store(true, Ordering::Relaxed);
     let counted = counting.join().unwrap();
     check(&second, 1 + counted);
+}
+
+/// A count of references to something that loom watches. Its release writes what users of a reference read.
+struct Service {
+    domain: Domain,
+    references: PercpuRef,
+    watched: Arc<Watched>,
+    releases: Arc<AtomicUsize>,
+}
+
+impl Service {
+    fn new() -> Arc<Service> {
+        let domain = Domain::builder().name("model").manual().build();
+        let watched =
+            Arc::new(Watched { memory: UnsafeCell::new(1), drops: Arc::default(), dropped: Arc::default(), bit: 1 });
+        let releases = Arc::new(AtomicUsize::new(0));
+        let (released, end) = (Arc::clone(&releases), Arc::clone(&watched));
+        let references = PercpuRef::with_release(&domain, move || {
+            write(&end);
+            released.fetch_add(1, Ordering::SeqCst);
+        });
+        Arc::new(Service { domain, references, watched, releases })
+    }
+
+    /// Uses a reference, and puts it.
+    fn use_and_put(&self) {
+        assert_eq!(self.watched.read(), 1);
+        self.references.put();
+    }
+
+    fn releases(&self) -> usize {
+        self.releases.load(Ordering::SeqCst)
+    }
+
+    /// Checks that zero was reached, and is released with the next barrier at the latest.
+    fn ended(&self, releases: usize) {
+        assert!(self.references.is_zero());
+        self.domain.barrier();
+        assert_eq!(self.releases(), releases);
+    }
+}
+
+fn write(watched: &Watched) {
+    watched.memory.with_mut(|memory| {
+        // SAFETY: loom checks that no other access is concurrent with this write.
+        unsafe { *memory = 1 }
+    });
+}
+
+/// Takes a reference on a thread of its own during `race`, and leaves it. Checks that zero is reached with its put.
+fn get_during(race: impl FnOnce(&Service)) {
+    let service = Service::new();
+    let user = Arc::clone(&service);
+    let using = part(&service.domain, move || user.references.try_get_live().map(forget).is_some());
+    race(&service);
+    service.domain.barrier();
+    let is_taken = using.join().unwrap();
+    assert_eq!((service.references.is_zero(), service.releases()), (!is_taken, usize::from(!is_taken)));
+    if is_taken {
+        service.use_and_put();
+    }
+    service.ended(1);
+}
+
+pub fn ref_get_kill() {
+    get_during(|service| assert!(service.references.kill()));
+}
+
+pub fn ref_put_kill() {
+    let service = Service::new();
+    service.references.get();
+    let user = Arc::clone(&service);
+    let using = part(&service.domain, move || user.use_and_put());
+    assert!(service.references.kill());
+    service.domain.barrier();
+    using.join().unwrap();
+    service.ended(1);
+}
+
+pub fn ref_confirm_get() {
+    let service = Service::new();
+    let (user, confirmed) = (Arc::clone(&service), Arc::new(AtomicBool::new(false)));
+    let flag = Arc::clone(&confirmed);
+    let using = part(&service.domain, move || {
+        let guard = user.domain.pin();
+        if let Some(reference) = user.references.try_get_live_in(&guard) {
+            // Relaxed: even the latest value is not set.
+            assert!(!flag.load(Ordering::Relaxed), "confirmed during a `try_get_live` that succeeds");
+            reference.put_in(&guard);
+        }
+    });
+    // ORDERING: Relaxed, nothing but the section may keep this after the load above.
+    assert!(service.references.kill_and_confirm(move || confirmed.store(true, Ordering::Relaxed)));
+    service.domain.barrier();
+    using.join().unwrap();
+    service.ended(1);
+}
+
+pub fn ref_put_wait() {
+    let service = Service::new();
+    service.references.get();
+    let user = Arc::clone(&service);
+    let using = part(&service.domain, move || user.use_and_put());
+    assert!(service.references.kill());
+    assert!(service.references.wait_zero(Duration::MAX));
+    write(&service.watched);
+    using.join().unwrap();
+    service.ended(1);
+}
+
+pub fn ref_put_resurrect() {
+    let service = Service::new();
+    service.references.get();
+    assert!(service.references.kill());
+    service.domain.barrier();
+    let user = Arc::clone(&service);
+    let using = part(&service.domain, move || user.references.put());
+    assert!(service.references.resurrect());
+    service.references.get();
+    assert!(service.references.kill());
+    service.domain.barrier();
+    using.join().unwrap();
+    assert!(!service.references.is_zero());
+    service.references.put();
+    service.domain.barrier();
+    // If the put came before the resurrection, it reached zero, and the first kill has a release as well.
+    let releases = service.releases();
+    assert!((1..=2).contains(&releases), "{releases}");
+    service.ended(releases);
+}
+
+pub fn ref_get_call_off() {
+    get_during(|service| {
+        assert!(service.references.kill() && service.references.resurrect() && service.references.kill());
+    });
 }

@@ -1,6 +1,6 @@
 //! A counter that many threads change and few read.
 
-use super::blocks::{Column, block_count};
+use super::blocks::{Column, Slot, block_count};
 use crate::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, const_fn};
 use std::fmt;
@@ -124,8 +124,7 @@ impl Counter {
             let total = slot.add(by);
             let ahead = slot.unflushed(total);
             if (ahead as i64).unsigned_abs() >= self.batch {
-                slot.set_flushed(total);
-                self.flush(ahead);
+                self.flush(slot, total, ahead);
             }
         });
         if counted.is_none() {
@@ -153,17 +152,19 @@ impl Counter {
         self.add(-1);
     }
 
+    /// Flushes all of the slot's `total`, of which `ahead` is not flushed yet.
     #[cold]
-    fn flush(&self, by: u64) {
+    fn flush(&self, slot: &Slot, total: u64, ahead: u64) {
+        slot.set_flushed(total);
         // ORDERING: Relaxed, a count.
-        self.shared.flushed.fetch_add(by, Ordering::Relaxed);
+        self.shared.flushed.fetch_add(ahead, Ordering::Relaxed);
     }
 
     #[cold]
     fn add_without_slot(&self, by: u64) {
-        // ORDERING: Relaxed, a count.
+        // ORDERING: Relaxed, both: counts.
         self.shared.slotless.fetch_add(by, Ordering::Relaxed);
-        self.flush(by);
+        self.shared.flushed.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Returns the count to within [`error_bound`](Self::error_bound): what threads have flushed.

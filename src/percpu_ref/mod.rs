@@ -99,11 +99,11 @@ impl PercpuRef {
     ///
     /// let (send, ended) = mpsc::channel();
     /// let domain = Domain::new();
-    /// let device = PercpuRef::with_release(&domain, move || send.send("no one uses the device").unwrap());
+    /// let device = PercpuRef::with_release(&domain, move || send.send("the device has no users").unwrap());
     /// let user = device.try_get_live();
     /// device.kill();
     /// drop(user);
-    /// assert_eq!(ended.recv().unwrap(), "no one uses the device");
+    /// assert_eq!(ended.recv().unwrap(), "the device has no users");
     /// ```
     pub fn with_release(domain: &Domain, release: impl Fn() + Send + Sync + 'static) -> PercpuRef {
         PercpuRef { shared: Arc::new(Shared::new(domain.clone(), Some(Box::new(release)))) }

@@ -453,6 +453,12 @@ pub fn models() -> Vec<Model> {
             ref_put_resurrect,
         ),
         model(
+            "ref_zero_resurrect",
+            "a kill whose last reference is put while the count is resurrected is released if zero was reached, and once",
+            None,
+            ref_zero_resurrect,
+        ),
+        model(
             "ref_get_call_off",
             "a reference taken while a kill is called off is counted by the fold of the next kill",
             None,

@@ -224,6 +224,24 @@ pub fn ref_put_resurrect() {
     service.ended(releases);
 }
 
+pub fn ref_zero_resurrect() {
+    let service = Service::new();
+    service.references.get();
+    assert!(service.references.kill());
+    service.domain.barrier();
+    let user = Arc::clone(&service);
+    let using = part(&service.domain, move || user.references.put());
+    let was_zero = service.references.is_zero();
+    assert!(service.references.resurrect());
+    using.join().unwrap();
+    service.domain.barrier();
+    let releases = service.releases();
+    assert!((usize::from(was_zero)..=1).contains(&releases), "{releases}");
+    assert!(!service.references.is_zero() && service.references.kill());
+    service.domain.barrier();
+    service.ended(releases + 1);
+}
+
 pub fn ref_get_call_off() {
     get_during(|service| {
         assert!(service.references.kill() && service.references.resurrect() && service.references.kill());

@@ -160,6 +160,9 @@ mod cell;
 // Counted values in allocations of their own, which cells and lists publish.
 mod object;
 
+// References that threads count apart.
+mod percpu_ref;
+
 // Readers, grace periods, and the backlog.
 mod domain;
 
@@ -171,6 +174,9 @@ mod node;
 
 // The interface of reapers.
 mod reap;
+
+// Counts that threads keep apart.
+mod percpu;
 
 mod util;
 
@@ -189,6 +195,8 @@ pub use domain::{
 pub use equivalent::Equivalent;
 pub use handle::local::{LocalHandle, LocalHandles};
 pub use handle::{Entry, Handle};
+pub use percpu::Counter;
+pub use percpu_ref::{LiveRef, PercpuRef};
 pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
 pub use registry::Registry;
 pub use registry::builder::Builder;

@@ -6,8 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders from top to bottom.
-const ORDER: [&str; 12] =
-    ["pressure", "registry", "shard", "handle", "cell", "object", "domain", "table", "node", "reap", "util", "sync"];
+const ORDER: [&str; 14] = [
+    "pressure",
+    "registry",
+    "shard",
+    "handle",
+    "cell",
+    "object",
+    "percpu_ref",
+    "domain",
+    "table",
+    "node",
+    "reap",
+    "percpu",
+    "util",
+    "sync",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -4,6 +4,7 @@ mod cells;
 mod expiry;
 mod limits;
 mod pairs;
+mod percpu;
 mod reads;
 mod reclaims;
 mod resizes;
@@ -15,6 +16,7 @@ use cells::*;
 use expiry::*;
 use limits::*;
 use pairs::*;
+use percpu::*;
 use reads::*;
 use reclaims::*;
 use resizes::*;
@@ -396,5 +398,71 @@ pub fn models() -> Vec<Model> {
         ),
         model("cell_wait_store", "a thread that waits for a new version is woken", None, cell_wait_store),
         model("cell_future_store", "a task that waits for a new version is woken", None, cell_future_store),
+        model(
+            "counter_add_sum",
+            "a sum has each count that happened before it once, and each concurrent one at most once",
+            None,
+            counter_add_sum,
+        ),
+        model(
+            "counter_exit_add",
+            "no count is lost when a thread ends while another counts for the first time and sums",
+            None,
+            counter_exit_add,
+        ),
+        model(
+            "counter_grow_sum",
+            "a sum misses no count of a thread whose block is copied to a longer one",
+            None,
+            counter_grow_sum,
+        ),
+        model(
+            "counter_drop_add",
+            "a counter that takes the place of a dropped one begins at zero for each thread",
+            None,
+            counter_drop_add,
+        ),
+        model(
+            "ref_get_kill",
+            "a reference taken while its count is killed is refused, or counted: then zero is reached with its put",
+            None,
+            ref_get_kill,
+        ),
+        model(
+            "ref_put_kill",
+            "a reference put while its count is killed is put once, in its slot or in the one count",
+            None,
+            ref_put_kill,
+        ),
+        model(
+            "ref_confirm_get",
+            "a kill is confirmed only when no thread is in a `try_get_live` that succeeds",
+            None,
+            ref_confirm_get,
+        ),
+        model(
+            "ref_put_wait",
+            "a thread that waits for zero misses no last put, and continues after all that was done with references",
+            None,
+            ref_put_wait,
+        ),
+        model(
+            "ref_put_resurrect",
+            "a reference put while its count is resurrected is counted once, and the next kill reaches zero",
+            None,
+            ref_put_resurrect,
+        ),
+        model(
+            "ref_zero_resurrect",
+            "a kill whose last reference is put while the count is resurrected is released if zero was reached, and once",
+            None,
+            ref_zero_resurrect,
+        ),
+        model(
+            "ref_get_call_off",
+            "a reference taken while a kill is called off is counted by the fold of the next kill",
+            None,
+            ref_get_call_off,
+        ),
     ]
 }

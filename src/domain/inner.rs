@@ -375,6 +375,15 @@ impl Inner {
         WeakDomain::new((self.id != GLOBAL).then(|| Weak::clone(&self.this)))
     }
 
+    /// Calls `f`, which is a part of a callback. Contains its panic, and counts it.
+    pub(crate) fn contained(&self, f: impl FnOnce()) {
+        let panics = u64::from(contain(f));
+        if panics > 0 {
+            // ORDERING: Relaxed, a statistic.
+            self.panics.fetch_add(panics, Ordering::Relaxed);
+        }
+    }
+
     /// Tells the domain's thread, executor or backup thread, if it has one, that something waits.
     pub(crate) fn wake(&self) {
         if let Some(reclaimer) = self.reclaimer.get() {

@@ -391,7 +391,8 @@ impl Domain {
         &self.0
     }
 
-    fn refuse_to_wait(&self, what: &str) {
+    /// Panics if a wait for readers or destructors could wait for the caller.
+    pub(crate) fn refuse_to_wait(&self, what: &str) {
         let name = self.name();
         assert!(!shard_locked(), "{what} within the `Eq` of a key, which runs under a shard lock");
         assert!(

@@ -37,6 +37,14 @@ mod real {
     }
     pub(crate) use const_thread_local;
 
+    /// Declares a [`Global`], which all threads share.
+    macro_rules! global {
+        ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+            $(#[$meta])* static $name: $crate::sync::Global<$type> = $crate::sync::Global::new($init);
+        };
+    }
+    pub(crate) use global;
+
     /// Declares a `const fn`, which is not `const` under loom: loom's atomics and locks are not made at compile time.
     macro_rules! const_fn {
         ($(#[$meta:meta])* $visibility:vis fn $($rest:tt)*) => { $(#[$meta])* $visibility const fn $($rest)* };
@@ -45,6 +53,23 @@ mod real {
         };
     }
     pub(crate) use const_fn;
+
+    /// A value that all threads share, until the end of the process.
+    pub(crate) struct Global<T>(T);
+
+    /// A reference to the value of a [`Global`].
+    pub(crate) type GlobalRef<T> = &'static T;
+
+    impl<T> Global<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Global(value)
+        }
+
+        #[inline]
+        pub(crate) fn get(&'static self) -> GlobalRef<T> {
+            &self.0
+        }
+    }
 
     use std::alloc::Layout;
     use std::ptr::NonNull;
@@ -205,6 +230,31 @@ mod looming {
         ($($function:tt)*) => { $($function)* };
     }
     pub(crate) use const_fn;
+
+    macro_rules! global {
+        ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+            loom::lazy_static! {
+                $(#[$meta])* static ref $name: $crate::sync::Global<$type> = $crate::sync::Global::new($init);
+            }
+        };
+    }
+    pub(crate) use global;
+
+    /// A value that the threads of one execution share. Loom drops its statics before the thread-locals of the main
+    /// thread, so a thread-local that needs the value keeps a reference to it.
+    pub(crate) struct Global<T>(std::sync::Arc<T>);
+
+    pub(crate) type GlobalRef<T> = std::sync::Arc<T>;
+
+    impl<T> Global<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Global(std::sync::Arc::new(value))
+        }
+
+        pub(crate) fn get(&self) -> GlobalRef<T> {
+            std::sync::Arc::clone(&self.0)
+        }
+    }
 
     #[cfg(not(crossbeam_loom))]
     pub(crate) use crate::sync::model as epoch;

@@ -2,6 +2,7 @@
 
 use crate::cases::{Idiom, Kind, Series};
 use crate::peers::ours::{Batches, Handles, IN_MEMORY_ORDER, LOCAL, Way};
+use crate::work::counter::{ATOMIC, SHARDED};
 
 /// A predicate that selects series of a case.
 pub type Choice = fn(&Series) -> bool;
@@ -60,6 +61,14 @@ pub fn index(series: &Series) -> bool {
 
 pub fn mutex(series: &Series) -> bool {
     series.name == "Mutex<HashMap>"
+}
+
+pub fn one_atomic(series: &Series) -> bool {
+    series.name == ATOMIC
+}
+
+pub fn sharded(series: &Series) -> bool {
+    series.name == SHARDED
 }
 
 pub fn papaya_each(series: &Series) -> bool {

@@ -4,10 +4,12 @@
 //! - `lean`: writes, iteration and teardown, against scc's `HashIndex` and against a mutex
 //! - `writes`: writes, growth, tails, memory and connection tracking, against the best peer
 //! - `cell`: one published pointer
+//! - `counter`: counts that all threads change
 //! - `choices`: which contenders are compared
 
 mod cell;
 mod choices;
+mod counter;
 mod lean;
 mod reads;
 mod writes;
@@ -89,6 +91,7 @@ pub fn rows(plan: &Plan, results: &[Measured]) -> Vec<Row> {
     lean::add(&mut rows, plan);
     writes::add(&mut rows, plan);
     cell::add(&mut rows, plan.cores);
+    counter::add(&mut rows, plan);
     rows.rows
 }
 

@@ -3,6 +3,7 @@
 pub mod bounded;
 pub mod cell;
 pub mod conntrack;
+pub mod counter;
 pub mod dropped;
 pub mod growth;
 pub mod memory;

@@ -2,6 +2,8 @@
 //!
 //! - Input: the output of `compare --json` (benches/results.json). If benches/scaling.json exists, its scaling charts
 //!   are added. It holds the output of `compare scaling --json` on a machine with more cores.
+//!   If benches/toolbox.json exists, the section of cells, lists, counters and locks is added. It holds the output of
+//!   `compare cell counter list locks --json`.
 //! - Output: the charts in docs/benchmarks/, and the text between the markers in docs/benchmarks.md.
 //!
 //! `charts --check` writes nothing, and fails if any output differs from what it would write.
@@ -13,6 +15,7 @@
 //! - `lines`: the scaling charts
 //! - `costs`: the table of writes
 //! - `page`: the generated part of the document
+//! - `toolbox`: its section of what is not a map
 
 mod costs;
 mod figures;
@@ -22,6 +25,7 @@ mod page;
 mod picture;
 mod results;
 mod svg;
+mod toolbox;
 
 use lexopt::{Arg, Parser};
 use results::Results;
@@ -37,6 +41,8 @@ struct Plan {
     json: PathBuf,
     /// The file with the scaling results of another machine. It may be absent.
     scaling: PathBuf,
+    /// The file with the results of cells, lists, counters and locks. It may be absent.
+    toolbox: PathBuf,
     /// The directory of the document.
     docs: PathBuf,
     check: bool,
@@ -48,6 +54,7 @@ impl Plan {
         let mut plan = Plan {
             json: benches.join("results.json"),
             scaling: benches.join("scaling.json"),
+            toolbox: benches.join("toolbox.json"),
             docs: benches.with_file_name("docs"),
             check: false,
         };
@@ -55,6 +62,7 @@ impl Plan {
             match argument {
                 Arg::Long("json") => plan.json = parser.value()?.into(),
                 Arg::Long("scaling") => plan.scaling = parser.value()?.into(),
+                Arg::Long("toolbox") => plan.toolbox = parser.value()?.into(),
                 Arg::Long("docs") => plan.docs = parser.value()?.into(),
                 Arg::Long("check") => plan.check = true,
                 other => return Err(other.unexpected()),
@@ -68,7 +76,9 @@ fn main() -> ExitCode {
     let plan = match Plan::parse(Parser::from_env()) {
         Ok(plan) => plan,
         Err(error) => {
-            eprintln!("{error}\nusage: charts [--json FILE] [--scaling FILE] [--docs DIRECTORY] [--check]");
+            eprintln!(
+                "{error}\nusage: charts [--json FILE] [--scaling FILE] [--toolbox FILE] [--docs DIRECTORY] [--check]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -98,8 +108,9 @@ fn run(plan: &Plan) -> Result<(), String> {
     if plan.scaling.exists() {
         pictures.extend(lines::charts(&read(&plan.scaling)?));
     }
+    let toolbox = if plan.toolbox.exists() { Some(read(&plan.toolbox)?) } else { None };
     let page = fs::read_to_string(&document).map_err(at(&document))?;
-    let page = page::refreshed(&page, &page::generated(&results, &pictures))
+    let page = page::refreshed(&page, &page::generated(&results, toolbox.as_ref(), &pictures))
         .map_err(|error| format!("{}: {error}", document.display()))?;
     let mut files: Vec<(PathBuf, String)> =
         pictures.into_iter().map(|picture| (directory.join(picture.file), picture.svg)).collect();

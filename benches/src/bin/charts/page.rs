@@ -5,9 +5,12 @@ use crate::costs;
 use crate::figures::grouped;
 use crate::picture::{Picture, escape};
 use crate::results::{Case, Kind, Quartiles, Results, Series, Target};
+use crate::toolbox;
 
 use benches::figure;
 
+/// Where `charts` reads the results of the maps.
+const RESULTS: &str = "benches/results.json";
 const BEGIN: &str = "<!-- charts: begin -->";
 const END: &str = "<!-- charts: end -->";
 
@@ -18,13 +21,14 @@ pub fn refreshed(page: &str, generated: &str) -> Result<String, String> {
     Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", generated.trim()))
 }
 
-pub fn generated(results: &Results, pictures: &[Picture]) -> String {
+pub fn generated(results: &Results, toolbox: Option<&Results>, pictures: &[Picture]) -> String {
     let parts = [
-        Some(run(results)),
+        Some(run(results, "##", RESULTS)),
         Some(targets(&results.targets)),
         Some(shown(pictures)),
         costs::section(results),
         Some(peers_win(results)),
+        toolbox.map(toolbox::section),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
@@ -40,21 +44,22 @@ fn ratio(quartiles: Quartiles) -> Option<String> {
     Some(format!("{median} \\[{low}, {high}\\]"))
 }
 
-fn run(results: &Results) -> String {
+/// Returns the description of a run whose results are in `file`, under a heading of this level.
+pub fn run(results: &Results, level: &str, file: &str) -> String {
     let machine = &results.machine;
     let versions: Vec<_> = results
         .versions
         .iter()
         .map(|(name, version)| format!("{} {}", plain(name), version.as_deref().unwrap_or("(unknown)")))
         .collect();
-    let command = repeated(&results.command);
+    let command = repeated(&results.command, file);
     let is_there = |library: &&str| {
         results.cases.iter().flat_map(|case| &case.series).any(|one| one.contender.starts_with(*library))
     };
     let features: Vec<_> = ["liburcu", "DPDK"].into_iter().filter(is_there).map(str::to_lowercase).collect();
     let features = if features.is_empty() { String::new() } else { format!(" --features {}", features.join(",")) };
     format!(
-        "## The run\n\n{}; {} cores; {}. Versions: {}.\n\n\
+        "{level} The run\n\n{}; {} cores; {}. Versions: {}.\n\n\
          ```sh\ncargo run --release -p benches{features} --bin compare -- {command}\n```\n",
         plain(machine.cpu.as_deref().unwrap_or("A processor that does not say its name")),
         machine.cores,
@@ -63,11 +68,11 @@ fn run(results: &Results) -> String {
     )
 }
 
-/// Returns the arguments with which a reader can repeat the run. The output path becomes the file that `charts` reads.
-fn repeated(command: &[String]) -> String {
+/// Returns the arguments with which a reader can repeat the run. The output path becomes the `file` that `charts` reads.
+fn repeated(command: &[String], file: &str) -> String {
     let mut path = false;
     let arguments = command.iter().skip(1).map(|argument| {
-        let argument = if path { "benches/results.json" } else { argument };
+        let argument = if path { file } else { argument };
         path = argument == "--json";
         argument
     });
@@ -79,8 +84,9 @@ fn reached(target: &Target) -> Option<bool> {
     target.measured.and_then(Quartiles::median).and(target.reached)
 }
 
-fn targets(targets: &[Target]) -> String {
-    let rows = targets.iter().map(|target| {
+/// Returns a table of targets.
+pub fn target_rows<'t>(targets: impl Iterator<Item = &'t Target>) -> String {
+    let rows = targets.map(|target| {
         let measured = target.measured.map(|measured| ratio(measured).unwrap_or("no sample".into()));
         let reached = match reached(target) {
             Some(true) => "reached",
@@ -97,16 +103,20 @@ fn targets(targets: &[Target]) -> String {
         ];
         format!("| {} |\n", cells.join(" | "))
     });
+    let header = "| what | against | which | target | measured | |\n|---|---|---|---|---|---|\n".to_string();
+    header + &rows.collect::<String>()
+}
+
+fn targets(targets: &[Target]) -> String {
     let count = |of| targets.iter().filter(|target| reached(target) == Some(of)).count();
     let (met, missed) = (count(true), count(false));
     let all = targets.iter().filter(|target| target.target != "-").count();
     format!(
         "## Targets\n\n{met} reached, {missed} not reached, {} not measured. A ratio is theirs over ours, of times or bytes, \
          where a row does not say otherwise: the median of the rounds and its quartiles. Where there are several peers, \
-         the one that comes closest to missing the target is named.\n\n\
-         | what | against | which | target | measured | |\n|---|---|---|---|---|---|\n{}",
+         the one that comes closest to missing the target is named.\n\n{}",
         all - met - missed,
-        rows.collect::<String>()
+        target_rows(targets.iter())
     )
 }
 
@@ -178,7 +188,7 @@ mod tests {
     fn page() -> String {
         let results = example();
         let charts = gallery::charts(&results);
-        generated(&results, &charts.iter().map(picture).collect::<Vec<_>>())
+        generated(&results, None, &charts.iter().map(picture).collect::<Vec<_>>())
     }
 
     #[test]
@@ -219,7 +229,7 @@ mod tests {
     #[test]
     fn a_command_keeps_its_arguments_and_writes_where_results_are_read() {
         let command = ["compare", "--json", "/tmp/x.json", "reads", "--size", "64"].map(str::to_owned);
-        assert_eq!(repeated(&command), "--json benches/results.json reads --size 64");
+        assert_eq!(repeated(&command, RESULTS), "--json benches/results.json reads --size 64");
     }
 
     #[test]

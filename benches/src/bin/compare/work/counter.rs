@@ -97,7 +97,7 @@ pub fn run(plan: &Plan, results: &mut Results) {
         let read = || {
             let every = |n: &mut usize| {
                 *n += 1;
-                *n % 64 == 0
+                n.is_multiple_of(64)
             };
             let (mut ours, mut one, mut many) = (0, 0, 0);
             vec![

@@ -315,6 +315,9 @@ impl Reader {
             let guard = world.leases.pin();
             self.held.extend(guard.get(&self.rng.below(LEASES)).map(|lease| lease.name));
         }
+        if self.rng.one_in(4) {
+            self.held.extend(self.rng.pick(&world.cells).with(|lease| lease.map(|lease| lease.name)));
+        }
         if self.rng.one_in(1024) {
             self.asked.get_or_insert_with(|| world.pipeline.domain.start_poll());
         }

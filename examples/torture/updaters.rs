@@ -26,7 +26,8 @@ pub fn update(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
             update_value(world, &mut rng);
             match rng.below(4) {
                 0 => replace_and_call(world, &mut rng),
-                1 => replace_lease(world, &mut rng),
+                1 if rng.one_in(2) => replace_lease(world, &mut rng),
+                1 => replace_version(world, &mut rng),
                 _ => replace_and_wait(world, &mut removed, &mut rng),
             }
         }
@@ -102,6 +103,31 @@ fn replace_lease(world: &World, rng: &mut Rng) {
             old
         } else {
             world.leases.insert(key, lease)
+        };
+        if let Some(old) = old {
+            old.unlinked();
+        }
+        world.pipeline.figures.updates.up();
+    }
+}
+
+/// Replaces the version of a cell, or empties the cell. The version's destructor ages the element.
+fn replace_version(world: &World, rng: &mut Rng) {
+    for _ in 0..=rng.below(8) {
+        let Some(fresh) = world.pipeline.fresh() else { return nap(100) };
+        let (cell, lease) = (rng.pick(&world.cells), Lease::new(fresh, &world.pipeline));
+        let old = match rng.below(8) {
+            0 => {
+                // The lease is dropped without having been published.
+                drop(lease);
+                cell.take()
+            }
+            1 => {
+                let current = cell.load();
+                // If another thread is faster, this lease is dropped without having been published.
+                cell.compare_exchange(current.as_ref(), Some(lease)).is_ok().then_some(current).flatten()
+            }
+            _ => cell.replace(Some(lease)),
         };
         if let Some(old) = old {
             old.unlinked();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoch_registry::{Domain, Registry, StallReport, WhenFull};
+use epoch_registry::{Domain, RcuOptionCell, Registry, StallReport, WhenFull};
 
 use crate::broken::Broken;
 use crate::figures::{Count, Figures};
@@ -15,6 +15,8 @@ use crate::value::Value;
 
 /// The keys of elements that a registry publishes: few, like the slots.
 pub const LEASES: u64 = 4;
+/// The number of cells that publish elements.
+pub const CELLS: usize = 2;
 /// The number of keys that are updated and never removed.
 pub const STABLE: u64 = 256;
 /// The number of further keys, which come and go.
@@ -30,6 +32,8 @@ pub struct World {
     limit: Option<usize>,
     pub pipeline: Arc<Pipeline>,
     pub leases: Registry<u64, Lease>,
+    /// Elements that cells publish.
+    pub cells: [RcuOptionCell<Lease>; CELLS],
     pub values: Registry<u64, Value>,
     /// Values that a barrier must have freed. One shard, so that retiring threads contend.
     tokens: Registry<u64, Arc<()>>,
@@ -63,6 +67,7 @@ impl World {
             limit,
             pipeline: Pipeline::new(domain.clone(), broken, Arc::clone(figures)),
             leases: Registry::builder().domain(domain.clone()).shards(2).build(),
+            cells: std::array::from_fn(|_| RcuOptionCell::empty_in(&domain)),
             // Few shards and no initial capacity, so that the tables are resized often.
             values: Registry::builder().domain(domain.clone()).shards(4).build(),
             tokens: Registry::builder().domain(domain).shards(1).build(),
@@ -104,6 +109,11 @@ impl World {
         }
     }
 
+    /// Returns the number of cells that publish an element.
+    fn full_cells(&self) -> usize {
+        self.cells.iter().filter(|cell| cell.with(|lease| lease.is_some())).count()
+    }
+
     /// Checks what must hold while all threads rest, after [`settle`](Self::settle).
     pub fn audit(&self) {
         let faults = &self.pipeline.figures.faults;
@@ -116,7 +126,7 @@ impl World {
         if panics > 0 {
             faults.add("a destructor or callback panicked", || format!("in {domain}: {stats}"));
         }
-        let (in_use, pool) = (SLOTS + self.leases.len(), &self.pipeline.pool);
+        let (in_use, pool) = (SLOTS + self.leases.len() + self.full_cells(), &self.pipeline.pool);
         if pool.free() + in_use > pool.size() {
             faults.add("an element was given back twice", || format!("in {domain}"));
         }
@@ -141,6 +151,7 @@ impl World {
     /// have ended.
     pub fn close(&self) {
         self.leases.clear();
+        self.cells.iter().for_each(|cell| drop(cell.take()));
         self.values.clear();
         self.settle();
         let pool = &self.pipeline.pool;

@@ -1,4 +1,16 @@
 //! The elements of lists: their memory, and the types that own or borrow them.
+//!
+//! ```text
+//!  an element:  ┌────────┬──────┬──────┐┌──────┬───────┐
+//!               │ object │ prev │ home ││ next │ value │
+//!               └────────┴──────┴──────┘└──────┴───────┘
+//!                                        ▲
+//!                                        └ what links lead to
+//! ```
+//!
+//! Links lead to the link that follows, and the value lies next to it: a forward walk reads one cache line of an element with
+//! a small value. Processors follow such chains ahead of the program. A chain that leads to the beginning of an element, 48
+//! bytes before its link, takes more than twice as long to walk (see "Lists" in `docs/design.md`).
 
 #![allow(unsafe_code)]
 
@@ -16,30 +28,74 @@ use std::ptr::{self, NonNull};
 /// The `home` of an element that is in no list.
 pub(super) const NOWHERE: u64 = 0;
 
-/// An object with two links. `next` and `value` are neighbours, so that a forward walk reads one cache line of an element
-/// with a small value.
+/// The part of an element that walks use, and that links lead to.
 #[repr(C)]
 pub(super) struct Element<T> {
-    object: ObjectHeader,
-    /// The element before, or null (E1).
-    pub(super) prev: AtomicPtr<Element<T>>,
-    /// The number of the list that the element is in, or [`NOWHERE`] (E3).
-    pub(super) home: AtomicU64,
     /// The element after, or null (E1).
     pub(super) next: AtomicPtr<Element<T>>,
     value: ManuallyDrop<T>,
 }
 
-impl<T> Element<T> {
-    /// The bytes that an element counts for in the backlog.
-    pub(super) const BYTES: u64 = size_of::<Self>() as u64;
+/// The part of an element that lies before that.
+#[repr(C)]
+pub(super) struct Head<T> {
+    object: ObjectHeader,
+    /// The element before, or null (E1).
+    pub(super) prev: AtomicPtr<Element<T>>,
+    /// The number of the list that the element is in, or [`NOWHERE`] (E3).
+    pub(super) home: AtomicU64,
+}
 
-    /// Returns the value, for a reader.
-    #[inline]
-    fn value(&self) -> &T {
-        self.object.presence.touch();
-        &self.value
+/// The allocation of an element.
+#[repr(C)]
+struct Whole<T> {
+    head: Head<T>,
+    element: Element<T>,
+}
+
+impl<T> Whole<T> {
+    /// Returns the allocation of an element.
+    fn of(element: NonNull<Element<T>>) -> NonNull<Self> {
+        head(element).cast()
     }
+}
+
+/// The bytes that an element counts for in the backlog.
+pub(super) const fn bytes<T>() -> u64 {
+    size_of::<Whole<T>>() as u64
+}
+
+/// Returns the head of an element. It is an object: its header is its first field.
+#[inline]
+pub(super) fn head<T>(element: NonNull<Element<T>>) -> NonNull<Head<T>> {
+    // SAFETY: every element lies at this offset of a `Whole`, whose first field is the head. Pointers to elements come from
+    // pointers to the allocation (`NewElement::new`).
+    unsafe { element.byte_sub(mem::offset_of!(Whole<T>, element)) }.cast()
+}
+
+/// Returns the object that an element is.
+#[inline]
+pub(super) fn object<T>(element: NonNull<Element<T>>) -> NonNull<ObjectHeader> {
+    head(element).cast()
+}
+
+/// Returns the element that an object is.
+fn of_object<T>(object: NonNull<ObjectHeader>) -> NonNull<Element<T>> {
+    // SAFETY: the element lies at this offset of the allocation that begins with the object.
+    unsafe { object.byte_add(mem::offset_of!(Whole<T>, element)) }.cast()
+}
+
+/// Returns the value of an element.
+///
+/// # Safety
+///
+/// The element is not destroyed during the lifetime of the returned reference.
+#[inline]
+unsafe fn value<'v, T>(element: NonNull<Element<T>>) -> &'v T {
+    // SAFETY: the caller guarantees that the element is not destroyed.
+    unsafe { object(element).as_ref() }.presence.touch();
+    // SAFETY: the caller guarantees that the element is not destroyed.
+    &unsafe { element.as_ref() }.value
 }
 
 /// An element that is not published yet.
@@ -48,14 +104,14 @@ pub(super) struct NewElement<T>(NonNull<Element<T>>);
 impl<T> NewElement<T> {
     /// Returns an element that has the list's reference (O1).
     pub(super) fn new(value: T) -> Self {
-        let object = ObjectHeader::new(size_of::<Element<T>>(), destroy::<T>);
-        let (prev, next) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
-        let element = Element { object, prev, home: AtomicU64::new(NOWHERE), next, value: ManuallyDrop::new(value) };
+        let object = ObjectHeader::new(size_of::<Whole<T>>(), destroy::<T>);
+        let head = Head { object, prev: AtomicPtr::new(ptr::null_mut()), home: AtomicU64::new(NOWHERE) };
+        let element = Element { next: AtomicPtr::new(ptr::null_mut()), value: ManuallyDrop::new(value) };
         // SAFETY: an element has a size above zero.
-        let memory = unsafe { sync::alloc(Layout::new::<Element<T>>()) }.cast();
-        // SAFETY: the allocation has the size and alignment of an element.
-        unsafe { memory.write(element) };
-        NewElement(memory)
+        let memory = unsafe { sync::alloc(Layout::new::<Whole<T>>()) };
+        // SAFETY: the allocation has the size and alignment of a `Whole`.
+        unsafe { memory.cast().write(Whole { head, element }) };
+        NewElement(of_object(memory.cast()))
     }
 
     /// Takes a reference, for the caller of the insertion.
@@ -85,7 +141,7 @@ impl<T> NewElement<T> {
 impl<T> Drop for NewElement<T> {
     fn drop(&mut self) {
         // SAFETY: O3 (the element was never published, so this owns it).
-        unsafe { object::destroy(self.0.cast()) };
+        unsafe { object::destroy(object(self.0)) };
     }
 }
 
@@ -94,10 +150,11 @@ struct Free<T>(NonNull<Element<T>>);
 
 impl<T> Drop for Free<T> {
     fn drop(&mut self) {
+        let whole = Whole::of(self.0);
         // SAFETY: the maker of a `Free` owns the element. (The value is a `ManuallyDrop`.)
-        unsafe { ptr::drop_in_place(self.0.as_ptr()) };
+        unsafe { ptr::drop_in_place(whole.as_ptr()) };
         // SAFETY: `NewElement::new` allocated it with this layout, and the maker of a `Free` owns it.
-        unsafe { sync::dealloc(self.0.cast(), Layout::new::<Element<T>>()) };
+        unsafe { sync::dealloc(whole.cast(), Layout::new::<Whole<T>>()) };
     }
 }
 
@@ -107,7 +164,7 @@ impl<T> Drop for Free<T> {
 ///
 /// As for [`object::destroy`]. The object is an element of this type.
 unsafe fn destroy<T>(object: NonNull<ObjectHeader>) {
-    let mut element = object.cast::<Element<T>>();
+    let mut element = of_object::<T>(object);
     // (Also if the drop of the value panics.)
     let _free = Free(element);
     // SAFETY: the caller owns the element.
@@ -139,16 +196,11 @@ impl<'a, T, D: Walk> ListEntry<'a, T, D> {
         ListEntry { element, _section: PhantomData }
     }
 
-    #[inline]
-    fn element(self) -> &'a Element<T> {
-        // SAFETY: the caller of `new` guarantees that the element is not destroyed before `'a` ends.
-        unsafe { self.element.as_ref() }
-    }
-
     /// Returns the value, for as long as the critical section lasts.
     #[inline]
     pub fn value(self) -> &'a T {
-        self.element().value()
+        // SAFETY: the caller of `new` guarantees that the element is not destroyed before `'a` ends.
+        unsafe { value(self.element) }
     }
 
     /// Returns a handle to the entry, which may outlive the critical section.
@@ -176,7 +228,7 @@ impl<T, D: Walk> Deref for ListEntry<'_, T, D> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.element().value()
+        self.value()
     }
 }
 
@@ -247,7 +299,7 @@ impl<T, D: Walk> ListHandle<T, D> {
     #[inline]
     pub(super) unsafe fn take(element: NonNull<Element<T>>) -> Self {
         // SAFETY: the caller guarantees that the element is not destroyed.
-        let object = &unsafe { element.as_ref() }.object;
+        let object = unsafe { object(element).as_ref() };
         object.presence.touch();
         object.refs.get();
         ListHandle { element, _owns: PhantomData }
@@ -258,10 +310,18 @@ impl<T, D: Walk> ListHandle<T, D> {
         self.element
     }
 
+    /// Returns the head of the element.
     #[inline]
-    pub(super) fn element(&self) -> &Element<T> {
+    pub(super) fn head(&self) -> &Head<T> {
         // SAFETY: O1 (this holds a reference).
-        unsafe { self.element.as_ref() }
+        unsafe { head(self.element).as_ref() }
+    }
+
+    /// Returns the link that leads forward from the element.
+    #[inline]
+    pub(super) fn next(&self) -> &AtomicPtr<Element<T>> {
+        // SAFETY: O1 (this holds a reference).
+        &unsafe { self.element.as_ref() }.next
     }
 
     /// Returns whether both are handles to the same entry, and not only to equal values.
@@ -282,7 +342,7 @@ impl<T, D: Walk> Drop for ListHandle<T, D> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: this owns one reference. The list's reference, which is put after the element was published, precedes it.
-        unsafe { object::put(self.element.cast()) };
+        unsafe { object::put(object(self.element)) };
     }
 }
 
@@ -291,7 +351,8 @@ impl<T, D: Walk> Deref for ListHandle<T, D> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.element().value()
+        // SAFETY: O1 (this holds a reference).
+        unsafe { value(self.element) }
     }
 }
 

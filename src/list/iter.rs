@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code)]
 
-use super::element::{Element, ListEntry};
+use super::element::{Element, ListEntry, head};
 use super::walk::{BothWays, Forward, Walk};
 use crate::sync::AtomicPtr;
 use crate::sync::atomic::Ordering;
@@ -82,7 +82,7 @@ impl<'a, T> Iterator for ListIterBack<'a, T> {
         // the element is complete.
         let element = NonNull::new(link.load(Ordering::Acquire))?;
         // SAFETY: E5 (this section has found the element).
-        self.link = NonNull::from(unsafe { &element.as_ref().prev });
+        self.link = NonNull::from(unsafe { &head(element).as_ref().prev });
         // SAFETY: E5 (this section has found the element, and outlasts `'a`), O1.
         Some(unsafe { ListEntry::new(element) })
     }

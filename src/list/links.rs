@@ -49,7 +49,7 @@
 #![allow(unsafe_code)]
 
 use super::NotInList;
-use super::element::{Element, ListHandle, NOWHERE, NewElement};
+use super::element::{self, Element, ListHandle, NOWHERE, NewElement, head};
 use super::iter::{ListIter, ListIterBack};
 use super::walk::{BothWays, Walk};
 use crate::domain::{Cookie, CriticalSection, Domain, GLOBAL, IfFull, Inner};
@@ -158,7 +158,7 @@ impl<T, D: Walk> Links<T, D> {
     ) -> Option<ListIter<'a, T, D>> {
         self.refuse_foreign(section);
         // SAFETY: E5 (the element's home was compared in this section, which the walk borrows).
-        self.is_linked(handle).then(|| unsafe { ListIter::new(&handle.element().next) })
+        self.is_linked(handle).then(|| unsafe { ListIter::new(handle.next()) })
     }
 
     /// Returns whether the entry of `handle` is in the list. While the caller has the lock, the answer stays true. In a
@@ -167,7 +167,7 @@ impl<T, D: Walk> Links<T, D> {
     pub(super) fn is_linked(&self, handle: &ListHandle<T, D>) -> bool {
         // ORDERING: Relaxed, both. The lock orders writers. What a reader must see, its pin makes visible: see "A walk that
         // begins at a handle" in docs/ordering.md.
-        let home = handle.element().home.load(Ordering::Relaxed);
+        let home = handle.head().home.load(Ordering::Relaxed);
         home != NOWHERE && home == self.number.load(Ordering::Relaxed)
     }
 
@@ -177,7 +177,7 @@ impl<T, D: Walk> Links<T, D> {
 
     /// Takes a place in the backlog for an element. The caller does not hold the lock, as this may wait.
     fn reserve<'l>(&'l self, if_full: &mut IfFull<Infallible>) -> Reserved<'l> {
-        Reserved::new(self.domain().inner(), Element::<T>::BYTES, if_full)
+        Reserved::new(self.domain().inner(), element::bytes::<T>(), if_full)
     }
 
     /// Links a value. Returns a handle if the caller wants one.
@@ -302,7 +302,7 @@ impl<T, D: Walk> Links<T, D> {
         // SAFETY: E4 (this thread has unlinked the element and released the lock), and E5 says who may still find it. The
         // element is in the list's domain (O4). Its type is `Send` and `Sync`, as the bounds of `RcuList` require. The place
         // in the backlog is taken.
-        let number = unsafe { object::retire(unlinked.0.cast(), domain, place.use_up()) };
+        let number = unsafe { object::retire(element::object(unlinked.0), domain, place.use_up()) };
         Cookie::of_retired(domain, number)
     }
 
@@ -330,7 +330,7 @@ impl<T, D: Walk> Links<T, D> {
         let before = locked.last();
         // ORDERING: `D::BACKWARD`, as in `link`. Readers do not find the chain yet.
         // SAFETY: the chain owns its elements.
-        unsafe { chain.first.as_ref() }.prev.store(before, D::BACKWARD);
+        unsafe { head(chain.first).as_ref() }.prev.store(before, D::BACKWARD);
         // ORDERING: Release, pairs with the Acquire in `ListIter::next`: publishes the elements of the chain.
         locked.link_after(before).store(chain.first.as_ptr(), Ordering::Release);
         // ORDERING: `D::BACKWARD`, as in `link`.
@@ -374,7 +374,7 @@ impl<T> Links<T, BothWays> {
     ) -> Option<ListIterBack<'a, T>> {
         self.refuse_foreign(section);
         // SAFETY: E5 (the element's home was compared in this section, which the walk borrows).
-        self.is_linked(handle).then(|| unsafe { ListIterBack::new(&handle.element().prev) })
+        self.is_linked(handle).then(|| unsafe { ListIterBack::new(&handle.head().prev) })
     }
 
     /// Unlinks and retires the last entry. Returns a handle to it.
@@ -421,7 +421,7 @@ impl<'l, T, D: Walk> Locked<'l, T, D> {
     fn prev(&self, element: NonNull<Element<T>>) -> *mut Element<T> {
         // ORDERING: Relaxed, E1 (the lock orders writers).
         // SAFETY: O1 (the element is in the list, and does not leave it while the lock is held).
-        unsafe { element.as_ref() }.prev.load(Ordering::Relaxed)
+        unsafe { head(element).as_ref() }.prev.load(Ordering::Relaxed)
     }
 
     /// Returns the link that leads forward from an element of the list, or from the head if that is null.
@@ -433,7 +433,7 @@ impl<'l, T, D: Walk> Locked<'l, T, D> {
     /// Returns the link that leads backward from an element of the list, or from the tail if that is null.
     fn link_before(&self, element: *mut Element<T>) -> &AtomicPtr<Element<T>> {
         // SAFETY: O1 (the element is in the list, and does not leave it while the lock is held).
-        NonNull::new(element).map_or(&self.links.tail, |element| unsafe { &element.as_ref().prev })
+        NonNull::new(element).map_or(&self.links.tail, |element| unsafe { &head(element).as_ref().prev })
     }
 
     /// Links a new element between `prev` and `next`: neighbours, or the neighbours of an element that leaves.
@@ -441,11 +441,11 @@ impl<'l, T, D: Walk> Locked<'l, T, D> {
         let new = new.into_pointer();
         {
             // SAFETY: this owns the element until it is published below.
-            let element = unsafe { new.as_ref() };
+            let (head, element) = (unsafe { head(new).as_ref() }, unsafe { new.as_ref() });
             // ORDERING: Relaxed, all. The element is not published yet.
-            element.prev.store(prev, Ordering::Relaxed);
+            head.prev.store(prev, Ordering::Relaxed);
+            head.home.store(self.number(), Ordering::Relaxed);
             element.next.store(next, Ordering::Relaxed);
-            element.home.store(self.number(), Ordering::Relaxed);
         }
         // ORDERING: Release, pairs with the Acquire in `ListIter::next`: publishes the element.
         self.link_after(prev).store(new.as_ptr(), Ordering::Release);
@@ -476,7 +476,7 @@ impl<'l, T, D: Walk> Locked<'l, T, D> {
         // ORDERING: Relaxed, as in `is_linked`. It is stored before the lock is released, so that it is visible to every
         // reader that must not go on from here.
         // SAFETY: O1 (the list's reference is there until the element is retired).
-        unsafe { element.as_ref() }.home.store(NOWHERE, Ordering::Relaxed);
+        unsafe { head(element).as_ref() }.home.store(NOWHERE, Ordering::Relaxed);
         Unlinked(element)
     }
 
@@ -505,7 +505,7 @@ impl<'l, T, D: Walk> Locked<'l, T, D> {
         for element in chain.elements() {
             // ORDERING: Relaxed, as in `is_linked`.
             // SAFETY: the chain owns its elements.
-            unsafe { element.as_ref() }.home.store(number, Ordering::Relaxed);
+            unsafe { head(element).as_ref() }.home.store(number, Ordering::Relaxed);
         }
     }
 
@@ -573,7 +573,7 @@ impl<T, D: Walk> Drop for Links<T, D> {
                     self.0 = unsafe { element.as_ref() }.next.load(Ordering::Relaxed);
                     // SAFETY: readers and splices borrow the list, so there are none. The element is of the list's domain, and is
                     // not used again.
-                    unsafe { object::put_containers(element.cast(), self.1) };
+                    unsafe { object::put_containers(element::object(element), self.1) };
                 }
             }
         }

@@ -315,6 +315,11 @@ impl Reader {
             let guard = world.leases.pin();
             self.held.extend(guard.get(&self.rng.below(LEASES)).map(|lease| lease.name));
         }
+        if self.rng.one_in(4) {
+            let guard = world.pipeline.domain.pin();
+            self.held.extend(world.queue.iter(&guard).take(MANY).map(|lease| lease.name));
+            self.held.extend(world.detour.iter(&guard).take(MANY).map(|lease| lease.name));
+        }
         if self.rng.one_in(1024) {
             self.asked.get_or_insert_with(|| world.pipeline.domain.start_poll());
         }

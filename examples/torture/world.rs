@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoch_registry::{Domain, Registry, StallReport, WhenFull};
+use epoch_registry::{Domain, RcuList, Registry, StallReport, WhenFull};
 
 use crate::broken::Broken;
 use crate::figures::{Count, Figures};
@@ -15,6 +15,8 @@ use crate::value::Value;
 
 /// The keys of elements that a registry publishes: few, like the slots.
 pub const LEASES: u64 = 4;
+/// The most elements that a list publishes, unless updaters come at the same time.
+pub const QUEUED: usize = 6;
 /// The number of keys that are updated and never removed.
 pub const STABLE: u64 = 256;
 /// The number of further keys, which come and go.
@@ -30,6 +32,9 @@ pub struct World {
     limit: Option<usize>,
     pub pipeline: Arc<Pipeline>,
     pub leases: Registry<u64, Lease>,
+    /// Elements that lists publish. The second list is a stop on the way from one end of the first to the other.
+    pub queue: RcuList<Lease>,
+    pub detour: RcuList<Lease>,
     pub values: Registry<u64, Value>,
     /// Values that a barrier must have freed. One shard, so that retiring threads contend.
     tokens: Registry<u64, Arc<()>>,
@@ -63,6 +68,8 @@ impl World {
             limit,
             pipeline: Pipeline::new(domain.clone(), broken, Arc::clone(figures)),
             leases: Registry::builder().domain(domain.clone()).shards(2).build(),
+            queue: RcuList::new_in(&domain),
+            detour: RcuList::new_in(&domain),
             // Few shards and no initial capacity, so that the tables are resized often.
             values: Registry::builder().domain(domain.clone()).shards(4).build(),
             tokens: Registry::builder().domain(domain).shards(1).build(),
@@ -116,7 +123,8 @@ impl World {
         if panics > 0 {
             faults.add("a destructor or callback panicked", || format!("in {domain}: {stats}"));
         }
-        let (in_use, pool) = (SLOTS + self.leases.len(), &self.pipeline.pool);
+        let listed = self.queue.len() + self.detour.len();
+        let (in_use, pool) = (SLOTS + self.leases.len() + listed, &self.pipeline.pool);
         if pool.free() + in_use > pool.size() {
             faults.add("an element was given back twice", || format!("in {domain}"));
         }
@@ -137,10 +145,12 @@ impl World {
         faults.balance("reservations of the backlog are lost", taken as u64, (limit / 4 * 3) as u64);
     }
 
-    /// Empties the registries, and checks that every element has returned to the pool. Called when all threads
+    /// Empties the registries and lists, and checks that every element has returned to the pool. Called when all threads
     /// have ended.
     pub fn close(&self) {
         self.leases.clear();
+        self.queue.clear();
+        self.detour.clear();
         self.values.clear();
         self.settle();
         let pool = &self.pipeline.pool;

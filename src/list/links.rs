@@ -232,8 +232,8 @@ impl<T, D: Walk> Links<T, D> {
         Some(handle)
     }
 
-    /// Unlinks and retires the first entry that `wanted` returns true for. Returns a handle to it. An entry that leaves
-    /// while `wanted` looks at it is passed over.
+    /// Unlinks and retires the first entry that `wanted` returns true for. Returns a handle to it. If another thread is faster,
+    /// the walk begins anew: the entry may have been replaced, and its successor must not be missed.
     pub(super) fn remove_first(&self, mut wanted: impl FnMut(&T) -> bool) -> Option<ListHandle<T, D>> {
         if self.is_empty() {
             return None;
@@ -241,15 +241,17 @@ impl<T, D: Walk> Links<T, D> {
         check::user_code();
         // Before the critical section begins: a thread does not wait for room while it is in one.
         let place = self.reserve(&mut IfFull::go_on());
-        let section = self.domain().pin();
-        let (handle, unlinked) = self.iter(&section).filter(|entry| wanted(entry)).find_map(|entry| {
-            let handle = entry.handle();
+        loop {
+            let section = self.domain().pin();
+            let handle = self.iter(&section).find(|entry| wanted(entry))?.handle();
+            drop(section);
+            // (A statement of its own: the lock is released at its end.)
             let unlinked = self.lock().unlink_if_linked(&handle);
-            unlinked.map(|unlinked| (handle, unlinked))
-        })?;
-        drop(section);
-        self.retire(unlinked, place);
-        Some(handle)
+            if let Some(unlinked) = unlinked {
+                self.retire(unlinked, place);
+                return Some(handle);
+            }
+        }
     }
 
     /// Replaces the entry of `handle` by an entry with `value`, in one step for each direction. Retires the old entry.

@@ -433,12 +433,11 @@ impl<T: Send + Sync + 'static, D: Walk> RcuList<T, D> {
     /// assert_eq!(list.len(), 3);
     /// ```
     ///
-    /// It judges entries in a critical section and without the list's lock, so `wanted` may use the list. If an entry leaves
-    /// while `wanted` judges it, the walk goes on behind it.
+    /// It judges entries in a critical section and without the list's lock, so `wanted` may use the list.
     ///
     /// # Progress
     ///
-    /// As [`remove`](Self::remove).
+    /// As [`remove`](Self::remove). If another thread removes or replaces the entry first, the walk begins anew.
     pub fn remove_first(&self, wanted: impl FnMut(&T) -> bool) -> Option<ListHandle<T, D>> {
         self.links.remove_first(wanted)
     }

@@ -516,7 +516,7 @@ fn predicates_may_use_the_list_and_may_panic() {
     let (ledger, domain) = (Ledger::new(), domain());
     let list = RcuList::new_in(&domain);
     let handles: Vec<_> = (0..6).map(|number| list.push_back(ledger.value(number))).collect();
-    // The entry leaves while it is judged: the walk goes on behind it.
+    // The entry leaves while it is judged: another one is found.
     let found = list.remove_first(|value| {
         if value.get() == 2 {
             list.remove(&handles[2]).unwrap();
@@ -609,12 +609,21 @@ fn the_drop_of_a_value_may_use_the_list() {
             }),
         ));
     }
+    // Each of these calls may run such a destructor, as the writer's share.
     within_a_minute(|| {
-        list.pop_front();
-        while !list.is_empty() {
-            domain.barrier();
-            list.pop_front();
+        for round in 0.. {
+            let first = list.first(&domain.pin()).map(|entry| entry.handle());
+            let Some(first) = first else { break };
+            thread::sleep(std::time::Duration::from_millis(5));
+            match round % 5 {
+                0 => drop(list.pop_front()),
+                1 => drop(list.remove_first(|_| true)),
+                2 => drop(list.replace(&first, (200, OnDrop::new(|| ())))),
+                3 => drop(list.remove(&first)),
+                _ => drop(list.retain(|(number, _)| *number < 100)),
+            }
         }
+        list.clear();
         domain.barrier();
     });
     assert_eq!(list.len(), 0);

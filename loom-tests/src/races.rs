@@ -484,6 +484,12 @@ pub fn models() -> Vec<Model> {
             list_iterate_replace,
         ),
         model(
+            "list_iterate_clear",
+            "a walk of a list that is cleared finds all entries or none, and only complete ones",
+            None,
+            list_iterate_clear,
+        ),
+        model(
             "list_iterate_splice",
             "a walk of a list whose entries move to another list finds all or none, and nothing of the other",
             None,

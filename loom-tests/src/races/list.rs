@@ -97,6 +97,17 @@ pub fn list_iterate_replace() {
     lists.account(4);
 }
 
+pub fn list_iterate_clear() {
+    let lists = Lists::new(1..=2);
+    let reader = Arc::clone(&lists);
+    let reading = part(&lists.domain, move || reader.seen());
+    assert_eq!(lists.list.clear(), 2);
+    lists.domain.reclaim(usize::MAX);
+    let seen = reading.join().unwrap();
+    assert!(seen == [1, 2] || seen.is_empty(), "{seen:?}");
+    lists.account(2);
+}
+
 pub fn list_iterate_splice() {
     let lists = Lists::new(1..=2);
     let reader = Arc::clone(&lists);

@@ -165,8 +165,8 @@ impl<T, D: Walk> Links<T, D> {
     /// critical section, it means that the entry was in the list when the section began, or later (E5).
     #[inline]
     pub(super) fn is_linked(&self, handle: &ListHandle<T, D>) -> bool {
-        // ORDERING: Relaxed, both. The lock orders writers. What a reader must see, its pin makes visible: see "A walk that
-        // begins at a handle" in docs/ordering.md.
+        // ORDERING: Relaxed, both. The lock orders writers. What a reader must see, its pin makes visible: see "A walk in
+        // a list" in docs/ordering.md.
         let home = handle.head().home.load(Ordering::Relaxed);
         home != NOWHERE && home == self.number.load(Ordering::Relaxed)
     }
@@ -277,7 +277,7 @@ impl<T, D: Walk> Links<T, D> {
     }
 
     /// Unlinks and retires the entries for which `keep` returns false. Returns how many. It judges all entries first, in one
-    /// critical section, and removes those that it condemned and that are still there after that section.
+    /// critical section, and removes what it condemned after that section, unless another thread has.
     pub(super) fn retain(&self, mut keep: impl FnMut(&T) -> bool) -> usize {
         check::user_code();
         let section = self.domain().pin();
@@ -341,8 +341,8 @@ impl<T, D: Walk> Links<T, D> {
         chain.len
     }
 
-    /// Puts a chain that was taken out of this list back at its front. Readers may still be in the chain. Those who are at
-    /// its end go on into the list that it came from.
+    /// Puts a chain that was taken out of this list back at its front. Readers may still be in the chain. At its end
+    /// they go on into the list that it came from.
     pub(super) fn put_back(&self, chain: Chain<T>) {
         let locked = self.lock();
         locked.adopt(&chain);

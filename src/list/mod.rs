@@ -15,6 +15,7 @@ use self::links::{At, Links};
 use crate::domain::{Cookie, CriticalSection, Domain, IfFull};
 use crate::sync::const_fn;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A linked list that many threads walk and that writers change at any place: endpoints, listeners, rules, the order of use
 /// of a cache.
@@ -496,6 +497,10 @@ impl<T: Send + Sync + 'static, D: Walk> RcuList<T, D> {
         Splice::begin(&other.links, &self.links)
     }
 }
+
+/// User code runs under no lock, and its panics leave the links as they were or as they were to be.
+impl<T: Send + Sync + 'static, D: Walk> RefUnwindSafe for RcuList<T, D> {}
+impl<T: Send + Sync + 'static, D: Walk> UnwindSafe for RcuList<T, D> {}
 
 const WANTED: &str = "a handle was asked for";
 

@@ -32,8 +32,8 @@ fn backward<T: Copy + Send + Sync + 'static>(list: &RcuBidirList<T>) -> Vec<T> {
 /// A `VecDeque` of handles has the same order, and says which handles are in the list.
 fn agree_with_a_deque<D: Walk>(seed: u64, list: &RcuList<Counted, D>, other: &RcuList<Counted, D>, ledger: &Ledger) {
     let mut rng = Rng::new(seed);
-    let (mut model, mut of_other): (VecDeque<ListHandle<Counted, D>>, Vec<ListHandle<Counted, D>>) = Default::default();
-    let mut gone: Vec<ListHandle<Counted, D>> = Vec::new();
+    let mut model: VecDeque<ListHandle<Counted, D>> = VecDeque::new();
+    let (mut of_other, mut gone): (Vec<ListHandle<Counted, D>>, Vec<_>) = Default::default();
     for step in 0..200 {
         let value = || ledger.value(seed << 16 | step);
         let at = rng.below(model.len().max(1) as u64) as usize;

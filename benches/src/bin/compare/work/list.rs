@@ -53,7 +53,7 @@ fn walks<T: Copy + Send + Sync + 'static>(
     plan: &Plan,
     what: &str,
     value: fn(u64) -> T,
-    see: fn(&T) -> u64,
+    see: impl Fn(&T) -> u64 + Copy + Sync,
     results: &mut Results,
 ) {
     let values = || (0..SIZE as u64).map(value);

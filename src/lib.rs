@@ -154,6 +154,9 @@ mod shard;
 // Handles and borrowed entries.
 mod handle;
 
+// Linked lists.
+mod list;
+
 // One published pointer.
 mod cell;
 
@@ -195,6 +198,9 @@ pub use domain::{
 pub use equivalent::Equivalent;
 pub use handle::local::{LocalHandle, LocalHandles};
 pub use handle::{Entry, Handle};
+pub use list::{
+    BothWays, Forward, ListEntry, ListHandle, ListIter, ListIterBack, NotInList, RcuBidirList, RcuList, Splice, Walk,
+};
 pub use percpu::Counter;
 pub use percpu_ref::{LiveRef, PercpuRef};
 pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};

@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders from top to bottom.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "pressure",
     "registry",
     "shard",
     "handle",
+    "list",
     "cell",
     "object",
     "percpu_ref",

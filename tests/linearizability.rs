@@ -8,6 +8,8 @@ mod checker;
 mod common;
 #[path = "linearizability/history.rs"]
 mod history;
+#[path = "linearizability/list.rs"]
+mod list;
 #[path = "linearizability/operations.rs"]
 mod operations;
 #[path = "linearizability/worker.rs"]
@@ -15,7 +17,7 @@ mod worker;
 
 use checker::*;
 use common::*;
-use epoch_registry::{Domain, Registry, WhenFull};
+use epoch_registry::{Domain, RcuList, Registry, WhenFull};
 use history::{Watch, of_key, overlaps, refute};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
@@ -101,6 +103,52 @@ fn every_short_history_of_a_key_has_an_order() {
 #[test]
 fn every_long_history_of_a_key_has_an_order() {
     rounds(times(40).div_ceil(2), 2, 1000);
+}
+
+/// Some histories on one list. Returns how many calls on a key overlap with an earlier one, and how many there are.
+fn list_round(seed: u64, histories: usize, calls: u64) -> (usize, usize) {
+    let list = RcuList::bidir_in(&Domain::new());
+    let threads = 2 + seed as usize % 3;
+    let (known, meeting) = (Default::default(), Meeting::new(threads));
+    let (list, known, meeting) = (&list, &known, &meeting);
+    let round = list::Round { seed, histories, calls, list, known, watch: Watch::new(), meeting };
+    let parts: Vec<_> = thread::scope(|scope| {
+        let round = &round;
+        let workers: Vec<_> = (0..threads).map(|id| scope.spawn(move || list::Worker::new(round, id).run())).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let (mut overlapping, mut all) = (0, 0);
+    for number in 0..histories {
+        let history: Vec<_> = parts.iter().flat_map(|part| part[number].iter().copied()).collect();
+        // The second half is what backward walks see.
+        for key in 0..2 * list::KEYS {
+            let records = of_key(&history, key);
+            if let Some(picture) = refute(&records) {
+                panic!("seed {seed}, history {number} of a list: key {key} has no order\n{picture}");
+            }
+            overlapping += overlaps(&records);
+            all += records.len();
+        }
+    }
+    (overlapping, all)
+}
+
+#[test]
+fn every_history_of_an_entry_of_a_list_has_an_order() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    within_a_minute(|| {
+        let rounds = [(times(2000).div_ceil(50), 50, 8), (times(20).div_ceil(2), 2, 1000)];
+        for (rounds, histories, calls) in rounds {
+            let (mut overlapping, mut all) = (0, 0);
+            for seed in 0..rounds as u64 {
+                let round = list_round(seed, histories, calls);
+                (overlapping, all) = (overlapping + round.0, all + round.1);
+            }
+            println!("{overlapping} of {all} calls overlap, in {} histories", rounds * histories);
+            // Or the run had no teeth.
+            assert!(overlapping > rounds * histories / 10, "{overlapping} of {all} calls overlap");
+        }
+    });
 }
 
 #[test]

@@ -317,6 +317,9 @@ impl Reader {
         }
         if self.rng.one_in(4) {
             self.held.extend(self.rng.pick(&world.cells).with(|lease| lease.map(|lease| lease.name)));
+            let guard = world.pipeline.domain.pin();
+            self.held.extend(world.queue.iter(&guard).take(MANY).map(|lease| lease.name));
+            self.held.extend(world.detour.iter(&guard).take(MANY).map(|lease| lease.name));
         }
         if self.rng.one_in(1024) {
             self.asked.get_or_insert_with(|| world.pipeline.domain.start_poll());

@@ -9,7 +9,7 @@ use crate::pool::Retired;
 use crate::rng::Rng;
 use crate::torture::Torture;
 use crate::value::Value;
-use crate::world::{LEASES, STABLE, World};
+use crate::world::{LEASES, QUEUED, STABLE, World};
 
 /// The number of rounds before the updater picks a world again.
 const BOUT: usize = 32;
@@ -24,10 +24,11 @@ pub fn update(torture: &Torture, seat: &Seat<'_>, mut rng: Rng) {
                 break;
             }
             update_value(world, &mut rng);
-            match rng.below(4) {
+            match rng.below(5) {
                 0 => replace_and_call(world, &mut rng),
                 1 if rng.one_in(2) => replace_lease(world, &mut rng),
                 1 => replace_version(world, &mut rng),
+                2 => change_queue(world, &mut rng),
                 _ => replace_and_wait(world, &mut removed, &mut rng),
             }
         }
@@ -108,6 +109,48 @@ fn replace_lease(world: &World, rng: &mut Rng) {
             old.unlinked();
         }
         world.pipeline.figures.updates.up();
+    }
+}
+
+/// Links, replaces, unlinks and moves elements in lists.
+fn change_queue(world: &World, rng: &mut Rng) {
+    let (queue, detour) = (&world.queue, &world.detour);
+    for _ in 0..=rng.below(8) {
+        let Some(fresh) = world.pipeline.fresh() else { return nap(100) };
+        let lease = Lease::new(fresh, &world.pipeline);
+        let at = rng.index(QUEUED);
+        let found = queue.iter(&world.pipeline.domain.pin()).nth(at).map(|entry| entry.handle());
+        let old = match (rng.below(8), found) {
+            // Where another thread is faster, this lease is dropped without having been published.
+            (0..4, Some(old)) => queue.replace(&old, lease).is_ok().then_some(old),
+            (4, Some(old)) => {
+                drop(queue.insert_before(&old, lease));
+                queue.pop_front()
+            }
+            (5, _) => {
+                detour.push_back(lease);
+                if rng.one_in(2) { detour.pop_front() } else { queue.pop_front() }
+            }
+            _ => {
+                queue.push_back(lease);
+                if queue.len() > QUEUED { queue.remove_first(|_| rng.one_in(3)) } else { None }
+            }
+        };
+        if let Some(old) = old {
+            old.unlinked();
+        }
+        // Most of them find readers in the way, and are put back.
+        match rng.below(8) {
+            0 => drop(queue.splice_back(detour).try_finish()),
+            1 => drop(detour.splice_back(queue).try_finish()),
+            _ => {}
+        }
+        world.pipeline.figures.updates.up();
+    }
+    // Of what has gathered, only so many stay.
+    while queue.len() + detour.len() > 4 * QUEUED {
+        let Some(old) = detour.pop_front().or_else(|| queue.pop_front()) else { return };
+        old.unlinked();
     }
 }
 

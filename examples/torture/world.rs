@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoch_registry::{Domain, RcuOptionCell, Registry, StallReport, WhenFull};
+use epoch_registry::{Domain, RcuList, RcuOptionCell, Registry, StallReport, WhenFull};
 
 use crate::broken::Broken;
 use crate::figures::{Count, Figures};
@@ -17,6 +17,8 @@ use crate::value::Value;
 pub const LEASES: u64 = 4;
 /// The number of cells that publish elements.
 pub const CELLS: usize = 2;
+/// The most elements that a list publishes, unless updaters come at the same time.
+pub const QUEUED: usize = 6;
 /// The number of keys that are updated and never removed.
 pub const STABLE: u64 = 256;
 /// The number of further keys, which come and go.
@@ -34,6 +36,9 @@ pub struct World {
     pub leases: Registry<u64, Lease>,
     /// Elements that cells publish.
     pub cells: [RcuOptionCell<Lease>; CELLS],
+    /// Elements that lists publish. The second list is a stop on the way from one end of the first to the other.
+    pub queue: RcuList<Lease>,
+    pub detour: RcuList<Lease>,
     pub values: Registry<u64, Value>,
     /// Values that a barrier must have freed. One shard, so that retiring threads contend.
     tokens: Registry<u64, Arc<()>>,
@@ -68,6 +73,8 @@ impl World {
             pipeline: Pipeline::new(domain.clone(), broken, Arc::clone(figures)),
             leases: Registry::builder().domain(domain.clone()).shards(2).build(),
             cells: std::array::from_fn(|_| RcuOptionCell::empty_in(&domain)),
+            queue: RcuList::new_in(&domain),
+            detour: RcuList::new_in(&domain),
             // Few shards and no initial capacity, so that the tables are resized often.
             values: Registry::builder().domain(domain.clone()).shards(4).build(),
             tokens: Registry::builder().domain(domain).shards(1).build(),
@@ -126,7 +133,8 @@ impl World {
         if panics > 0 {
             faults.add("a destructor or callback panicked", || format!("in {domain}: {stats}"));
         }
-        let (in_use, pool) = (SLOTS + self.leases.len() + self.full_cells(), &self.pipeline.pool);
+        let listed = self.queue.len() + self.detour.len();
+        let (in_use, pool) = (SLOTS + self.leases.len() + self.full_cells() + listed, &self.pipeline.pool);
         if pool.free() + in_use > pool.size() {
             faults.add("an element was given back twice", || format!("in {domain}"));
         }
@@ -147,11 +155,13 @@ impl World {
         faults.balance("reservations of the backlog are lost", taken as u64, (limit / 4 * 3) as u64);
     }
 
-    /// Empties the registries, and checks that every element has returned to the pool. Called when all threads
+    /// Empties the registries and lists, and checks that every element has returned to the pool. Called when all threads
     /// have ended.
     pub fn close(&self) {
         self.leases.clear();
         self.cells.iter().for_each(|cell| drop(cell.take()));
+        self.queue.clear();
+        self.detour.clear();
         self.values.clear();
         self.settle();
         let pool = &self.pipeline.pool;

@@ -3,6 +3,7 @@
 mod cells;
 mod expiry;
 mod limits;
+mod list;
 mod pairs;
 mod percpu;
 mod reads;
@@ -15,6 +16,7 @@ use crate::harness::Model;
 use cells::*;
 use expiry::*;
 use limits::*;
+use list::*;
 use pairs::*;
 use percpu::*;
 use reads::*;
@@ -463,6 +465,86 @@ pub fn models() -> Vec<Model> {
             "a reference taken while a kill is called off is counted by the fold of the next kill",
             None,
             ref_get_call_off,
+        ),
+        model(
+            "list_iterate_remove",
+            "a walk finds the entries that stay, and only complete ones, while another is removed",
+            None,
+            list_iterate_remove,
+        ),
+        model(
+            "list_iterate_insert",
+            "a walk finds the entries that stay, and a new one completely or not at all",
+            None,
+            list_iterate_insert,
+        ),
+        model(
+            "list_iterate_replace",
+            "a walk finds the old entry or the new one of a replacement, never neither and never both",
+            None,
+            list_iterate_replace,
+        ),
+        model(
+            "list_iterate_clear",
+            "a walk of a list that is cleared finds all entries or none, and only complete ones",
+            None,
+            list_iterate_clear,
+        ),
+        model(
+            "list_iterate_splice",
+            "a walk of a list whose entries move to another list finds all or none, and nothing of the other",
+            None,
+            list_iterate_splice,
+        ),
+        model(
+            "list_iterate_abandon",
+            "a walk goes on into the list's newer entries when a splice puts the older ones back",
+            None,
+            list_iterate_abandon,
+        ),
+        model(
+            "list_resume_remove",
+            "a walk resumed at a handle finds complete entries, or reports that the entry has left",
+            None,
+            list_resume_remove,
+        ),
+        model(
+            "list_resume_clear",
+            "a walk resumed at a handle finds complete entries while the list is cleared",
+            None,
+            list_resume_clear,
+        ),
+        model(
+            "list_handle_remove",
+            "a handle taken from a walk while its entry is removed keeps the entry",
+            None,
+            list_handle_remove,
+        ),
+        model(
+            "list_put_remove",
+            "a last handle dropped while its entry is removed leaks nothing, and the value is dropped once",
+            None,
+            list_put_remove,
+        ),
+        model("list_remove_remove", "of two removals of one entry, exactly one succeeds", None, list_remove_remove),
+        model("list_remove_neighbour", "two removals of neighbours both take effect", None, list_remove_neighbour),
+        model(
+            "list_back_remove",
+            "a backward walk finds the entries that stay, and only complete ones, while another is removed",
+            None,
+            list_back_remove,
+        ),
+        model(
+            "list_back_insert",
+            "a backward walk finds the entries that stay, and a new one completely or not at all",
+            None,
+            list_back_insert,
+        ),
+        model(
+            "list_back_replace",
+            "a backward walk finds the old entry or the new one of a replacement",
+            None,
+            list_back_replace,
         ),
     ]
 }

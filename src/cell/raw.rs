@@ -28,8 +28,8 @@
 #![allow(unsafe_code)]
 
 use super::version::{NewVersion, Place, Version};
-use crate::domain::{Backlog, Cookie, CriticalSection, Domain, GLOBAL, Inner};
-use crate::object;
+use crate::domain::{Cookie, CriticalSection, Domain, GLOBAL, IfFull};
+use crate::object::{self, Reserved};
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, AtomicPtr, AtomicU64, Condvar, Mutex, MutexGuard, const_fn};
 use crate::util::check;
@@ -81,26 +81,6 @@ pub(super) struct Replaced<T: ?Sized + 'static> {
 pub(super) struct NotWritten<T: ?Sized + 'static> {
     pub(super) new: Option<NewVersion<T>>,
     pub(super) current: Option<Version<T>>,
-}
-
-/// A place in the backlog for the version that a write retires. It is given back unless it is used.
-struct Reserved<'d> {
-    domain: &'d Inner,
-    amount: Backlog,
-}
-
-impl Reserved<'_> {
-    fn use_up(self) -> Backlog {
-        let amount = self.amount;
-        mem::forget(self);
-        amount
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        self.domain.give_back(self.amount);
-    }
 }
 
 /// A writer's turn. It is given up when this is dropped.
@@ -261,12 +241,12 @@ impl<T: ?Sized> Raw<T> {
         let mut writers = self.lock();
         loop {
             let Some(bytes) = self.current_bytes() else { return (writers, None) };
-            if let Some(amount) = domain.try_reserve(bytes) {
-                return (writers, Some(Reserved { domain, amount }));
+            if let Some(reserved) = Reserved::try_new(domain, bytes) {
+                return (writers, Some(reserved));
             }
             // Make room without the lock. If the current version is another one then, try again.
             drop(writers);
-            let reserved = Reserved { domain, amount: domain.reserve(bytes) };
+            let reserved = Reserved::new(domain, bytes, &mut IfFull::go_on());
             writers = self.lock();
             if self.current_bytes() == Some(bytes) {
                 return (writers, Some(reserved));

@@ -20,6 +20,7 @@ use crate::util::clock::{Stopwatch, coarse_ticks};
 use crate::util::panics::contain;
 use crate::util::reentrancy::{shard_locked, thread_tag};
 use crossbeam_utils::CachePadded;
+use std::convert::Infallible;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -295,10 +296,10 @@ impl Inner {
 
     /// Takes a place in the backlog for an object that a writer is about to retire. If the backlog is full, waits or
     /// goes on as the domain's policy says. The caller holds no lock.
-    pub(crate) fn reserve(&self, bytes: u64) -> Backlog {
+    pub(crate) fn reserve(&self, bytes: u64, if_full: &mut IfFull<Infallible>) -> Backlog {
         self.try_reserve(bytes).unwrap_or_else(|| {
             let amount = Backlog::one(self.budget.weigh(bytes as usize));
-            let Ok(()) = self.make_room(amount.bytes, &mut IfFull::go_on());
+            let Ok(()) = self.make_room(amount.bytes, if_full);
             amount
         })
     }

@@ -17,10 +17,12 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Backlog, Inner, Object, WeakDomain};
+use crate::domain::{Backlog, IfFull, Inner, Object, WeakDomain};
 use crate::node::refs::Refs;
 use crate::sync::Presence;
 use std::cell::UnsafeCell;
+use std::convert::Infallible;
+use std::mem;
 use std::ptr::NonNull;
 
 /// The first field of an object.
@@ -71,6 +73,37 @@ impl ObjectHeader {
     /// Returns the bytes that the object counts for.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes as u64
+    }
+}
+
+/// A place in the backlog for an object that a write is about to retire. It is given back unless it is used.
+pub(crate) struct Reserved<'d> {
+    domain: &'d Inner,
+    amount: Backlog,
+}
+
+impl<'d> Reserved<'d> {
+    /// Takes a place for an object of `bytes` bytes, as [`Inner::reserve`] does. The caller holds no lock.
+    pub(crate) fn new(domain: &'d Inner, bytes: u64, if_full: &mut IfFull<Infallible>) -> Self {
+        Reserved { domain, amount: domain.reserve(bytes, if_full) }
+    }
+
+    /// Takes a place if there is room. The caller may hold locks.
+    pub(crate) fn try_new(domain: &'d Inner, bytes: u64) -> Option<Self> {
+        domain.try_reserve(bytes).map(|amount| Reserved { domain, amount })
+    }
+
+    /// Returns the place, for [`retire`].
+    pub(crate) fn use_up(self) -> Backlog {
+        let amount = self.amount;
+        mem::forget(self);
+        amount
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.domain.give_back(self.amount);
     }
 }
 

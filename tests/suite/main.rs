@@ -23,6 +23,7 @@ mod forgotten;
 mod grace;
 mod handles;
 mod huge_weights;
+mod list;
 mod listeners;
 mod local;
 mod locks;

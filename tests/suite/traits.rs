@@ -52,6 +52,18 @@ fn shared_types_may_cross_threads() {
         Stats: Send = true;
         Occupied<String, Vec<u8>>: Send = true;
         Drain<'static, u8, u8, S>: Send = true;
+        RcuList<Vec<u8>>: Send = true;
+        RcuList<Vec<u8>>: Sync = true;
+        RcuBidirList<Cell>: Send = false;
+        RcuBidirList<Cell>: Sync = false;
+        ListHandle<Vec<u8>>: Send = true;
+        ListHandle<Vec<u8>>: Sync = true;
+        ListHandle<Vec<u8>, BothWays>: Unpin = true;
+        ListHandle<Cell>: Send = false;
+        ListEntry<'static, Vec<u8>>: Send = true;
+        Splice<'static, Vec<u8>>: Send = true;
+        Splice<'static, Vec<u8>>: Sync = true;
+        NotInList<Vec<u8>>: Send = true;
         ManualClock: Sync = true;
         Builder<Rc, Rc>: Sized = true;
     }
@@ -71,6 +83,9 @@ fn types_that_belong_to_a_thread_stay_there() {
         Iter<'static, u8, u8>: Sync = false;
         Reader<'static, u8, u8, S>: Send = false;
         Reader<'static, u8, u8, S>: Sync = false;
+        ListIter<'static, u8>: Send = false;
+        ListIter<'static, u8>: Sync = false;
+        ListIterBack<'static, u8>: Send = false;
         Session: Send = false;
         Session: Sync = false;
         Registry<u8, u8, Rc>: Send = false;
@@ -107,6 +122,12 @@ fn types_without_a_borrow_are_unpin_and_unwind_safe() {
         Cookie: Copy = true;
         Handle<u8, u8>: UnwindSafe = true;
         Handle<u8, u8>: RefUnwindSafe = true;
+        RcuList<u8>: Unpin = true;
+        RcuList<u8>: UnwindSafe = true;
+        RcuBidirList<u8>: RefUnwindSafe = true;
+        ListEntry<'static, u8>: Copy = true;
+        ListHandle<u8>: UnwindSafe = true;
+        ListHandle<u8>: RefUnwindSafe = true;
     }
 }
 

@@ -57,6 +57,7 @@ fn main() {
         ("conntrack", work::conntrack::run),
         ("cell", work::cell::run),
         ("counter", work::counter::run),
+        ("list", work::list::run),
     ];
     for (group, run) in groups {
         if plan.wants(group) {

@@ -4,7 +4,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
 
 /// The groups of workloads, in the order in which they run.
-pub const GROUPS: [&str; 16] = [
+pub const GROUPS: [&str; 17] = [
     "reads",
     "hot",
     "writes",
@@ -21,6 +21,7 @@ pub const GROUPS: [&str; 16] = [
     "conntrack",
     "cell",
     "counter",
+    "list",
 ];
 
 /// The parts to run.

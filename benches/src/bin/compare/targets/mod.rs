@@ -5,12 +5,14 @@
 //! - `writes`: writes, growth, tails, memory and connection tracking, against the best peer
 //! - `cell`: one published pointer
 //! - `counter`: counts that all threads change
+//! - `lists`: walks of lists, against lists that nothing protects
 //! - `choices`: which contenders are compared
 
 mod cell;
 mod choices;
 mod counter;
 mod lean;
+mod lists;
 mod reads;
 mod writes;
 
@@ -92,6 +94,7 @@ pub fn rows(plan: &Plan, results: &[Measured]) -> Vec<Row> {
     writes::add(&mut rows, plan);
     cell::add(&mut rows, plan.cores);
     counter::add(&mut rows, plan);
+    lists::add(&mut rows);
     rows.rows
 }
 

@@ -6,6 +6,7 @@ pub mod conntrack;
 pub mod counter;
 pub mod dropped;
 pub mod growth;
+pub mod list;
 pub mod memory;
 pub mod mixes;
 pub mod reads;

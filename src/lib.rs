@@ -192,8 +192,8 @@ pub use cell::{
     CellReader, Changed, NewVersion, Part, Projection, RcuCell, RcuOptionCell, Superseded, SupersededOption, Version,
 };
 pub use domain::{
-    Backlog, BacklogFull, Cookie, CriticalSection, Domain, DomainBuilder, DomainGuard, DomainStats, Histogram, Reached,
-    ReclaimJob, Section, Session, StallReport, StalledReader, WhenFull,
+    Backlog, BacklogFull, BarrierFuture, Cookie, CriticalSection, Domain, DomainBuilder, DomainGuard, DomainStats,
+    Histogram, Reached, ReclaimJob, Section, Session, StallReport, StalledReader, WhenFull,
 };
 pub use equivalent::Equivalent;
 pub use handle::local::{LocalHandle, LocalHandles};

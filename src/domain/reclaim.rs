@@ -112,6 +112,7 @@ use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
 use super::frame::Running;
+use super::futures::Waiter;
 use super::grace::Grace;
 use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
@@ -120,6 +121,7 @@ use super::state::{Batch, Callback, DomainState, Pending};
 use crate::node::Header;
 use crate::sync::atomic::Ordering;
 use crate::sync::{self, MutexGuard, Pause};
+use crate::util::panics::contain;
 use crate::util::reentrancy::shard_locked;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -239,7 +241,7 @@ impl Inner {
     }
 
     /// Releases the domain's lock, and wakes what waits for that. Returns the stage of what is left.
-    fn unlock(&self, state: MutexGuard<'_, DomainState>) -> Pending {
+    fn unlock(&self, mut state: MutexGuard<'_, DomainState>) -> Pending {
         let left = state.left();
         // The lock of the callbacks orders this with `push_call`: the store below does not hide a callback that is
         // given at the same time.
@@ -251,7 +253,12 @@ impl Inner {
         if state.sleepers > 0 {
             self.finished.notify_all();
         }
+        // (Not under a shard lock, within an `Eq`: a waker is user code. The next round calls it.)
+        let done = if shard_locked() { Vec::new() } else { state.take_done_barriers() };
         drop(state);
+        for waiter in done {
+            contain(|| waiter.wake());
+        }
         if left != Pending::Nothing {
             // While this thread had the lock or a part, the reclaimer may have found nothing and gone to sleep.
             self.wake();
@@ -539,6 +546,45 @@ impl Inner {
             pause.pause();
             state = self.state.lock();
         }
+    }
+
+    /// Collects what was retired before this call. Returns the ticket up to which everything must be destroyed for that.
+    pub(super) fn barrier_target(&self) -> u64 {
+        self.collect_dirty(Collect::All);
+        // So that there is a batch with this ticket: what reclaims looks for batches.
+        let amount = Backlog::of(0, 0);
+        self.push_call(Callback::new(|| (), amount));
+        let mut state = self.state.lock();
+        let begun = self.collect(&mut state);
+        // If another thread has collected the callback, it is in a batch that has begun.
+        let target = begun.unwrap_or(state.begun);
+        self.unlock(state);
+        target
+    }
+
+    /// Returns whether everything with a ticket up to `target` is destroyed. If not, the thread that destroys the last of it
+    /// wakes `waiter`.
+    pub(super) fn poll_barrier(&self, target: u64, waiter: &sync::Arc<Waiter>) -> bool {
+        let mut state = self.state.lock();
+        self.advance(&mut state);
+        let is_done = state.is_done(target);
+        let is_known = |state: &DomainState| state.barriers.iter().any(|(_, known)| sync::Arc::ptr_eq(known, waiter));
+        if !is_done && !is_known(&state) {
+            state.barriers.push((target, sync::Arc::clone(waiter)));
+        }
+        let stall = self.stalled(&mut state);
+        self.unlock(state);
+        self.report(stall);
+        is_done
+    }
+
+    /// Forgets the future of a barrier, which is dropped.
+    pub(super) fn forget_waiter(&self, waiter: &sync::Arc<Waiter>) {
+        let mut state = self.state.lock();
+        let found = state.barriers.iter().position(|(_, known)| sync::Arc::ptr_eq(known, waiter));
+        let forgotten = found.map(|found| state.barriers.swap_remove(found));
+        drop(state);
+        drop(forgotten);
     }
 
     /// Begins a grace period that covers every critical section that is open now. Returns its number.

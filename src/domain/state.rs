@@ -5,11 +5,13 @@
 use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
+use super::futures::Waiter;
 use super::header::RegistryHeader;
 use super::header::shard_of;
 use super::histogram::Histogram;
 use super::stall::Watchdog;
 use crate::node::Header;
+use crate::sync;
 use crate::util::panics::contain;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
@@ -240,6 +242,8 @@ pub(crate) struct DomainState {
     parts: u64,
     /// Callers that wait for a grace period or in a barrier.
     pub(super) waiters: usize,
+    /// The futures of barriers, with their targets.
+    pub(super) barriers: Vec<(u64, sync::Arc<Waiter>)>,
     /// Threads that sleep on `Inner::finished`: in a barrier, or at the end of a registry.
     pub(super) sleepers: usize,
     pub(super) watchdog: Watchdog,
@@ -258,6 +262,7 @@ impl DomainState {
             running: Vec::new(),
             parts: 0,
             waiters: 0,
+            barriers: Vec::new(),
             sleepers: 0,
             watchdog,
             figures: Figures::default(),
@@ -270,6 +275,17 @@ impl DomainState {
         let fronts = [self.waiting.front(), self.ready.front()].into_iter().flatten();
         let mut tickets = fronts.map(|batch| batch.ticket).chain(self.running.iter().map(|hand| hand.ticket));
         tickets.all(|ticket| ticket > newest)
+    }
+
+    /// Takes the futures of barriers that are done.
+    pub(super) fn take_done_barriers(&mut self) -> Vec<sync::Arc<Waiter>> {
+        if self.barriers.is_empty() {
+            return Vec::new();
+        }
+        let barriers = std::mem::take(&mut self.barriers);
+        let (done, left): (Vec<_>, _) = barriers.into_iter().partition(|(target, _)| self.is_done(*target));
+        self.barriers = left;
+        done.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
     /// Returns the stage of the batches that are queued. Parts in hand do not count.

@@ -20,6 +20,7 @@ mod expiry_panics;
 mod expiry_reads;
 mod expiry_times;
 mod forgotten;
+mod futures;
 mod grace;
 mod handles;
 mod huge_weights;

@@ -58,6 +58,12 @@
 //! routes.domain().wait(cookie); // every reader has left the old version
 //! ```
 //!
+//! # A list, and counts
+//!
+//! An [`RcuList`] is a linked list that readers walk while writers change it; an [`RcuBidirList`] is walked both ways. A
+//! [`Counter`] is a statistic that each thread counts on its own cache line. A [`PercpuRef`] counts references in that way,
+//! until what they refer to is to end.
+//!
 //! # A lookup
 //!
 //! ```text

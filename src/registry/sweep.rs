@@ -60,7 +60,8 @@ where
     ///
     /// An entry that is in the registry from the first call to the last is met. It is met once, unless its shard
     /// shrinks between two calls: then entries of that shard may be met again. Other entries may be met or
-    /// missed, as by [`View::iter`](crate::View::iter).
+    /// missed, as by [`View::iter`](crate::View::iter). The cursor may travel as a
+    /// [number](Cursor#numbers) between the calls.
     ///
     /// # Examples
     ///

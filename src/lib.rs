@@ -183,6 +183,8 @@ mod util;
 // std and crossbeam, or loom.
 mod sync;
 
+/// The hasher of a registry that has no other: ahash, randomly seeded.
+pub use ahash::RandomState;
 #[cfg(not(loom))]
 pub use cell::StaticVersion;
 pub use cell::{
@@ -203,6 +205,7 @@ pub use registry::builder::Builder;
 pub use registry::error::{ForeignGuard, Occupied};
 pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
+pub use registry::keys::{Keys, Values};
 pub use registry::memory_order::MemoryOrder;
 pub use registry::policy::{self, Candidate, Policy, Verdict};
 pub use registry::policy_reaper::PolicyReaper;

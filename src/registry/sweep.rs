@@ -12,6 +12,7 @@ use crate::registry::Registry;
 use crate::registry::policy::{self, Candidate, Policy, Verdict};
 use crate::util::check;
 use crate::util::clock::Time;
+use ahash::RandomState;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -351,7 +352,7 @@ where
 }
 
 /// An iterator that removes entries from a registry and returns them. Returned by [`Registry::drain`].
-pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S = RandomState> {
     registry: &'r Registry<K, V, S>,
     cursor: Cursor,
     /// Entries that the scan has met and that are still to be removed.

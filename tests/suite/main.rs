@@ -10,6 +10,7 @@ mod bookkeeping;
 mod bounds;
 mod cell;
 mod chains;
+mod collections;
 mod counter;
 mod drops;
 mod durations;

@@ -7,6 +7,7 @@ pub(crate) mod error;
 #[cfg(feature = "metrics")]
 mod export;
 pub(crate) mod fallible;
+mod hashed;
 pub(crate) mod iter;
 pub(crate) mod keys;
 mod limits;
@@ -223,7 +224,7 @@ where
     {
         // Hash the key before the pin: the fence of the pin holds up all instructions after it.
         let hash = hash_of(&self.hasher, key);
-        self.pin().get_hashed(hash, key).map(f)
+        self.pin().find_hashed(hash, key).map(f)
     }
 
     /// Returns a handle to the entry of `key`, or `None` if the key is not in the registry.

@@ -99,12 +99,12 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         // Hash the key.
-        self.get_hashed(hash_of(self.hasher, key), key)
+        self.find_hashed(hash_of(self.hasher, key), key)
     }
 
-    /// As [`get`](Self::get), given the hash of the key.
+    /// As [`get`](Self::get), given the hash of the key. Any hash is harmless.
     #[inline(always)]
-    pub(crate) fn get_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
+    pub(crate) fn find_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {

@@ -399,7 +399,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = hash_of(&self.hasher, key);
-        let found = self.pin().get_hashed(hash, key).map(Entry::into_handle)?;
+        let found = self.pin().find_hashed(hash, key).map(Entry::into_handle)?;
         (found.hash() == hash as u32).then_some(found)
     }
 }

@@ -23,6 +23,7 @@ mod expiry_times;
 mod forgotten;
 mod grace;
 mod handles;
+mod hashed;
 mod huge_weights;
 mod listeners;
 mod local;

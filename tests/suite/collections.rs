@@ -4,6 +4,7 @@ use crate::common::*;
 use epoch_registry::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 fn pairs() -> impl Iterator<Item = (u64, u64)> {
     (0..1000).map(|n| (n % 700, n))
@@ -54,6 +55,57 @@ fn keys_values_and_loops_meet_what_iter_meets() {
     }
     assert_eq!((of_guard, of_view, view.values().sum::<u64>()), (999_000, 999_000, 999_000));
     assert!(isolated::<u64, u64>().pin().keys().next().is_none());
+}
+
+/// A key that counts how often it is made of a text.
+#[derive(PartialEq, Eq, Hash)]
+struct Name(String);
+
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        MADE.fetch_add(1, SeqCst);
+        Name(text.to_string())
+    }
+}
+
+#[test]
+fn get_or_insert_by_ref_makes_a_key_only_if_it_is_absent() {
+    let names: Registry<Name, u64> = isolated();
+    let first = names.get_or_insert_by_ref("ada", || 36);
+    let again = names.get_or_insert_by_ref("ada", || panic!("the key is in the registry"));
+    assert!(first.ptr_eq(&again) && *first == 36);
+    assert_eq!((MADE.load(SeqCst), names.len()), (1, 1));
+    let failed = names.get_or_try_insert_by_ref("bob", || Err("no value"));
+    assert_eq!((failed.unwrap_err(), MADE.load(SeqCst), names.len()), ("no value", 1, 1));
+    assert_eq!(names.get_or_try_insert_by_ref("bob", || Ok::<u64, ()>(7)).map(|entry| *entry), Ok(7));
+    assert_eq!(*names.lookup("bob").unwrap(), 7);
+}
+
+#[test]
+fn of_many_threads_that_get_or_insert_by_ref_one_inserts() {
+    for _ in 0..times(200) {
+        let names: Registry<String, u64> = isolated();
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..3)
+                .map(|n| {
+                    scope.spawn({
+                        let names = &names;
+                        move || names.get_or_insert_by_ref("a", || n)
+                    })
+                })
+                .collect();
+            tries.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|entry| entry.ptr_eq(&found[0])) && names.len() == 1);
+    }
 }
 
 /// `Borrow` asks that a handle compares, orders and hashes as its value does.

@@ -37,6 +37,7 @@
 //! | | borrows ([`Entry`]) | owns ([`Handle`]) | costs | note |
 //! |---|---|---|---|---|
 //! | [`Registry::reader`] | `reader.get` | `reader.lookup` | no fence | take it [`offline`](Reader::offline) to block |
+//! | [`Registry::owned_reader`] | `reader.get` | `reader.lookup` | no fence | a reader that owns its share of the registry |
 //! | [`Registry::pin`] | `guard.get` | `guard.lookup` | a fence for the pin, none for its reads | drop it soon |
 //! | [`Registry::with`], [`Registry::lookup`] | within a closure | one handle | a fence | |
 //! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | cache misses overlap | |
@@ -207,6 +208,7 @@ pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
 pub use registry::keys::{Keys, Values};
 pub use registry::memory_order::MemoryOrder;
+pub use registry::owned_reader::OwnedReader;
 pub use registry::policy::{self, Candidate, Policy, Verdict};
 pub use registry::policy_reaper::PolicyReaper;
 pub use registry::reader::Reader;

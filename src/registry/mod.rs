@@ -13,6 +13,7 @@ pub(crate) mod keys;
 mod limits;
 mod many;
 pub(crate) mod memory_order;
+pub(crate) mod owned_reader;
 mod parallel;
 pub mod policy;
 pub(crate) mod policy_reaper;

@@ -29,6 +29,7 @@ mod listeners;
 mod local;
 mod locks;
 mod lying_keys;
+mod owned_reader;
 mod panics;
 mod percpu_ref;
 mod reads_in_eq;

@@ -71,6 +71,8 @@ fn types_that_belong_to_a_thread_stay_there() {
         Iter<'static, u8, u8>: Sync = false;
         Reader<'static, u8, u8, S>: Send = false;
         Reader<'static, u8, u8, S>: Sync = false;
+        OwnedReader<u8, u8>: Send = false;
+        OwnedReader<u8, u8>: Sync = false;
         Keys<'static, u8, u8>: Send = false;
         Keys<'static, u8, u8>: Sync = false;
         Values<'static, u8, u8>: Send = false;

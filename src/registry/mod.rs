@@ -18,6 +18,7 @@ mod parallel;
 pub mod policy;
 pub(crate) mod policy_reaper;
 pub(crate) mod reader;
+pub(crate) mod registration;
 pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod view;

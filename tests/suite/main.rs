@@ -35,6 +35,7 @@ mod percpu_ref;
 mod reads_in_eq;
 mod reapers;
 mod reentry;
+mod registrations;
 mod resize;
 mod resize_overflow;
 mod stalls;

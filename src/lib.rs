@@ -213,6 +213,7 @@ pub use registry::policy::{self, Candidate, Policy, Verdict};
 pub use registry::policy_reaper::PolicyReaper;
 pub use registry::reader::Reader;
 pub use registry::registration::Registration;
+pub use registry::set::RegistrySet;
 pub use registry::stats::Stats;
 pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};

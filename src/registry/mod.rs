@@ -19,6 +19,7 @@ pub mod policy;
 pub(crate) mod policy_reaper;
 pub(crate) mod reader;
 pub(crate) mod registration;
+pub(crate) mod set;
 pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod view;

@@ -38,6 +38,7 @@ mod reentry;
 mod registrations;
 mod resize;
 mod resize_overflow;
+mod set;
 mod stalls;
 mod stress;
 mod sweeps;

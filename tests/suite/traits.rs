@@ -52,6 +52,8 @@ fn shared_types_may_cross_threads() {
         Stats: Send = true;
         Occupied<String, Vec<u8>>: Send = true;
         Drain<'static, u8, u8, S>: Send = true;
+        RegistrySet<String>: Send = true;
+        RegistrySet<String>: Sync = true;
         Registration<String, Vec<u8>>: Send = true;
         Registration<String, Vec<u8>>: Sync = true;
         ManualClock: Sync = true;
@@ -81,6 +83,8 @@ fn types_that_belong_to_a_thread_stay_there() {
         Values<'static, u8, u8>: Sync = false;
         Registration<u8, u8, Rc>: Send = false;
         Registration<u8, u8, Cell>: Send = false;
+        RegistrySet<u8, Rc>: Send = false;
+        RegistrySet<u8, Cell>: Sync = false;
         Session: Send = false;
         Session: Sync = false;
         Registry<u8, u8, Rc>: Send = false;

@@ -37,6 +37,7 @@
 //! | | borrows ([`Entry`]) | owns ([`Handle`]) | costs | note |
 //! |---|---|---|---|---|
 //! | [`Registry::reader`] | `reader.get` | `reader.lookup` | no fence | take it [`offline`](Reader::offline) to block |
+//! | [`Registry::owned_reader`] | `reader.get` | `reader.lookup` | no fence | a reader that owns its share of the registry |
 //! | [`Registry::pin`] | `guard.get` | `guard.lookup` | a fence for the pin, none for its reads | drop it soon |
 //! | [`Registry::with`], [`Registry::lookup`] | within a closure | one handle | a fence | |
 //! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | cache misses overlap | |
@@ -192,6 +193,8 @@ mod util;
 // std and crossbeam, or loom.
 mod sync;
 
+/// The hasher of a registry that has no other: ahash, randomly seeded.
+pub use ahash::RandomState;
 #[cfg(not(loom))]
 pub use cell::StaticVersion;
 pub use cell::{
@@ -215,10 +218,14 @@ pub use registry::builder::Builder;
 pub use registry::error::{ForeignGuard, Occupied};
 pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
+pub use registry::keys::{Keys, Values};
 pub use registry::memory_order::MemoryOrder;
+pub use registry::owned_reader::OwnedReader;
 pub use registry::policy::{self, Candidate, Policy, Verdict};
 pub use registry::policy_reaper::PolicyReaper;
 pub use registry::reader::Reader;
+pub use registry::registration::Registration;
+pub use registry::set::RegistrySet;
 pub use registry::stats::Stats;
 pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};

@@ -11,6 +11,8 @@ pub use entry::Entry;
 use crate::domain::put_last;
 use crate::node::Node;
 use crate::util::clock::Stamp;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -171,5 +173,36 @@ impl<K, V: Eq> Eq for Handle<K, V> {}
 impl<K, V: Hash> Hash for Handle<K, V> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (**self).hash(state);
+    }
+}
+
+impl<K, V: PartialOrd> PartialOrd for Handle<K, V> {
+    /// Compares the values.
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (**self).partial_cmp(&**other)
+    }
+}
+
+impl<K, V: Ord> Ord for Handle<K, V> {
+    /// Compares the values.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+/// A handle compares and hashes as its value does, so a set or map of handles can be searched by a value.
+///
+/// # Examples
+///
+/// ```
+/// use std::collections::BTreeSet;
+///
+/// let registry = epoch_registry::Registry::from([(1, "one"), (2, "two")]);
+/// let handles: BTreeSet<_> = registry.pin().iter().filter_map(|entry| entry.handle()).collect();
+/// assert_eq!(*handles.get(&"two").unwrap().key(), 2);
+/// ```
+impl<K, V> Borrow<V> for Handle<K, V> {
+    fn borrow(&self) -> &V {
+        self.value()
     }
 }

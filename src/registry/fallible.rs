@@ -5,6 +5,7 @@ use crate::handle::Handle;
 use crate::reap::{Cause, Cursor};
 use crate::registry::Registry;
 use crate::shard::write::{Published, Wanted};
+use ahash::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -16,7 +17,7 @@ use std::hash::{BuildHasher, Hash};
 /// follows the policy, and in the end exceeds the limit. A method of this type returns [`BacklogFull`] instead,
 /// and leaves the entry that it was called for as it was. (An insertion that fails may have evicted other entries
 /// before.)
-pub struct Fallible<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+pub struct Fallible<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S = RandomState> {
     registry: &'r Registry<K, V, S>,
 }
 

@@ -20,6 +20,7 @@ use crate::reap::Cursor;
 use crate::registry::core::Core;
 use crate::table::{Root, Walk};
 use crate::util::clock::Time;
+use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -148,4 +149,10 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
+}
+
+impl<K, V> fmt::Debug for Iter<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
 }

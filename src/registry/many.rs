@@ -154,3 +154,42 @@ where
         self.set_many(entries);
     }
 }
+
+/// Makes a registry with the default settings, and inserts entries as [`Registry::set_many`] does.
+///
+/// # Examples
+///
+/// ```
+/// let registry: epoch_registry::Registry<_, _> = ["a", "bc", "d"].map(|text| (text, text.len())).into_iter().collect();
+/// assert_eq!(*registry.lookup("bc").unwrap(), 2);
+/// ```
+impl<K, V, S> FromIterator<(K, V)> for Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Default,
+{
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let registry = Registry::default();
+        registry.set_many(entries);
+        registry
+    }
+}
+
+/// Makes a registry with the default settings. Of two entries with the same key, the second replaces the first.
+///
+/// # Examples
+///
+/// ```
+/// let registry = epoch_registry::Registry::from([("a", 1), ("b", 2)]);
+/// assert_eq!(registry.len(), 2);
+/// ```
+impl<K, V, const N: usize> From<[(K, V); N]> for Registry<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}

@@ -7,14 +7,19 @@ pub(crate) mod error;
 #[cfg(feature = "metrics")]
 mod export;
 pub(crate) mod fallible;
+mod hashed;
 pub(crate) mod iter;
+pub(crate) mod keys;
 mod limits;
 mod many;
 pub(crate) mod memory_order;
+pub(crate) mod owned_reader;
 mod parallel;
 pub mod policy;
 pub(crate) mod policy_reaper;
 pub(crate) mod reader;
+pub(crate) mod registration;
+pub(crate) mod set;
 pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod view;
@@ -83,6 +88,28 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 ///   to one panics.
 /// - A key must keep its hash, and what it compares equal to, for as long as it is in the registry. If it does
 ///   not, entries may not be found. Nothing worse happens.
+///
+/// # Statics
+///
+/// A registry allocates its tables and joins a domain, so no `const` function makes one. A [`LazyLock`] makes it at
+/// the first use. What borrows from a static may be stored anywhere: its [`Reader`] is a `Reader<'static, _, _>`.
+///
+/// ```
+/// use epoch_registry::{RandomState, Registry};
+/// use std::sync::LazyLock;
+///
+/// static NAMES: LazyLock<Registry<String, u64>> = LazyLock::new(Registry::new);
+///
+/// // With a hasher from a constant expression, hashes are the same in every run of the program.
+/// const HASHER: RandomState = RandomState::with_seeds(1, 2, 3, 4);
+/// static PORTS: LazyLock<Registry<u16, u64>> = LazyLock::new(|| Registry::builder().hasher(HASHER).build());
+///
+/// NAMES.set("ada".to_string(), 36);
+/// PORTS.set(80, *NAMES.lookup("ada").unwrap());
+/// assert_eq!(PORTS.with(&80, |entry| *entry), Some(36));
+/// ```
+///
+/// [`LazyLock`]: std::sync::LazyLock
 ///
 /// # Examples
 ///
@@ -200,7 +227,7 @@ where
     {
         // Hash the key before the pin: the fence of the pin holds up all instructions after it.
         let hash = hash_of(&self.hasher, key);
-        self.pin().get_hashed(hash, key).map(f)
+        self.pin().find_hashed(hash, key).map(f)
     }
 
     /// Returns a handle to the entry of `key`, or `None` if the key is not in the registry.

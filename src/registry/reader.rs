@@ -7,6 +7,7 @@ use crate::handle::Entry;
 use crate::handle::Handle;
 use crate::registry::Registry;
 use crate::registry::view::View;
+use ahash::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -49,7 +50,7 @@ use std::hash::{BuildHasher, Hash};
 /// let two = reader.get(&2); // the first borrow ends here ...
 /// one.is_some(); // ... and must not be used here
 /// ```
-pub struct Reader<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+pub struct Reader<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S = RandomState> {
     view: View<'r, K, V, S>,
     /// The session. In a box, so that the cold path of a read knows no address but that of the session. In a loop
     /// of reads the compiler then keeps the rest of the reader in registers.

@@ -12,6 +12,7 @@ use crate::registry::Registry;
 use crate::registry::policy::{self, Candidate, Policy, Verdict};
 use crate::util::check;
 use crate::util::clock::Time;
+use ahash::RandomState;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -60,7 +61,8 @@ where
     ///
     /// An entry that is in the registry from the first call to the last is met. It is met once, unless its shard
     /// shrinks between two calls: then entries of that shard may be met again. Other entries may be met or
-    /// missed, as by [`View::iter`](crate::View::iter).
+    /// missed, as by [`View::iter`](crate::View::iter). The cursor may travel as a
+    /// [number](Cursor#numbers) between the calls.
     ///
     /// # Examples
     ///
@@ -350,7 +352,7 @@ where
 }
 
 /// An iterator that removes entries from a registry and returns them. Returned by [`Registry::drain`].
-pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S> {
+pub struct Drain<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S = RandomState> {
     registry: &'r Registry<K, V, S>,
     cursor: Cursor,
     /// Entries that the scan has met and that are still to be removed.

@@ -9,6 +9,7 @@ use crate::registry::iter::Iter;
 use crate::registry::memory_order::MemoryOrder;
 use crate::table::{Roots, Table};
 use crate::util::check;
+use ahash::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -42,7 +43,7 @@ pub(crate) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u
 /// - Each step of an iteration is lock-free. Only [`iter_in_memory_order`](Self::iter_in_memory_order) takes
 ///   locks.
 /// - No method runs a destructor.
-pub struct View<'r, K: 'static, V: 'static, S> {
+pub struct View<'r, K: 'static, V: 'static, S = RandomState> {
     pub(crate) core: &'r Core<K, V>,
     /// The roots of the core, copied: a read that took them from the core would wait for two more loads.
     pub(crate) roots: Roots<'r, K, V>,
@@ -98,12 +99,12 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         // Hash the key.
-        self.get_hashed(hash_of(self.hasher, key), key)
+        self.find_hashed(hash_of(self.hasher, key), key)
     }
 
-    /// As [`get`](Self::get), given the hash of the key.
+    /// As [`get`](Self::get), given the hash of the key. Any hash is harmless.
     #[inline(always)]
-    pub(crate) fn get_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
+    pub(crate) fn find_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
@@ -238,7 +239,7 @@ impl<K, V, S> fmt::Debug for View<'_, K, V, S> {
 /// entry.is_some();
 /// ```
 #[must_use = "the critical section ends when the guard is dropped"]
-pub struct Guard<'r, K: 'static, V: 'static, S> {
+pub struct Guard<'r, K: 'static, V: 'static, S = RandomState> {
     view: View<'r, K, V, S>,
     pin: Pin,
 }

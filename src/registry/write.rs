@@ -143,6 +143,8 @@ where
     /// `f` runs outside every lock and critical section. If another thread inserts the key while `f` runs, that
     /// thread's entry is returned, and the value that `f` returned is dropped.
     ///
+    /// [`get_or_insert_by_ref`](Self::get_or_insert_by_ref) takes a borrowed key.
+    ///
     /// # Progress
     ///
     /// As [`lookup`](Self::lookup) if the key is in the registry, otherwise as [`insert`](Self::insert).
@@ -170,6 +172,77 @@ where
         check::user_code();
         let value = f()?;
         Ok(self.try_insert(key, value).unwrap_or_else(|occupied| occupied.entry))
+    }
+
+    /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
+    /// that `f` returns, and returns that.
+    ///
+    /// Works as [`get_or_insert_with`](Self::get_or_insert_with), but makes (and so allocates) a key only if there is
+    /// none. The owned key must be equivalent to the borrowed one and have the same hash. A type of your own becomes a
+    /// key by an `impl From<&Parts> for Key`.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, panics if the owned key has another hash.
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with). Hashes the key once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// let words: Registry<String, AtomicU64> = Registry::new();
+    /// for word in "to be or not to be".split(' ') {
+    ///     words.get_or_insert_by_ref(word, AtomicU64::default).fetch_add(1, Ordering::Relaxed);
+    /// }
+    /// assert_eq!(words.lookup("be").unwrap().load(Ordering::Relaxed), 2);
+    /// ```
+    pub fn get_or_insert_by_ref<'q, Q>(&self, key: &'q Q, f: impl FnOnce() -> V) -> Handle<K, V>
+    where
+        K: From<&'q Q>,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let Ok(entry) = self.get_or_try_insert_by_ref(key, || Ok::<V, Infallible>(f()));
+        entry
+    }
+
+    /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
+    /// that `f` returns, and returns that.
+    ///
+    /// Works as [`get_or_insert_by_ref`](Self::get_or_insert_by_ref), with an `f` that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `f`. Then nothing is inserted, and no key is made.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_by_ref`](Self::get_or_insert_by_ref).
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_by_ref`](Self::get_or_insert_by_ref).
+    pub fn get_or_try_insert_by_ref<'q, Q, E>(
+        &self,
+        key: &'q Q,
+        f: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Handle<K, V>, E>
+    where
+        K: From<&'q Q>,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = hash_of(&self.hasher, key);
+        let found = self.pin().find_hashed(hash, key).map(Entry::into_handle);
+        if let Some(entry) = found {
+            return Ok(entry);
+        }
+        check::user_code();
+        let value = f()?;
+        Ok(self.try_insert_hashed(hash, K::from(key), value).unwrap_or_else(|occupied| occupied.entry))
     }
 
     /// Replaces the entry of `key` by one with the value that `f` makes of the old value. Returns the new entry,
@@ -399,7 +472,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = hash_of(&self.hasher, key);
-        let found = self.pin().get_hashed(hash, key).map(Entry::into_handle)?;
+        let found = self.pin().find_hashed(hash, key).map(Entry::into_handle)?;
         (found.hash() == hash as u32).then_some(found)
     }
 }

@@ -1,7 +1,7 @@
 //! Iteration, retain, drain and the reapers: which entries they find, how often, and what they leave.
 
 use crate::common::*;
-use epoch_registry::{Domain, ManualClock, Registry};
+use epoch_registry::{Cursor, Domain, ManualClock, Registry};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::thread;
@@ -286,4 +286,46 @@ fn a_walk_in_memory_order_does_not_find_cleared_entries() {
             assert!(guard.iter_in_memory_order().map(|entry| (*entry.key(), *entry)).eq([(7, 1)]));
         });
     }
+}
+
+/// The number of a cursor goes to a client and comes back, while the registry grows and shrinks.
+#[test]
+fn a_cursor_that_travels_as_a_number_meets_each_entry_also_during_resizes() {
+    for shards in [1, 4] {
+        let registry = filled(shards, 1000);
+        let (mut number, mut met, mut step) = (0, HashSet::new(), 0);
+        loop {
+            let mut cursor = Cursor::from(number);
+            registry.scan(&mut cursor, 20, |entry| _ = met.insert(*entry.key()));
+            if cursor.is_done() {
+                break;
+            }
+            number = cursor.into();
+            step += 1;
+            match step % 20 {
+                5 => registry.set_many((10_000..20_000).map(|key| (key, key))),
+                15 => registry.delete_many(&(10_000..20_000).collect::<Vec<u64>>()),
+                _ => 0,
+            };
+        }
+        assert!((0..1000).all(|key| met.contains(&key)), "{shards} shards: an entry was missed");
+    }
+}
+
+#[test]
+fn a_cursor_of_any_number_ends_and_meets_no_entry_twice() {
+    let registry = filled(4, 1000);
+    let mut rng = Rng::new(7);
+    let random = (0..200).map(|_| rng.below(u64::MAX) << 33 | rng.below(u64::MAX));
+    for number in (0..64).map(|bit| 1 << bit).chain([u64::MAX, u64::MAX >> 1]).chain(random) {
+        let (mut cursor, mut met, mut calls) = (Cursor::from(number), HashSet::new(), 0);
+        while !cursor.is_done() {
+            registry.scan(&mut cursor, 50, |entry| assert!(met.insert(*entry.key()), "met twice"));
+            calls += 1;
+            assert!(calls < 100, "the walk from {number} does not end");
+        }
+        assert_eq!(number >> 63 != 0, calls == 0);
+        registry.fallible().retain(&mut Cursor::from(number), |_, _| true).unwrap();
+    }
+    assert_eq!(registry.len(), 1000);
 }

@@ -64,6 +64,10 @@ fn shared_types_may_cross_threads() {
         Splice<'static, Vec<u8>>: Send = true;
         Splice<'static, Vec<u8>>: Sync = true;
         NotInList<Vec<u8>>: Send = true;
+        RegistrySet<String>: Send = true;
+        RegistrySet<String>: Sync = true;
+        Registration<String, Vec<u8>>: Send = true;
+        Registration<String, Vec<u8>>: Sync = true;
         ManualClock: Sync = true;
         Builder<Rc, Rc>: Sized = true;
     }
@@ -86,6 +90,16 @@ fn types_that_belong_to_a_thread_stay_there() {
         ListIter<'static, u8>: Send = false;
         ListIter<'static, u8>: Sync = false;
         ListIterBack<'static, u8>: Send = false;
+        OwnedReader<u8, u8>: Send = false;
+        OwnedReader<u8, u8>: Sync = false;
+        Keys<'static, u8, u8>: Send = false;
+        Keys<'static, u8, u8>: Sync = false;
+        Values<'static, u8, u8>: Send = false;
+        Values<'static, u8, u8>: Sync = false;
+        Registration<u8, u8, Rc>: Send = false;
+        Registration<u8, u8, Cell>: Send = false;
+        RegistrySet<u8, Rc>: Send = false;
+        RegistrySet<u8, Cell>: Sync = false;
         Session: Send = false;
         Session: Sync = false;
         Registry<u8, u8, Rc>: Send = false;

@@ -71,7 +71,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Self::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Self::hash_of).
     ///
     /// # Progress
     ///
@@ -90,7 +90,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Self::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Self::hash_of).
     ///
     /// # Progress
     ///
@@ -108,7 +108,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Self::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Self::hash_of).
     ///
     /// # Progress
     ///
@@ -129,7 +129,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Self::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Self::hash_of).
     ///
     /// # Progress
     ///
@@ -144,7 +144,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Self::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Self::hash_of).
     ///
     /// # Progress
     ///
@@ -187,7 +187,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Registry::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Registry::hash_of).
     ///
     /// # Examples
     ///
@@ -211,7 +211,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Registry::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Registry::hash_of).
     #[inline(always)]
     pub fn lookup_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Handle<K, V>>
     where
@@ -231,7 +231,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Registry::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Registry::hash_of).
     ///
     /// # Progress
     ///
@@ -249,7 +249,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Registry::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Registry::hash_of).
     ///
     /// # Progress
     ///

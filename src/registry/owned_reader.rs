@@ -164,7 +164,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Registry::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Registry::hash_of).
     ///
     /// # Progress
     ///
@@ -194,7 +194,7 @@ where
     ///
     /// # Panics
     ///
-    /// In debug builds, panics if the hash is [wrong](Registry::hash_of#a-wrong-hash).
+    /// In debug builds, panics if the hash is [wrong](Registry::hash_of).
     ///
     /// # Progress
     ///

@@ -122,9 +122,10 @@ fn handles_order_and_are_found_by_value() {
         }
     }
     let tree: BTreeMap<_, u64> = handles.iter().map(|handle| (handle.clone(), *handle.key())).collect();
-    assert_eq!(tree.get(&"7".to_string()), Some(&93));
+    let seven = "7".to_string();
+    assert_eq!(tree.get(&seven), Some(&93));
     let set: HashSet<_> = handles.into_iter().collect();
-    assert_eq!(set.get(&"7".to_string()).map(|handle| *handle.key()), Some(93));
+    assert_eq!(set.get(&seven).map(|handle| *handle.key()), Some(93));
 }
 
 #[test]

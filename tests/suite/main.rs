@@ -24,6 +24,7 @@ mod handles;
 mod huge_weights;
 mod listeners;
 mod local;
+mod lock_waits;
 mod locks;
 mod lying_keys;
 mod panics;

@@ -56,6 +56,7 @@ fn main() {
         ("bounded", work::bounded::run),
         ("conntrack", work::conntrack::run),
         ("cell", work::cell::run),
+        ("locks", work::locks::run),
     ];
     for (group, run) in groups {
         if plan.wants(group) {

@@ -4,7 +4,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
 
 /// The groups of workloads, in the order in which they run.
-pub const GROUPS: [&str; 15] = [
+pub const GROUPS: [&str; 16] = [
     "reads",
     "hot",
     "writes",
@@ -20,6 +20,7 @@ pub const GROUPS: [&str; 15] = [
     "bounded",
     "conntrack",
     "cell",
+    "locks",
 ];
 
 /// The parts to run.

@@ -5,6 +5,7 @@ pub mod cell;
 pub mod conntrack;
 pub mod dropped;
 pub mod growth;
+pub mod locks;
 pub mod memory;
 pub mod mixes;
 pub mod reads;

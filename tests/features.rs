@@ -8,6 +8,7 @@ use common::isolated;
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A recorder that keeps the last value of each metric, by name and labels.
 #[derive(Clone, Default)]
@@ -76,13 +77,18 @@ fn all_statistics_are_exported() {
     (0..10).for_each(|key| drop(registry.try_insert(key, key)));
     (0..4).for_each(|key| drop(registry.remove(&key)));
     registry.domain().barrier();
-    let stats = registry.stats();
+    let mut stats = registry.stats();
+    (stats.lock_waits, stats.lock_wait_total, stats.lock_wait_longest) =
+        (3, Duration::from_millis(250), Duration::from_millis(125));
     let book = Book::default();
     metrics::with_local_recorder(&book, || stats.export("flows", "net"));
     let book = book.0.lock().unwrap();
     let get = |name: &str| *book.get(name).unwrap_or_else(|| panic!("{name} is missing in {book:#?}"));
     assert_eq!(get("epoch_registry_live{registry=flows}"), 6.0);
     assert_eq!(get("epoch_registry_freed_total{registry=flows}"), 4.0);
+    assert_eq!(get("epoch_registry_lock_waits_total{registry=flows}"), 3.0);
+    assert_eq!(get("epoch_registry_lock_wait_seconds_sum{registry=flows}"), 0.25);
+    assert_eq!(get("epoch_registry_lock_wait_longest_seconds{registry=flows}"), 0.125);
     assert_eq!(get("epoch_domain_backlog_objects{domain=net}"), 0.0);
     let over = stats.domain.latency.count() as f64;
     assert!(over > 0.0);
@@ -96,9 +102,11 @@ fn the_statistics_survive_a_round_trip_through_json() {
     registry.try_insert(1, 1).unwrap();
     registry.remove(&1);
     registry.domain().barrier();
-    let stats = registry.stats();
+    let mut stats = registry.stats();
+    stats.lock_wait_total = Duration::new(1, 5);
     let json = serde_json::to_string(&stats).unwrap();
     assert!(json.contains("\"peak\":{\"objects\":1,"), "{json}");
+    assert!(json.contains("\"lock_wait_total\":{\"secs\":1,\"nanos\":5}"), "{json}");
     assert_eq!(serde_json::from_str::<epoch_registry::Stats>(&json).unwrap(), stats);
 }
 

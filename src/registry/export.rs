@@ -3,6 +3,7 @@
 use crate::domain::{Backlog, DomainStats};
 use crate::registry::stats::Stats;
 use metrics::{SharedString, counter, gauge};
+use std::time::Duration;
 
 impl Stats {
     /// Records the statistics with the recorder of the `metrics` crate.
@@ -25,6 +26,12 @@ impl Stats {
         count("epoch_registry_lifetime_panics_total", self.lifetime_panics);
         count("epoch_registry_listener_panics_total", self.listener_panics);
         count("epoch_registry_resizes_total", self.resizes);
+        count("epoch_registry_lock_waits_total", self.lock_waits);
+        let seconds = |name: &'static str, time: Duration| {
+            gauge!(name, "registry" => label.clone()).set(time.as_secs_f64());
+        };
+        seconds("epoch_registry_lock_wait_seconds_sum", self.lock_wait_total);
+        seconds("epoch_registry_lock_wait_longest_seconds", self.lock_wait_longest);
         self.domain.export(domain);
     }
 }

@@ -4,6 +4,7 @@ use crate::domain::DomainStats;
 use crate::registry::core::Core;
 use crate::sync::atomic::Ordering;
 use std::fmt;
+use std::time::Duration;
 
 /// Statistics of a registry: what it has done and holds. Returned by [`Registry::stats`](crate::Registry::stats).
 ///
@@ -40,6 +41,23 @@ pub struct Stats {
     pub listener_panics: u64,
     /// Resizes of a shard's table that have begun.
     pub resizes: u64,
+    /// Acquisitions of a shard lock that had to wait: their first try failed, because another thread held the lock.
+    ///
+    /// This is the kernel's lock_stat, for the locks that the writes of this registry take. Counted are the waits of
+    /// writes, of reapers and other walks that take the locks, and of the domain's threads when they collect what was
+    /// retired or give memory back. Not counted are:
+    ///
+    /// - acquisitions that do not wait: their first try succeeds, or they give up after it;
+    /// - waits for locks of the domain, and the pauses of writes [at the limit](crate::WhenFull) of its backlog;
+    /// - waits while the registry is being dropped.
+    ///
+    /// An acquisition whose first try succeeds pays nothing for this. Each other one reads the clock twice, and updates
+    /// the three figures under the lock.
+    pub lock_waits: u64,
+    /// How long these acquisitions took in all, until they had the lock: while they spun, slept, or waited for a core.
+    pub lock_wait_total: Duration,
+    /// How long the longest of these acquisitions took.
+    pub lock_wait_longest: Duration,
     /// The statistics of the domain, which registries of one domain share.
     pub domain: DomainStats,
 }
@@ -59,6 +77,10 @@ impl Stats {
         let lifetime_panics = core.settings().lifetimes.panics();
         let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
         for shard in core.shards() {
+            let waits = shard.waits.get();
+            stats.lock_waits += waits.count;
+            stats.lock_wait_total = stats.lock_wait_total.saturating_add(waits.total);
+            stats.lock_wait_longest = stats.lock_wait_longest.max(waits.longest);
             let counts = &shard.counts;
             stats.live += counts.live.get();
             stats.removed += counts.removed.get();
@@ -82,8 +104,16 @@ impl fmt::Display for Stats {
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}; domain: {}",
-            self.drop_panics, self.lifetime_panics, self.listener_panics, self.resizes, self.domain
+             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}, \
+             lock waits {} (in all {:?}, longest {:?}); domain: {}",
+            self.drop_panics,
+            self.lifetime_panics,
+            self.listener_panics,
+            self.resizes,
+            self.lock_waits,
+            self.lock_wait_total,
+            self.lock_wait_longest,
+            self.domain
         )
     }
 }

@@ -10,7 +10,7 @@ use crate::shard::ShardRef;
 use crate::shard::expiry::Lifetimes;
 use crate::shard::resize::retire_table;
 use crate::shard::state::{ShardState, Special, Work};
-use crate::sync::MutexGuard;
+use crate::sync::TimedMutexGuard;
 use crate::table::Table;
 use crate::util::reentrancy::set_shard_locked;
 use std::mem::{self, ManuallyDrop};
@@ -23,7 +23,7 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    state: ManuallyDrop<MutexGuard<'s, ShardState<K, V>>>,
+    state: ManuallyDrop<TimedMutexGuard<'s, ShardState<K, V>>>,
     pub(crate) shard: ShardRef<'s, K, V>,
 }
 
@@ -37,7 +37,7 @@ where
 {
     /// Wraps the guard of the lock that this thread has just taken.
     #[inline]
-    pub(crate) fn new(shard: ShardRef<'s, K, V>, state: MutexGuard<'s, ShardState<K, V>>) -> Self {
+    pub(crate) fn new(shard: ShardRef<'s, K, V>, state: TimedMutexGuard<'s, ShardState<K, V>>) -> Self {
         set_shard_locked(true);
         Locked { state: ManuallyDrop::new(state), shard }
     }

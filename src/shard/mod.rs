@@ -29,6 +29,7 @@ pub(crate) mod slab;
 pub(crate) mod state;
 pub(crate) mod teardown;
 pub(crate) mod timers;
+pub(crate) mod waits;
 pub(crate) mod write;
 
 use crate::domain::{Backlog, Bag, Domain, Failure, IfFull, RegistryHeader, ShardHeader};
@@ -41,10 +42,11 @@ use crate::shard::locked::Locked;
 use crate::shard::resize::retire_table;
 use crate::shard::slab::{Shape, Slabs};
 use crate::shard::state::{ShardState, Special, Work};
+use crate::shard::waits::LockWaits;
 use crate::shard::write::handle_on;
-use crate::sync::Mutex;
+use crate::sync::{TimedMutex, TimedMutexGuard, lock_or};
 use crate::table::{Root, Table};
-use crate::util::clock::coarse_ticks;
+use crate::util::clock::{coarse_ticks, exact_nanos};
 use crate::util::prefetch;
 use crate::util::reentrancy::shard_locked;
 use std::ops::Deref;
@@ -57,7 +59,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 #[repr(C)]
 pub(crate) struct Shard<K: 'static, V: 'static> {
     header: ShardHeader,
-    state: Mutex<ShardState<K, V>>,
+    state: TimedMutex<ShardState<K, V>>,
     pub(crate) counts: Counts,
     /// The lives of the nodes that were in the shard when it was prepared for expiry, if that was after it was
     /// built (L3). Not modelled by loom: it is set once, before any reader looks for it.
@@ -66,6 +68,8 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     /// The calls of `clear` that have emptied the table and have not marked all of its nodes as unlinked. Counted up under
     /// the lock. Not modelled by loom: no model lists nodes by slabs.
     clearing: AtomicUsize,
+    /// Written only by an acquisition of the lock that had to wait.
+    pub(crate) waits: LockWaits,
 }
 
 /// A call of `clear`, from the moment at which the table is empty until all nodes are marked.
@@ -180,6 +184,21 @@ impl<K, V> Shard<K, V> {
         life.or_else(|| self.early.get()?.get(node.addr().get()))
     }
 
+    /// Takes the lock. Only an acquisition whose first try fails is timed and counted.
+    #[inline]
+    pub(crate) fn lock_state(&self) -> TimedMutexGuard<'_, ShardState<K, V>> {
+        lock_or(&self.state, |state| self.wait_for(state))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for<'m>(&self, state: &'m TimedMutex<ShardState<K, V>>) -> TimedMutexGuard<'m, ShardState<K, V>> {
+        let begin = exact_nanos();
+        let state = state.lock();
+        self.waits.add(exact_nanos().saturating_sub(begin));
+        state
+    }
+
     /// Prefetches the cache lines that a write changes. They follow from the order of the fields in [`ShardState`] and
     /// [`Counts`].
     #[inline]
@@ -233,11 +252,12 @@ where
         let (header, counts) = (ShardHeader::new(registry), Counts::new(table, bounds));
         Shard {
             header,
-            state: Mutex::new(state),
+            state: TimedMutex::new(state),
             counts,
             early: OnceLock::new(),
             looks: Looks::default(),
             clearing: AtomicUsize::new(0),
+            waits: LockWaits::default(),
         }
     }
 }
@@ -275,7 +295,7 @@ where
     #[inline]
     pub(crate) fn lock(self) -> Locked<'s, K, V> {
         assert!(!shard_locked(), "a write to a registry from within the `Eq` of a key, which runs under a shard lock");
-        Locked::new(self, self.shard.state.lock())
+        Locked::new(self, self.shard.lock_state())
     }
 
     /// Does a write's share of the domain's reclamation. The caller has released the lock.
@@ -314,7 +334,7 @@ where
             !shard_locked(),
             "an iteration in memory order from within the `Eq` of a key, which runs under a shard lock"
         );
-        let state = self.shard.state.lock();
+        let state = self.shard.lock_state();
         // ORDERING: Acquire, pairs with the Release in the drop of `Clearing`: the nodes that were cleared are marked.
         let is_cleared = self.shard.clearing.load(Ordering::Acquire) == 0;
         if is_cleared && state.lies_in_slabs() {

@@ -25,7 +25,7 @@ where
     // SAFETY: the caller guarantees that this is a shard of these types, and that it is not freed during the
     // call.
     let shard = unsafe { shard.cast::<Shard<K, V>>().as_ref() };
-    let state = if wait { Some(shard.state.lock()) } else { shard.state.try_lock() };
+    let state = if wait { Some(shard.lock_state()) } else { shard.state.try_lock() };
     let Some(mut state) = state else { return false };
     state.is_dirty = false;
     state.close_bag(shard.domain().inner());
@@ -78,7 +78,7 @@ where
     let shard = unsafe { bag.shard().cast::<Shard<K, V>>().as_ref() };
     // SAFETY: the caller guarantees that the nodes of the bag were of this shard, and that the free ones are
     // destroyed.
-    unsafe { shard.state.lock().recycle(bag) }
+    unsafe { shard.lock_state().recycle(bag) }
 }
 
 /// Destroys one node, and gives its slot back to its shard. Returns how many drops panicked.
@@ -99,6 +99,6 @@ where
     // SAFETY: the caller owns the node (R2), which is a node of these types. Its slot is freed below.
     let panics = unsafe { Node::<K, V>::destroy(node) };
     // SAFETY: the node was of this shard and is destroyed.
-    unsafe { shard.state.lock().free(node) };
+    unsafe { shard.lock_state().free(node) };
     panics
 }

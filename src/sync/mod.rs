@@ -54,6 +54,12 @@ mod real {
     }
     pub(crate) use const_fn;
 
+    use parking_lot::RawRwLock;
+    use parking_lot::lock_api::{self, RawMutex, RawRwLock as RawLockApi};
+    use std::alloc::Layout;
+    use std::ptr::NonNull;
+    use std::time::Duration;
+
     /// A value that all threads share, until the end of the process.
     pub(crate) struct Global<T>(T);
 
@@ -71,9 +77,47 @@ mod real {
         }
     }
 
-    use std::alloc::Layout;
-    use std::ptr::NonNull;
-    use std::time::Duration;
+    /// A mutex that tells its user when the first try to take it fails.
+    pub(crate) type TimedMutex<T> = lock_api::Mutex<Exclusive, T>;
+    pub(crate) type TimedMutexGuard<'m, T> = lock_api::MutexGuard<'m, Exclusive, T>;
+
+    /// The exclusive side of parking_lot's reader-writer lock, as a mutex.
+    ///
+    /// Its `try_lock` is one compare-exchange with constants, as the fast path of parking_lot's mutex is. The `try_lock`
+    /// of that mutex loads the state first, which costs a write two to ten instructions more. A thread that waits for
+    /// either lock spins and parks by the same rules.
+    pub(crate) struct Exclusive(RawRwLock);
+
+    // SAFETY: only exclusive locks are taken, and parking_lot allows one at a time.
+    unsafe impl RawMutex for Exclusive {
+        const INIT: Self = Exclusive(RawRwLock::INIT);
+        type GuardMarker = <RawRwLock as RawLockApi>::GuardMarker;
+
+        #[inline]
+        fn lock(&self) {
+            self.0.lock_exclusive();
+        }
+
+        #[inline]
+        fn try_lock(&self) -> bool {
+            self.0.try_lock_exclusive()
+        }
+
+        #[inline]
+        unsafe fn unlock(&self) {
+            // SAFETY: the caller guarantees that this thread holds the lock.
+            unsafe { self.0.unlock_exclusive() };
+        }
+    }
+
+    /// Takes a lock by one try. If that fails, because another thread holds the lock, calls `wait` to take it.
+    #[inline(always)]
+    pub(crate) fn lock_or<'m, T>(
+        mutex: &'m TimedMutex<T>,
+        wait: impl FnOnce(&'m TimedMutex<T>) -> TimedMutexGuard<'m, T>,
+    ) -> TimedMutexGuard<'m, T> {
+        mutex.try_lock().unwrap_or_else(|| wait(mutex))
+    }
 
     /// Waits on `condvar`. May wake up spuriously.
     pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>) {
@@ -281,6 +325,18 @@ mod looming {
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock().ok()
         }
+    }
+
+    pub(crate) type TimedMutex<T> = Mutex<T>;
+    pub(crate) type TimedMutexGuard<'m, T> = MutexGuard<'m, T>;
+
+    /// Takes a lock, and never calls `wait`: a model has no clock. A failed first try would also multiply the executions
+    /// of a model.
+    pub(crate) fn lock_or<'m, T>(
+        mutex: &'m TimedMutex<T>,
+        _wait: impl FnOnce(&'m TimedMutex<T>) -> TimedMutexGuard<'m, T>,
+    ) -> TimedMutexGuard<'m, T> {
+        mutex.lock()
     }
 
     /// As [`wait`]. Time does not pass in a model, so callers must not rely on a timeout.

@@ -29,6 +29,7 @@ mod huge_weights;
 mod list;
 mod listeners;
 mod local;
+mod lock_waits;
 mod locks;
 mod lying_keys;
 mod owned_reader;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// The workspace's lock file, which has the versions of the compiled dependencies.
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 
-const PEERS: [&str; 12] = [
+const PEERS: [&str; 13] = [
     "ahash",
     "arc-swap",
     "dashmap",
@@ -21,6 +21,7 @@ const PEERS: [&str; 12] = [
     "parking_lot",
     "quick_cache",
     "scc",
+    "seqlock",
     "sharded-slab",
 ];
 

@@ -58,6 +58,7 @@ fn main() {
         ("cell", work::cell::run),
         ("counter", work::counter::run),
         ("list", work::list::run),
+        ("locks", work::locks::run),
     ];
     for (group, run) in groups {
         if plan.wants(group) {

@@ -4,7 +4,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
 
 /// The groups of workloads, in the order in which they run.
-pub const GROUPS: [&str; 17] = [
+pub const GROUPS: [&str; 18] = [
     "reads",
     "hot",
     "writes",
@@ -22,6 +22,7 @@ pub const GROUPS: [&str; 17] = [
     "cell",
     "counter",
     "list",
+    "locks",
 ];
 
 /// The parts to run.

@@ -7,6 +7,7 @@ pub mod counter;
 pub mod dropped;
 pub mod growth;
 pub mod list;
+pub mod locks;
 pub mod memory;
 pub mod mixes;
 pub mod reads;

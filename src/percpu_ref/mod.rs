@@ -72,9 +72,9 @@ use std::time::{Duration, Instant};
 ///
 /// A kill takes effect for good after a grace period of the domain. So a reader that stays in its critical section holds
 /// up `kill_and_confirm`, `wait_zero` and the release callback. In a domain that has neither a thread nor an executor, a
-/// write, [`Domain::reclaim`] or [`wait_zero`](Self::wait_zero) must move it on. Until then the kill keeps
-/// the domain from being torn down. [`Domain::barrier`] covers kills before
-/// it, with their confirmations, and the release callback if no reference was left.
+/// write, [`Domain::reclaim`] or [`wait_zero`](Self::wait_zero) must move it on. Until then the kill keeps the domain from
+/// being torn down. [`Domain::barrier`] covers kills before it, with their confirmations, and the release callback if no
+/// reference was left.
 pub struct PercpuRef {
     shared: Arc<Shared>,
 }

@@ -319,11 +319,13 @@ impl Inner {
     /// the number of the callback. The caller holds no lock.
     pub(crate) fn retire(&self, object: Object, amount: Backlog) -> u64 {
         let (number, queued) = self.queue(Callback::of_object(object, amount));
-        // The first object in the queue stands for the first node in an open bag, and a full bag for a closed one.
-        if queued == 1 {
-            self.assist(0);
-        } else if queued % BAG == 0 {
+        // The first object in the queue stands for the first node in an open bag, and as many objects as a bag holds for a
+        // closed bag. Beyond the soft mark each round takes the queue. So the first object is no reason for a round there:
+        // each write would make one, in vain if a reader is in the way.
+        if number % BAG as u64 == 0 {
             self.assist(BAG);
+        } else if queued == 1 {
+            if self.is_pressed() { self.wake() } else { self.assist(0) }
         }
         number
     }

@@ -323,7 +323,9 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
     ///
     /// # Progress
     ///
-    /// As [`store`](Self::store). `f` runs under no lock. It may read the cell, and use other cells and registries.
+    /// As [`store`](Self::store). `f` runs under no lock. It may read the cell, and use other cells and registries. Other
+    /// writers of this cell wait for it. So it must not wait for them: not for a thread that writes the cell, and not for a
+    /// barrier where a destructor may do that.
     ///
     /// # Panics
     ///
@@ -407,6 +409,10 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
         Changed::new(&self.raw, since)
     }
 }
+
+/// A panic in a closure leaves the cell as it was.
+impl<T: ?Sized + std::panic::RefUnwindSafe> std::panic::RefUnwindSafe for RcuCell<T> {}
+impl<T: ?Sized + std::panic::RefUnwindSafe> std::panic::UnwindSafe for RcuCell<T> {}
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RcuCell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

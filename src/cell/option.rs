@@ -188,6 +188,10 @@ impl<T: ?Sized + Send + Sync + 'static> Default for RcuOptionCell<T> {
     }
 }
 
+/// A panic in a closure leaves the cell as it was.
+impl<T: ?Sized + std::panic::RefUnwindSafe> std::panic::RefUnwindSafe for RcuOptionCell<T> {}
+impl<T: ?Sized + std::panic::RefUnwindSafe> std::panic::UnwindSafe for RcuOptionCell<T> {}
+
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RcuOptionCell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.raw.load(&self.raw.domain().pin());

@@ -20,16 +20,20 @@ fn what() -> *const () {
     (&raw const WHAT).cast()
 }
 
+/// A node or object without references, whose owner is the run that adopts it.
+pub(crate) enum Orphan {
+    Node(NonNull<Header>),
+    Object(Object),
+}
+
 /// A frame on the thread's stack that runs destructors or callbacks of a domain.
 pub(crate) struct Running {
     domain: u64,
     /// Set when a destructor or callback of this run tries to reclaim in the same domain: there may be more to do.
     pub(crate) cascade: Cell<bool>,
-    /// Nodes of the same domain whose last reference a destructor of this run has put.
-    pub(crate) orphans: RefCell<Vec<NonNull<Header>>>,
-    /// Objects of the same domain whose last reference a destructor of this run has put.
-    pub(crate) objects: RefCell<Vec<Object>>,
-    /// Whether destructors or callbacks of this run are running. The run takes `orphans` and `objects` afterwards. Other user
+    /// What a destructor of this run has put the last reference of, in the same domain.
+    pub(crate) orphans: RefCell<Vec<Orphan>>,
+    /// Whether destructors or callbacks of this run are running. The run takes `orphans` afterwards. Other user
     /// code that runs in the frame, such as an executor's `spawn`, must leave no node there.
     adopts: Cell<bool>,
 }
@@ -50,16 +54,10 @@ impl Running {
     }
 
     fn frame<R>(domain: u64, f: impl FnOnce(&Running) -> R) -> R {
-        let frame = Running {
-            domain,
-            cascade: Cell::new(false),
-            orphans: RefCell::default(),
-            objects: RefCell::default(),
-            adopts: Cell::new(false),
-        };
+        let frame =
+            Running { domain, cascade: Cell::new(false), orphans: RefCell::default(), adopts: Cell::new(false) };
         let result = reentrancy::enter(what(), &frame, || f(&frame));
-        debug_assert!(frame.orphans.borrow().is_empty(), "a run has left nodes in its frame");
-        debug_assert!(frame.objects.borrow().is_empty(), "a run has left objects in its frame");
+        debug_assert!(frame.orphans.borrow().is_empty(), "a run has left orphans in its frame");
         result
     }
 
@@ -70,7 +68,7 @@ impl Running {
     }
 
     /// Calls `f`, which runs destructors and callbacks of the frame's domain, contains their panics, and takes
-    /// `orphans` and `objects`.
+    /// `orphans`.
     pub(crate) fn destroy<R>(&self, f: impl FnOnce() -> R) -> R {
         self.adopts.set(true);
         let result = f();
@@ -78,29 +76,16 @@ impl Running {
         result
     }
 
-    /// If a destructor or callback of `domain` runs on this thread, leaves `orphan`, a node without references, to
-    /// its run. Returns whether it does.
-    pub(crate) fn adopt(domain: &Inner, orphan: NonNull<Header>) -> bool {
-        let mut adopted = false;
-        Running::find(domain, |frame| {
-            adopted = frame.adopts.get();
-            if adopted {
-                frame.orphans.borrow_mut().push(orphan);
-            }
-        });
-        adopted
-    }
-
-    /// If a destructor or callback of `domain` runs on this thread, leaves an object without references to its run.
-    /// Returns the object if there is no such run.
-    pub(crate) fn adopt_object(domain: &Inner, object: Object) -> Option<Object> {
-        let mut object = Some(object);
+    /// If a destructor or callback of `domain` runs on this thread, leaves `orphan` to its run. Returns the orphan if
+    /// there is no such run.
+    pub(crate) fn adopt(domain: &Inner, orphan: Orphan) -> Option<Orphan> {
+        let mut orphan = Some(orphan);
         Running::find(domain, |frame| {
             if frame.adopts.get() {
-                frame.objects.borrow_mut().extend(object.take());
+                frame.orphans.borrow_mut().extend(orphan.take());
             }
         });
-        object
+        orphan
     }
 
     /// Returns whether this thread runs destructors or callbacks of any domain.

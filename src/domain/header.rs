@@ -25,7 +25,7 @@
 use super::Domain;
 use super::backlog::Backlog;
 use super::bag::Bag;
-use super::frame::Running;
+use super::frame::{Orphan, Running};
 use crate::node::Header;
 use crate::node::owner::owner;
 use crate::sync::atomic::Ordering;
@@ -381,7 +381,7 @@ pub(crate) unsafe fn put_last(node: NonNull<Header>) {
     let this = unsafe { registry.as_ref() };
     let domain = this.domain.inner();
     // If this thread is in a destructor or callback of this domain, the run that called it destroys this node too.
-    if Running::adopt(domain, node) {
+    if Running::adopt(domain, Orphan::Node(node)).is_none() {
         return;
     }
     // The visit keeps the registry below: once the node is pushed, another thread may destroy it at any moment.

@@ -5,7 +5,7 @@ use super::background::Background;
 use super::backlog::{Backlog, Waiting};
 use super::bag::{Bag, BagPool, ClosedBags};
 use super::budget::{Budget, IfFull};
-use super::frame::Running;
+use super::frame::{Orphan, Running};
 use super::grace::Grace;
 use super::header::{DirtyShards, Orphans, ShardHeader};
 use super::readers::Readers;
@@ -333,7 +333,7 @@ impl Inner {
     /// Hands over an object whose last reference the caller has put: to the run that this thread is in the middle of,
     /// or to the queue. It cannot be refused.
     pub(crate) fn retire_last(&self, object: Object) {
-        let Some(object) = Running::adopt_object(self, object) else { return };
+        let Some(Orphan::Object(object)) = Running::adopt(self, Orphan::Object(object)) else { return };
         let amount = Backlog::one(0);
         self.budget.charge_unchecked(amount);
         self.push_call(Callback::of_object(object, amount));

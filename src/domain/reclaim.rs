@@ -111,7 +111,7 @@
 use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
-use super::frame::Running;
+use super::frame::{Orphan, Running};
 use super::futures::Waiter;
 use super::grace::Grace;
 use super::header::shard_of;
@@ -317,40 +317,39 @@ impl Inner {
             } else {
                 break;
             }
-            // Go on with a chain of destructors: nodes whose last references the destructors above have put. The
-            // backlog does not count these nodes, unless the budget is used up and they are left over.
-            loop {
-                let orphan = frame.orphans.borrow_mut().pop();
-                let Some(orphan) = orphan else { break };
+            // Go on with a chain of destructors: nodes and objects whose last references the destructors above have put.
+            // The backlog does not count these, unless the budget is used up and they are left over.
+            let next = || frame.orphans.borrow_mut().pop();
+            while let Some(orphan) = next() {
                 if done.objects >= budget {
-                    // SAFETY: R2 (the destructor has left the orphan to this run, which owns it).
-                    let amount = unsafe { amount_of(orphan) };
-                    self.budget.charge_unchecked(amount);
-                    self.waiting.add(amount);
-                    batch.orphans.push(orphan);
-                } else {
-                    // SAFETY: R2 (the destructor has left the orphan to this run, which owns it; its own grace
-                    // period was over before its table's reference was put).
-                    unsafe { destroy_orphan(orphan) };
-                    done.objects += 1;
+                    self.leave_over(orphan, batch);
+                    continue;
                 }
-            }
-            // The same for objects.
-            loop {
-                let object = frame.objects.borrow_mut().pop();
-                let Some(object) = object else { break };
-                let call = Callback::of_object(object, Backlog::one(0));
-                if done.objects >= budget {
-                    self.budget.charge_unchecked(call.amount);
-                    self.waiting.add(call.amount);
-                    batch.calls.push(call);
-                } else {
-                    done.objects += 1;
-                    done.panics += u64::from(call.run(self));
+                match orphan {
+                    // SAFETY: R2 (the destructor has left the node to this run, which owns it; its own grace period was
+                    // over before its table's reference was put).
+                    Orphan::Node(node) => unsafe { destroy_orphan(node) },
+                    Orphan::Object(object) => done.panics += u64::from(object.run(self)),
                 }
+                done.objects += 1;
             }
         }
         done
+    }
+
+    /// Adds an orphan of this run, for which the budget is used up, to the batch and the backlog.
+    fn leave_over(&self, orphan: Orphan, batch: &mut Batch) {
+        let amount = match &orphan {
+            // SAFETY: R2 (the destructor has left the node to this run, which owns it).
+            Orphan::Node(node) => unsafe { amount_of(*node) },
+            Orphan::Object(_) => Backlog::one(0),
+        };
+        self.budget.charge_unchecked(amount);
+        self.waiting.add(amount);
+        match orphan {
+            Orphan::Node(node) => batch.orphans.push(node),
+            Orphan::Object(object) => batch.calls.push(Callback::of_object(object, amount)),
+        }
     }
 
     /// Destroys up to `budget` objects of `batch`, a part that this thread has taken. Then destroys what the

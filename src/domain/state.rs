@@ -43,7 +43,7 @@ impl Callback {
     pub(super) fn run(self, domain: &Inner) -> u32 {
         match self.work {
             Work::Call(call) => contain(call),
-            Work::Object(object) => contain(|| object.run(domain)),
+            Work::Object(object) => object.run(domain),
         }
     }
 }
@@ -65,10 +65,11 @@ impl Object {
         Object { object, run }
     }
 
-    fn run(self, domain: &Inner) {
+    /// Runs it, for a run of `domain`. Returns how many panics it has contained.
+    pub(super) fn run(self, domain: &Inner) -> u32 {
         // SAFETY: the creator of the `Object` guarantees that `run` may be called once; this consumes the `Object`.
-        // The caller is a run of the domain, which takes it from a batch whose grace period is over.
-        unsafe { (self.run)(self.object, domain) };
+        // The caller is a run of the domain, for which the object's grace period is over.
+        contain(|| unsafe { (self.run)(self.object, domain) })
     }
 }
 

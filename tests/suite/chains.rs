@@ -1,7 +1,8 @@
 //! Long chains of values that hold each other's handles. A loop destroys them, not recursion.
 
 use crate::common::*;
-use epoch_registry::{Domain, Handle, Registry};
+use epoch_registry::{Domain, Handle, RcuList, RcuOptionCell, Registry};
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -146,4 +147,45 @@ fn a_cycle_broken_by_a_removal_of_its_handle_is_destroyed() {
     drop((nodes, cut));
     registry.domain().barrier();
     assert_eq!(dropped.load(SeqCst), 10);
+}
+
+/// Each value owns the next one, by whatever kind of reference: an entry's handle, a version, a list's handle.
+#[test]
+fn a_chain_through_registries_cells_and_lists_is_destroyed_by_one_barrier() {
+    struct Mixed(#[allow(dead_code)] Option<Box<dyn Any + Send + Sync>>, Arc<AtomicUsize>);
+    impl Drop for Mixed {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, SeqCst);
+        }
+    }
+    let domain = Domain::builder().manual().build();
+    let registry = Registry::builder().domain(domain.clone()).build();
+    let (cell, list) = (RcuOptionCell::empty_in(&domain), RcuList::new_in(&domain));
+    // Each kind follows each other one, and each is the last of some chain.
+    for pattern in [[0, 1, 2], [0, 2, 1], [1, 2, 0], [1, 0, 2], [2, 0, 1], [2, 1, 0]] {
+        for len in [1, 2, 3, 4, 50] {
+            let dropped = Arc::new(AtomicUsize::new(0));
+            let mut next: Option<Box<dyn Any + Send + Sync>> = None;
+            for kind in pattern.iter().cycle().take(len) {
+                let value = Mixed(next, Arc::clone(&dropped));
+                next = Some(match kind {
+                    0 => Box::new(registry.insert_and_get(1, value)) as Box<dyn Any + Send + Sync>,
+                    1 => {
+                        cell.store(Some(value));
+                        Box::new(cell.take().unwrap())
+                    }
+                    _ => {
+                        list.push_back(value);
+                        Box::new(list.pop_front().unwrap())
+                    }
+                });
+                registry.delete(&1);
+            }
+            domain.barrier();
+            assert_eq!(dropped.load(SeqCst), 0, "the first reference keeps the chain");
+            drop(next);
+            domain.barrier();
+            assert_eq!(dropped.load(SeqCst), len, "a chain of {len}, {pattern:?}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::domain::GLOBAL;
 use crate::domain::{Cookie, CriticalSection, Domain};
 use std::convert::Infallible;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A value that many threads read and that a writer replaces as a whole: a configuration, a routing table, a list of
 /// rules.
@@ -284,8 +284,8 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
         expected: &Version<T>,
         new: impl Into<NewVersion<T>>,
     ) -> Result<Cookie, Superseded<Version<T>, NewVersion<T>>> {
-        let written = self.raw.write_if(Some(new.into()), false, |place, _| place == Some(expected.place()));
-        written.map(|written| written.cookie).map_err(superseded)
+        let written = self.raw.write_if(Some(new.into()), |place, _| place == Some(expected.place()));
+        written.map_err(superseded)
     }
 
     /// As [`compare_exchange`](Self::compare_exchange), given the [number](Self::version) of the expected version.
@@ -302,8 +302,8 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
         expected: u64,
         new: impl Into<NewVersion<T>>,
     ) -> Result<Cookie, Superseded<Version<T>, NewVersion<T>>> {
-        let written = self.raw.write_if(Some(new.into()), false, |_, number| number == expected);
-        written.map(|written| written.cookie).map_err(superseded)
+        let written = self.raw.write_if(Some(new.into()), |_, number| number == expected);
+        written.map_err(superseded)
     }
 
     /// Publishes what `f` makes of the current version. `f` runs once, and no other version is published in between:
@@ -341,8 +341,7 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
     ///
     /// Returns the error of `f`.
     pub fn try_update<N: Into<NewVersion<T>>, E>(&self, f: impl FnOnce(&T) -> Result<N, E>) -> Result<Cookie, E> {
-        let written = self.raw.update(false, |old| f(old.expect(ALWAYS)).map(|new| Some(new.into())))?;
-        Ok(written.cookie)
+        self.raw.update(|old| f(old.expect(ALWAYS)).map(|new| Some(new.into())))
     }
 
     /// Returns the number of the current version: zero at first, and one more with each new version.
@@ -387,16 +386,12 @@ impl<T: ?Sized + Send + Sync + 'static> RcuCell<T> {
     ///
     /// Within the closure of an update of the same cell.
     pub fn wait_changed(&self, since: u64) -> u64 {
-        self.raw.wait_changed(since, None).expect("a wait without a deadline ends with a change")
+        self.raw.wait_changed(since)
     }
 
     /// As [`wait_changed`](Self::wait_changed), but at most for `timeout`. Returns `None` if there is no new version.
     pub fn wait_changed_timeout(&self, since: u64, timeout: Duration) -> Option<u64> {
-        let now = Instant::now();
-        match now.checked_add(timeout) {
-            Some(deadline) => self.raw.wait_changed(since, Some(deadline)),
-            None => Some(self.wait_changed(since)),
-        }
+        self.raw.wait_changed_timeout(since, timeout)
     }
 
     /// Returns a future that completes, with the number of the current version, when the cell has another version than

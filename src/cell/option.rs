@@ -6,7 +6,7 @@ use crate::domain::{Cookie, CriticalSection, Domain};
 use crate::sync::const_fn;
 use std::convert::Infallible;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// An [`RcuCell`](super::RcuCell) that may be empty.
 ///
@@ -112,8 +112,8 @@ impl<T: ?Sized + Send + Sync + 'static> RcuOptionCell<T> {
         new: Option<N>,
     ) -> Result<Cookie, SupersededOption<T>> {
         let expected = expected.map(Version::place);
-        let written = self.raw.write_if(new.map(Into::into), false, |place, _| place == expected);
-        written.map(|written| written.cookie).map_err(rejected)
+        let written = self.raw.write_if(new.map(Into::into), |place, _| place == expected);
+        written.map_err(rejected)
     }
 
     /// As [`compare_exchange`](Self::compare_exchange), given the [number](Self::version) of the expected version.
@@ -126,8 +126,8 @@ impl<T: ?Sized + Send + Sync + 'static> RcuOptionCell<T> {
         expected: u64,
         new: Option<N>,
     ) -> Result<Cookie, SupersededOption<T>> {
-        let written = self.raw.write_if(new.map(Into::into), false, |_, number| number == expected);
-        written.map(|written| written.cookie).map_err(rejected)
+        let written = self.raw.write_if(new.map(Into::into), |_, number| number == expected);
+        written.map_err(rejected)
     }
 
     /// Publishes what `f` makes of the current version. `f` runs once, under no lock, and no other version is published
@@ -146,8 +146,7 @@ impl<T: ?Sized + Send + Sync + 'static> RcuOptionCell<T> {
         &self,
         f: impl FnOnce(Option<&T>) -> Result<Option<N>, E>,
     ) -> Result<Cookie, E> {
-        let written = self.raw.update(false, |old| f(old).map(|new| new.map(Into::into)))?;
-        Ok(written.cookie)
+        self.raw.update(|old| f(old).map(|new| new.map(Into::into)))
     }
 
     /// Returns the number of the current version: zero at first, and one more with each write.
@@ -164,15 +163,12 @@ impl<T: ?Sized + Send + Sync + 'static> RcuOptionCell<T> {
 
     /// Waits until the cell has another version than `since`. Returns the number of its version.
     pub fn wait_changed(&self, since: u64) -> u64 {
-        self.raw.wait_changed(since, None).expect("a wait without a deadline ends with a change")
+        self.raw.wait_changed(since)
     }
 
     /// As [`wait_changed`](Self::wait_changed), but at most for `timeout`. Returns `None` if there is no new version.
     pub fn wait_changed_timeout(&self, since: u64, timeout: Duration) -> Option<u64> {
-        match Instant::now().checked_add(timeout) {
-            Some(deadline) => self.raw.wait_changed(since, Some(deadline)),
-            None => Some(self.wait_changed(since)),
-        }
+        self.raw.wait_changed_timeout(since, timeout)
     }
 
     /// Returns a future that completes, with the number of the current version, when the cell has another version than

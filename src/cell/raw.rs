@@ -254,8 +254,8 @@ impl<T: ?Sized> Raw<T> {
         }
     }
 
-    /// Publishes `new` if `may` returns true for the current version and its number, and returns the result of that.
-    /// Else returns `new`, and the current version. `wants_old` says whether the caller wants the old version.
+    /// Publishes `new` if `may` returns true for the current version and its number, and returns the cookie.
+    /// Else returns `new`, and the current version.
     ///
     /// # Panics
     ///
@@ -263,14 +263,13 @@ impl<T: ?Sized> Raw<T> {
     pub(super) fn write_if(
         &self,
         new: Option<NewVersion<T>>,
-        wants_old: bool,
         may: impl FnOnce(Option<Place<T>>, u64) -> bool,
-    ) -> Result<Replaced<T>, NotWritten<T>> {
+    ) -> Result<Cookie, NotWritten<T>> {
         let (writers, reserved) = self.lock_with_place();
         let current = self.current();
         // ORDERING: Relaxed, as in `current`.
         if may(current, self.number.load(Ordering::Relaxed)) {
-            return Ok(self.publish(writers, new, reserved, wants_old));
+            return Ok(self.publish(writers, new, reserved, false).cookie);
         }
         // SAFETY: V1 (the lock is held, so the version is not unlinked, and has the cell's reference).
         let current = current.map(|place| unsafe { Version::take(place) });
@@ -287,9 +286,8 @@ impl<T: ?Sized> Raw<T> {
     /// Publishes what `f` makes of the current version. No other version is published in the meantime.
     pub(super) fn update<E>(
         &self,
-        wants_old: bool,
         f: impl FnOnce(Option<&T>) -> Result<Option<NewVersion<T>>, E>,
-    ) -> Result<Replaced<T>, E> {
+    ) -> Result<Cookie, E> {
         let (mut writers, reserved) = self.lock_with_place();
         writers.turn = thread_tag();
         drop(writers);
@@ -300,7 +298,7 @@ impl<T: ?Sized> Raw<T> {
         let writers = self.writers.lock();
         // `publish` gives the turn up.
         mem::forget(turn);
-        Ok(self.publish(writers, new, reserved, wants_old))
+        Ok(self.publish(writers, new, reserved, false).cookie)
     }
 
     /// Publishes a version, gives the turn up, wakes what waits, and retires the old version.
@@ -346,8 +344,18 @@ impl<T: ?Sized> Raw<T> {
         Replaced { old: kept, cookie: Cookie::of_retired(domain, number) }
     }
 
-    /// Waits until the number of the current version is not `since`, and at most until `deadline`. Returns the number.
-    pub(super) fn wait_changed(&self, since: u64, deadline: Option<Instant>) -> Option<u64> {
+    /// Waits until the number of the current version is not `since`. Returns the number.
+    pub(super) fn wait_changed(&self, since: u64) -> u64 {
+        self.wait_changed_until(since, None).expect("a wait without a deadline ends with a change")
+    }
+
+    /// As [`wait_changed`](Self::wait_changed), but at most for `timeout`.
+    pub(super) fn wait_changed_timeout(&self, since: u64, timeout: Duration) -> Option<u64> {
+        // (A time that the clock does not reach is no deadline.)
+        self.wait_changed_until(since, Instant::now().checked_add(timeout))
+    }
+
+    fn wait_changed_until(&self, since: u64, deadline: Option<Instant>) -> Option<u64> {
         let mut writers = self.writers.lock();
         loop {
             let number = self.number();
@@ -363,7 +371,7 @@ impl<T: ?Sized> Raw<T> {
         }
     }
 
-    /// As [`wait_changed`](Self::wait_changed), for a task. `key` is that of the task's future, which has none before
+    /// As [`wait_changed`](Self::wait_changed), for a task, which does not block. `key` is that of the task's future, which has none before
     /// the first call.
     pub(super) fn poll_changed(&self, since: u64, key: &mut Option<u64>, waker: &Waker) -> Option<u64> {
         let number = self.number();

@@ -136,8 +136,7 @@ where
     /// As [`insert`](Self::insert).
     pub fn try_insert_hashed(&self, hash: u64, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
         check_hash(&self.hasher, hash, &key);
-        let unpublished = self.core.prepare(hash, key, value);
-        Ok(self.core.insert(unpublished, Wanted::NEW)?.expect("the handle that was wanted"))
+        self.insert_new_and_get(hash, key, value)
     }
 
     /// Removes the entry of `key`, as [`remove`](Self::remove) does, given the [hash](Self::hash_of) of the key.

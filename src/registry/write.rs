@@ -87,7 +87,7 @@ where
     /// assert!(occupied.value == 2 && occupied.entry.ptr_eq(&first));
     /// ```
     pub fn try_insert(&self, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
-        Ok(self.insert_new(key, value, Wanted::NEW)?.expect("the handle that was wanted"))
+        self.insert_new_and_get(hash_of(&self.hasher, &key), key, value)
     }
 
     /// Inserts an entry, or replaces the one that has the key. Returns whether it replaced one.
@@ -133,7 +133,7 @@ where
     /// assert_eq!(registry.add("a", 2).unwrap_err().value, 2);
     /// ```
     pub fn add(&self, key: K, value: V) -> Result<(), Occupied<K, V>> {
-        self.insert_new(key, value, Wanted::NONE)?;
+        self.insert_new(hash_of(&self.hasher, &key), key, value, Wanted::NONE)?;
         Ok(())
     }
 
@@ -166,12 +166,9 @@ where
     ///
     /// As [`get_or_insert_with`](Self::get_or_insert_with).
     pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
-        if let Some(entry) = self.lookup(&key) {
-            return Ok(entry);
-        }
-        check::user_code();
-        let value = f()?;
-        Ok(self.try_insert(key, value).unwrap_or_else(|occupied| occupied.entry))
+        let hash = hash_of(&self.hasher, &key);
+        let found = self.find_handle(hash, &key);
+        self.or_insert(found, hash, || Ok((key, f()?)))
     }
 
     /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
@@ -236,13 +233,11 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = hash_of(&self.hasher, key);
-        let found = self.pin().find_hashed(hash, key).map(Entry::into_handle);
-        if let Some(entry) = found {
-            return Ok(entry);
-        }
-        check::user_code();
-        let value = f()?;
-        Ok(self.try_insert_hashed(hash, K::from(key), value).unwrap_or_else(|occupied| occupied.entry))
+        let found = self.find_handle(hash, key);
+        self.or_insert(found, hash, || {
+            let value = f()?;
+            Ok((K::from(key), value))
+        })
     }
 
     /// Replaces the entry of `key` by one with the value that `f` makes of the old value. Returns the new entry,
@@ -384,10 +379,39 @@ where
 
     /// Inserts an entry, unless the key is taken.
     #[inline(always)]
-    fn insert_new(&self, key: K, value: V, wanted: Wanted) -> Result<Option<Handle<K, V>>, Occupied<K, V>> {
-        let hash = hash_of(&self.hasher, &key);
+    /// Inserts an entry, given the hash of its key, unless the key is in the registry. Returns a handle if that is wanted.
+    fn insert_new(&self, hash: u64, key: K, value: V, wanted: Wanted) -> Result<Option<Handle<K, V>>, Occupied<K, V>> {
         let unpublished = self.core.prepare(hash, key, value);
         Ok(self.core.insert(unpublished, wanted)?)
+    }
+
+    /// As [`insert_new`](Self::insert_new), and returns the new entry.
+    pub(super) fn insert_new_and_get(&self, hash: u64, key: K, value: V) -> Result<Handle<K, V>, Occupied<K, V>> {
+        Ok(self.insert_new(hash, key, value, Wanted::NEW)?.expect("the handle that was wanted"))
+    }
+
+    /// Returns a handle to the entry of `key`, given its hash.
+    fn find_handle<Q>(&self, hash: u64, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.pin().find_hashed(hash, key).map(Entry::into_handle)
+    }
+
+    /// Returns the entry that was found, or else inserts what `make` returns. If another thread is faster, returns its
+    /// entry.
+    fn or_insert<E>(
+        &self,
+        found: Option<Handle<K, V>>,
+        hash: u64,
+        make: impl FnOnce() -> Result<(K, V), E>,
+    ) -> Result<Handle<K, V>, E> {
+        if let Some(entry) = found {
+            return Ok(entry);
+        }
+        check::user_code();
+        let (key, value) = make()?;
+        Ok(self.insert_new_and_get(hash, key, value).unwrap_or_else(|occupied| occupied.entry))
     }
 
     /// Inserts or replaces an entry. Returns key and value if that fails.

@@ -1,7 +1,7 @@
 //! Waits as futures: for the end of a grace period, and for a barrier.
 
 use super::backlog::Backlog;
-use super::reclaim::Awaited;
+use super::polls::Awaited;
 use super::state::Callback;
 use super::{Cookie, Domain, Inner};
 use crate::sync::{Arc, Mutex};

@@ -4,7 +4,7 @@ use super::WeakDomain;
 use super::background::Background;
 use super::backlog::{Backlog, Waiting};
 use super::bag::{Bag, BagPool, ClosedBags};
-use super::budget::{Budget, IfFull};
+use super::budget::{Budget, Failure, IfFull};
 use super::frame::{Orphan, Running};
 use super::grace::Grace;
 use super::header::{DirtyShards, Orphans, ShardHeader};
@@ -20,7 +20,6 @@ use crate::util::clock::{Stopwatch, coarse_ticks};
 use crate::util::panics::contain;
 use crate::util::reentrancy::{shard_locked, thread_tag};
 use crossbeam_utils::CachePadded;
-use std::convert::Infallible;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -214,7 +213,7 @@ impl Inner {
         if is_new_tick || no_one_collects && handed_over == 0 {
             self.try_reclaim(WRITERS_SHARE.max(2 * handed_over));
         } else if handed_over > 0 {
-            self.try_reclaim_by_writer(WRITERS_SHARE.max(2 * handed_over), Collect::Closed, false);
+            self.round(WRITERS_SHARE.max(2 * handed_over), Collect::Closed, false);
         }
     }
 
@@ -233,7 +232,7 @@ impl Inner {
         let excess = self.waiting.get().objects.saturating_sub(SOFT_OBJECTS).min(EXCESS_SHARE);
         let mut share = PRESSED_SHARE.max(2 * handed_over).max(excess as usize);
         for _ in 0..PRESSED_ROUNDS {
-            let (_, done) = self.try_reclaim_by_writer(share, collect, true);
+            let (_, done) = self.round(share, collect, true);
             collect = Collect::Closed;
             share = share.saturating_sub(done);
             if share == 0 || !self.is_pressed() || self.in_critical_section() {
@@ -294,14 +293,15 @@ impl Inner {
         }
     }
 
-    /// Takes a place in the backlog for an object that a writer is about to retire. If the backlog is full, waits or
-    /// goes on as the domain's policy says. The caller holds no lock.
-    pub(crate) fn reserve(&self, bytes: u64, if_full: &mut IfFull<Infallible>) -> Backlog {
-        self.try_reserve(bytes).unwrap_or_else(|| {
-            let amount = Backlog::one(self.budget.weigh(bytes as usize));
-            let Ok(()) = self.make_room(amount.bytes, if_full);
-            amount
-        })
+    /// Takes a place in the backlog for a callback, or for an object that a writer is about to retire. If the backlog is
+    /// full, waits, fails or goes on as the domain's policy and `if_full` say. The caller holds no lock.
+    pub(crate) fn reserve<E: Failure>(&self, bytes: u64, if_full: &mut IfFull<E>) -> Result<Backlog, E> {
+        if let Some(amount) = self.try_reserve(bytes) {
+            return Ok(amount);
+        }
+        let amount = Backlog::one(self.budget.weigh(bytes as usize));
+        self.make_room(amount.bytes, if_full)?;
+        Ok(amount)
     }
 
     /// As [`reserve`](Self::reserve), if there is room. The caller may hold locks.
@@ -378,7 +378,7 @@ impl Inner {
         WeakDomain::new((self.id != GLOBAL).then(|| Weak::clone(&self.this)))
     }
 
-    /// Calls `f`, which is a part of a callback. Contains its panic, and counts it.
+    /// Calls `f`, a part of a callback or a handler. Contains its panic, and counts it.
     pub(crate) fn contained(&self, f: impl FnOnce()) {
         let panics = u64::from(contain(f));
         if panics > 0 {
@@ -416,9 +416,7 @@ impl Inner {
         let (backlog, waiters) = (self.waiting.get(), self.state.lock().waiters);
         let report = StallReport { domain: self.name.clone(), lasted, readers, backlog, waiters, repeats };
         let Some(handler) = &self.settings.on_stall else { return };
-        let panics = u64::from(Running::callback(|| contain(|| handler(&report))));
-        // ORDERING: Relaxed, a statistic.
-        self.panics.fetch_add(panics, Ordering::Relaxed);
+        Running::callback(|| self.contained(|| handler(&report)));
     }
 }
 

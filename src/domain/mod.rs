@@ -15,6 +15,7 @@ mod header;
 mod histogram;
 mod inner;
 mod job;
+mod polls;
 mod readers;
 mod reclaim;
 mod reclaimer;
@@ -48,7 +49,7 @@ pub use stall::StallReport;
 pub use stats::DomainStats;
 
 use self::frame::Running;
-use self::reclaim::Awaited;
+use self::polls::Awaited;
 use self::state::Callback;
 use crate::reap::Reaper;
 use crate::sync::Pause;
@@ -269,10 +270,7 @@ impl Domain {
     /// flood of calls does not outrun reclamation. It does not pause in a critical section, destructor or callback.
     /// In a domain of [writers only](DomainBuilder::writers_only) without writers, nothing slows callers down.
     pub fn call<F: FnOnce() + Send + 'static>(&self, f: F) {
-        let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
-        if !self.0.budget.take(amount) {
-            let Ok(()) = self.0.make_room(amount.bytes, &mut IfFull::go_on());
-        }
+        let Ok(amount) = self.0.reserve(size_of::<F>() as u64, &mut IfFull::go_on());
         self.0.push_call(Callback::new(f, amount));
         self.0.slow_down();
     }
@@ -284,10 +282,9 @@ impl Domain {
     ///
     /// [`BacklogFull`], which returns the callback.
     pub fn try_call<F: FnOnce() + Send + 'static>(&self, f: F) -> Result<(), BacklogFull<F>> {
-        let amount = Backlog::one(self.0.budget.weigh(size_of::<F>()));
-        if !self.0.budget.take(amount) && self.0.make_room(amount.bytes, &mut IfFull::fail()).is_err() {
+        let Ok(amount) = self.0.reserve(size_of::<F>() as u64, &mut IfFull::fail()) else {
             return Err(BacklogFull(f));
-        }
+        };
         self.0.push_call(Callback::new(f, amount));
         self.0.slow_down();
         Ok(())

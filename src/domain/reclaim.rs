@@ -112,7 +112,6 @@ use super::Inner;
 use super::backlog::Backlog;
 use super::bag::Bags;
 use super::frame::{Orphan, Running};
-use super::futures::Waiter;
 use super::grace::Grace;
 use super::header::shard_of;
 use super::header::{Reclaimed, RegistryHeader, amount_of};
@@ -142,7 +141,7 @@ pub(crate) enum Collect {
 
 impl Inner {
     /// Closes open bags of dirty shards. The caller holds no lock.
-    fn collect_dirty(&self, collect: Collect) {
+    pub(super) fn collect_dirty(&self, collect: Collect) {
         debug_assert!(!shard_locked());
         if collect == Collect::Closed || self.dirty.is_empty() && collect == Collect::Free {
             return;
@@ -198,7 +197,7 @@ impl Inner {
     }
 
     /// Begins a grace period, and returns its number.
-    fn begin_grace_period(&self, state: &mut DomainState) -> u64 {
+    pub(super) fn begin_grace_period(&self, state: &mut DomainState) -> u64 {
         let number = state.begin_period(self.settings.clock.now());
         let pin = self.pin();
         Grace::begin(&self.grace, number, pin.guard());
@@ -209,7 +208,7 @@ impl Inner {
 
     /// Tries to end the newest grace period, and makes batches ready. If no reader is in the way, two advances of
     /// the epoch end it. Each advance needs a new pin, since a pin blocks its own second advance.
-    fn advance(&self, state: &mut MutexGuard<'_, DomainState>) {
+    pub(super) fn advance(&self, state: &mut MutexGuard<'_, DomainState>) {
         for _ in 0..2 {
             if self.grace.completed() >= state.begun {
                 break;
@@ -231,7 +230,7 @@ impl Inner {
     }
 
     /// Checks the oldest grace period that something waits for. Returns a report if it has stalled.
-    fn stalled(&self, state: &mut DomainState) -> Option<Stall> {
+    pub(super) fn stalled(&self, state: &mut DomainState) -> Option<Stall> {
         // Not under a shard lock (within an `Eq`): the handler of reports is user code.
         let (number, begun) = state.awaited_period().filter(|_| !shard_locked())?;
         let lasted = self.settings.clock.now().saturating_sub(begun);
@@ -241,7 +240,7 @@ impl Inner {
     }
 
     /// Releases the domain's lock, and wakes what waits for that. Returns the stage of what is left.
-    fn unlock(&self, mut state: MutexGuard<'_, DomainState>) -> Pending {
+    pub(super) fn unlock(&self, mut state: MutexGuard<'_, DomainState>) -> Pending {
         let left = state.left();
         // The lock of the callbacks orders this with `push_call`: the store below does not hide a callback that is
         // given at the same time.
@@ -397,11 +396,6 @@ impl Inner {
         }
     }
 
-    /// Makes a round for a writer. Otherwise as [`try_reclaim`](Self::try_reclaim).
-    pub(super) fn try_reclaim_by_writer(&self, budget: usize, collect: Collect, expedited: bool) -> (Pending, usize) {
-        self.round(budget, collect, expedited)
-    }
-
     /// Makes a round. It closes open bags whose shard lock is free, tries to end grace periods, and destroys up to
     /// `budget` objects that are ready. Returns what is left, and how many objects it has destroyed.
     ///
@@ -422,7 +416,7 @@ impl Inner {
     }
 
     /// Makes a round: see the module. Returns what is left, and how many objects it has destroyed.
-    fn round(&self, budget: usize, collect: Collect, expedited: bool) -> (Pending, usize) {
+    pub(super) fn round(&self, budget: usize, collect: Collect, expedited: bool) -> (Pending, usize) {
         if shard_locked() {
             return (Pending::Waiting, 0);
         }
@@ -547,117 +541,6 @@ impl Inner {
         }
     }
 
-    /// Collects what was retired before this call. Returns the ticket up to which everything must be destroyed for that.
-    pub(super) fn barrier_target(&self) -> u64 {
-        self.collect_dirty(Collect::All);
-        // So that there is a batch with this ticket: what reclaims looks for batches.
-        let amount = Backlog::of(0, 0);
-        self.push_call(Callback::new(|| (), amount));
-        let mut state = self.state.lock();
-        let begun = self.collect(&mut state);
-        // If another thread has collected the callback, it is in a batch that has begun.
-        let target = begun.unwrap_or(state.begun);
-        self.unlock(state);
-        target
-    }
-
-    /// Returns whether everything with a ticket up to `target` is destroyed. If not, the thread that destroys the last of it
-    /// wakes `waiter`.
-    pub(super) fn poll_barrier(&self, target: u64, waiter: &sync::Arc<Waiter>) -> bool {
-        let mut state = self.state.lock();
-        self.advance(&mut state);
-        let is_done = state.is_done(target);
-        let is_known = |state: &DomainState| state.barriers.iter().any(|(_, known)| sync::Arc::ptr_eq(known, waiter));
-        if !is_done && !is_known(&state) {
-            state.barriers.push((target, sync::Arc::clone(waiter)));
-        }
-        let stall = self.stalled(&mut state);
-        self.unlock(state);
-        self.report(stall);
-        is_done
-    }
-
-    /// Forgets the future of a barrier, which is dropped.
-    pub(super) fn forget_waiter(&self, waiter: &sync::Arc<Waiter>) {
-        let mut state = self.state.lock();
-        let found = state.barriers.iter().position(|(_, known)| sync::Arc::ptr_eq(known, waiter));
-        let forgotten = found.map(|found| state.barriers.swap_remove(found));
-        drop(state);
-        drop(forgotten);
-    }
-
-    /// Begins a grace period that covers every critical section that is open now. Returns its number.
-    pub(crate) fn start_poll(&self, expedited: bool) -> u64 {
-        let mut state = self.state.lock();
-        let number = self.begin_grace_period(&mut state);
-        if expedited {
-            state.expedite = number;
-        }
-        number
-    }
-
-    /// Advances a grace period without destroying anything. Returns whether it is over.
-    pub(crate) fn poll(&self, number: u64) -> bool {
-        let mut stall = None;
-        if let Some(mut state) = self.state.try_lock() {
-            self.advance(&mut state);
-            stall = self.stalled(&mut state);
-        }
-        self.report(stall);
-        self.grace.completed() >= number
-    }
-
-    /// Tries to end the grace period of callback number `call`, without running anything. Returns whether it is over.
-    pub(crate) fn poll_call(&self, call: u64) -> bool {
-        // ORDERING: Acquire, pairs with the Release in `advance`.
-        if self.last_call_over.load(Ordering::Acquire) >= call {
-            return true;
-        }
-        let mut stall = None;
-        if let Some(mut state) = self.state.try_lock() {
-            self.collect(&mut state);
-            self.advance(&mut state);
-            stall = self.stalled(&mut state);
-            self.unlock(state);
-        }
-        self.report(stall);
-        // ORDERING: Acquire, as above.
-        self.last_call_over.load(Ordering::Acquire) >= call
-    }
-
-    /// Tries to end a grace period. Returns whether it is over.
-    pub(super) fn poll_awaited(&self, awaited: Awaited) -> bool {
-        match awaited {
-            Awaited::Period(number) => self.poll(number),
-            Awaited::Call(number) => self.poll_call(number),
-        }
-    }
-
-    /// Waits for a grace period. Calls `give_up` after each unsuccessful check, and stops waiting if
-    /// that returns true. Returns whether the grace period is over.
-    pub(super) fn wait_for(
-        &self,
-        awaited: Awaited,
-        mut pause: impl FnMut(),
-        mut give_up: impl FnMut() -> bool,
-    ) -> bool {
-        if self.poll_awaited(awaited) {
-            return true;
-        }
-        self.state.lock().waiters += 1;
-        let over = loop {
-            pause();
-            if self.poll_awaited(awaited) {
-                break true;
-            }
-            if give_up() {
-                break false;
-            }
-        };
-        self.state.lock().waiters -= 1;
-        over
-    }
-
     /// Collects what was handed over, and tries to end the newest grace period, without running anything. Returns
     /// whether something is ready.
     pub(super) fn press_on(&self) -> bool {
@@ -701,15 +584,6 @@ impl Inner {
         self.unlock(state);
         self.waiting.get()
     }
-}
-
-/// What a cookie or a caller waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Awaited {
-    /// The grace period of this number.
-    Period(u64),
-    /// The grace period of the callback of this number.
-    Call(u64),
 }
 
 /// The result of [`Inner::destroy`].

@@ -85,7 +85,8 @@ pub(crate) struct Reserved<'d> {
 impl<'d> Reserved<'d> {
     /// Takes a place for an object of `bytes` bytes, as [`Inner::reserve`] does. The caller holds no lock.
     pub(crate) fn new(domain: &'d Inner, bytes: u64, if_full: &mut IfFull<Infallible>) -> Self {
-        Reserved { domain, amount: domain.reserve(bytes, if_full) }
+        let Ok(amount) = domain.reserve(bytes, if_full);
+        Reserved { domain, amount }
     }
 
     /// Takes a place if there is room. The caller may hold locks.

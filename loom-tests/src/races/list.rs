@@ -62,37 +62,54 @@ impl<D: Walk> Lists<D> {
     }
 }
 
+/// Returns what one walk sees while `write` changes the list at the entry of this position.
+fn walk_while<D: Walk>(
+    lists: &Arc<Lists<D>>,
+    position: usize,
+    walk: fn(&Lists<D>) -> Vec<u32>,
+    write: impl FnOnce(ListHandle<Watched, D>),
+) -> Vec<u32> {
+    let (handle, reader) = (lists.handle(position), Arc::clone(lists));
+    let reading = part(&lists.domain, move || walk(&reader));
+    write(handle);
+    reading.join().unwrap()
+}
+
+impl<D: Walk> Lists<D> {
+    fn remove(&self, handle: ListHandle<Watched, D>) {
+        assert!(self.list.remove(&handle).is_some());
+        drop(handle);
+        self.domain.reclaim(usize::MAX);
+    }
+
+    fn replace(&self, handle: ListHandle<Watched, D>) {
+        self.list.replace(&handle, self.value(100)).unwrap();
+        drop(handle);
+        self.domain.reclaim(usize::MAX);
+    }
+
+    fn insert_before(&self, handle: ListHandle<Watched, D>) {
+        self.list.insert_before(&handle, self.value(2)).unwrap();
+    }
+}
+
 pub fn list_iterate_remove() {
     let lists = Lists::new(1..=3);
-    let (handle, reader) = (lists.handle(1), Arc::clone(&lists));
-    let reading = part(&lists.domain, move || reader.seen());
-    assert!(lists.list.remove(&handle).is_some());
-    drop(handle);
-    lists.domain.reclaim(usize::MAX);
-    let seen = reading.join().unwrap();
+    let seen = walk_while(&lists, 1, Lists::seen, |handle| lists.remove(handle));
     assert!(seen == [1, 2, 3] || seen == [1, 3], "{seen:?}");
     lists.account(3);
 }
 
 pub fn list_iterate_insert() {
     let lists = Lists::new([1, 3]);
-    let (handle, reader) = (lists.handle(1), Arc::clone(&lists));
-    let reading = part(&lists.domain, move || reader.seen());
-    lists.list.insert_before(&handle, lists.value(2)).unwrap();
-    let seen = reading.join().unwrap();
+    let seen = walk_while(&lists, 1, Lists::seen, |handle| lists.insert_before(handle));
     assert!(seen == [1, 2, 3] || seen == [1, 3], "{seen:?}");
-    drop(handle);
     lists.account(3);
 }
 
 pub fn list_iterate_replace() {
     let lists = Lists::new(1..=3);
-    let (handle, reader) = (lists.handle(1), Arc::clone(&lists));
-    let reading = part(&lists.domain, move || reader.seen());
-    lists.list.replace(&handle, lists.value(100)).unwrap();
-    drop(handle);
-    lists.domain.reclaim(usize::MAX);
-    let seen = reading.join().unwrap();
+    let seen = walk_while(&lists, 1, Lists::seen, |handle| lists.replace(handle));
     assert!(seen == [1, 2, 3] || seen == [1, 100, 3], "{seen:?}");
     lists.account(4);
 }
@@ -228,36 +245,22 @@ pub fn list_remove_neighbour() {
 
 pub fn list_back_remove() {
     let lists = Lists::bidir(1..=3);
-    let (handle, reader) = (lists.handle(1), Arc::clone(&lists));
-    let reading = part(&lists.domain, move || reader.seen_backward());
-    assert!(lists.list.remove(&handle).is_some());
-    drop(handle);
-    lists.domain.reclaim(usize::MAX);
-    let seen = reading.join().unwrap();
+    let seen = walk_while(&lists, 1, Lists::seen_backward, |handle| lists.remove(handle));
     assert!(seen == [3, 2, 1] || seen == [3, 1], "{seen:?}");
     lists.account(3);
 }
 
 pub fn list_back_insert() {
     let lists = Lists::bidir([1, 3]);
-    let (handle, reader) = (lists.handle(1), Arc::clone(&lists));
-    let reading = part(&lists.domain, move || reader.seen_backward());
-    lists.list.insert_before(&handle, lists.value(2)).unwrap();
-    let seen = reading.join().unwrap();
+    let seen = walk_while(&lists, 1, Lists::seen_backward, |handle| lists.insert_before(handle));
     assert!(seen == [3, 2, 1] || seen == [3, 1], "{seen:?}");
     assert_eq!(lists.seen_backward(), [3, 2, 1]);
-    drop(handle);
     lists.account(3);
 }
 
 pub fn list_back_replace() {
     let lists = Lists::bidir(1..=3);
-    let (handle, reader) = (lists.handle(1), Arc::clone(&lists));
-    let reading = part(&lists.domain, move || reader.seen_backward());
-    lists.list.replace(&handle, lists.value(100)).unwrap();
-    drop(handle);
-    lists.domain.reclaim(usize::MAX);
-    let seen = reading.join().unwrap();
+    let seen = walk_while(&lists, 1, Lists::seen_backward, |handle| lists.replace(handle));
     assert!(seen == [3, 2, 1] || seen == [3, 100, 1], "{seen:?}");
     lists.account(4);
 }

@@ -149,7 +149,7 @@ fn a_cycle_broken_by_a_removal_of_its_handle_is_destroyed() {
     assert_eq!(dropped.load(SeqCst), 10);
 }
 
-/// Each value owns the next one, by whatever kind of reference: an entry's handle, a version, a list's handle.
+/// Each value owns the next one by a reference: the handle of an entry, a version, or the handle of a list's element.
 #[test]
 fn a_chain_through_registries_cells_and_lists_is_destroyed_by_one_barrier() {
     struct Mixed(#[allow(dead_code)] Option<Box<dyn Any + Send + Sync>>, Arc<AtomicUsize>);

@@ -177,7 +177,7 @@ fn lane<'s>(
     turn: impl FnMut(&()) -> Sample + 's,
 ) -> Lane<'s, ()> {
     let drops = (!matches!(mix, Mix::Reads)).then_some(drops);
-    // One checksum for all: it is zero, whatever was read.
+    // One checksum for all: it is always zero.
     Lane { drops, set: 0, ..Lane::new(name, idiom, kind, turn) }
 }
 

@@ -215,7 +215,8 @@ pub use percpu_ref::{LiveRef, PercpuRef};
 pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
 pub use registry::Registry;
 pub use registry::builder::Builder;
-pub use registry::error::{ForeignGuard, Occupied};
+pub use registry::compute::Change;
+pub use registry::error::{ForeignGuard, KeyReserved, Occupied};
 pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
 pub use registry::keys::{Keys, Values};
@@ -225,10 +226,12 @@ pub use registry::policy::{self, Candidate, Policy, Verdict};
 pub use registry::policy_reaper::PolicyReaper;
 pub use registry::reader::Reader;
 pub use registry::registration::Registration;
+pub use registry::reservation::Reservation;
 pub use registry::set::RegistrySet;
 pub use registry::stats::Stats;
 pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};
+pub use registry::weak_handle::WeakHandle;
 pub use util::clock::{Clock, ManualClock, MonotonicClock};
 
 /// Checks that the README's example compiles and runs.

@@ -4,6 +4,7 @@ mod cells;
 mod expiry;
 mod limits;
 mod list;
+mod loads;
 mod pairs;
 mod percpu;
 mod reads;
@@ -17,6 +18,7 @@ use cells::*;
 use expiry::*;
 use limits::*;
 use list::*;
+use loads::*;
 use pairs::*;
 use percpu::*;
 use reads::*;
@@ -207,6 +209,62 @@ pub fn models() -> Vec<Model> {
             "a registry and its last handle are dropped at the same time: afterwards the value has been dropped, once",
             None,
             handle_outlives_registry,
+        ),
+        model(
+            "upgrade_remove",
+            "a weak handle gives a handle to the entry, or the entry has left",
+            None,
+            upgrade_remove,
+        ),
+        model(
+            "upgrade_outlives_registry",
+            "a registry is dropped while a weak handle is upgraded: the value is dropped once",
+            Some(4),
+            upgrade_outlives_registry,
+        ),
+        model(
+            "load_load",
+            "of two callers that ask for an absent key one runs its loader, and both get its value",
+            None,
+            load_load,
+        ),
+        model(
+            "load_panic",
+            "if a loader panics while another caller waits, that one runs its own loader",
+            None,
+            load_panic,
+        ),
+        model(
+            "load_failure",
+            "if a loader fails while another caller waits, that one runs its own loader",
+            None,
+            load_failure,
+        ),
+        model("load_task", "a task that waits for a loader is woken, and gets its value", None, load_task),
+        model(
+            "load_dropped_wait",
+            "the future of a task that waits for a loader may be dropped at any time",
+            None,
+            load_dropped_wait,
+        ),
+        model(
+            "load_dropped_loader",
+            "if the future of a loader is dropped, the caller that waits runs its own loader",
+            None,
+            load_dropped_loader,
+        ),
+        model("update_update", "of two updates of a key at the same time none is lost", Some(3), update_update),
+        model(
+            "update_remove",
+            "a removal of a key that is being updated comes before the update or after it",
+            Some(4),
+            update_remove,
+        ),
+        model(
+            "update_remove_handle",
+            "an update of an entry that is removed meanwhile inserts nothing",
+            Some(4),
+            update_remove_handle,
         ),
         model("session_remove", "a session's borrow is valid until its next read", None, session_remove),
         model(

@@ -230,10 +230,16 @@ impl<K, V> Node<K, V> {
     }
 }
 
-/// An entry that is not published yet: key, value, and the contents of the node's header.
+/// An entry that is not published yet.
 pub(crate) struct UnpublishedNode<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
+    pub(crate) particulars: Particulars,
+}
+
+/// What the header and the life of a node hold at first.
+#[derive(Clone, Copy)]
+pub(crate) struct Particulars {
     pub(crate) hash: u64,
     /// The insertion time.
     pub(crate) time: Time,
@@ -253,12 +259,13 @@ impl<K, V> UnpublishedNode<K, V> {
     #[inline]
     pub(crate) unsafe fn write(self, slot: NonNull<Header>, kind: Kind, references: u32) -> NonNull<Node<K, V>> {
         let node = slot.cast::<Node<K, V>>();
-        let stamp = Stamp::of(self.time);
-        let words = Words { hash: self.hash as u32, stamp: stamp.low() };
+        let Particulars { hash, time, weight, is_marked, .. } = self.particulars;
+        let stamp = Stamp::of(time);
+        let words = Words { hash: hash as u32, stamp: stamp.low() };
         let header = Header {
             refs: Refs::new(references),
-            weight: self.weight,
-            used: UseMarks::new(self.is_marked),
+            weight,
+            used: UseMarks::new(is_marked),
             kind: kind.with_stamp(stamp),
             words: UnsafeCell::new(words),
         };

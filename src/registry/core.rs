@@ -9,7 +9,7 @@ use crate::handle::Handle;
 use crate::node::life::Life;
 use crate::node::usage::ReadDuties;
 use crate::node::weight::Weight;
-use crate::node::{Node, UnpublishedNode};
+use crate::node::{Node, Particulars, UnpublishedNode};
 use crate::reap::Cause;
 use crate::reap::Cursor;
 use crate::reap::{Reaped, Reaper, Scan};
@@ -17,8 +17,10 @@ use crate::shard::evict::{Bounds, Evicted, Shed};
 use crate::shard::expiry::{DueEntries, Look, Looker, retry};
 use crate::shard::locked::Locked;
 use crate::shard::operations;
+use crate::shard::reserve::{Busy, ReservationId};
 use crate::shard::settings::RegistrySettings;
-use crate::shard::write::{Departed, NotReplaced, Published, Rejected, Wanted};
+use crate::shard::weak::WeakLink;
+use crate::shard::write::{Departed, NotPutReserved, NotReplaced, Published, Rejected, ReservedEntry, Wanted};
 use crate::shard::{Shard, ShardRef};
 use crate::sync::{self, Mutex};
 use crate::table::{Located, Root, Roots, Table};
@@ -32,8 +34,8 @@ use std::alloc::Layout;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// The roots and the shards of a registry, at the same indices. The domain knows only the first field.
@@ -265,22 +267,30 @@ where
     /// code, which may panic.
     #[inline(always)]
     pub(crate) fn prepare(&self, hash: u64, key: K, value: V) -> UnpublishedNode<K, V> {
+        let particulars = self.particulars(hash, &key, &value);
+        UnpublishedNode { key, value, particulars }
+    }
+
+    /// Returns the particulars of an entry that is to be published here. Calls user code as [`prepare`](Self::prepare)
+    /// does.
+    #[inline(always)]
+    pub(crate) fn particulars(&self, hash: u64, key: &K, value: &V) -> Particulars {
         let weight = match &self.settings.weigher {
             None => self.node,
             Some(weigher) => {
                 check::user_code();
-                self.weight(weigher(&key, &value))
+                self.weight(weigher(key, value))
             }
         };
         let lifetimes = &self.settings.lifetimes;
         let is_marked = self.read_duties.begins_marked();
         if !lifetimes.expires() {
             let time = self.now();
-            return UnpublishedNode { key, value, hash, time, weight, is_marked, own_end: Time::NEVER };
+            return Particulars { hash, time, weight, is_marked, own_end: Time::NEVER };
         }
         let time = self.settings.clock.beginning();
-        let own_end = lifetimes.own_end((&key, &value), time);
-        UnpublishedNode { key, value, hash, time, weight, is_marked, own_end }
+        let own_end = lifetimes.own_end((key, value), time);
+        Particulars { hash, time, weight, is_marked, own_end }
     }
 
     /// Publishes an entry, unless its key is taken. Returns a handle if the caller wants one.
@@ -293,7 +303,7 @@ where
     where
         K: Eq,
     {
-        let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);
+        let (shard, time) = (self.shard_to_write(unpublished.particulars.hash), unpublished.particulars.time);
         let inserted = shard.insert(unpublished, wanted, &self.settings);
         if self.settings.lifetimes.expires() {
             self.assist(shard, time);
@@ -313,7 +323,7 @@ where
         K: Eq,
     {
         let locate = |table: Table<K, V>, unpublished: &UnpublishedNode<K, V>| {
-            table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
+            table.locate(unpublished.particulars.hash, |found| check::eq(|| found.key() == &unpublished.key))
         };
         match self.replace_located(unpublished, locate, true, wanted, &mut if_full) {
             Ok(published) => Ok(published),
@@ -328,7 +338,10 @@ where
         old: &Handle<K, V>,
         unpublished: UnpublishedNode<K, V>,
         if_full: &mut IfFull<E>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>>
+    where
+        K: Eq,
+    {
         let node = old.node();
         self.replace_located(unpublished, |table, _| table.locate_exact(node), false, Wanted::NEW, if_full)
     }
@@ -341,9 +354,12 @@ where
         or_insert: bool,
         mut wanted: Wanted,
         if_full: &mut IfFull<E>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>>
+    where
+        K: Eq,
+    {
         wanted.old |= self.settings.listeners.is_some();
-        let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);
+        let (shard, time) = (self.shard_to_write(unpublished.particulars.hash), unpublished.particulars.time);
         let published = shard.replace(unpublished, locate, or_insert, wanted, if_full, &self.settings)?;
         if let Some(old) = published.old.handle() {
             self.settings.listeners.tell(Cause::Replaced, old);
@@ -354,21 +370,72 @@ where
         Ok(published)
     }
 
+    /// Reserves a key, unless it is reserved.
+    pub(crate) fn reserve(&self, hash: u64, key: &Arc<K>) -> Result<ReservationId, Busy>
+    where
+        K: Eq,
+    {
+        self.shard_to_write(hash).reserve(hash, key)
+    }
+
+    /// Ends a reservation without a write.
+    pub(crate) fn release(&self, hash: u64, id: ReservationId) {
+        self.shard(hash).release(hash, id);
+    }
+
+    /// Runs the code for which a key is reserved.
+    pub(crate) fn run_reserved<R>(&self, hash: u64, id: ReservationId, f: impl FnOnce() -> R) -> R {
+        self.shard(hash).run_reserved(id, f)
+    }
+
+    /// Publishes an entry whose key is reserved, and ends the reservation: see [`ShardRef::put_reserved`].
+    pub(crate) fn put_reserved<E: Failure>(
+        &self,
+        reserved: ReservedEntry<K, V>,
+        old: Option<&Handle<K, V>>,
+        mut wanted: Wanted,
+        if_full: &mut IfFull<E>,
+    ) -> Result<Published<K, V>, NotPutReserved<K, V, E>>
+    where
+        K: Eq,
+    {
+        wanted.old |= self.settings.listeners.is_some();
+        let (shard, time) = (self.shard_to_write(reserved.particulars.hash), reserved.particulars.time);
+        let published = shard.put_reserved(reserved, old.map(Handle::node), wanted, if_full, &self.settings)?;
+        if let Some(old) = published.old.handle() {
+            self.settings.listeners.tell(Cause::Replaced, old);
+        }
+        if self.settings.lifetimes.expires() {
+            self.assist(shard, time);
+        }
+        Ok(published)
+    }
+
+    /// Unlinks the entry of a key that the caller has reserved.
+    pub(crate) fn remove_reserved(&self, hash: u64, key: &K) -> Option<Handle<K, V>>
+    where
+        K: Eq,
+    {
+        let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| found.key() == key));
+        let Ok(left) = self.remove_located(hash, |_| false, locate, Cause::Removed, true, &mut IfFull::go_on());
+        left.into_handle()
+    }
+
     /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle to it if the caller wants one.
     #[inline(always)]
     pub(crate) fn remove<E: Failure>(
         &self,
         hash: u64,
-        mut eq: impl FnMut(&K) -> bool,
+        eq: impl Fn(&K) -> bool,
         wants_handle: bool,
         mut if_full: IfFull<E>,
     ) -> Result<Departed<K, V>, E> {
         let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| eq(found.key())));
-        self.remove_located(hash, locate, Cause::Removed, wants_handle, &mut if_full)
+        self.remove_located(hash, &eq, locate, Cause::Removed, wants_handle, &mut if_full)
     }
 
     /// Unlinks this entry, if it is in this registry. Returns whether it was. An entry of another registry is in
-    /// no table of this one, so it is not found.
+    /// no table of this one, so it is not found. Does not wait while the entry's key is reserved.
     pub(crate) fn remove_exact<E: Failure>(
         &self,
         entry: &Handle<K, V>,
@@ -379,13 +446,25 @@ where
             return Ok(false);
         }
         let locate = |table: Table<K, V>| table.locate_exact(entry.node());
-        Ok(self.remove_located(entry.hash().into(), locate, cause, false, if_full)?.is_some())
+        Ok(self.remove_located(entry.hash().into(), |_| false, locate, cause, false, if_full)?.is_some())
+    }
+
+    /// Unlinks this entry, on behalf of a caller that has found it by its key: waits while the key is reserved.
+    pub(crate) fn remove_exact_by_key<E: Failure>(
+        &self,
+        entry: &Handle<K, V>,
+        is_key: impl FnMut(&K) -> bool,
+        if_full: &mut IfFull<E>,
+    ) -> Result<bool, E> {
+        let locate = |table: Table<K, V>| table.locate_exact(entry.node());
+        Ok(self.remove_located(entry.hash().into(), is_key, locate, Cause::Removed, false, if_full)?.is_some())
     }
 
     #[inline(always)]
     fn remove_located<E: Failure>(
         &self,
         hash: u64,
+        is_key: impl FnMut(&K) -> bool,
         locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
@@ -393,11 +472,17 @@ where
     ) -> Result<Departed<K, V>, E> {
         let wants_handle = wants_handle || self.settings.listeners.is_some();
         let now = self.time_to_write();
-        let left = self.shard_to_write(hash).remove(hash, locate, cause, wants_handle, if_full, now, &self.settings)?;
+        let shard = self.shard_to_write(hash);
+        let left = shard.remove(hash, is_key, locate, cause, wants_handle, if_full, now, &self.settings)?;
         if let Some(entry) = left.handle() {
             self.settings.listeners.tell(cause, entry);
         }
         Ok(left)
+    }
+
+    /// Returns the link of an entry, for weak handles.
+    pub(crate) fn link(&self, entry: &Handle<K, V>) -> Arc<WeakLink> {
+        self.shard(entry.hash().into()).downgrade(entry)
     }
 
     /// Unlinks all entries of a shard. Returns false, and unlinks none, if the backlog has no room for all of
@@ -581,8 +666,8 @@ const LEAST_NAP: Duration = Duration::from_millis(2);
 /// The time after which an entry is examined again that could not be removed because the backlog was full.
 const FULL_RETRY: Duration = Duration::from_millis(10);
 
-/// The hold on a core that a registry and its background reaper share. The last of the two that drops it closes
-/// the core.
+/// The hold on a core that a registry, its background reaper, and weak handles that are being upgraded share. The last
+/// of them that drops it closes the core.
 pub(crate) struct CoreReference<K: Send + Sync + 'static, V: Send + Sync + 'static>(NonNull<Core<K, V>>);
 
 // SAFETY: a core is shared between threads by design, and any thread may close it by dropping the hold.
@@ -634,7 +719,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Reaper for CoreReferenc
 }
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreReference<K, V> {
-    fn core(&self) -> &Core<K, V> {
+    pub(crate) fn core(&self) -> &Core<K, V> {
         // SAFETY: the hold keeps the core alive.
         unsafe { self.0.as_ref() }
     }
@@ -693,6 +778,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner { core, hold: Arc::new(CoreReference(core)) }
+    }
+
+    /// Returns a reference that does not keep the registry.
+    pub(crate) fn downgrade(&self) -> Weak<CoreReference<K, V>> {
+        Arc::downgrade(&self.hold)
     }
 
     /// Has the domain's reclaimer remove expired entries in the background.

@@ -31,6 +31,24 @@ impl<K, V> fmt::Display for Occupied<K, V> {
 
 impl<K, V> Error for Occupied<K, V> {}
 
+/// The key is reserved. Returned by [`Registry::try_reserve_key`](crate::Registry::try_reserve_key), with the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyReserved<K>(pub K);
+
+impl<K> fmt::Debug for KeyReserved<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyReserved").finish_non_exhaustive()
+    }
+}
+
+impl<K> fmt::Display for KeyReserved<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the key is reserved by another writer")
+    }
+}
+
+impl<K> Error for KeyReserved<K> {}
+
 /// The guard belongs to a domain other than the registry's. Returned by
 /// [`Registry::view`](crate::Registry::view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -95,12 +95,12 @@ where
     ///
     /// Returns [`BacklogFull`], with the value that `f` returned, if the backlog has no room for the old entry,
     /// or for one that must be evicted.
-    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
+    pub fn update<Q>(&self, key: &Q, f: impl FnOnce(&K, &V) -> V) -> Result<Option<Handle<K, V>>, BacklogFull<V>>
     where
         K: Clone,
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.registry.update_or(key, &mut f, IfFull::fail()).map_err(|(value, Full)| BacklogFull(value))
+        self.registry.update_or(key, f, IfFull::fail()).map_err(|(value, Full)| BacklogFull(value))
     }
 
     /// Removes the entry of `key`, as [`Registry::remove`] does.

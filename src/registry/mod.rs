@@ -2,6 +2,7 @@
 
 mod batch;
 pub(crate) mod builder;
+pub(crate) mod compute;
 pub(crate) mod core;
 pub(crate) mod error;
 #[cfg(feature = "metrics")]
@@ -11,6 +12,7 @@ mod hashed;
 pub(crate) mod iter;
 pub(crate) mod keys;
 mod limits;
+mod load;
 mod many;
 pub(crate) mod memory_order;
 pub(crate) mod owned_reader;
@@ -19,10 +21,12 @@ pub mod policy;
 pub(crate) mod policy_reaper;
 pub(crate) mod reader;
 pub(crate) mod registration;
+pub(crate) mod reservation;
 pub(crate) mod set;
 pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod view;
+pub(crate) mod weak_handle;
 mod write;
 
 use crate::domain::{CriticalSection, Domain};

@@ -6,10 +6,9 @@ use crate::reap::Cause;
 use crate::registry::Registry;
 use crate::registry::error::Occupied;
 use crate::registry::view::hash_of;
-use crate::shard::write::{Departed, NotReplaced, Published, Rejected, Wanted};
+use crate::shard::write::{Departed, Published, Rejected, Wanted};
 use crate::util::check;
 use equivalent::Equivalent;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 
 impl<K, V, S> Registry<K, V, S>
@@ -137,135 +136,6 @@ where
         Ok(())
     }
 
-    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that `f` returns, and
-    /// returns that.
-    ///
-    /// `f` runs outside every lock and critical section. If another thread inserts the key while `f` runs, that
-    /// thread's entry is returned, and the value that `f` returned is dropped.
-    ///
-    /// [`get_or_insert_by_ref`](Self::get_or_insert_by_ref) takes a borrowed key.
-    ///
-    /// # Progress
-    ///
-    /// As [`lookup`](Self::lookup) if the key is in the registry, otherwise as [`insert`](Self::insert).
-    pub fn get_or_insert_with(&self, key: K, f: impl FnOnce() -> V) -> Handle<K, V> {
-        let Ok(entry) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(f()));
-        entry
-    }
-
-    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that `f` returns, and
-    /// returns that.
-    ///
-    /// Works as [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `f`. Then nothing is inserted.
-    ///
-    /// # Progress
-    ///
-    /// As [`get_or_insert_with`](Self::get_or_insert_with).
-    pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
-        let hash = hash_of(&self.hasher, &key);
-        let found = self.find_handle(hash, &key);
-        self.or_insert(found, hash, || Ok((key, f()?)))
-    }
-
-    /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
-    /// that `f` returns, and returns that.
-    ///
-    /// Works as [`get_or_insert_with`](Self::get_or_insert_with), but makes (and so allocates) a key only if there is
-    /// none. The owned key must be equivalent to the borrowed one and have the same hash. A type of your own becomes a
-    /// key by an `impl From<&Parts> for Key`.
-    ///
-    /// # Panics
-    ///
-    /// In debug builds, panics if the owned key has another hash.
-    ///
-    /// # Progress
-    ///
-    /// As [`get_or_insert_with`](Self::get_or_insert_with). Hashes the key once.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use epoch_registry::Registry;
-    /// use std::sync::atomic::{AtomicU64, Ordering};
-    ///
-    /// let words: Registry<String, AtomicU64> = Registry::new();
-    /// for word in "to be or not to be".split(' ') {
-    ///     words.get_or_insert_by_ref(word, AtomicU64::default).fetch_add(1, Ordering::Relaxed);
-    /// }
-    /// assert_eq!(words.lookup("be").unwrap().load(Ordering::Relaxed), 2);
-    /// ```
-    pub fn get_or_insert_by_ref<'q, Q>(&self, key: &'q Q, f: impl FnOnce() -> V) -> Handle<K, V>
-    where
-        K: From<&'q Q>,
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        let Ok(entry) = self.get_or_try_insert_by_ref(key, || Ok::<V, Infallible>(f()));
-        entry
-    }
-
-    /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
-    /// that `f` returns, and returns that.
-    ///
-    /// Works as [`get_or_insert_by_ref`](Self::get_or_insert_by_ref), with an `f` that may fail.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `f`. Then nothing is inserted, and no key is made.
-    ///
-    /// # Panics
-    ///
-    /// As [`get_or_insert_by_ref`](Self::get_or_insert_by_ref).
-    ///
-    /// # Progress
-    ///
-    /// As [`get_or_insert_by_ref`](Self::get_or_insert_by_ref).
-    pub fn get_or_try_insert_by_ref<'q, Q, E>(
-        &self,
-        key: &'q Q,
-        f: impl FnOnce() -> Result<V, E>,
-    ) -> Result<Handle<K, V>, E>
-    where
-        K: From<&'q Q>,
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        let hash = hash_of(&self.hasher, key);
-        let found = self.find_handle(hash, key);
-        self.or_insert(found, hash, || {
-            let value = f()?;
-            Ok((K::from(key), value))
-        })
-    }
-
-    /// Replaces the entry of `key` by one with the value that `f` makes of the old value. Returns the new entry,
-    /// or `None` if the key is not in the registry.
-    ///
-    /// `f` runs outside every lock and critical section. It runs again if the entry was replaced while it ran.
-    ///
-    /// # Progress
-    ///
-    /// Lock-free, apart from the lock of one shard: a call retries only if another write of the same key has
-    /// succeeded. Otherwise as [`insert`](Self::insert).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let registry = epoch_registry::Registry::new();
-    /// registry.set("hits", 1);
-    /// assert_eq!(*registry.update("hits", |_, hits| hits + 1).unwrap(), 2);
-    /// ```
-    pub fn update<Q>(&self, key: &Q, mut f: impl FnMut(&K, &V) -> V) -> Option<Handle<K, V>>
-    where
-        K: Clone,
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        let Ok(new) = self.update_or(key, &mut f, IfFull::go_on());
-        new
-    }
-
     /// Replaces exactly this entry by one with another value, if it is still in the registry. Returns the new
     /// entry.
     ///
@@ -342,7 +212,8 @@ where
     ///
     /// # Progress
     ///
-    /// As [`update`](Self::update).
+    /// Lock-free, apart from the lock of one shard: a call retries only if another write of the same key has succeeded.
+    /// Otherwise as [`insert`](Self::insert).
     pub fn remove_if<Q>(&self, key: &Q, mut condition: impl FnMut(&K, &V) -> bool) -> Option<Handle<K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -377,7 +248,6 @@ where
         }
     }
 
-    /// Inserts an entry, unless the key is taken.
     #[inline(always)]
     /// Inserts an entry, given the hash of its key, unless the key is in the registry. Returns a handle if that is wanted.
     fn insert_new(&self, hash: u64, key: K, value: V, wanted: Wanted) -> Result<Option<Handle<K, V>>, Occupied<K, V>> {
@@ -391,27 +261,11 @@ where
     }
 
     /// Returns a handle to the entry of `key`, given its hash.
-    fn find_handle<Q>(&self, hash: u64, key: &Q) -> Option<Handle<K, V>>
+    pub(super) fn find_handle<Q>(&self, hash: u64, key: &Q) -> Option<Handle<K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         self.pin().find_hashed(hash, key).map(Entry::into_handle)
-    }
-
-    /// Returns the entry that was found, or else inserts what `make` returns. If another thread is faster, returns its
-    /// entry.
-    fn or_insert<E>(
-        &self,
-        found: Option<Handle<K, V>>,
-        hash: u64,
-        make: impl FnOnce() -> Result<(K, V), E>,
-    ) -> Result<Handle<K, V>, E> {
-        if let Some(entry) = found {
-            return Ok(entry);
-        }
-        check::user_code();
-        let (key, value) = make()?;
-        Ok(self.insert_new_and_get(hash, key, value).unwrap_or_else(|occupied| occupied.entry))
     }
 
     /// Inserts or replaces an entry. Returns key and value if that fails.
@@ -428,30 +282,6 @@ where
         self.core
             .replace(unpublished, wanted, if_full)
             .map_err(|(unpublished, full)| (unpublished.key, unpublished.value, full))
-    }
-
-    /// Updates an entry. Returns the value that `f` made if that fails.
-    pub(super) fn update_or<Q, E: Failure>(
-        &self,
-        key: &Q,
-        f: &mut dyn FnMut(&K, &V) -> V,
-        mut if_full: IfFull<E>,
-    ) -> Result<Option<Handle<K, V>>, (V, E)>
-    where
-        K: Clone,
-        Q: Hash + Equivalent<K> + ?Sized,
-    {
-        loop {
-            let Some(old) = self.lookup_same(key) else { return Ok(None) };
-            check::user_code();
-            let value = f(old.key(), old.value());
-            let unpublished = self.core.prepare(old.hash().into(), old.key().clone(), value);
-            match self.core.replace_exact(&old, unpublished, &mut if_full) {
-                Ok(published) => return Ok(published.new),
-                Err(NotReplaced::Absent(_)) => {}
-                Err(NotReplaced::Full(unpublished, full)) => return Err((unpublished.value, full)),
-            }
-        }
     }
 
     #[inline(always)]
@@ -483,7 +313,7 @@ where
             if !condition(entry.key(), entry.value()) {
                 return Ok(None);
             }
-            if self.core.remove_exact(&entry, Cause::Removed, &mut if_full)? {
+            if self.core.remove_exact_by_key(&entry, |reserved| key.equivalent(reserved), &mut if_full)? {
                 return Ok(Some(entry));
             }
         }
@@ -491,7 +321,7 @@ where
 
     /// Returns a handle to the entry of `key`, for a write of that entry. As writes by key do, it compares the
     /// hash as well: a key may claim to equal one with another hash.
-    fn lookup_same<Q>(&self, key: &Q) -> Option<Handle<K, V>>
+    pub(super) fn lookup_same<Q>(&self, key: &Q) -> Option<Handle<K, V>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {

@@ -5,7 +5,7 @@
 use crate::domain::{Backlog, Inner};
 use crate::handle::Handle;
 use crate::node::life::Life;
-use crate::node::{Header, Node, UnpublishedNode};
+use crate::node::{Header, Node, Particulars, UnpublishedNode};
 use crate::shard::ShardRef;
 use crate::shard::expiry::Lifetimes;
 use crate::shard::resize::retire_table;
@@ -93,7 +93,7 @@ where
         references: u32,
         lifetimes: &Lifetimes<K, V>,
     ) -> NonNull<Node<K, V>> {
-        let (time, own_end) = (unpublished.time, unpublished.own_end);
+        let Particulars { time, own_end, .. } = unpublished.particulars;
         let node = self.allocate(unpublished, references);
         if self.state.slabs.shape().kind().has_life() {
             let life = Life::new(time, lifetimes.deadline(time, own_end), time);
@@ -142,6 +142,9 @@ where
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
         let node = node.cast::<Header>();
+        if self.state.special.has(Special::WEAK) {
+            self.cut_link(node);
+        }
         let is_full = match &mut self.state.open {
             Some(bag) => bag.push(node, bytes),
             None => self.open_bag(node, bytes),

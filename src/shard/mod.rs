@@ -23,6 +23,7 @@ pub(crate) mod evict;
 pub(crate) mod expiry;
 pub(crate) mod locked;
 pub(crate) mod operations;
+pub(crate) mod reserve;
 pub(crate) mod resize;
 pub(crate) mod settings;
 pub(crate) mod slab;
@@ -30,6 +31,7 @@ pub(crate) mod state;
 pub(crate) mod teardown;
 pub(crate) mod timers;
 pub(crate) mod waits;
+pub(crate) mod weak;
 pub(crate) mod write;
 
 use crate::domain::{Backlog, Bag, Domain, Failure, IfFull, RegistryHeader, ShardHeader};
@@ -248,6 +250,8 @@ where
             floor: table.buckets(),
             hand: Box::default(),
             timers: Box::default(),
+            reservations: None,
+            weak: None,
         };
         let (header, counts) = (ShardHeader::new(registry), Counts::new(table, bounds));
         Shard {
@@ -373,6 +377,8 @@ where
         let old = std::mem::replace(&mut state.table, empty);
         let next = state.resize.take().map(|resize| resize.to);
         self.root.store(empty);
+        locked.cut_links();
+        let state = &mut *locked;
         self.counts.removed.add(amount.objects);
         self.counts.live.set(0);
         self.counts.weight.clear();

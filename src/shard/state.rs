@@ -6,9 +6,11 @@ use crate::domain::{Bag, Credits, Inner};
 use crate::node::Header;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Hand};
+use crate::shard::reserve::Reservations;
 use crate::shard::resize::Resize;
 use crate::shard::slab::{Shape, Slabs};
 use crate::shard::timers::Timers;
+use crate::shard::weak::WeakLinks;
 use crate::table::Table;
 use std::ptr::NonNull;
 
@@ -49,6 +51,10 @@ pub(crate) struct ShardState<K, V> {
     pub(crate) floor: usize,
     pub(crate) hand: Box<Hand<K, V>>,
     pub(crate) timers: Box<Timers>,
+    /// The reserved keys. `None` until the first reservation.
+    pub(crate) reservations: Option<Box<Reservations<K>>>,
+    /// The links of entries that have weak handles. `None` if there are none.
+    pub(crate) weak: Option<Box<WeakLinks>>,
 }
 
 /// The features of a shard that are in use, one bit each. A write to a shard without any takes the short path.
@@ -65,6 +71,10 @@ impl Special {
     pub(crate) const LIMITED: Special = Special(4);
     /// There is a limit on how long entries stay, or there was one at some time.
     pub(crate) const EXPIRING: Special = Special(8);
+    /// Keys are reserved (K2).
+    pub(crate) const RESERVED: Special = Special(16);
+    /// Entries have weak handles (Y2).
+    pub(crate) const WEAK: Special = Special(32);
 
     #[inline]
     pub(crate) fn has(self, one: Special) -> bool {

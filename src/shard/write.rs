@@ -8,18 +8,20 @@
 use crate::domain::{Failure, IfFull};
 use crate::handle::Handle;
 use crate::node::life::Life;
-use crate::node::{Node, UnpublishedNode};
+use crate::node::{Node, Particulars, UnpublishedNode};
 use crate::reap::Cause;
 use crate::shard::ShardRef;
 use crate::shard::evict::Evicted;
 use crate::shard::expiry::{Look, Looker};
 use crate::shard::locked::{BacklogExhausted, Locked};
+use crate::shard::reserve::ReservationId;
 use crate::shard::settings::RegistrySettings;
 use crate::shard::state::Special;
 use crate::table::{Located, Position, Table};
 use crate::util::check;
 use crate::util::clock::Time;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// An unpublished node whose key is taken, and the entry that holds the key.
 pub(crate) struct Rejected<K: 'static, V: 'static> {
@@ -61,6 +63,46 @@ enum NotPut<K: 'static, V: 'static, E> {
     Taken(Rejected<K, V>),
     /// A replacement was not possible.
     Not(NotReplaced<K, V, E>),
+}
+
+/// Where a node is published, found under the lock, which is still held.
+struct Place<'s, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    locked: Locked<'s, K, V>,
+    table: Table<K, V>,
+    /// The entry to replace. Room in the backlog is reserved for it.
+    found: Located<K, V>,
+    /// Why that entry leaves.
+    cause: Cause,
+}
+
+/// Why there is no place for a node.
+enum NoPlace<K: 'static, V: 'static, E> {
+    /// The key is taken, by this entry.
+    Taken(Handle<K, V>),
+    /// There is no entry to replace.
+    Absent,
+    /// There is no room in the backlog.
+    Full(E),
+}
+
+/// An entry whose key its caller has reserved.
+pub(crate) struct ReservedEntry<K, V> {
+    pub(crate) key: Arc<K>,
+    pub(crate) value: V,
+    pub(crate) particulars: Particulars,
+    pub(crate) id: ReservationId,
+}
+
+/// An entry that was not published, although its key was reserved.
+pub(crate) struct NotPutReserved<K, V, E> {
+    pub(crate) key: Arc<K>,
+    pub(crate) value: V,
+    /// Why the backlog is full. `None` if there was no entry to replace.
+    pub(crate) full: Option<E>,
 }
 
 /// The references that a write takes for its caller.
@@ -171,14 +213,15 @@ where
             return self.insert_special(locked, unpublished, wanted, settings);
         }
         let table = locked.table;
-        if let Some((_, holder)) = table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
+        if let Some((_, holder)) =
+            table.locate(unpublished.particulars.hash, |found| check::eq(|| found.key() == &unpublished.key))
         {
             // SAFETY: S1 (the shard lock is held; the node is in the table).
             let holder = unsafe { handle_on(holder) };
             locked.finish();
             return Err(Rejected { unpublished, holder });
         }
-        let hash = unpublished.hash;
+        let hash = unpublished.particulars.hash;
         let node = locked.allocate(unpublished, 1 + u32::from(wanted.new));
         locked.publish(table, hash, node, self);
         locked.finish();
@@ -198,7 +241,7 @@ where
         K: Eq,
     {
         let locate = |table: Table<K, V>, unpublished: &UnpublishedNode<K, V>| {
-            table.locate(unpublished.hash, |found| check::eq(|| found.key() == &unpublished.key))
+            table.locate(unpublished.particulars.hash, |found| check::eq(|| found.key() == &unpublished.key))
         };
         match self.put_special(locked, unpublished, locate, Put::New, wanted, &mut IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
@@ -223,7 +266,10 @@ where
         wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>>
+    where
+        K: Eq,
+    {
         let mut locked = self.lock();
         if locked.special != Special::NONE {
             return self.replace_special(locked, unpublished, locate, or_insert, wanted, if_full, settings);
@@ -233,7 +279,7 @@ where
         if found.is_none() && !or_insert {
             return Err(NotReplaced::Absent(unpublished));
         }
-        let (hash, weight) = (unpublished.hash, unpublished.weight.bytes());
+        let (hash, weight) = (unpublished.particulars.hash, unpublished.particulars.weight.bytes());
         let node = locked.allocate(unpublished, 1 + u32::from(wanted.new));
         let old = match found {
             // SAFETY: `old` was found under the lock, which is still held. The backlog is not limited, so no room
@@ -263,7 +309,10 @@ where
         wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
-    ) -> Result<Published<K, V>, NotReplaced<K, V, E>> {
+    ) -> Result<Published<K, V>, NotReplaced<K, V, E>>
+    where
+        K: Eq,
+    {
         let put = if or_insert { Put::Any } else { Put::Old };
         match self.put_special(locked, unpublished, locate, put, wanted, if_full, settings) {
             Ok(published) => Ok(published),
@@ -286,14 +335,86 @@ where
         wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
-    ) -> Result<Published<K, V>, NotPut<K, V, E>> {
+    ) -> Result<Published<K, V>, NotPut<K, V, E>>
+    where
+        K: Eq,
+    {
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
-        // After `evicted`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).
-        let mut locked = locked;
-        let (hash, weight, time) = (unpublished.hash, unpublished.weight.bytes(), unpublished.time);
+        let is_key = |key: &K| *key == unpublished.key;
+        let locate = |table: Table<K, V>| locate(table, &unpublished);
+        match self.make_place(locked, &unpublished.particulars, is_key, locate, put, if_full, &mut evicted, settings) {
+            Ok(place) => Ok(self.fill(place, unpublished, wanted, &mut evicted, settings)),
+            Err(NoPlace::Taken(holder)) => Err(NotPut::Taken(Rejected { unpublished, holder })),
+            Err(NoPlace::Absent) => Err(NotPut::Not(NotReplaced::Absent(unpublished))),
+            Err(NoPlace::Full(full)) => Err(NotPut::Not(NotReplaced::Full(unpublished, full))),
+        }
+    }
+
+    /// Publishes an entry of a key that the caller has reserved, and ends the reservation in the same hold of the lock.
+    /// Replaces the entry `old`, or, if `old` is not given, the entry of the key, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If `old` has left the table, or if the backlog has no room and `if_full` lets the operation fail. Then the
+    /// reservation stays.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn put_reserved<E: Failure>(
+        self,
+        reserved: ReservedEntry<K, V>,
+        old: Option<NonNull<Node<K, V>>>,
+        wanted: Wanted,
+        if_full: &mut IfFull<E>,
+        settings: &RegistrySettings<K, V>,
+    ) -> Result<Published<K, V>, NotPutReserved<K, V, E>>
+    where
+        K: Eq,
+    {
+        let ReservedEntry { key, value, particulars, id } = reserved;
+        let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
+        let locate = |table: Table<K, V>| match old {
+            Some(old) => table.locate_exact(old),
+            None => table.locate(particulars.hash, |found| check::eq(|| *found.key() == *key)),
+        };
+        let put = if old.is_some() { Put::Old } else { Put::Any };
+        // No other reservation has this key (K1).
+        let is_key = |_: &K| false;
+        let full =
+            match self.make_place(self.lock(), &particulars, is_key, locate, put, if_full, &mut evicted, settings) {
+                Ok(mut place) => {
+                    // Dropped after the lock, and before the listener is told.
+                    let mut landing = place.locked.end_reservation(particulars.hash, id);
+                    landing.key = None;
+                    let key = Arc::into_inner(key).expect("the reservation has ended, so the key has one owner");
+                    let unpublished = UnpublishedNode { key, value, particulars };
+                    return Ok(self.fill(place, unpublished, wanted, &mut evicted, settings));
+                }
+                Err(NoPlace::Full(full)) => Some(full),
+                Err(NoPlace::Absent | NoPlace::Taken(_)) => None,
+            };
+        Err(NotPutReserved { key, value, full })
+    }
+
+    /// Finds or makes the place for a node in a shard that uses special features: evicts other entries if the bounds
+    /// require that, and reserves room in the backlog for the entry that the node replaces.
+    #[allow(clippy::too_many_arguments)]
+    fn make_place<E: Failure>(
+        self,
+        mut locked: Locked<'s, K, V>,
+        particulars: &Particulars,
+        mut is_key: impl FnMut(&K) -> bool,
+        mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
+        put: Put,
+        if_full: &mut IfFull<E>,
+        evicted: &mut Evicted<'_, K, V>,
+        settings: &RegistrySettings<K, V>,
+    ) -> Result<Place<'s, K, V>, NoPlace<K, V, E>> {
+        let Particulars { hash, time, weight, .. } = *particulars;
         loop {
+            if locked.special.has(Special::RESERVED) {
+                locked = self.wait_for_reservation(locked, hash, &mut is_key);
+            }
             let table = locked.table_for(hash, self);
-            let found = locate(table, &unpublished);
+            let found = locate(table);
             let old = found.map(|(_, node)| node);
             let mut cause = Cause::Replaced;
             if let Some(old) = old {
@@ -307,16 +428,16 @@ where
                         // SAFETY: S1 (the shard lock is held; the node is in the table).
                         let holder = unsafe { handle_on(old) };
                         locked.finish();
-                        return Err(NotPut::Taken(Rejected { unpublished, holder }));
+                        return Err(NoPlace::Taken(holder));
                     }
                     Look::Lives | Look::Spared => {}
                 }
             }
             if put == Put::Old && (old.is_none() || cause != Cause::Replaced) {
-                return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
+                return Err(NoPlace::Absent);
             }
-            let retry = if !locked.fits_bounds(weight, old) {
-                self.evict_to_fit(locked, weight, old, if_full, &mut evicted)
+            let retry = if !locked.fits_bounds(weight.bytes(), old) {
+                self.evict_to_fit(locked, weight.bytes(), old, if_full, evicted)
             } else if let Some((position, old)) = found {
                 // SAFETY: S1 (the shard lock is held; `old` is in the table).
                 match unsafe { locked.reserve_backlog(old) } {
@@ -330,33 +451,48 @@ where
                         if put == Put::Old && cause != Cause::Replaced {
                             // SAFETY: `old` was found under the lock, which is still held, and room for it is
                             // reserved.
-                            unsafe { self.unlink_expired(&mut locked, table, position, old, cause, &mut evicted) };
+                            unsafe { self.unlink_expired(&mut locked, table, position, old, cause, evicted) };
                             locked.finish();
-                            return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
+                            return Err(NoPlace::Absent);
                         }
-                        let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
-                        let wants_old =
-                            if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
-                        // SAFETY: `old` was found under the lock, which is still held, and room for it is
-                        // reserved.
-                        let mut left = unsafe { locked.swap(table, position, old, node, weight, cause, wants_old) };
-                        if cause != Cause::Replaced {
-                            evicted.add(cause, std::mem::replace(&mut left, Departed::None).into_handle());
-                        }
-                        return Ok(self.end_put(locked, node, wanted, left, settings));
+                        return Ok(Place { locked, table, found, cause });
                     }
                     Err(BacklogExhausted(bytes)) => self.relock_with_reservation(locked, bytes, if_full),
                 }
             } else {
-                let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
-                locked.publish(table, hash, node, self);
-                return Ok(self.end_put(locked, node, wanted, Departed::None, settings));
+                return Ok(Place { locked, table, found, cause });
             };
             match retry {
                 Ok(again) => locked = again,
-                Err(full) => return Err(NotPut::Not(NotReplaced::Full(unpublished, full))),
+                Err(full) => return Err(NoPlace::Full(full)),
             }
         }
+    }
+
+    /// Publishes a node in its place, and releases the lock.
+    fn fill(
+        self,
+        place: Place<'s, K, V>,
+        unpublished: UnpublishedNode<K, V>,
+        wanted: Wanted,
+        evicted: &mut Evicted<'_, K, V>,
+        settings: &RegistrySettings<K, V>,
+    ) -> Published<K, V> {
+        let Place { mut locked, table, found, cause } = place;
+        let Particulars { hash, weight, .. } = unpublished.particulars;
+        let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
+        let mut left = Departed::None;
+        if let Some((position, old)) = found {
+            let wants_old = if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
+            // SAFETY: `old` was found under the lock, which is still held, and room for it is reserved.
+            left = unsafe { locked.swap(table, position, old, node, weight.bytes(), cause, wants_old) };
+            if cause != Cause::Replaced {
+                evicted.add(cause, std::mem::replace(&mut left, Departed::None).into_handle());
+            }
+        } else {
+            locked.publish(table, hash, node, self);
+        }
+        self.end_put(locked, node, wanted, left, settings)
     }
 
     /// Finishes a write that has published its node: sets the timer of the entry, and releases the lock.
@@ -405,6 +541,8 @@ where
     /// An entry that has expired counts as absent, and is unlinked too. If `cause` is expiry, the entry counts as
     /// present.
     ///
+    /// A removal by key waits while the key is reserved: the one for which `is_key` holds.
+    ///
     /// # Errors
     ///
     /// If the backlog has no room and `if_full` lets the operation fail.
@@ -413,6 +551,7 @@ where
     pub(crate) fn remove<E: Failure>(
         self,
         hash: u64,
+        is_key: impl FnMut(&K) -> bool,
         mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
@@ -422,7 +561,7 @@ where
     ) -> Result<Departed<K, V>, E> {
         let locked = self.lock();
         if locked.special != Special::NONE {
-            return self.remove_special(locked, hash, locate, cause, wants_handle, if_full, now, settings);
+            return self.remove_special(locked, hash, is_key, locate, cause, wants_handle, if_full, now, settings);
         }
         let table = locked.table;
         let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
@@ -437,6 +576,7 @@ where
         self,
         locked: Locked<'s, K, V>,
         hash: u64,
+        mut is_key: impl FnMut(&K) -> bool,
         mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
@@ -449,6 +589,9 @@ where
         let mut locked = locked;
         let by_time = matches!(cause, Cause::Expired | Cause::Idle);
         loop {
+            if locked.special.has(Special::RESERVED) {
+                locked = self.wait_for_reservation(locked, hash, &mut is_key);
+            }
             let table = locked.table_for(hash, self);
             let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
             let look = if by_time { Look::Lives } else { self.look(node, now, settings) };

@@ -7,9 +7,11 @@ pub mod flood;
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, ThreadId};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use epoch_registry::{Builder, Domain, ManualClock, Reaped, Reaper, Registry, Scan};
@@ -286,4 +288,35 @@ impl Reaper for Calls {
         self.0.fetch_add(1, SeqCst);
         Reaped::default()
     }
+}
+
+/// Unparks a thread, and counts.
+pub struct Unpark(pub Thread, pub AtomicUsize);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, SeqCst);
+        self.0.unpark();
+    }
+}
+
+/// Polls a future only when its task was woken.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let unpark = Arc::new(Unpark(thread::current(), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&unpark));
+    let mut future = pin!(future);
+    loop {
+        let woken = unpark.1.load(SeqCst);
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        while unpark.1.load(SeqCst) == woken {
+            thread::park();
+        }
+    }
+}
+
+/// Polls a future once.
+pub fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }

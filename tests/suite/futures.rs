@@ -1,42 +1,12 @@
 //! Waits as futures: for grace periods and for barriers.
 
-use crate::common::{Ledger, OnDrop, isolated, panic_of, times, with_reader, within_a_minute};
+use crate::common::{Ledger, OnDrop, Unpark, block_on, isolated, panic_of, poll, times, with_reader, within_a_minute};
 use epoch_registry::{Domain, Registry};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-
-/// Unparks a thread, and counts.
-struct Unpark(Thread, AtomicUsize);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.1.fetch_add(1, SeqCst);
-        self.0.unpark();
-    }
-}
-
-/// Polls a future only when its task was woken.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let unpark = Arc::new(Unpark(thread::current(), AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&unpark));
-    let mut future = pin!(future);
-    loop {
-        let woken = unpark.1.load(SeqCst);
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        while unpark.1.load(SeqCst) == woken {
-            thread::park();
-        }
-    }
-}
-
-fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
-}
+use std::task::{Context, Wake, Waker};
+use std::thread;
 
 #[test]
 fn a_barrier_future_completes_when_all_that_was_retired_before_is_dropped() {

@@ -53,3 +53,33 @@ pub fn handle_outlives_registry() {
     putting.join().unwrap();
     assert_eq!(world.drops.load(Ordering::SeqCst), 1, "the value is dropped with no further call");
 }
+
+pub fn upgrade_remove() {
+    let world = World::new(1..2);
+    let weak = world.registry().downgrade(&world.registry().lookup(&1).unwrap());
+    let other = weak.clone();
+    let upgrading = part(&world.domain, move || {
+        if let Some(entry) = other.upgrade() {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    assert!(world.registry().delete(&1));
+    assert!(weak.upgrade().is_none());
+    world.domain.reclaim(usize::MAX);
+    upgrading.join().unwrap();
+    drop(weak);
+    world.account(1);
+}
+
+pub fn upgrade_outlives_registry() {
+    let mut world = World::new(1..2);
+    let weak = world.registry().downgrade(&world.registry().lookup(&1).unwrap());
+    let upgrading = part(&world.domain, move || {
+        if let Some(entry) = weak.upgrade() {
+            assert_eq!(entry.read(), 1);
+        }
+    });
+    Arc::get_mut(&mut world).unwrap().registry = None;
+    upgrading.join().unwrap();
+    assert_eq!(world.drops.load(Ordering::SeqCst), 1, "the value is dropped with no further call");
+}

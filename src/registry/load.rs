@@ -1,0 +1,285 @@
+//! Values that are made when their keys are first asked for, once for each key.
+//!
+//! A call that finds its key absent reserves the key, and looks again: another call may have been faster. Then it runs the
+//! closure, under no lock, and publishes the value. The others that ask for the key wait for the end of the reservation.
+//! They find the entry then; or, if the closure has failed or panicked, one of them reserves the key in turn.
+//!
+//! This is known as single flight. (golang.org/x/sync/singleflight)
+
+use crate::handle::Handle;
+use crate::registry::Registry;
+use crate::registry::reservation::landing;
+use crate::registry::view::hash_of;
+use equivalent::Equivalent;
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that `f` returns, and
+    /// returns that.
+    ///
+    /// However many threads ask for an absent key at the same time, one of them runs its `f`, and the others wait for the
+    /// entry. If that `f` panics, the panic goes to its caller, and one of the others runs its own.
+    ///
+    /// `f` runs outside every lock and critical section. While it runs, the key is [reserved](Self::reserve_key): other
+    /// writes of the key wait.
+    ///
+    /// [`get_or_insert_by_ref`](Self::get_or_insert_by_ref) takes a borrowed key.
+    /// [`get_or_insert_async`](Self::get_or_insert_async) takes a future.
+    ///
+    /// # Panics
+    ///
+    /// Panics within an `f` of the same key, and so does every other write of that key there: it would wait for itself.
+    /// (Threads that ask for the keys of each other in their closures wait for each other without end, as with locks.)
+    ///
+    /// # Progress
+    ///
+    /// As [`lookup`](Self::lookup) if the key is in the registry. Otherwise takes the lock of one shard twice, and blocks
+    /// while another caller makes the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// let (pages, fetches) = (Registry::new(), AtomicU32::new(0));
+    /// let fetch = || {
+    ///     fetches.fetch_add(1, Ordering::Relaxed);
+    ///     std::thread::sleep(std::time::Duration::from_millis(20));
+    ///     "a page"
+    /// };
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..8 {
+    ///         scope.spawn(|| assert_eq!(*pages.get_or_insert_with("/", fetch), "a page"));
+    ///     }
+    /// });
+    /// assert_eq!(fetches.into_inner(), 1);
+    /// ```
+    #[track_caller]
+    pub fn get_or_insert_with(&self, key: K, f: impl FnOnce() -> V) -> Handle<K, V> {
+        let Ok(entry) = self.get_or_try_insert_with(key, || Ok::<V, Infallible>(f()));
+        entry
+    }
+
+    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that `f` returns, and
+    /// returns that.
+    ///
+    /// Works as [`get_or_insert_with`](Self::get_or_insert_with), with an `f` that may fail. Of the callers that wait then,
+    /// one runs its own `f`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `f`. Then nothing is inserted.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let ports = epoch_registry::Registry::new();
+    /// assert!(ports.get_or_try_insert_with("http", || "eighty".parse::<u16>()).is_err());
+    /// assert_eq!(ports.get_or_try_insert_with("http", || "80".parse::<u16>()).as_deref(), Ok(&80));
+    /// ```
+    #[track_caller]
+    pub fn get_or_try_insert_with<E>(&self, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
+        let hash = hash_of(&self.hasher, &key);
+        match self.find_handle(hash, &key) {
+            Some(entry) => Ok(entry),
+            None => self.load(hash, key, f),
+        }
+    }
+
+    /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
+    /// that `f` returns, and returns that.
+    ///
+    /// Works as [`get_or_insert_with`](Self::get_or_insert_with), but makes (and so allocates) a key only if there is
+    /// none. The owned key must be equivalent to the borrowed one and have the same hash. A type of your own becomes a
+    /// key by an `impl From<&Parts> for Key`.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with). Hashes the key once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// let words: Registry<String, AtomicU64> = Registry::new();
+    /// for word in "to be or not to be".split(' ') {
+    ///     words.get_or_insert_by_ref(word, AtomicU64::default).fetch_add(1, Ordering::Relaxed);
+    /// }
+    /// assert_eq!(words.lookup("be").unwrap().load(Ordering::Relaxed), 2);
+    /// ```
+    #[track_caller]
+    pub fn get_or_insert_by_ref<'q, Q>(&self, key: &'q Q, f: impl FnOnce() -> V) -> Handle<K, V>
+    where
+        K: From<&'q Q>,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let Ok(entry) = self.get_or_try_insert_by_ref(key, || Ok::<V, Infallible>(f()));
+        entry
+    }
+
+    /// Returns the entry of `key`. If the key is absent, makes an owned key of it, inserts an entry with the value
+    /// that `f` returns, and returns that.
+    ///
+    /// Works as [`get_or_insert_by_ref`](Self::get_or_insert_by_ref), with an `f` that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `f`. Then nothing is inserted.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_by_ref`](Self::get_or_insert_by_ref).
+    #[track_caller]
+    pub fn get_or_try_insert_by_ref<'q, Q, E>(
+        &self,
+        key: &'q Q,
+        f: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Handle<K, V>, E>
+    where
+        K: From<&'q Q>,
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = hash_of(&self.hasher, key);
+        match self.find_handle(hash, key) {
+            Some(entry) => Ok(entry),
+            None => self.load(hash, K::from(key), f),
+        }
+    }
+
+    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that the future of `f` makes, and
+    /// returns that: [`get_or_insert_with`](Self::get_or_insert_with) for tasks, of any executor.
+    ///
+    /// However many tasks and threads ask for an absent key at the same time, one of them runs its `f`, and the others
+    /// wait for the entry. If the future of that one is dropped, or panics, one of the others runs its own `f`.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with), while the future of `f` is polled.
+    ///
+    /// # Progress
+    ///
+    /// A poll takes the lock of one shard, and does not block. A task that waits is woken by the thread that ends the
+    /// reservation. But a write of the key by a method that is not `async` blocks its thread until the value is made: do
+    /// not call one from a task of the same executor.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    /// #     let mut future = std::pin::pin!(future);
+    /// #     loop {
+    /// #         if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+    /// #             return output;
+    /// #         }
+    /// #     }
+    /// # }
+    ///
+    /// let pages = Registry::new();
+    /// block_on(async {
+    ///     let page = pages.get_or_insert_async("/", async || "a page").await;
+    ///     assert_eq!(*page, "a page");
+    /// });
+    /// ```
+    pub async fn get_or_insert_async<F: Future<Output = V>>(&self, key: K, f: impl FnOnce() -> F) -> Handle<K, V> {
+        let Ok(entry) = self.get_or_try_insert_async(key, async move || Ok::<V, Infallible>(f().await)).await;
+        entry
+    }
+
+    /// Returns the entry of `key`. If the key is absent, inserts an entry with the value that the future of `f` makes, and
+    /// returns that.
+    ///
+    /// Works as [`get_or_insert_async`](Self::get_or_insert_async), with a future that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the future. Then nothing is inserted, and one of the callers that wait runs its own `f`.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_async`](Self::get_or_insert_async).
+    ///
+    /// # Progress
+    ///
+    /// As [`get_or_insert_async`](Self::get_or_insert_async).
+    pub async fn get_or_try_insert_async<F: Future<Output = Result<V, E>>, E>(
+        &self,
+        key: K,
+        f: impl FnOnce() -> F,
+    ) -> Result<Handle<K, V>, E> {
+        let hash = hash_of(&self.hasher, &key);
+        if let Some(entry) = self.find_handle(hash, &key) {
+            return Ok(entry);
+        }
+        let mut key = Arc::new(key);
+        loop {
+            match self.claim(hash, key) {
+                Ok(reservation) => {
+                    if let Some(entry) = reservation.entry() {
+                        return Ok(entry);
+                    }
+                    let value = reservation.run_async(f).await?;
+                    return Ok(reservation.insert_and_get(value));
+                }
+                Err((busy, again)) => {
+                    key = again;
+                    landing(busy).await;
+                }
+            }
+            if let Some(entry) = self.find_handle(hash, &*key) {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// Inserts an entry with the value that `f` returns, unless the key turns out to be present.
+    #[track_caller]
+    fn load<E>(&self, hash: u64, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
+        let mut key = Arc::new(key);
+        loop {
+            match self.claim(hash, key) {
+                Ok(reservation) => {
+                    if let Some(entry) = reservation.entry() {
+                        return Ok(entry);
+                    }
+                    let value = reservation.run(f)?;
+                    return Ok(reservation.insert_and_get(value));
+                }
+                Err((busy, again)) => {
+                    key = again;
+                    busy.wait();
+                }
+            }
+            if let Some(entry) = self.find_handle(hash, &*key) {
+                return Ok(entry);
+            }
+        }
+    }
+}

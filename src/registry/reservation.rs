@@ -1,0 +1,257 @@
+//! Reserved keys: the exclusive right to write a key, in the hands of the user.
+
+use crate::domain::{Failure, IfFull};
+use crate::handle::Handle;
+use crate::registry::Registry;
+use crate::registry::error::KeyReserved;
+use crate::registry::view::hash_of;
+use crate::shard::reserve::{Busy, ReservationId};
+use crate::shard::write::{NotPutReserved, Published, ReservedEntry, Wanted};
+use ahash::RandomState;
+use std::fmt;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash};
+use std::pin::pin;
+use std::sync::Arc;
+
+/// The exclusive right to write a key. Returned by [`Registry::reserve_key`].
+///
+/// While it exists, other writes of the key wait: `insert`, `remove`, `update` and all others that name the key, and
+/// [`Registry::replace_handle`]. Reads do not wait: they find the entry that the key has. So a cache can make a value
+/// while readers go on with the old one.
+///
+/// What removes entries without naming their keys does not wait: `remove_handle`, `retain`, `drain`, `clear`, reapers,
+/// eviction and expiry.
+///
+/// The reservation ends with [`insert`](Self::insert) or [`remove`](Self::remove), or when it is dropped. One of the writers that wait
+/// goes on then. There is no order among them.
+///
+/// A reservation may move to another thread, and may be held across an `await`. A write of the key by the code that
+/// holds the reservation waits for itself, as a second lock of a mutex does. A forgotten reservation
+/// ([`mem::forget`](std::mem::forget)) stays until the registry is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use epoch_registry::Registry;
+///
+/// let pages = Registry::new();
+/// pages.set("/", "old");
+/// let reservation = pages.reserve_key("/");
+/// assert_eq!(**reservation.entry().unwrap(), *"old");
+/// assert!(pages.try_reserve_key("/").is_err()); // one writer at a time
+/// assert_eq!(pages.with("/", |page| *page), Some("old")); // reads go on
+/// let page = reservation.insert_and_get("new");
+/// assert_eq!((*page, pages.try_reserve_key("/").is_ok()), ("new", true));
+/// ```
+#[must_use = "the reservation ends when it is dropped"]
+pub struct Reservation<'r, K: Send + Sync + 'static, V: Send + Sync + 'static, S = RandomState> {
+    registry: &'r Registry<K, V, S>,
+    hash: u64,
+    /// `None` once the reservation has ended.
+    id: Option<ReservationId>,
+    /// The shard has the other reference. `None` while the entry is published, and after that.
+    key: Option<Arc<K>>,
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Reserves a key, present or absent, for writes by the caller alone. Waits while it is reserved by another.
+    ///
+    /// # Panics
+    ///
+    /// Panics within the closure that the registry runs for the same key, such as that of
+    /// [`get_or_insert_with`](Self::get_or_insert_with): it would wait for itself.
+    ///
+    /// # Progress
+    ///
+    /// Blocks while the key is reserved by another. A task uses [`reserve_key_async`](Self::reserve_key_async). Takes the lock of
+    /// one shard.
+    pub fn reserve_key(&self, key: K) -> Reservation<'_, K, V, S> {
+        let hash = hash_of(&self.hasher, &key);
+        self.reserve_hashed(hash, Arc::new(key))
+    }
+
+    /// Reserves a key, as [`reserve_key`](Self::reserve_key) does, unless it is reserved.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`KeyReserved`], with the key, if the key is reserved.
+    ///
+    /// # Progress
+    ///
+    /// Takes the lock of one shard.
+    pub fn try_reserve_key(&self, key: K) -> Result<Reservation<'_, K, V, S>, KeyReserved<K>> {
+        let hash = hash_of(&self.hasher, &key);
+        self.claim(hash, Arc::new(key))
+            .map_err(|(_, key)| KeyReserved(Arc::into_inner(key).expect("a key that was not reserved has one owner")))
+    }
+
+    /// Reserves a key, as [`reserve_key`](Self::reserve_key) does. Waits as a task, for any executor. The future may be dropped
+    /// at any time.
+    ///
+    /// # Panics
+    ///
+    /// As [`reserve_key`](Self::reserve_key), when it is polled.
+    ///
+    /// # Progress
+    ///
+    /// A poll takes the lock of one shard. The task is woken by the thread that ends the other reservation.
+    pub async fn reserve_key_async(&self, key: K) -> Reservation<'_, K, V, S> {
+        let hash = hash_of(&self.hasher, &key);
+        self.reserve_hashed_async(hash, Arc::new(key)).await
+    }
+
+    /// Reserves a key, unless it is reserved.
+    pub(super) fn claim(&self, hash: u64, key: Arc<K>) -> Result<Reservation<'_, K, V, S>, (Busy, Arc<K>)> {
+        match self.core.reserve(hash, &key) {
+            Ok(id) => Ok(Reservation { registry: self, hash, id: Some(id), key: Some(key) }),
+            Err(busy) => Err((busy, key)),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn reserve_hashed(&self, hash: u64, mut key: Arc<K>) -> Reservation<'_, K, V, S> {
+        loop {
+            match self.claim(hash, key) {
+                Ok(reservation) => return reservation,
+                Err((busy, again)) => {
+                    key = again;
+                    busy.wait();
+                }
+            }
+        }
+    }
+
+    pub(super) async fn reserve_hashed_async(&self, hash: u64, mut key: Arc<K>) -> Reservation<'_, K, V, S> {
+        loop {
+            match self.claim(hash, key) {
+                Ok(reservation) => return reservation,
+                Err((busy, again)) => {
+                    key = again;
+                    landing(busy).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the reservation of another has ended.
+pub(super) async fn landing(mut busy: Busy) {
+    poll_fn(|context| busy.poll(context)).await;
+}
+
+impl<K, V, S> Reservation<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Returns the entry that the key has now, or `None` if it is absent. It may leave at any time: by expiry, for
+    /// example.
+    ///
+    /// # Progress
+    ///
+    /// As [`Registry::lookup`].
+    pub fn entry(&self) -> Option<Handle<K, V>> {
+        self.registry.find_handle(self.hash, self.key())
+    }
+
+    /// Inserts an entry, or replaces the one that the key has, and ends the reservation. Returns the replaced entry, or
+    /// `None` if the key was absent.
+    ///
+    /// # Progress
+    ///
+    /// As [`Registry::insert`].
+    pub fn insert(self, value: V) -> Option<Handle<K, V>> {
+        let Ok(published) = self.put(value, None, Wanted::OLD, &mut IfFull::go_on()) else {
+            unreachable!("an insertion that may exceed the limit of the backlog")
+        };
+        published.old.into_handle()
+    }
+
+    /// Inserts an entry, or replaces the one that the key has, and ends the reservation. Returns the new entry.
+    ///
+    /// # Progress
+    ///
+    /// As [`Registry::insert`].
+    pub fn insert_and_get(self, value: V) -> Handle<K, V> {
+        let Ok(published) = self.put(value, None, Wanted::NEW, &mut IfFull::go_on()) else {
+            unreachable!("an insertion that may exceed the limit of the backlog")
+        };
+        published.new.expect("the handle that was wanted")
+    }
+
+    /// Removes the entry that the key has, and ends the reservation. Returns the entry, or `None` if the key was absent.
+    ///
+    /// # Progress
+    ///
+    /// As [`Registry::remove`].
+    pub fn remove(self) -> Option<Handle<K, V>> {
+        self.registry.core.remove_reserved(self.hash, self.key())
+    }
+
+    /// Publishes an entry, in place of `old` if that is given, and ends the reservation.
+    ///
+    /// If it fails, it returns the value, and the reason if that is the backlog. It ends the reservation all the same.
+    pub(super) fn put<E: Failure>(
+        mut self,
+        value: V,
+        old: Option<&Handle<K, V>>,
+        wanted: Wanted,
+        if_full: &mut IfFull<E>,
+    ) -> Result<Published<K, V>, (V, Option<E>)> {
+        let core = &self.registry.core;
+        let particulars = core.particulars(self.hash, self.key(), &value);
+        let (Some(key), Some(id)) = (self.key.take(), self.id) else { unreachable!("a reservation ends once") };
+        // If this panics, the drop of `self` ends the reservation.
+        match core.put_reserved(ReservedEntry { key, value, particulars, id }, old, wanted, if_full) {
+            Ok(published) => {
+                self.id = None;
+                Ok(published)
+            }
+            Err(NotPutReserved { key, value, full }) => {
+                // Dropped after the reservation has ended.
+                self.key = Some(key);
+                Err((value, full))
+            }
+        }
+    }
+
+    /// Runs the code for which the key is reserved.
+    pub(super) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        let id = self.id.expect("a reservation that has not ended");
+        self.registry.core.run_reserved(self.hash, id, f)
+    }
+
+    /// Runs the code for which the key is reserved, as a part of a task.
+    pub(super) async fn run_async<F: Future>(&self, f: impl FnOnce() -> F) -> F::Output {
+        let mut future = pin!(self.run(f));
+        poll_fn(|context| self.run(|| future.as_mut().poll(context))).await
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static, S> Reservation<'_, K, V, S> {
+    /// Returns the key.
+    pub fn key(&self) -> &K {
+        self.key.as_ref().expect("a reservation that has not ended")
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static, S> Drop for Reservation<'_, K, V, S> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.registry.core.release(self.hash, id);
+        }
+    }
+}
+
+impl<K: Send + Sync, V: Send + Sync, S> fmt::Debug for Reservation<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").finish_non_exhaustive()
+    }
+}

@@ -33,7 +33,9 @@ struct Global {
     /// after all deferrals and not only after the last one.
     deferrals: AtomicUsize,
     /// The tokens that the end of a section, or a deferral, releases. They are made in advance, because making
-    /// a loom atomic is also an access. A token is reused when nothing refers to it any more.
+    /// a loom atomic is also an access. A token is reused when nothing refers to it any more. It is released by additions
+    /// and not by stores: no order is known between the stores of two threads that have used a token in turn, so a later
+    /// acquisition might read the earlier one of them.
     tokens: [Arc<AtomicUsize>; TOKENS],
 }
 
@@ -163,8 +165,8 @@ impl Local {
             return;
         }
         let section = self.section.borrow_mut().take().unwrap();
-        // ORDERING: Release, pairs with the Acquire in `run_what_may`.
-        section.token.store(1, Ordering::Release);
+        // ORDERING: Release, pairs with the Acquire in `run_what_may`. An addition: see `tokens`.
+        section.token.fetch_add(1, Ordering::Release);
         *section.ended.lock().unwrap() = true;
         let mut books = self.global.books.lock().unwrap();
         books.open.retain(|open| !Arc::ptr_eq(&open.token, &section.token));
@@ -184,8 +186,8 @@ impl Guard {
         // SAFETY: the pointer came from a box in `into_shared`, and the caller gives up its ownership.
         let run = Box::new(move || drop(unsafe { Box::from_raw(pointer) }));
         let token = self.0.global.token();
-        // ORDERING: Release, pairs with the Acquire in `run_what_may`.
-        token.store(1, Ordering::Release);
+        // ORDERING: Release, pairs with the Acquire in `run_what_may`. An addition: see `tokens`.
+        token.fetch_add(1, Ordering::Release);
         // ORDERING: Release, pairs with the Acquire in `open`.
         self.0.global.deferrals.fetch_add(1, Ordering::Release);
         let mut books = self.0.global.books.lock().unwrap();

@@ -256,6 +256,22 @@ impl fmt::Display for Table {
     }
 }
 
+/// Checks that both sides of the pages about moving from other crates compile and run. They are here because this
+/// package depends on these crates already.
+#[cfg(doctest)]
+mod moving_from {
+    #[doc = include_str!("../../docs/moving-from/arc-swap.md")]
+    struct ArcSwap;
+    #[doc = include_str!("../../docs/moving-from/dashmap.md")]
+    struct Dashmap;
+    #[doc = include_str!("../../docs/moving-from/moka.md")]
+    struct Moka;
+    #[doc = include_str!("../../docs/moving-from/papaya.md")]
+    struct Papaya;
+    #[doc = include_str!("../../docs/moving-from/rwlock-hashmap.md")]
+    struct RwLockHashMap;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -295,4 +295,18 @@ mod tests {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
+
+    /// The table of features says which versions it is about. They are those that are measured and compiled here.
+    #[test]
+    fn the_table_of_features_names_the_versions_of_the_lock_file() {
+        let (features, lock) = (include_str!("../../docs/features.md"), include_str!("../../Cargo.lock"));
+        let versions = features.split("\n\n").nth(2).unwrap().lines().skip(3);
+        let versions: Vec<_> = versions.map(|row| row.split(" | ").collect::<Vec<_>>()).collect();
+        assert_eq!(versions.len(), 6);
+        for row in versions {
+            let (name, version) = (row[0].trim_start_matches("| "), row[1]);
+            let locked = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert!(lock.contains(&locked), "{name} {version} is not the version of Cargo.lock");
+        }
+    }
 }

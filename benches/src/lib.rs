@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// The table of features says which versions it is about. They are those that are measured and compiled here.
+    /// The table of features says which versions it is about. The benchmarks and the pages about moving use the same.
     #[test]
     fn the_table_of_features_names_the_versions_of_the_lock_file() {
         let (features, lock) = (include_str!("../../docs/features.md"), include_str!("../../Cargo.lock"));

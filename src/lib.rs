@@ -129,8 +129,8 @@
 //!
 //! # Async
 //!
-//! All reads and writes are plain calls that suit a task: reads never wait, and a write waits for a shard's lock for a few
-//! instructions of other writers. What matters is what a task holds across an `await`.
+//! All reads and writes are plain calls that suit a task. Reads never wait. A write waits for a shard's lock, which other writers
+//! hold for a few instructions, and may drop a bounded number of values. What matters is what a task holds across an `await`.
 //!
 //! | may be held across an `await` | must not |
 //! |---|---|

@@ -12,25 +12,48 @@
 //!
 //! ```
 //! use epoch_registry::Registry;
-//! use std::sync::atomic::{AtomicU64, Ordering};
 //!
-//! let flows: Registry<(u32, u16), AtomicU64> = Registry::new();
+//! struct Session(&'static str);
 //!
-//! // Write: under the lock of one shard.
-//! let flow = flows.get_or_insert_with((0x7f00_0001, 80), || AtomicU64::new(0));
-//! flow.fetch_add(1500, Ordering::Relaxed);
-//!
-//! // Read: a session's reads take no lock and no fence. Borrow ...
-//! let mut reader = flows.reader();
-//! if let Some(flow) = reader.get(&(0x7f00_0001, 80)) {
-//!     flow.fetch_add(40, Ordering::Relaxed);
+//! impl Drop for Session {
+//!     fn drop(&mut self) {
+//!         println!("{}'s session is dropped", self.0);
+//!     }
 //! }
-//! // ... or take a handle, which outlives the read, the entry's removal, and the registry.
-//! let kept = reader.lookup(&(0x7f00_0001, 80)).unwrap();
 //!
-//! flows.remove(&(0x7f00_0001, 80));
-//! assert_eq!(kept.load(Ordering::Relaxed), 1540);
+//! let sessions: Registry<u64, Session> = Registry::new();
+//! sessions.insert(1, Session("ada"));
+//! sessions.insert(2, Session("bob"));
+//!
+//! // Borrow: no lock, no fence, no reference count. Or keep, by a handle of one word.
+//! let mut reader = sessions.reader();
+//! println!("session 2 is {}'s", reader.get(&2).unwrap().0);
+//! let ada = reader.lookup(&1).unwrap();
+//! drop(reader);
+//!
+//! sessions.clear();
+//! sessions.domain().barrier(); // waits until what can be dropped has been dropped
+//! println!("{}'s session is still in use", ada.0);
+//! drop(ada);
+//! sessions.domain().barrier();
+//! assert_eq!((sessions.stats().inserted, sessions.stats().freed), (2, 2));
 //! ```
+//!
+//! It prints:
+//!
+//! ```text
+//! session 2 is bob's
+//! bob's session is dropped
+//! ada's session is still in use
+//! ada's session is dropped
+//! ```
+//!
+//! # Guides
+//!
+//! - The [cookbook](guide::cookbook): sessions of a web server, a DNS cache, actors, routes, a reloaded configuration,
+//!   ids, a key-value server, each in its simplest form.
+//! - [Moving from](guide::moving_from) dashmap, papaya, moka, arc-swap and `RwLock<HashMap>`.
+//! - [What each crate has](guide::features): this crate and six others.
 //!
 //! # Which way to read
 //!
@@ -41,6 +64,139 @@
 //! | [`Registry::pin`] | `guard.get` | `guard.lookup` | a fence for the pin, none for its reads | drop it soon |
 //! | [`Registry::with`], [`Registry::lookup`] | within a closure | one handle | a fence | |
 //! | [`View::get_batch`], [`View::get_many`] | many at once | [`View::lookup_batch`] | cache misses overlap | |
+//!
+//! # Batches
+//!
+//! A lookup in a large map waits for memory: for the line of a bucket, then for that of an entry. A batch has up to 32
+//! lookups wait at the same time. In a map of a million entries a key of a batch takes half as long as a key that is looked
+//! up alone (45 ns and 88 ns by one thread, `docs/benchmarks.md`). So collect the keys of a request, of a pipeline or of a
+//! burst of packets, and look them up in one call. A server that answers pipelines of GETs by [`View::get_batch`] serves about
+//! twice as many as the same server over dashmap. In a map that fits the processor's caches a batch gains nothing.
+//!
+//! ```
+//! let registry = epoch_registry::Registry::from([(1, "one"), (3, "three")]);
+//! let mut answers = Vec::new();
+//! registry.pin().get_batch(&[1, 2, 3], |_key, entry| answers.push(entry.map(|entry| *entry)));
+//! assert_eq!(answers, [Some("one"), None, Some("three")]);
+//! ```
+//!
+//! Writes have batches too: [`Registry::set_many`], [`delete_many`](Registry::delete_many),
+//! [`remove_many`](Registry::remove_many), and `extend` and `collect`.
+//!
+//! # Caching and expiry
+//!
+//! | an entry leaves | set by | changed by |
+//! |---|---|---|
+//! | when there are too many | [`Builder::max_entries`] | [`Registry::set_max_entries`] |
+//! | when all weigh too much | [`Builder::max_weight`] with a [weigher](Builder::weigher) | [`Registry::set_max_weight`] |
+//! | at some age | [`Builder::max_age`] | [`Registry::set_max_age`] |
+//! | when it was not used for some time | [`Builder::max_idle`] | [`Registry::set_max_idle`] |
+//! | after a lifetime of its own | [`Builder::lifetime`] | the answer of the function |
+//! | by a policy of the program | [`PolicyReaper`], [`Registry::reap_if`] | |
+//! | when memory runs out | the feature `pressure` | |
+//!
+//! - **Bounds hold at every instant.** An insertion evicts first, by second chance. Each shard has its part of the bound, so a
+//!   shard may evict while others have room.
+//! - **What [`max_weight`](Builder::max_weight) bounds** are the entries in the registry: their own size and what the weigher
+//!   returned. It does not bound the tables, the unused slots of slabs, and entries that have left and are not destroyed yet.
+//!   Its documentation has the list.
+//! - **An expired entry is absent** to every call from its time on. Its memory is freed when it is reaped: by later insertions,
+//!   by [`Registry::expire`], or in the background ([`Builder::reap_in_background`]).
+//! - **Evicted and expired entries live on** while there are handles to them ([`Builder::spare_held`] prefers others).
+//! - [`Registry::get_or_insert_with`] loads what is absent. A [listener](Builder::listener) is told which entries leave, and why.
+//!
+//! ```
+//! use epoch_registry::{Cause, ManualClock, Registry};
+//! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
+//!
+//! let (clock, left) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
+//! let log = left.clone();
+//! let pages = Registry::<&str, String>::builder()
+//!     .max_entries(100)
+//!     .max_age(Duration::from_secs(60))
+//!     .clock(clock.clone()) // for the test; without it, the system's monotonic clock
+//!     .listener(move |cause, page| log.lock().unwrap().push((*page.key(), cause)))
+//!     .build();
+//!
+//! let page = pages.get_or_insert_with("/", || "rendered".to_string());
+//! clock.advance(Duration::from_secs(61));
+//! assert!(!pages.contains_key("/")); // absent, though no reaper has run
+//! pages.expire(1000);
+//! assert_eq!(*left.lock().unwrap(), [("/", Cause::Expired)]);
+//! assert_eq!(*page, "rendered"); // the handle keeps it
+//! ```
+//!
+//! # Async
+//!
+//! All reads and writes are plain calls that suit a task. Reads never wait. A write waits for a shard's lock, which other writers
+//! hold for a few instructions, and may drop a bounded number of values. What matters is what a task holds across an `await`.
+//!
+//! | may be held across an `await` | must not |
+//! |---|---|
+//! | `Arc<`[`Registry`]`>`, [`Domain`], [`RcuCell`], [`RcuList`] | [`Guard`], [`View`], [`DomainGuard`] |
+//! | [`Handle`], [`Version`], [`ListHandle`], [`Registration`] | [`Entry`] and every other borrow of a read; iterators over entries |
+//! | [`Cookie`], [`Cursor`] | [`Reader`], [`OwnedReader`], [`CellReader`], [`Session`] |
+//! | the futures: [`Reached`], [`BarrierFuture`], [`Changed`] | |
+//!
+//! The types on the left are `Send` if keys and values are `Send + Sync`. Guards and sessions are not `Send`, so an executor with several
+//! threads refuses a future that holds one. An executor of one thread (`block_on`, `LocalSet`) accepts it. While that task
+//! is suspended, its guard or session holds up all destruction in its domain. So take a handle and end the borrow before the `await`:
+//!
+//! ```
+//! use epoch_registry::Registry;
+//! use std::sync::Arc;
+//!
+//! async fn send(bytes: &[u8]) -> usize {
+//!     bytes.len()
+//! }
+//!
+//! async fn serve(pages: Arc<Registry<String, Vec<u8>>>, path: &str) -> Option<usize> {
+//!     let page = pages.lookup(path)?; // a handle; the critical section of the read has ended
+//!     Some(send(&page).await)
+//! }
+//!
+//! fn spawn(_: impl Future<Output = Option<usize>> + Send) {}
+//! spawn(serve(Arc::new(Registry::new()), "/"));
+//! ```
+//!
+//! **A stall.** Where a guard or session stays too long, the backlog grows ([`DomainStats::backlog`]), and a barrier does not
+//! return. After 21 s ([`DomainBuilder::stall_after`]) a warning is logged that names the thread, with the target
+//! `epoch_registry`. [`DomainBuilder::on_stall`] takes the report instead, and [`DomainStats::stalls`] counts them.
+//! [`Session`](Session#async) says what to do.
+//!
+//! ```
+//! use epoch_registry::{Domain, Registry};
+//! use std::sync::mpsc::channel;
+//! use std::time::Duration;
+//!
+//! let (send, reports) = channel();
+//! let report = move |report: &epoch_registry::StallReport| drop(send.send(report.to_string()));
+//! let domain = Domain::builder().name("pages").stall_after(Duration::from_millis(20)).on_stall(report).build();
+//! let pages: Registry<u64, String> = Registry::builder().domain(domain).build();
+//! pages.set(1, "old".to_string());
+//!
+//! let guard = pages.pin(); // held for too long, as across an `await`
+//! pages.set(1, "new".to_string());
+//! let report = reports.recv().unwrap();
+//! drop(guard);
+//! assert!(report.starts_with("domain `pages`: a grace period has lasted"));
+//! assert!(report.contains("held up by a guard of thread"));
+//! ```
+//!
+//! **On tokio.** A default domain needs nothing: it has a thread of its own that sleeps when there is nothing to drop. To have
+//! values dropped by a task of the runtime instead:
+//!
+//! ```text
+//! let runtime = tokio::runtime::Handle::current();
+//! let domain = Domain::builder()
+//!     .executor(move |job| drop(runtime.spawn(job.run_with(tokio::time::sleep))))
+//!     .build();
+//! ```
+//!
+//! `examples/tokio` of the repository has the whole program, with tests. [`ReclaimJob::run_with`] says how the task shares its thread
+//! with others. Waits are futures: [`Domain::barrier_async`], [`Domain::synchronize_async`], [`Domain::reached`],
+//! [`RcuCell::changed`].
 //!
 //! # One value
 //!
@@ -101,24 +257,41 @@
 //!                                    dropped; the bag goes back as a magazine of free slots
 //! ```
 //!
-//! # Reclamation
+//! # Prompt drops
 //!
 //! A [`Domain`] is a set of readers, with the backlog of objects that wait for these readers. By default all
 //! registries share one process-wide domain. Give a registry [its own](Builder::domain) to keep it apart from the
 //! slow readers of other registries.
 //!
-//! Values are dropped
+//! A removed value is dropped when no reader is in the way and its last handle is gone: by default within 50 ms of that, with no
+//! further call. It is dropped once, and never by a reader.
 //!
-//! - by writers, a bounded share with a write: after 128 removals in a shard, or with the first removal in a shard if
-//!   the coarse clock has ticked since the last round (every 4 ms);
-//! - by a thread that the domain starts when something waits: within 50 ms of the last write, with no further
-//!   call;
-//! - instead of both, by a [thread](DomainBuilder::reclaimer) that takes all of that work from writers, or by an
-//!   [executor](DomainBuilder::executor) of the program's;
-//! - by [`Domain::reclaim`], which drops at once what no reader is in the way of, and by [`Domain::barrier`],
-//!   which waits.
+//! | to have values dropped | use |
+//! |---|---|
+//! | soon, without further calls | the default: writers drop a bounded share each, and a thread of the domain the rest |
+//! | soon, and never by writers | [`DomainBuilder::reclaimer`], a thread; [`DomainBuilder::executor`], the program's own |
+//! | before the next line | [`Domain::barrier`], or [`barrier_async`](Domain::barrier_async): created = dropped + live afterwards |
+//! | at a moment that suits the program | [`DomainBuilder::manual`] and [`Domain::reclaim`], which drops at once what no reader is in the way of |
+//! | by writers alone, without a thread | [`DomainBuilder::writers_only`] |
 //!
-//! [`Domain`] has a table of the ways to reclaim, and how to choose.
+//! ```
+//! use epoch_registry::{Domain, Registry};
+//! use std::sync::Arc;
+//!
+//! // A file, a socket, a lease: what counts its drops shows that none is left.
+//! let resource = Arc::new(());
+//! let domain = Domain::builder().name("files").reclaimer(true).build();
+//! let files: Registry<u32, Arc<()>> = Registry::builder().domain(domain.clone()).build();
+//! files.set_many((0..1000).map(|id| (id, resource.clone())));
+//! assert_eq!(Arc::strong_count(&resource), 1001);
+//!
+//! files.clear();
+//! domain.barrier();
+//! assert_eq!(Arc::strong_count(&resource), 1);
+//! ```
+//!
+//! By default a writer takes its share after 128 removals in a shard, or with the first removal in a shard if the coarse clock has
+//! ticked since the last round (every 4 ms). [`Domain`] has a table of the ways to reclaim, and how to choose.
 //!
 //! The backlog can be [limited](DomainBuilder::backlog_objects), in objects and bytes. A reader that holds up a
 //! grace period for too long is [reported](DomainBuilder::on_stall) by name.
@@ -128,7 +301,8 @@
 //! None is on by default.
 //!
 //! - `serde`: the statistics can be serialised.
-//! - `metrics`: `Stats::export` records the statistics with the `metrics` crate.
+//! - `metrics`: `Stats::export` records the statistics with the `metrics` crate, with descriptions and units.
+//!   `examples/metrics` of the repository shows them as the Prometheus exporter prints them.
 //! - `pressure`: the module `pressure`, which has registries remove entries when memory runs out.
 //! - `rayon`: [`Registry::par_scan`](Registry::scan_parallel), a walk on rayon's threads.
 //!
@@ -233,6 +407,32 @@ pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};
 pub use registry::weak_handle::WeakHandle;
 pub use util::clock::{Clock, ManualClock, MonotonicClock};
+
+/// Guides: recipes, ways from other crates, and a comparison.
+#[cfg(doc)]
+pub mod guide {
+    #[doc = include_str!("../docs/cookbook.md")]
+    pub mod cookbook {}
+
+    #[doc = include_str!("../docs/features.md")]
+    pub mod features {}
+
+    /// Ways from other crates: tables of calls, and the same program before and after.
+    // The package `benches` tests the programs, because it depends on these crates.
+    #[cfg(not(doctest))]
+    pub mod moving_from {
+        #[doc = include_str!("../docs/moving-from/arc-swap.md")]
+        pub mod arc_swap {}
+        #[doc = include_str!("../docs/moving-from/dashmap.md")]
+        pub mod dashmap {}
+        #[doc = include_str!("../docs/moving-from/moka.md")]
+        pub mod moka {}
+        #[doc = include_str!("../docs/moving-from/papaya.md")]
+        pub mod papaya {}
+        #[doc = include_str!("../docs/moving-from/rwlock-hashmap.md")]
+        pub mod rwlock_hashmap {}
+    }
+}
 
 /// Checks that the README's example compiles and runs.
 #[cfg(doctest)]

@@ -256,6 +256,22 @@ impl fmt::Display for Table {
     }
 }
 
+/// Checks that both sides of the pages about moving from other crates compile and run. They are here because this
+/// package depends on these crates already.
+#[cfg(doctest)]
+mod moving_from {
+    #[doc = include_str!("../../docs/moving-from/arc-swap.md")]
+    struct ArcSwap;
+    #[doc = include_str!("../../docs/moving-from/dashmap.md")]
+    struct Dashmap;
+    #[doc = include_str!("../../docs/moving-from/moka.md")]
+    struct Moka;
+    #[doc = include_str!("../../docs/moving-from/papaya.md")]
+    struct Papaya;
+    #[doc = include_str!("../../docs/moving-from/rwlock-hashmap.md")]
+    struct RwLockHashMap;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +293,20 @@ mod tests {
         assert_eq!((line.amount, line.test), (30, false));
         for wrong in [&["--rounds"][..], &["--rounds", "many"], &["--rounds", "0"], &["--seconds", "1"], &["7"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// The table of features says which versions it is about. The benchmarks and the pages about moving use the same.
+    #[test]
+    fn the_table_of_features_names_the_versions_of_the_lock_file() {
+        let (features, lock) = (include_str!("../../docs/features.md"), include_str!("../../Cargo.lock"));
+        let versions = features.split("\n\n").nth(2).unwrap().lines().skip(3);
+        let versions: Vec<_> = versions.map(|row| row.split(" | ").collect::<Vec<_>>()).collect();
+        assert_eq!(versions.len(), 6);
+        for row in versions {
+            let (name, version) = (row[0].trim_start_matches("| "), row[1]);
+            let locked = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert!(lock.contains(&locked), "{name} {version} is not the version of Cargo.lock");
         }
     }
 }

@@ -145,6 +145,26 @@ impl<K, V, S> Builder<K, V, S> {
     /// in its shard: choose fewer [shards](Self::shards) if entries are large. (In a domain with a limit on the
     /// bytes of its backlog, an entry never weighs more than half of that limit.)
     ///
+    /// # What the bound covers
+    ///
+    /// | | covered |
+    /// |---|---|
+    /// | key, value, and the header of the entry | yes |
+    /// | what the weigher returned for the entry when it was inserted | yes, rounded up by at most a thousandth |
+    /// | what the value has allocated since then | no |
+    /// | the tables | no: see [`Registry::table_bytes`] |
+    /// | slots of slabs that no entry uses, and what the allocator adds | no |
+    /// | what is kept for the expiry of an entry: about 36 bytes, at most 48 | no |
+    /// | entries that have left and are not destroyed yet, for which readers or handles are in the way | no: see below |
+    ///
+    /// So the memory of small entries is above the bound. An entry of `u64` to `u64` weighs 32 bytes, and takes about 50
+    /// with its share of tables and slabs (`docs/benchmarks.md`).
+    ///
+    /// An evicted entry takes memory until it is destroyed. That waits for readers, for its turn, and for the last
+    /// handle. [`Stats::backlog`](crate::Stats::backlog) counts such entries. To bound the memory of those without
+    /// handles, [limit](crate::DomainBuilder::backlog_bytes) the bytes of the backlog and have writers
+    /// [wait](crate::WhenFull).
+    ///
     /// # Examples
     ///
     /// ```

@@ -17,6 +17,24 @@ use std::time::Duration;
 
 /// A builder of a [`Registry`], from [`Registry::builder`].
 ///
+/// # Uses
+///
+/// Eviction ([`max_entries`](Self::max_entries), [`max_weight`](Self::max_weight)), idleness
+/// ([`max_idle`](Self::max_idle)) and the counts of hits and misses ([`count_hits`](Self::count_hits)) all go by the same
+/// uses of an entry: the lookups of its key.
+///
+/// | operation | a use of the entry that it finds |
+/// |---|---|
+/// | `get`, `lookup`, `with`, `contains_key`; in batches; given a hash; by any guard, view or reader | yes |
+/// | `get_or_insert_with` and its like, if the key is there | yes |
+/// | `update`, `remove_if`: their first step is a lookup | yes |
+/// | `peek` | no |
+/// | `insert`, `set`, `remove`, `delete`: they look for the key to write it | no |
+/// | `try_insert`, `add`, if the key is there | no |
+/// | `iter`, `keys`, `values`, `scan`, `retain`, `drain`, reaping by policies | no |
+/// | `set_ttl`, `expire_at`, `renew`, `age`, `remaining`, `reweigh` | no |
+/// | any use of a handle or a borrowed entry, once the lookup has returned it | no |
+///
 /// # Examples
 ///
 /// ```
@@ -50,10 +68,12 @@ struct Limits {
     max_weight: Option<u64>,
     max_age: Option<Duration>,
     max_idle: Option<Duration>,
+    per_entry_ttl: bool,
     spare_held: bool,
     seeks: u32,
     stale_reads: bool,
     reap_in_background: bool,
+    count_hits: bool,
 }
 
 const MOST_SHARDS: usize = 1 << 16;
@@ -70,10 +90,12 @@ impl<K, V> Builder<K, V> {
             max_weight: None,
             max_age: None,
             max_idle: None,
+            per_entry_ttl: false,
             spare_held: false,
             seeks: 2,
             stale_reads: false,
             reap_in_background: false,
+            count_hits: false,
         };
         Builder {
             limits,
@@ -108,7 +130,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// default.
     ///
     /// An insertion that would exceed the bound first evicts another entry of its shard by second chance: one
-    /// that was not used since the eviction last looked at it.
+    /// that was not [used](Self#uses) since the eviction last looked at it.
     ///
     /// The bound is divided among the shards. By default there is about one shard for each 64 entries of the
     /// bound, if that is fewer than the usual number. As keys spread unevenly, some shards are full, and evict,
@@ -223,8 +245,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Sets the maximum time for which an entry may go unused. A use is an insertion, or a read that finds the
-    /// entry; an iteration is not. No limit by default.
+    /// Sets the maximum time for which an entry may go unused: the time since its insertion, or since its last
+    /// [use](Self#uses). No limit by default.
     ///
     /// An entry expires, as with [`max_age`](Self::max_age), when it was not used for `time`, or up to a
     /// sixteenth of `time` later.
@@ -262,8 +284,10 @@ impl<K, V, S> Builder<K, V, S> {
     /// the registry changes. A reaper, a read or a write calls it, outside every lock. Its answer may depend on
     /// the state of the value: a value can prolong its life by storing something in itself.
     ///
-    /// - A shorter answer takes effect only when the time of the previous answer comes. After `None`, no later
-    ///   answer takes effect unless a limit of the registry changes.
+    /// - A shorter answer takes effect only when the time of the previous answer comes. After `None`, the function is
+    ///   not called again by itself. In both cases, [`Registry::renew`] asks at once: call it when the value has
+    ///   changed its mind.
+    /// - A [time to live](Registry::set_ttl) that is set for an entry takes the place of the function's answer.
     /// - Within the function, calls of the same registry go by the previous answers.
     ///
     /// A panic in the function goes to the caller of an insertion. At any other time it is contained and
@@ -291,6 +315,35 @@ impl<K, V, S> Builder<K, V, S> {
     /// ```
     pub fn lifetime(mut self, lifetime: impl Fn(&K, &V) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.lifetime = Some(Box::new(lifetime));
+        self
+    }
+
+    /// Sets whether the registry is prepared from the start for entries that have a [time to
+    /// live](Registry::insert_with_ttl) of their own. False by default: the first such entry prepares it, unless there
+    /// is a limit of another kind.
+    ///
+    /// In a prepared registry an entry takes 24 bytes more, and 12 to 24 once it can expire. A read that finds an entry
+    /// reads the clock, unless [reads are stale](Self::stale_reads), and so does a write.
+    ///
+    /// If the registry is prepared by the first such entry instead, that call takes the lock of each shard for a look
+    /// at all entries of the shard. The entries that are there take 8 bytes more than later ones, until the registry
+    /// is dropped, and their [age](Registry::age) is known to 17 ms.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epoch_registry::{ManualClock, Registry};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let registry = Registry::builder().per_entry_ttl(true).clock(clock.clone()).build();
+    /// registry.set("a", 1);
+    /// registry.set_with_ttl("b", 2, Duration::from_secs(10));
+    /// clock.advance(Duration::from_secs(11));
+    /// assert!(registry.contains_key("a") && !registry.contains_key("b"));
+    /// ```
+    pub fn per_entry_ttl(mut self, prepared: bool) -> Self {
+        self.limits.per_entry_ttl = prepared;
         self
     }
 
@@ -421,10 +474,33 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// Sets whether reads are counted as hits and misses, for [`Stats::hits`](crate::Stats::hits). False by default: then
+    /// this costs a read nothing.
+    ///
+    /// The reads that [count as a use](Self#uses) are counted: each thread counts for itself, in a
+    /// [`Counter`](crate::Counter). An expired entry is a miss.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::builder().count_hits(true).build();
+    /// registry.set("a", 1);
+    /// let mut reader = registry.reader();
+    /// for key in ["a", "b", "a", "a"] {
+    ///     reader.get(key);
+    /// }
+    /// let stats = registry.stats();
+    /// assert_eq!((stats.hits, stats.misses), (Some(3), Some(1)));
+    /// ```
+    pub fn count_hits(mut self, count: bool) -> Self {
+        self.limits.count_hits = count;
+        self
+    }
+
     /// Sets a function that returns how many bytes an entry holds beyond its own size, in strings, vectors and
     /// the like. None by default.
     ///
-    /// It is called once, before an entry is inserted. The result counts in the domain's
+    /// It is called once, before an entry is inserted, and again by [`Registry::reweigh`]. The result counts in the domain's
     /// [backlog](crate::Backlog) and within [`max_weight`](Self::max_weight). The weight of an entry is at most 4
     /// TB, and is rounded up by at most a thousandth.
     ///
@@ -477,9 +553,16 @@ impl<K, V, S> Builder<K, V, S> {
         let settings = RegistrySettings {
             clock: Timekeeper::new(self.clock),
             weigher: self.weigher,
-            lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime, limits.spare_held),
+            lifetimes: Lifetimes::new(
+                limits.max_age,
+                limits.max_idle,
+                self.lifetime,
+                limits.spare_held,
+                limits.per_entry_ttl,
+            ),
             listeners: Listeners::new(self.listener),
             spare_held: limits.spare_held,
+            lookups: limits.count_hits.then(Box::default),
             seeks: limits.seeks,
         };
         let domain = self.domain.unwrap_or_default();

@@ -39,8 +39,9 @@ impl Recording {
 impl Stats {
     /// Records the statistics, with their descriptions and units, with the recorder of the `metrics` crate.
     ///
-    /// The names begin with `epoch_registry_`, and `registry` is a label. The statistics of the domain are
-    /// recorded as by [`DomainStats::export`]. Call this before each scrape.
+    /// The names begin with `epoch_registry_`, and `registry` is a label. Bounds that are not set, and hits and misses that
+    /// are not [counted](crate::Builder::count_hits), are not recorded. The statistics of the domain are recorded as by
+    /// [`DomainStats::export`]. Call this before each scrape.
     ///
     /// With `metrics-exporter-prometheus`, `examples/metrics` of the repository prints for a registry named `flows`:
     ///
@@ -74,6 +75,19 @@ impl Stats {
             self.backlog as f64,
             "Entries that have left the registry and are not destroyed yet.",
         );
+        to.gauge("epoch_registry_weight_bytes", Unit::Bytes, self.weight as f64, "What the entries weigh.");
+        if let Some(bound) = self.max_entries {
+            to.gauge("epoch_registry_max_entries", Unit::Count, bound as f64, "The bound on the number of entries.");
+        }
+        if let Some(bound) = self.max_weight {
+            to.gauge("epoch_registry_max_weight_bytes", Unit::Bytes, bound as f64, "The bound on the weight.");
+        }
+        if let Some(hits) = self.hits {
+            to.count("epoch_registry_hits_total", hits, "Lookups that found their key.");
+        }
+        if let Some(misses) = self.misses {
+            to.count("epoch_registry_misses_total", misses, "Lookups that did not find their key.");
+        }
         to.count("epoch_registry_inserted_total", self.inserted, "Entries inserted, with those that replaced others.");
         to.count("epoch_registry_removed_total", self.removed, "Entries removed by the program.");
         to.count("epoch_registry_replaced_total", self.replaced, "Entries replaced by others.");

@@ -31,7 +31,7 @@ where
     /// This is the bound that was [set](crate::Builder::max_entries), rounded down to a multiple of the number of
     /// shards, and at least one for each shard.
     pub fn max_entries(&self) -> Option<usize> {
-        self.sum_of(|counts| Some(counts.max_entries.get() as usize).filter(|&bound| bound != usize::MAX))
+        self.sum_of(Counts::entry_bound)
     }
 
     /// Returns the maximum weight of all entries in bytes, or `None` if there is no bound.
@@ -39,7 +39,7 @@ where
     /// This is the bound that was [set](crate::Builder::max_weight), rounded down to a multiple of the number of
     /// shards.
     pub fn max_weight(&self) -> Option<u64> {
-        self.sum_of(|counts| Some(counts.max_weight.get()).filter(|&bound| bound != u64::MAX))
+        self.sum_of(Counts::weight_bound)
     }
 
     fn sum_of<T: std::iter::Sum>(&self, share: impl Fn(&Counts) -> Option<T>) -> Option<T> {
@@ -86,10 +86,7 @@ where
         self.core.read_duties.set_unmarked(unmarked);
         let mut if_full = IfFull::fail();
         for shard in self.core.shards() {
-            self.core.evict(shard, usize::MAX, &mut if_full, |state| {
-                let weight = state.shard.counts().weight.get();
-                state.live() > state.bounds.entries || weight > state.bounds.weight && state.live() > 1
-            });
+            self.core.evict_excess(shard, &mut if_full);
         }
         self.finish_resize();
     }
@@ -151,8 +148,8 @@ where
         if excess == 0 { 0 } else { self.evict(excess) }
     }
 
-    /// Removes expired entries: those older than [`max_age`](crate::Builder::max_age) or their own
-    /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for
+    /// Removes expired entries: those older than [`max_age`](crate::Builder::max_age), their own
+    /// [`lifetime`](crate::Builder::lifetime) or their [time to live](Self::set_ttl) allows, and those not used for
     /// [`max_idle`](crate::Builder::max_idle).
     ///
     /// Examines up to about `budget` of the entries that may have expired (it does not split those of one hash),
@@ -191,6 +188,9 @@ where
     /// - From then on every read that finds an entry reads the clock, unless [reads are
     ///   stale](crate::Builder::stale_reads).
     ///
+    /// An entry whose [time to live](Self::set_ttl) was set by itself keeps the earlier of its present end and the new
+    /// limit: the new limit may shorten its life, and does not prolong it.
+    ///
     /// This method does not read the clock.
     ///
     /// # Progress
@@ -203,7 +203,7 @@ where
         }
         self.core.begin_to_expire();
         lifetimes.set_max_age(age);
-        self.renew();
+        self.renew_all();
     }
 
     /// Changes the maximum time for which an entry may go unused, as [`set_max_age`](Self::set_max_age) changes
@@ -233,13 +233,14 @@ where
         };
         self.core.begin_to_expire();
         lifetimes.set_max_idle(time, now);
-        self.renew();
+        self.renew_all();
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
     }
 
-    fn renew(&self) {
+    /// Gives all entries the deadlines and timers that the present limits ask for.
+    fn renew_all(&self) {
         self.core.fence_writers();
         let (mut cursor, mut entries) = (Cursor::new(), Vec::new());
         while !cursor.is_done() {

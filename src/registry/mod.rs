@@ -17,6 +17,7 @@ mod many;
 pub(crate) mod memory_order;
 pub(crate) mod owned_reader;
 mod parallel;
+mod peek;
 pub mod policy;
 pub(crate) mod policy_reaper;
 pub(crate) mod reader;
@@ -25,8 +26,10 @@ pub(crate) mod reservation;
 pub(crate) mod set;
 pub(crate) mod stats;
 pub(crate) mod sweep;
+mod ttl;
 pub(crate) mod view;
 pub(crate) mod weak_handle;
+mod weights;
 mod write;
 
 use crate::domain::{CriticalSection, Domain};

@@ -2,6 +2,7 @@
 
 use crate::domain::{Failure, IfFull};
 use crate::handle::Handle;
+use crate::node::Particulars;
 use crate::registry::Registry;
 use crate::registry::error::KeyReserved;
 use crate::registry::view::hash_of;
@@ -13,6 +14,7 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The exclusive right to write a key. Returned by [`Registry::reserve_key`].
 ///
@@ -186,6 +188,35 @@ where
         published.new.expect("the handle that was wanted")
     }
 
+    /// Inserts an entry that lives for `ttl`, or replaces the one that the key has, and ends the reservation. Returns the
+    /// new entry.
+    ///
+    /// # Progress
+    ///
+    /// As [`Registry::insert_with_ttl`].
+    ///
+    /// # Examples
+    ///
+    /// The answer to a query says how long it may be kept:
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    /// use std::time::Duration;
+    ///
+    /// let names = Registry::new();
+    /// let query = names.reserve_key("example.org"); // one query at a time
+    /// let (address, ttl) = ("192.0.2.1", Duration::from_secs(300));
+    /// let entry = query.insert_with_ttl(address, ttl);
+    /// assert!(names.remaining(&entry).unwrap() <= ttl);
+    /// ```
+    pub fn insert_with_ttl(self, value: V, ttl: Duration) -> Handle<K, V> {
+        let particulars = self.registry.core.particulars_with_ttl(self.hash, self.key(), &value, ttl);
+        let Ok(published) = self.put_as(value, particulars, None, Wanted::NEW, &mut IfFull::go_on()) else {
+            unreachable!("an insertion that may exceed the limit of the backlog")
+        };
+        published.new.expect("the handle that was wanted")
+    }
+
     /// Removes the entry that the key has, and ends the reservation. Returns the entry, or `None` if the key was absent.
     ///
     /// # Progress
@@ -199,14 +230,25 @@ where
     ///
     /// If it fails, it returns the value, and the reason if that is the backlog. It ends the reservation all the same.
     pub(super) fn put<E: Failure>(
-        mut self,
+        self,
         value: V,
         old: Option<&Handle<K, V>>,
         wanted: Wanted,
         if_full: &mut IfFull<E>,
     ) -> Result<Published<K, V>, (V, Option<E>)> {
+        let particulars = self.registry.core.particulars(self.hash, self.key(), &value);
+        self.put_as(value, particulars, old, wanted, if_full)
+    }
+
+    fn put_as<E: Failure>(
+        mut self,
+        value: V,
+        particulars: Particulars,
+        old: Option<&Handle<K, V>>,
+        wanted: Wanted,
+        if_full: &mut IfFull<E>,
+    ) -> Result<Published<K, V>, (V, Option<E>)> {
         let core = &self.registry.core;
-        let particulars = core.particulars(self.hash, self.key(), &value);
         let (Some(key), Some(id)) = (self.key.take(), self.id) else { unreachable!("a reservation ends once") };
         // If this panics, the drop of `self` ends the reservation.
         match core.put_reserved(ReservedEntry { key, value, particulars, id }, old, wanted, if_full) {

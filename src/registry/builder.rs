@@ -2,7 +2,7 @@
 
 use crate::domain::Domain;
 use crate::handle::Handle;
-use crate::handle::listener::{Listener, Listeners};
+use crate::handle::listener::{InsertListener, Listener, Listeners};
 use crate::reap::Cause;
 use crate::registry::Registry;
 use crate::registry::core::CoreOwner;
@@ -38,6 +38,8 @@ pub struct Builder<K: 'static, V: 'static, S = RandomState> {
     weigher: Option<Weigher<K, V>>,
     lifetime: Option<Lifetime<K, V>>,
     listener: Option<Listener<K, V>>,
+    pub(super) on_insert: Option<InsertListener<K, V>>,
+    pub(super) tell_dropped: bool,
     hasher: S,
 }
 
@@ -82,6 +84,8 @@ impl<K, V> Builder<K, V> {
             weigher: None,
             lifetime: None,
             listener: None,
+            on_insert: None,
+            tell_dropped: false,
             hasher: RandomState::new(),
         }
     }
@@ -298,7 +302,8 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// Sets a callback that runs after an entry leaves the registry, with the cause and a handle to the entry. It
-    /// does not run when the registry is dropped.
+    /// does not run when the registry is dropped, unless [`tell_dropped`](Self::tell_dropped) is set. Insertions are
+    /// told by [`on_insert`](Self::on_insert).
     ///
     /// The thread that removed the entry runs the callback, outside every lock. The callback may use the
     /// registry. If it removes entries, it is called for these after it has returned, so there is no recursion. A
@@ -425,8 +430,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// All 64 bits of a hash should be of good quality: the low 32 bits select the shard and the bucket, and the
     /// top seven tell the entries of a bucket apart.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        let Builder { limits, domain, clock, weigher, lifetime, listener, .. } = self;
-        Builder { limits, domain, clock, weigher, lifetime, listener, hasher }
+        let Builder { limits, domain, clock, weigher, lifetime, listener, on_insert, tell_dropped, .. } = self;
+        Builder { limits, domain, clock, weigher, lifetime, listener, on_insert, tell_dropped, hasher }
     }
 
     /// Builds the registry.
@@ -458,7 +463,7 @@ impl<K, V, S> Builder<K, V, S> {
             clock: Timekeeper::new(self.clock),
             weigher: self.weigher,
             lifetimes: Lifetimes::new(limits.max_age, limits.max_idle, self.lifetime, limits.spare_held),
-            listeners: Listeners::new(self.listener),
+            listeners: Listeners::new(self.listener, self.on_insert, self.tell_dropped),
             spare_held: limits.spare_held,
             seeks: limits.seeks,
         };

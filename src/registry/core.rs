@@ -346,7 +346,7 @@ where
         let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);
         let published = shard.replace(unpublished, locate, or_insert, wanted, if_full, &self.settings)?;
         if let Some(old) = published.old.handle() {
-            self.settings.listeners.tell(Cause::Replaced, old);
+            self.settings.listeners.tell_replaced(old);
         }
         if self.settings.lifetimes.expires() {
             self.assist(shard, time);
@@ -681,15 +681,15 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         }));
         core.read_duties.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
-        let expires = core.settings.lifetimes.expires();
+        let (expires, told) = (core.settings.lifetimes.expires(), core.settings.listeners.tells_insertions());
         if expires {
             core.read_duties.check_expiry(core.settings.lifetimes.limits_idleness());
         }
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let shards =
-            tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
+        let new = |&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires, told));
+        let shards = tables.iter().map(new).collect();
         // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner { core, hold: Arc::new(CoreReference(core)) }
@@ -724,9 +724,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<
         core.header.close();
         domain.inner().collect_dropped();
         domain.inner().destroy_closed(header, Default::default());
-        let mut inserted = 0;
+        let (mut inserted, tells) = (0, core.settings.listeners.tells_dropped());
         for (shard, teardown) in &mut teardowns {
-            if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP {
+            if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP && !tells {
                 core.header.enter();
                 // SAFETY: the registry is being dropped. Guards, sessions and views borrow it, so no reader and
                 // no writer is left. The visit that `enter` began keeps the header alive.
@@ -736,8 +736,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<
                 unsafe { RegistryHeader::leave(header, Reclaimed { destroyed, panics: 0 }) };
             } else {
                 loop {
+                    let mut left = tells.then(|| core.evicted(Cause::Dropped));
                     // SAFETY: the registry is being dropped: no reader and no writer is left.
-                    let bags = unsafe { shard.unlink_some(teardown) };
+                    let bags = unsafe { shard.unlink_some(teardown, left.as_mut()) };
+                    // Tells the listener, outside every lock. The bags still own a reference to each entry.
+                    drop(left);
                     if bags.is_empty() {
                         break;
                     }

@@ -11,6 +11,7 @@ mod hashed;
 pub(crate) mod iter;
 pub(crate) mod keys;
 mod limits;
+mod listening;
 mod many;
 pub(crate) mod memory_order;
 pub(crate) mod owned_reader;

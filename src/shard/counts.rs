@@ -103,7 +103,8 @@ impl Counts {
     #[inline]
     pub(crate) fn left(&self, cause: Cause) -> &Count {
         match cause {
-            Cause::Removed => &self.removed,
+            // (What is in a registry when it is dropped is not counted.)
+            Cause::Removed | Cause::Dropped => &self.removed,
             Cause::Replaced => &self.replaced,
             Cause::Expired | Cause::Idle => &self.expired,
             Cause::Capacity => &self.evicted,

@@ -9,7 +9,7 @@
 
 use crate::domain::{Failure, Full, IfFull};
 use crate::handle::Handle;
-use crate::handle::listener::Listeners;
+use crate::handle::listener::{Event, Listeners};
 use crate::node::Node;
 use crate::reap::Cause;
 use crate::shard::ShardRef;
@@ -85,24 +85,24 @@ const HOMES: usize = 4096;
 /// The most entries that are evicted before the lock is released.
 const UNLINK_CHUNK: usize = 16;
 
-/// Entries that have left the table, collected for the listener. Dropping this calls the listener, so the owner
-/// must hold no shard lock then.
+/// Entries that have left the table, or were inserted, collected for the listeners in their order. Dropping this calls
+/// the listeners, so the owner must hold no shard lock then.
 pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
     listeners: &'l Listeners<K, V>,
     cause: Cause,
-    entries: Vec<(Cause, Handle<K, V>)>,
+    events: Vec<Event<K, V>>,
 }
 
 impl<'l, K, V> Evicted<'l, K, V> {
     #[inline]
     pub(crate) fn new(listeners: &'l Listeners<K, V>, cause: Cause) -> Self {
-        Evicted { listeners, cause, entries: Vec::new() }
+        Evicted { listeners, cause, events: Vec::new() }
     }
 
     /// Adds an entry if there is a listener, and calls `entry` only then.
     pub(crate) fn push(&mut self, entry: impl FnOnce() -> Handle<K, V>) {
         if self.listeners.is_some() {
-            self.entries.push((self.cause, entry()));
+            self.events.push(Event::Left(self.cause, entry()));
         }
     }
 
@@ -113,15 +113,24 @@ impl<'l, K, V> Evicted<'l, K, V> {
 
     /// Adds an entry that left for another cause.
     pub(crate) fn add(&mut self, cause: Cause, entry: Option<Handle<K, V>>) {
-        self.entries.extend(entry.map(|entry| (cause, entry)));
+        self.events.extend(entry.map(|entry| Event::Left(cause, entry)));
+    }
+
+    /// Adds an entry that was inserted. The entry that it has replaced, if there is one, comes before it.
+    #[cold]
+    pub(crate) fn add_insertion(&mut self, replaced: Option<&Handle<K, V>>, new: Handle<K, V>) {
+        if self.listeners.is_some() {
+            self.add(Cause::Replaced, replaced.cloned());
+        }
+        self.events.push(Event::Inserted(new));
     }
 }
 
 impl<K, V> Drop for Evicted<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
-        if !self.entries.is_empty() {
-            self.listeners.tell_all(std::mem::take(&mut self.entries));
+        if !self.events.is_empty() {
+            self.listeners.tell_all(std::mem::take(&mut self.events));
         }
     }
 }

@@ -219,8 +219,15 @@ where
     /// How nodes with lives lie in their slabs.
     const SHAPE_WITH_LIVES: Shape = Shape::of(Node::<K, V>::layout(true), true);
 
-    /// Creates a shard of the registry that the caller is building. `expires` says whether entries may expire.
-    pub(crate) fn new(registry: NonNull<RegistryHeader>, table: Table<K, V>, bounds: Bounds, expires: bool) -> Self {
+    /// Creates a shard of the registry that the caller is building. `expires` says whether entries may expire, `told`
+    /// whether a listener is told of insertions.
+    pub(crate) fn new(
+        registry: NonNull<RegistryHeader>,
+        table: Table<K, V>,
+        bounds: Bounds,
+        expires: bool,
+        told: bool,
+    ) -> Self {
         const { assert!(std::mem::offset_of!(Self, counts) == COUNTS) };
         // SAFETY: the caller is building the registry, and its header is initialised.
         let domain = unsafe { registry.as_ref() }.domain.inner();
@@ -229,6 +236,7 @@ where
         special.set(Special::BOUNDED, bounds.are_set());
         special.set(Special::LIMITED, budget.is_limited());
         special.set(Special::EXPIRING, expires);
+        special.set(Special::TOLD, told);
         let usual_work = if domain.do_writers_look() { Work::LOOK } else { Work::NONE };
         let state = ShardState {
             table,

@@ -65,6 +65,8 @@ impl Special {
     pub(crate) const LIMITED: Special = Special(4);
     /// There is a limit on how long entries stay, or there was one at some time.
     pub(crate) const EXPIRING: Special = Special(8);
+    /// A listener is told of insertions.
+    pub(crate) const TOLD: Special = Special(16);
 
     #[inline]
     pub(crate) fn has(self, one: Special) -> bool {

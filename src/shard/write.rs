@@ -275,7 +275,8 @@ where
     /// Publishes a node in a shard that uses special features. An entry that has expired counts as absent, and is
     /// replaced.
     ///
-    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired.
+    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired. If
+    /// insertions are told, so are the replaced entry and the new one, in this order.
     #[allow(clippy::too_many_arguments)]
     fn put_special<E: Failure>(
         self,
@@ -283,10 +284,11 @@ where
         unpublished: UnpublishedNode<K, V>,
         mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         put: Put,
-        wanted: Wanted,
+        mut wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotPut<K, V, E>> {
+        wanted.new |= settings.listeners.tells_insertions();
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
         // After `evicted`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).
         let mut locked = locked;
@@ -343,14 +345,14 @@ where
                         if cause != Cause::Replaced {
                             evicted.add(cause, std::mem::replace(&mut left, Departed::None).into_handle());
                         }
-                        return Ok(self.end_put(locked, node, wanted, left, settings));
+                        return Ok(self.end_put(locked, node, wanted, left, &mut evicted, settings));
                     }
                     Err(BacklogExhausted(bytes)) => self.relock_with_reservation(locked, bytes, if_full),
                 }
             } else {
                 let node = locked.allocate_to_live(unpublished, 1 + u32::from(wanted.new), &settings.lifetimes);
                 locked.publish(table, hash, node, self);
-                return Ok(self.end_put(locked, node, wanted, Departed::None, settings));
+                return Ok(self.end_put(locked, node, wanted, Departed::None, &mut evicted, settings));
             };
             match retry {
                 Ok(again) => locked = again,
@@ -366,6 +368,7 @@ where
         node: NonNull<Node<K, V>>,
         wanted: Wanted,
         old: Departed<K, V>,
+        told: &mut Evicted<'_, K, V>,
         settings: &RegistrySettings<K, V>,
     ) -> Published<K, V> {
         if locked.special.has(Special::EXPIRING) {
@@ -374,6 +377,9 @@ where
         locked.finish();
         // SAFETY: `allocate_to_live` made the node with a reference for this handle.
         let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
+        if settings.listeners.tells_insertions() {
+            new.iter().for_each(|new| told.add_insertion(old.handle(), new.clone()));
+        }
         Published { new, old }
     }
 

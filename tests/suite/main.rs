@@ -26,6 +26,7 @@ mod grace;
 mod handles;
 mod hashed;
 mod huge_weights;
+mod insert_listeners;
 mod list;
 mod listeners;
 mod local;

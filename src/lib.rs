@@ -212,10 +212,11 @@ pub use list::{
 };
 pub use percpu::Counter;
 pub use percpu_ref::{LiveRef, PercpuRef};
-pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
+pub use reap::{Cause, Cursor, Priority, Reaped, Reaper, Scan};
 pub use registry::Registry;
+pub use registry::admission::AtCapacity;
 pub use registry::builder::Builder;
-pub use registry::error::{ForeignGuard, Occupied};
+pub use registry::error::{ForeignGuard, Occupied, Refused, RegistryFull};
 pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
 pub use registry::keys::{Keys, Values};

@@ -1,5 +1,6 @@
 //! The list of models, with their claims and bounds.
 
+mod admission;
 mod cells;
 mod expiry;
 mod limits;
@@ -13,6 +14,7 @@ mod waits;
 mod writes;
 
 use crate::harness::Model;
+use admission::*;
 use cells::*;
 use expiry::*;
 use limits::*;
@@ -239,6 +241,18 @@ pub fn models() -> Vec<Model> {
             "of two removals with backlog room for one, one is refused; reclamation makes room again",
             Some(4),
             limit_remove_remove,
+        ),
+        model(
+            "admit_admit",
+            "of two admissions for one place, in different shards, exactly one is refused",
+            Some(3),
+            admit_admit,
+        ),
+        model(
+            "admit_remove",
+            "an admission gets the place of an entry only after the entry has left, and then is not refused",
+            Some(3),
+            admit_remove,
         ),
         model(
             "limit_put",

@@ -21,7 +21,7 @@ pub(crate) mod weight;
 
 use crate::node::life::Life;
 use crate::node::refs::Refs;
-use crate::node::usage::UseMarks;
+use crate::node::usage::{FirstMarks, UseMarks};
 use crate::node::weight::Weight;
 use crate::util::clock::{Stamp, Time};
 use crate::util::panics::contain;
@@ -238,7 +238,8 @@ pub(crate) struct UnpublishedNode<K, V> {
     /// The insertion time.
     pub(crate) time: Time,
     pub(crate) weight: Weight,
-    pub(crate) is_marked: bool,
+    /// The marks and the priority with which it starts, and whether it may be refused.
+    pub(crate) marks: FirstMarks,
     /// The time at which the entry expires by its own lifetime.
     pub(crate) own_end: Time,
 }
@@ -258,7 +259,7 @@ impl<K, V> UnpublishedNode<K, V> {
         let header = Header {
             refs: Refs::new(references),
             weight: self.weight,
-            used: UseMarks::new(self.is_marked),
+            used: UseMarks::new(self.marks),
             kind: kind.with_stamp(stamp),
             words: UnsafeCell::new(words),
         };

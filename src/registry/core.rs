@@ -7,12 +7,13 @@
 use crate::domain::{Domain, Failure, Full, IfFull, Operations, Reclaimed, RegistryHeader};
 use crate::handle::Handle;
 use crate::node::life::Life;
-use crate::node::usage::ReadDuties;
+use crate::node::usage::{FirstMarks, ReadDuties};
 use crate::node::weight::Weight;
 use crate::node::{Node, UnpublishedNode};
 use crate::reap::Cause;
 use crate::reap::Cursor;
 use crate::reap::{Reaped, Reaper, Scan};
+use crate::shard::admit::NotAdmitted;
 use crate::shard::evict::{Bounds, Evicted, Shed};
 use crate::shard::expiry::{DueEntries, Look, Looker, retry};
 use crate::shard::locked::Locked;
@@ -58,6 +59,8 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) evicted_to: AtomicUsize,
     /// The cursor from which the next call of `reap_if` and its like resumes.
     pub(crate) reaped_to: Mutex<Cursor>,
+    /// The number of admissions that were refused. Not modelled by loom: only a statistic.
+    pub(crate) refused: AtomicU64,
     /// The shard that the next call of `expire` examines first. Not modelled by loom: only a hint.
     expired_to: AtomicUsize,
     /// The time at which the domain's reclaimer next looks for expired entries, or `IN_FOREGROUND` if it does not
@@ -265,22 +268,23 @@ where
     /// code, which may panic.
     #[inline(always)]
     pub(crate) fn prepare(&self, hash: u64, key: K, value: V) -> UnpublishedNode<K, V> {
+        let mut marks = FirstMarks::new(self.read_duties.begins_marked());
         let weight = match &self.settings.weigher {
             None => self.node,
             Some(weigher) => {
                 check::user_code();
+                marks = self.settings.judge(marks, &key, &value);
                 self.weight(weigher(&key, &value))
             }
         };
         let lifetimes = &self.settings.lifetimes;
-        let is_marked = self.read_duties.begins_marked();
         if !lifetimes.expires() {
             let time = self.now();
-            return UnpublishedNode { key, value, hash, time, weight, is_marked, own_end: Time::NEVER };
+            return UnpublishedNode { key, value, hash, time, weight, marks, own_end: Time::NEVER };
         }
         let time = self.settings.clock.beginning();
         let own_end = lifetimes.own_end((&key, &value), time);
-        UnpublishedNode { key, value, hash, time, weight, is_marked, own_end }
+        UnpublishedNode { key, value, hash, time, weight, marks, own_end }
     }
 
     /// Publishes an entry, unless its key is taken. Returns a handle if the caller wants one.
@@ -319,6 +323,60 @@ where
             Ok(published) => Ok(published),
             Err(NotReplaced::Full(unpublished, full)) => Err((unpublished, full)),
             Err(NotReplaced::Absent(_)) => unreachable!("a replacement by key inserts the entry if the key is absent"),
+        }
+    }
+
+    /// Publishes an entry if there is room for it within the bounds. If its key is taken, replaces the entry that has
+    /// the key if `or_replace` is set. Reaps expired entries before it refuses.
+    pub(crate) fn admit(
+        &self,
+        mut unpublished: UnpublishedNode<K, V>,
+        or_replace: bool,
+        mut wanted: Wanted,
+    ) -> Result<Published<K, V>, NotAdmitted<K, V>>
+    where
+        K: Eq,
+    {
+        unpublished.marks = unpublished.marks.refusable();
+        wanted.old |= self.settings.listeners.is_some();
+        let (shard, time) = (self.shard_to_write(unpublished.hash), unpublished.time);
+        let mut may_reap = self.settings.lifetimes.expires();
+        let published = loop {
+            match shard.admit(unpublished, or_replace, wanted, &self.settings) {
+                Ok(published) => break published,
+                Err(NotAdmitted::NoRoom(again)) if may_reap => {
+                    // After the last expired entry, one more try: another thread may have made room.
+                    may_reap = self.reap_for_room();
+                    unpublished = again;
+                }
+                Err(reason) => {
+                    let is_refused = matches!(reason, NotAdmitted::NoRoom(_));
+                    // ORDERING: Relaxed, a statistic.
+                    self.refused.fetch_add(is_refused.into(), Ordering::Relaxed);
+                    return Err(reason);
+                }
+            }
+        };
+        if let Some(old) = published.old.handle() {
+            self.settings.listeners.tell_replaced(old);
+        }
+        if self.settings.lifetimes.expires() {
+            self.assist(shard, time);
+        }
+        Ok(published)
+    }
+
+    /// Removes some expired entries. Returns false if no expired entry is left, or none can be removed now.
+    fn reap_for_room(&self) -> bool {
+        let now = self.now();
+        loop {
+            let reaped = self.expire(EXPIRY_CHUNK);
+            if reaped.removed > 0 {
+                return true;
+            }
+            if reaped.stopped || self.shards().all(|shard| shard.counts.due.get() > now) {
+                return false;
+            }
         }
     }
 
@@ -546,6 +604,16 @@ where
         self.read_duties.check_expiry(self.settings.lifetimes.limits_idleness());
     }
 
+    /// Gives an entry the priority that the user's function returns now. Returns false if there is no function, or the
+    /// entry is not in this registry.
+    pub(crate) fn reprioritize(&self, entry: &Handle<K, V>) -> bool {
+        let Some(prioritizer) = &self.settings.prioritizer else { return false };
+        check::user_code();
+        let priority = prioritizer(entry.key(), entry.value());
+        let hash = u64::from(entry.hash());
+        self.shard(hash).reprioritize(entry.node(), hash, priority)
+    }
+
     /// Gives entries the deadlines and timers that the present limits ask for. Does not read the clock, and does
     /// not panic.
     pub(crate) fn renew(&self, entries: &[Handle<K, V>]) {
@@ -675,20 +743,26 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
+            refused: AtomicU64::new(0),
             expired_to: AtomicUsize::new(0),
             evicted_to: AtomicUsize::new(0),
             background_at: AtomicU64::new(IN_FOREGROUND),
         }));
         core.read_duties.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
-        let (expires, told) = (core.settings.lifetimes.expires(), core.settings.listeners.tells_insertions());
+        if bounds.by_priority {
+            core.read_duties.share_marks();
+        }
+        let expires = core.settings.lifetimes.expires();
         if expires {
             core.read_duties.check_expiry(core.settings.lifetimes.limits_idleness());
         }
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let new = |&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires, told));
+        // SAFETY: no other thread knows the core yet, and the reference is not used after the shards are made.
+        let settings = &unsafe { core.as_ref() }.settings;
+        let new = |&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires, settings));
         let shards = tables.iter().map(new).collect();
         // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };

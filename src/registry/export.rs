@@ -21,6 +21,8 @@ impl Stats {
         count("epoch_registry_reaped_total", self.reaped);
         count("epoch_registry_expired_total", self.expired);
         count("epoch_registry_evicted_total", self.evicted);
+        count("epoch_registry_refused_total", self.refused);
+        count("epoch_registry_overruns_total", self.overruns);
         count("epoch_registry_freed_total", self.freed);
         count("epoch_registry_drop_panics_total", self.drop_panics);
         count("epoch_registry_lifetime_panics_total", self.lifetime_panics);

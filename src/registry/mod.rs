@@ -1,5 +1,6 @@
 //! The registry: its construction, its reads, and the methods that concern the whole of it.
 
+pub(crate) mod admission;
 mod batch;
 pub(crate) mod builder;
 pub(crate) mod core;

@@ -28,6 +28,13 @@ pub struct Stats {
     pub expired: u64,
     /// Entries evicted to make room for others, or by [`evict`](crate::Registry::evict) and its like.
     pub evicted: u64,
+    /// Insertions that were refused, because there was no room within the bounds: [`admit`](crate::Registry::admit)
+    /// and its like.
+    pub refused: u64,
+    /// Insertions beyond the bounds: by operations that cannot be refused, or of [exempt](crate::Builder::exempt)
+    /// entries, in a registry that [refuses](crate::AtCapacity::Refuse) or whose entries are
+    /// [never](crate::Priority::Never) evicted.
+    pub overruns: u64,
     /// Entries destroyed.
     pub freed: u64,
     /// Entries that have left the registry and are not destroyed yet. They wait for a grace period, for their
@@ -75,7 +82,8 @@ impl Stats {
         let drop_panics = registrant.panics.load(Ordering::Relaxed);
         let listener_panics = core.settings().listeners.panics();
         let lifetime_panics = core.settings().lifetimes.panics();
-        let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
+        let refused = core.refused.load(Ordering::Relaxed);
+        let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, refused, ..Stats::default() };
         for shard in core.shards() {
             let waits = shard.waits.get();
             stats.lock_waits += waits.count;
@@ -88,6 +96,7 @@ impl Stats {
             stats.reaped += counts.reaped.get();
             stats.evicted += counts.evicted.get();
             stats.expired += counts.expired.get();
+            stats.overruns += counts.overruns.get();
             stats.inserted += counts.inserted.get();
             stats.resizes += counts.resizes.get();
         }
@@ -104,8 +113,11 @@ impl fmt::Display for Stats {
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}, \
+             expired {expired}, evicted {evicted}, refused {}, overruns {}, freed {freed}, backlog {backlog}, \
+             drop panics {}, lifetime panics {}, listener panics {}, resizes {}, \
              lock waits {} (in all {:?}, longest {:?}); domain: {}",
+            self.refused,
+            self.overruns,
             self.drop_panics,
             self.lifetime_panics,
             self.listener_panics,

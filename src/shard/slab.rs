@@ -543,6 +543,7 @@ fn next_free(slot: NonNull<Header>) -> NonNull<u16> {
 mod tests {
     use super::*;
     use crate::domain::shard_of;
+    use crate::node::usage::FirstMarks;
     use crate::node::weight::Weight;
     use crate::node::{Node, UnpublishedNode};
     use crate::util::clock::Time;
@@ -556,7 +557,8 @@ mod tests {
         let mut one = || {
             let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
             let (time, own_end) = (Time::ZERO, Time::NEVER);
-            let unpublished = UnpublishedNode { key, value, hash: 1, time, weight, is_marked: false, own_end };
+            let marks = FirstMarks::new(false);
+            let unpublished = UnpublishedNode { key, value, hash: 1, time, weight, marks, own_end };
             // SAFETY: the slot is for a node of this layout.
             unsafe { unpublished.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()
         };

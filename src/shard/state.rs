@@ -6,6 +6,7 @@ use crate::domain::{Bag, Credits, Inner};
 use crate::node::Header;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Hand};
+use crate::shard::places::Holding;
 use crate::shard::resize::Resize;
 use crate::shard::slab::{Shape, Slabs};
 use crate::shard::timers::Timers;
@@ -48,6 +49,8 @@ pub(crate) struct ShardState<K, V> {
     /// The number of buckets below which the table does not shrink.
     pub(crate) floor: usize,
     pub(crate) hand: Box<Hand<K, V>>,
+    /// The places that the shard has taken, in a registry that refuses.
+    pub(crate) taken: Holding,
     pub(crate) timers: Box<Timers>,
 }
 
@@ -67,6 +70,8 @@ impl Special {
     pub(crate) const EXPIRING: Special = Special(8);
     /// A listener is told of insertions.
     pub(crate) const TOLD: Special = Special(16);
+    /// Insertions take places from a count that all shards share.
+    pub(crate) const REFUSING: Special = Special(32);
 
     #[inline]
     pub(crate) fn has(self, one: Special) -> bool {

@@ -46,7 +46,7 @@ impl<K, V, E> NotReplaced<K, V, E> {
 
 /// When a write publishes its node.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Put {
+pub(super) enum Put {
     /// If the key is not taken.
     New,
     /// If there is an entry to replace.
@@ -56,11 +56,13 @@ enum Put {
 }
 
 /// Why a write did not publish its node.
-enum NotPut<K: 'static, V: 'static, E> {
+pub(super) enum NotPut<K: 'static, V: 'static, E> {
     /// The key is taken.
     Taken(Rejected<K, V>),
     /// A replacement was not possible.
     Not(NotReplaced<K, V, E>),
+    /// There is no room within the bounds, and the node may be refused.
+    NoRoom(UnpublishedNode<K, V>),
 }
 
 /// The references that a write takes for its caller.
@@ -203,7 +205,7 @@ where
         match self.put_special(locked, unpublished, locate, Put::New, wanted, &mut IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
             Err(NotPut::Taken(rejected)) => Err(rejected),
-            Err(NotPut::Not(_)) => unreachable!("an insertion fails only if its key is taken"),
+            Err(NotPut::Not(_) | NotPut::NoRoom(_)) => unreachable!("an insertion fails only if its key is taken"),
         }
     }
 
@@ -269,6 +271,7 @@ where
             Ok(published) => Ok(published),
             Err(NotPut::Not(reason)) => Err(reason),
             Err(NotPut::Taken(_)) => unreachable!("a replacement does not fail because its key is taken"),
+            Err(NotPut::NoRoom(_)) => unreachable!("only an admission is refused"),
         }
     }
 
@@ -278,7 +281,7 @@ where
     /// When this returns, the listener is told of the entries that were evicted to make room, or had expired. If
     /// insertions are told, so are the replaced entry and the new one, in this order.
     #[allow(clippy::too_many_arguments)]
-    fn put_special<E: Failure>(
+    pub(super) fn put_special<E: Failure>(
         self,
         locked: Locked<'s, K, V>,
         unpublished: UnpublishedNode<K, V>,
@@ -317,8 +320,10 @@ where
             if put == Put::Old && (old.is_none() || cause != Cause::Replaced) {
                 return Err(NotPut::Not(NotReplaced::Absent(unpublished)));
             }
-            let retry = if !locked.fits_bounds(weight, old) {
+            let retry = if !evicted.found_none && !locked.fits_bounds(weight, old) {
                 self.evict_to_fit(locked, weight, old, if_full, &mut evicted)
+            } else if !locked.admits(&unpublished, old, &mut evicted) {
+                return Err(NotPut::NoRoom(unpublished));
             } else if let Some((position, old)) = found {
                 // SAFETY: S1 (the shard lock is held; `old` is in the table).
                 match unsafe { locked.reserve_backlog(old) } {
@@ -373,6 +378,9 @@ where
     ) -> Published<K, V> {
         if locked.special.has(Special::EXPIRING) {
             locked.arm(node, Time::ZERO, &settings.lifetimes, self);
+        }
+        if told.goes_beyond {
+            self.counts.overruns.add(1);
         }
         locked.finish();
         // SAFETY: `allocate_to_live` made the node with a reference for this handle.

@@ -4,6 +4,7 @@
 mod common;
 
 mod accounting;
+mod admission;
 mod backlog;
 mod barriers;
 mod bookkeeping;

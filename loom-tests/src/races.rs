@@ -245,13 +245,13 @@ pub fn models() -> Vec<Model> {
         model(
             "admit_admit",
             "of two admissions for one place, in different shards, exactly one is refused",
-            Some(3),
+            None,
             admit_admit,
         ),
         model(
             "admit_remove",
             "an admission gets the place of an entry only after the entry has left, and then is not refused",
-            Some(3),
+            None,
             admit_remove,
         ),
         model(

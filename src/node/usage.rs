@@ -80,6 +80,7 @@ impl FirstMarks {
         number << Self::PRIORITY
     }
 
+    /// Returns the priority.
     pub(crate) fn priority(self) -> Priority {
         match (self.0 & Self::PRIORITIES) >> Self::PRIORITY {
             0 => Priority::Normal,

@@ -84,14 +84,16 @@ where
         old: Option<NonNull<Node<K, V>>>,
         evicted: &mut Evicted<'_, K, V>,
     ) -> bool {
-        if self.bounds.by_priority && unpublished.marks.priority() != Priority::Never {
+        let admits = if self.special.has(Special::REFUSING) {
+            self.take_place(unpublished, old, evicted)
+        } else {
+            evicted.goes_beyond = evicted.found_none && !self.fits_bounds(unpublished.weight.bytes(), old);
+            !evicted.goes_beyond || !unpublished.marks.may_be_refused()
+        };
+        if admits && self.bounds.by_priority && unpublished.marks.priority() != Priority::Never {
             self.hand.forget_lap();
         }
-        if self.special.has(Special::REFUSING) {
-            return self.take_place(unpublished, old, evicted);
-        }
-        evicted.goes_beyond = evicted.found_none && !self.fits_bounds(unpublished.weight.bytes(), old);
-        !evicted.goes_beyond || !unpublished.marks.may_be_refused()
+        admits
     }
 
     #[cold]

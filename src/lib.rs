@@ -386,11 +386,12 @@ pub use list::{
 };
 pub use percpu::Counter;
 pub use percpu_ref::{LiveRef, PercpuRef};
-pub use reap::{Cause, Cursor, Reaped, Reaper, Scan};
+pub use reap::{Cause, Cursor, Priority, Reaped, Reaper, Scan};
 pub use registry::Registry;
+pub use registry::admission::AtCapacity;
 pub use registry::builder::Builder;
 pub use registry::compute::Change;
-pub use registry::error::{ForeignGuard, KeyReserved, Occupied};
+pub use registry::error::{ForeignGuard, KeyReserved, Occupied, Refused, RegistryFull};
 pub use registry::fallible::Fallible;
 pub use registry::iter::Iter;
 pub use registry::keys::{Keys, Values};

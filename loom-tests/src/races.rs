@@ -1,5 +1,6 @@
 //! The list of models, with their claims and bounds.
 
+mod admission;
 mod cells;
 mod expiry;
 mod limits;
@@ -14,6 +15,7 @@ mod waits;
 mod writes;
 
 use crate::harness::Model;
+use admission::*;
 use cells::*;
 use expiry::*;
 use limits::*;
@@ -297,6 +299,18 @@ pub fn models() -> Vec<Model> {
             "of two removals with backlog room for one, one is refused; reclamation makes room again",
             Some(4),
             limit_remove_remove,
+        ),
+        model(
+            "admit_admit",
+            "of two admissions for one place, in different shards, exactly one is refused",
+            None,
+            admit_admit,
+        ),
+        model(
+            "admit_remove",
+            "an admission gets the place of an entry only after the entry has left, and then is not refused",
+            None,
+            admit_remove,
         ),
         model(
             "limit_put",

@@ -23,7 +23,7 @@ pub(crate) mod weight;
 
 use crate::node::life::{Deadline, Life};
 use crate::node::refs::Refs;
-use crate::node::usage::UseMarks;
+use crate::node::usage::{FirstMarks, UseMarks};
 use crate::node::weight::{EntryWeight, Weight};
 use crate::util::clock::{Stamp, Time};
 use crate::util::panics::contain;
@@ -246,7 +246,8 @@ pub(crate) struct Particulars {
     /// The insertion time.
     pub(crate) time: Time,
     pub(crate) weight: Weight,
-    pub(crate) is_marked: bool,
+    /// The marks and the priority with which it starts, and whether it may be refused.
+    pub(crate) marks: FirstMarks,
     /// When the entry expires by its own lifetime.
     pub(crate) own_end: Deadline,
 }
@@ -261,13 +262,13 @@ impl<K, V> UnpublishedNode<K, V> {
     #[inline]
     pub(crate) unsafe fn write(self, slot: NonNull<Header>, kind: Kind, references: u32) -> NonNull<Node<K, V>> {
         let node = slot.cast::<Node<K, V>>();
-        let Particulars { hash, time, weight, is_marked, .. } = self.particulars;
+        let Particulars { hash, time, weight, marks, .. } = self.particulars;
         let stamp = Stamp::of(time);
         let words = Words { hash: hash as u32, stamp: stamp.low() };
         let header = Header {
             refs: Refs::new(references),
             weight: EntryWeight::new(weight),
-            used: UseMarks::new(is_marked),
+            used: UseMarks::new(marks),
             kind: kind.with_stamp(stamp),
             words: UnsafeCell::new(words),
         };

@@ -8,6 +8,7 @@
 //! The marks order no other access. Only the choice of entries to evict or reap depends on them. Not modelled
 //! by loom: only hints.
 
+use crate::reap::Priority;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, fence};
 
@@ -24,6 +25,8 @@ impl Duties {
     const EXPIRY: u32 = 4;
     /// A read counts whether it has found an entry.
     const COUNT: u32 = 8;
+    /// A read leaves its marks by an atomic operation, because priorities change in the same byte.
+    const SHARED: u32 = 16;
 
     #[inline]
     pub(crate) fn is_nothing(self) -> bool {
@@ -55,20 +58,90 @@ impl Duties {
 const USED: u8 = Duties::USED as u8;
 const BUSY: u8 = Duties::BUSY as u8;
 
-/// The marks of an entry.
+/// The byte with which an entry starts: its marks, its [`Priority`], and how it was admitted.
 ///
 /// ```text
-///  bit 7 .. 2   1      0
-///  ┌────────┬──────┬──────┐
-///  │   0    │ busy │ used │
-///  └────────┴──────┴──────┘
+///  bit 7 .. 6   5        4        3 .. 2     1      0
+///  ┌────────┬────────┬────────┬──────────┬──────┬──────┐
+///  │   0    │ refuse │ exempt │ priority │ busy │ used │
+///  └────────┴────────┴────────┴──────────┴──────┴──────┘
 /// ```
+///
+/// Bits 4 and 5 matter only until the entry is published.
+#[derive(Clone, Copy)]
+pub(crate) struct FirstMarks(u8);
+
+impl FirstMarks {
+    const PRIORITY: u32 = 2;
+    const PRIORITIES: u8 = 3 << Self::PRIORITY;
+    const EXEMPT: u8 = 1 << 4;
+    const REFUSE: u8 = 1 << 5;
+
+    #[inline]
+    pub(crate) fn new(is_marked: bool) -> Self {
+        FirstMarks(u8::from(is_marked))
+    }
+
+    /// Returns the bits of a priority. Those of [`Priority::Normal`] are zero.
+    fn bits(priority: Priority) -> u8 {
+        let number = match priority {
+            Priority::Normal => 0,
+            Priority::First => 1,
+            Priority::Last => 2,
+            Priority::Never => 3,
+        };
+        number << Self::PRIORITY
+    }
+
+    /// Returns the priority.
+    pub(crate) fn priority(self) -> Priority {
+        match (self.0 & Self::PRIORITIES) >> Self::PRIORITY {
+            0 => Priority::Normal,
+            1 => Priority::First,
+            2 => Priority::Last,
+            _ => Priority::Never,
+        }
+    }
+
+    pub(crate) fn with_priority(self, priority: Priority) -> Self {
+        FirstMarks(self.0 & !Self::PRIORITIES | Self::bits(priority))
+    }
+
+    /// Says that the entry is admitted even if there is no room.
+    pub(crate) fn exempt(self) -> Self {
+        FirstMarks(self.0 | Self::EXEMPT)
+    }
+
+    /// Says that the entry may be refused.
+    pub(crate) fn refusable(self) -> Self {
+        FirstMarks(self.0 | Self::REFUSE)
+    }
+
+    /// Returns whether the entry is refused if there is no room.
+    pub(crate) fn may_be_refused(self) -> bool {
+        self.0 & (Self::REFUSE | Self::EXEMPT) == Self::REFUSE
+    }
+}
+
+/// The marks of an entry, and its priority: a [`FirstMarks`] that changes.
 pub(crate) struct UseMarks(AtomicU8);
 
 impl UseMarks {
     #[inline]
-    pub(crate) fn new(is_marked: bool) -> Self {
-        UseMarks(AtomicU8::new(u8::from(is_marked)))
+    pub(crate) fn new(first: FirstMarks) -> Self {
+        UseMarks(AtomicU8::new(first.0))
+    }
+
+    pub(crate) fn priority(&self) -> Priority {
+        // ORDERING: Relaxed: set before the entry was published, or under the shard lock.
+        FirstMarks(self.0.load(Relaxed)).priority()
+    }
+
+    /// Changes the priority. The caller holds the shard lock. Reads of the registry share the byte
+    /// ([`ReadDuties::share_marks`]), so none of them undoes the change.
+    pub(crate) fn set_priority(&self, priority: Priority) {
+        // ORDERING: Relaxed, both: the shard lock orders changes and uses of the priority.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |byte| Some(FirstMarks(byte).with_priority(priority).0));
     }
 
     /// Returns whether the entry was used since its mark was last cleared.
@@ -107,8 +180,18 @@ impl UseMarks {
         // set.)
         let (marks, wanted) = (self.0.load(Relaxed), duties.marks());
         if marks & wanted != wanted {
+            if duties.0 & Duties::SHARED != 0 {
+                self.mark_shared(wanted);
+                return;
+            }
             self.0.store(marks | wanted, Relaxed);
         }
+    }
+
+    #[cold]
+    fn mark_shared(&self, wanted: u8) {
+        // ORDERING: Relaxed, a hint. One operation, so that a change of the priority at this moment is not undone.
+        self.0.fetch_or(wanted, Relaxed);
     }
 }
 
@@ -158,6 +241,11 @@ impl ReadDuties {
         self.set(Duties::COUNT);
     }
 
+    /// Makes reads leave their marks without undoing changes of the priority. Called before the registry has entries.
+    pub(crate) fn share_marks(&self) {
+        self.set(Duties::SHARED);
+    }
+
     /// Makes reads check whether the entries that they find have expired, for good: an entry that a read found
     /// to have expired must not come back. With [stale reads](crate::Builder::stale_reads), reads only mark
     /// entries as not idle, if `idleness` is set.
@@ -193,7 +281,7 @@ mod tests {
     #[test]
     fn a_use_mark_lasts_until_it_is_taken_and_does_not_affect_the_other() {
         let read_duties = ReadDuties::new(true);
-        let used = UseMarks::new(false);
+        let used = UseMarks::new(FirstMarks::new(false));
         assert!(read_duties.get().is_nothing());
         used.mark(read_duties.get());
         assert!(!used.is_marked() && !used.is_busy(), "a read left a mark that was not asked for");
@@ -203,5 +291,31 @@ mod tests {
         used.mark(read_duties.get());
         assert!(used.is_marked() && used.clear() && !used.is_marked() && !used.clear());
         assert!(used.is_busy() && used.take_busy() && !used.is_busy() && !used.take_busy());
+    }
+
+    #[test]
+    fn marks_and_priorities_do_not_affect_each_other() {
+        let duties = |shared: bool| {
+            let duties = ReadDuties::new(true);
+            duties.enable_marks();
+            if shared {
+                duties.share_marks();
+            }
+            duties.get()
+        };
+        for priority in [Priority::First, Priority::Normal, Priority::Last, Priority::Never] {
+            for shared in [false, true] {
+                let first = FirstMarks::new(false).with_priority(Priority::Never).with_priority(priority);
+                let used = UseMarks::new(first.refusable());
+                used.mark(duties(shared));
+                assert!(used.priority() == priority && used.is_marked());
+                used.set_priority(Priority::Last);
+                assert!(used.priority() == Priority::Last && used.clear() && !used.is_marked());
+                assert_eq!(used.priority(), Priority::Last);
+            }
+        }
+        let first = FirstMarks::new(true);
+        assert!(!first.may_be_refused() && first.refusable().may_be_refused());
+        assert!(!first.refusable().exempt().may_be_refused());
     }
 }

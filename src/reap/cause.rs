@@ -24,6 +24,9 @@ pub enum Cause {
     /// The entry was reaped by the registry's own [reaper](crate::Reaper::scan), which is called under memory
     /// pressure.
     Pressure,
+    /// The entry was in the registry when the registry was dropped. Told only on
+    /// [request](crate::Builder::tell_dropped).
+    Dropped,
 }
 
 impl fmt::Display for Cause {
@@ -36,6 +39,7 @@ impl fmt::Display for Cause {
             Cause::Capacity => "capacity",
             Cause::Reaped => "reaped",
             Cause::Pressure => "pressure",
+            Cause::Dropped => "dropped",
         })
     }
 }

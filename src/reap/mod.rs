@@ -6,9 +6,11 @@
 
 mod cause;
 mod cursor;
+mod priority;
 
 pub use cause::Cause;
 pub use cursor::Cursor;
+pub use priority::Priority;
 
 use std::iter::Sum;
 use std::ops::AddAssign;

@@ -2,17 +2,20 @@
 
 use crate::domain::Domain;
 use crate::handle::Handle;
-use crate::handle::listener::{Listener, Listeners};
+use crate::handle::listener::{InsertListener, Listener, Listeners};
 use crate::reap::Cause;
 use crate::registry::Registry;
+use crate::registry::admission::AtCapacity;
 use crate::registry::core::CoreOwner;
 use crate::shard::evict::Bounds;
 use crate::shard::expiry::{Lifetime, Lifetimes};
-use crate::shard::settings::{RegistrySettings, Weigher};
+use crate::shard::places::Places;
+use crate::shard::settings::{Exempts, Prioritizer, RegistrySettings, Weigher};
 use crate::util::clock::{Clock, Timekeeper, boxed};
 use ahash::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A builder of a [`Registry`], from [`Registry::builder`].
@@ -56,6 +59,11 @@ pub struct Builder<K: 'static, V: 'static, S = RandomState> {
     weigher: Option<Weigher<K, V>>,
     lifetime: Option<Lifetime<K, V>>,
     listener: Option<Listener<K, V>>,
+    pub(super) on_insert: Option<InsertListener<K, V>>,
+    pub(super) tell_dropped: bool,
+    pub(super) at_capacity: AtCapacity,
+    pub(super) prioritizer: Option<Prioritizer<K, V>>,
+    pub(super) exempts: Option<Exempts<K, V>>,
     hasher: S,
 }
 
@@ -104,6 +112,11 @@ impl<K, V> Builder<K, V> {
             weigher: None,
             lifetime: None,
             listener: None,
+            on_insert: None,
+            tell_dropped: false,
+            at_capacity: AtCapacity::Evict,
+            prioritizer: None,
+            exempts: None,
             hasher: RandomState::new(),
         }
     }
@@ -128,6 +141,10 @@ impl<K, V, S> Builder<K, V, S> {
 
     /// Sets the maximum number of entries that the registry holds at any instant. At least 1. No bound by
     /// default.
+    ///
+    /// What follows is about a registry that evicts. One that refuses instead is built with
+    /// [`at_capacity`](Self::at_capacity). Which entries are evicted first, and which never, can be said by
+    /// [`priority`](Self::priority).
     ///
     /// An insertion that would exceed the bound first evicts another entry of its shard by second chance: one
     /// that was not [used](Self#uses) since the eviction last looked at it.
@@ -371,7 +388,8 @@ impl<K, V, S> Builder<K, V, S> {
     }
 
     /// Sets a callback that runs after an entry leaves the registry, with the cause and a handle to the entry. It
-    /// does not run when the registry is dropped.
+    /// does not run when the registry is dropped, unless [`tell_dropped`](Self::tell_dropped) is set. Insertions are
+    /// told by [`on_insert`](Self::on_insert).
     ///
     /// The thread that removed the entry runs the callback, outside every lock. The callback may use the
     /// registry. If it removes entries, it is called for these after it has returned, so there is no recursion. A
@@ -521,8 +539,20 @@ impl<K, V, S> Builder<K, V, S> {
     /// All 64 bits of a hash should be of good quality: the low 32 bits select the shard and the bucket, and the
     /// top seven tell the entries of a bucket apart.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T> {
-        let Builder { limits, domain, clock, weigher, lifetime, listener, .. } = self;
-        Builder { limits, domain, clock, weigher, lifetime, listener, hasher }
+        Builder {
+            limits: self.limits,
+            domain: self.domain,
+            clock: self.clock,
+            weigher: self.weigher,
+            lifetime: self.lifetime,
+            listener: self.listener,
+            on_insert: self.on_insert,
+            tell_dropped: self.tell_dropped,
+            at_capacity: self.at_capacity,
+            prioritizer: self.prioritizer,
+            exempts: self.exempts,
+            hasher,
+        }
     }
 
     /// Builds the registry.
@@ -542,17 +572,27 @@ impl<K, V, S> Builder<K, V, S> {
         S: BuildHasher,
     {
         let limits = self.limits;
-        let most = limits.max_entries.unwrap_or(usize::MAX).max(1);
+        let refuses = self.at_capacity == AtCapacity::Refuse;
+        let places = refuses.then(|| Arc::new(Places::new(limits.max_entries, limits.max_weight)));
+        // A bound that is not divided does not limit the number of shards.
+        let (max_entries, max_weight) = if refuses { (None, None) } else { (limits.max_entries, limits.max_weight) };
+        let most = max_entries.unwrap_or(usize::MAX).max(1);
         let wanted = limits.shards.unwrap_or_else(|| default_shards().min(most / LEAST_SHARE));
         let shards = wanted.clamp(1, MOST_SHARDS).next_power_of_two().min(1 << most.ilog2().min(16));
         let bounds = Bounds {
-            entries: Bounds::part_of_entries(limits.max_entries, shards),
-            weight: Bounds::part_of_weight(limits.max_weight, shards),
+            entries: Bounds::part_of_entries(max_entries, shards),
+            weight: Bounds::part_of_weight(max_weight, shards),
             spare_held: limits.spare_held,
+            by_priority: self.prioritizer.is_some(),
         };
+        // The three functions are asked together, so that an insertion without any has one test.
+        let asks = self.prioritizer.is_some() || self.exempts.is_some();
+        let weigher = self.weigher.or_else(|| asks.then(|| -> Weigher<K, V> { Box::new(|_, _| 0) }));
         let settings = RegistrySettings {
             clock: Timekeeper::new(self.clock),
-            weigher: self.weigher,
+            weigher,
+            prioritizer: self.prioritizer,
+            exempts: self.exempts,
             lifetimes: Lifetimes::new(
                 limits.max_age,
                 limits.max_idle,
@@ -560,10 +600,11 @@ impl<K, V, S> Builder<K, V, S> {
                 limits.spare_held,
                 limits.per_entry_ttl,
             ),
-            listeners: Listeners::new(self.listener),
+            listeners: Listeners::new(self.listener, self.on_insert, self.tell_dropped),
             spare_held: limits.spare_held,
             lookups: limits.count_hits.then(Box::default),
             seeks: limits.seeks,
+            places,
         };
         let domain = self.domain.unwrap_or_default();
         let core = CoreOwner::new(domain, settings, shards, limits.capacity, bounds, limits.stale_reads);

@@ -7,12 +7,13 @@
 use crate::domain::{Domain, Failure, Full, IfFull, Operations, Reclaimed, RegistryHeader, shard_of};
 use crate::handle::Handle;
 use crate::node::life::{Deadline, Life, Standing};
-use crate::node::usage::ReadDuties;
+use crate::node::usage::{FirstMarks, ReadDuties};
 use crate::node::weight::Weight;
 use crate::node::{Node, Particulars, UnpublishedNode};
 use crate::reap::Cause;
 use crate::reap::Cursor;
 use crate::reap::{Reaped, Reaper, Scan};
+use crate::shard::admit::NotAdmitted;
 use crate::shard::evict::{Bounds, Evicted, Shed};
 use crate::shard::expiry::{DueEntries, Look, Looker, retry};
 use crate::shard::locked::Locked;
@@ -60,6 +61,8 @@ pub(crate) struct Core<K: 'static, V: 'static> {
     pub(crate) evicted_to: AtomicUsize,
     /// The cursor from which the next call of `reap_if` and its like resumes.
     pub(crate) reaped_to: Mutex<Cursor>,
+    /// The number of admissions that were refused. Not modelled by loom: only a statistic.
+    pub(crate) refused: AtomicU64,
     /// The shard that the next call of `expire` examines first. Not modelled by loom: only a hint.
     expired_to: AtomicUsize,
     /// The time at which the domain's reclaimer next looks for expired entries, or `IN_FOREGROUND` if it does not
@@ -302,16 +305,15 @@ where
     /// does.
     #[inline(always)]
     pub(crate) fn particulars(&self, hash: u64, key: &K, value: &V) -> Particulars {
-        let weight = self.weigh(key, value);
+        let (weight, marks) = self.judge(key, value);
         let lifetimes = &self.settings.lifetimes;
-        let is_marked = self.read_duties.begins_marked();
         if !lifetimes.expires() {
             let time = self.now();
-            return Particulars { hash, time, weight, is_marked, own_end: Deadline::NEVER };
+            return Particulars { hash, time, weight, marks, own_end: Deadline::NEVER };
         }
         let time = self.settings.clock.beginning();
         let own_end = Deadline::at(lifetimes.own_end((key, value), time));
-        Particulars { hash, time, weight, is_marked, own_end }
+        Particulars { hash, time, weight, marks, own_end }
     }
 
     /// Does the same as [`prepare`](Self::prepare), for an entry that expires `ttl` from now, whatever the lifetime
@@ -324,23 +326,31 @@ where
     /// Does the same as [`particulars`](Self::particulars), for an entry that expires `ttl` from now.
     pub(crate) fn particulars_with_ttl(&self, hash: u64, key: &K, value: &V, ttl: Duration) -> Particulars {
         self.begin_to_expire_by_entry();
-        let weight = self.weigh(key, value);
-        let is_marked = self.read_duties.begins_marked();
+        let (weight, marks) = self.judge(key, value);
         let time = self.settings.clock.beginning();
         let own_end = Deadline::fixed(time.end_of(Time::ceil_from(ttl)));
-        Particulars { hash, time, weight, is_marked, own_end }
+        Particulars { hash, time, weight, marks, own_end }
+    }
+
+    /// Returns the weight of a new entry, and the marks with which it starts. Calls user code, which may panic.
+    #[inline(always)]
+    fn judge(&self, key: &K, value: &V) -> (Weight, FirstMarks) {
+        let marks = FirstMarks::new(self.read_duties.begins_marked());
+        match &self.settings.weigher {
+            None => (self.node, marks),
+            Some(weigher) => {
+                check::user_code();
+                let marks = self.settings.judge(marks, key, value);
+                (self.weight(weigher(key, value)), marks)
+            }
+        }
     }
 
     /// Returns the weight of an entry. Calls the weigher: user code, which may panic.
-    #[inline(always)]
     fn weigh(&self, key: &K, value: &V) -> Weight {
-        match &self.settings.weigher {
-            None => self.node,
-            Some(weigher) => {
-                check::user_code();
-                self.weight(weigher(key, value))
-            }
-        }
+        let Some(weigher) = &self.settings.weigher else { return self.node };
+        check::user_code();
+        self.weight(weigher(key, value))
     }
 
     /// Publishes an entry, unless its key is taken. Returns a handle if the caller wants one.
@@ -382,6 +392,60 @@ where
         }
     }
 
+    /// Publishes an entry if there is room for it within the bounds. If its key is taken, replaces the entry that has
+    /// the key if `or_replace` is set. Reaps expired entries before it refuses.
+    pub(crate) fn admit(
+        &self,
+        mut unpublished: UnpublishedNode<K, V>,
+        or_replace: bool,
+        mut wanted: Wanted,
+    ) -> Result<Published<K, V>, NotAdmitted<K, V>>
+    where
+        K: Eq,
+    {
+        unpublished.particulars.marks = unpublished.particulars.marks.refusable();
+        wanted.old |= self.settings.listeners.is_some();
+        let (shard, time) = (self.shard_to_write(unpublished.particulars.hash), unpublished.particulars.time);
+        let mut may_reap = self.settings.lifetimes.expires();
+        let published = loop {
+            match shard.admit(unpublished, or_replace, wanted, &self.settings) {
+                Ok(published) => break published,
+                Err(NotAdmitted::NoRoom(again)) if may_reap => {
+                    // After the last expired entry, one more try: another thread may have made room.
+                    may_reap = self.reap_for_room();
+                    unpublished = again;
+                }
+                Err(reason) => {
+                    let is_refused = matches!(reason, NotAdmitted::NoRoom(_));
+                    // ORDERING: Relaxed, a statistic.
+                    self.refused.fetch_add(is_refused.into(), Ordering::Relaxed);
+                    return Err(reason);
+                }
+            }
+        };
+        if let Some(old) = published.old.handle() {
+            self.settings.listeners.tell_replaced(old);
+        }
+        if self.settings.lifetimes.expires() {
+            self.assist(shard, time);
+        }
+        Ok(published)
+    }
+
+    /// Removes some expired entries. Returns false if no expired entry is left, or none can be removed now.
+    fn reap_for_room(&self) -> bool {
+        let now = self.now();
+        loop {
+            let reaped = self.expire(EXPIRY_CHUNK);
+            if reaped.removed > 0 {
+                return true;
+            }
+            if reaped.stopped || self.shards().all(|shard| shard.counts.due.get() > now) {
+                return false;
+            }
+        }
+    }
+
     /// Publishes an entry with the key of `old` in place of `old`, unless `old` is unlinked.
     pub(crate) fn replace_exact<E: Failure>(
         &self,
@@ -412,7 +476,7 @@ where
         let (shard, time) = (self.shard_to_write(unpublished.particulars.hash), unpublished.particulars.time);
         let published = shard.replace(unpublished, locate, or_insert, wanted, if_full, &self.settings)?;
         if let Some(old) = published.old.handle() {
-            self.settings.listeners.tell(Cause::Replaced, old);
+            self.settings.listeners.tell_replaced(old);
         }
         if self.settings.lifetimes.expires() {
             self.assist(shard, time);
@@ -453,7 +517,7 @@ where
         let (shard, time) = (self.shard_to_write(reserved.particulars.hash), reserved.particulars.time);
         let published = shard.put_reserved(reserved, old.map(Handle::node), wanted, if_full, &self.settings)?;
         if let Some(old) = published.old.handle() {
-            self.settings.listeners.tell(Cause::Replaced, old);
+            self.settings.listeners.tell_replaced(old);
         }
         if self.settings.lifetimes.expires() {
             self.assist(shard, time);
@@ -794,6 +858,16 @@ where
         self.read_duties.check_expiry(self.settings.lifetimes.limits_idleness());
     }
 
+    /// Gives an entry the priority that the user's function returns now. Returns false if there is no function, or the
+    /// entry is not in this registry.
+    pub(crate) fn reprioritize(&self, entry: &Handle<K, V>) -> bool {
+        let Some(prioritizer) = &self.settings.prioritizer else { return false };
+        check::user_code();
+        let priority = prioritizer(entry.key(), entry.value());
+        let hash = u64::from(entry.hash());
+        self.shard(hash).reprioritize(entry.node(), hash, priority)
+    }
+
     /// Gives entries the deadlines and timers that the present limits ask for. Does not read the clock, and does
     /// not panic.
     pub(crate) fn renew(&self, entries: &[Handle<K, V>]) {
@@ -946,6 +1020,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             settings: ManuallyDrop::new(settings),
             node: Weight::at_least(0),
             reaped_to: Mutex::new(Cursor::new()),
+            refused: AtomicU64::new(0),
             expired_to: AtomicUsize::new(0),
             evicted_to: AtomicUsize::new(0),
             background_at: AtomicU64::new(IN_FOREGROUND),
@@ -955,6 +1030,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             core.read_duties.count_lookups();
         }
         core.node = core.weight(0);
+        if bounds.by_priority {
+            core.read_duties.share_marks();
+        }
         let expires = core.settings.lifetimes.expires();
         if expires {
             core.read_duties.check_expiry(core.settings.lifetimes.limits_idleness());
@@ -962,8 +1040,10 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let shards =
-            tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
+        // SAFETY: no other thread knows the core yet, and the reference is not used after the shards are made.
+        let settings = &unsafe { core.as_ref() }.settings;
+        let new = |&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires, settings));
+        let shards = tables.iter().map(new).collect();
         // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner { core, hold: Arc::new(CoreReference(core)) }
@@ -1003,9 +1083,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<
         core.header.close();
         domain.inner().collect_dropped();
         domain.inner().destroy_closed(header, Default::default());
-        let mut inserted = 0;
+        let (mut inserted, tells) = (0, core.settings.listeners.tells_dropped());
         for (shard, teardown) in &mut teardowns {
-            if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP {
+            if teardown.is_by_slab() && !Node::<K, V>::NEEDS_DROP && !tells {
                 core.header.enter();
                 // SAFETY: the registry is being dropped. Guards, sessions and views borrow it, so no reader and
                 // no writer is left. The visit that `enter` began keeps the header alive.
@@ -1015,8 +1095,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for CoreReference<
                 unsafe { RegistryHeader::leave(header, Reclaimed { destroyed, panics: 0 }) };
             } else {
                 loop {
+                    let mut left = tells.then(|| core.evicted(Cause::Dropped));
                     // SAFETY: the registry is being dropped: no reader and no writer is left.
-                    let bags = unsafe { shard.unlink_some(teardown) };
+                    let bags = unsafe { shard.unlink_some(teardown, left.as_mut()) };
+                    // Tells the listener, outside every lock. The bags still own a reference to each entry.
+                    drop(left);
                     if bags.is_empty() {
                         break;
                     }

@@ -49,6 +49,69 @@ impl<K> fmt::Display for KeyReserved<K> {
 
 impl<K> Error for KeyReserved<K> {}
 
+/// The registry has no room for the entry within its bounds. Returned by
+/// [`Registry::admit_or_replace`](crate::Registry::admit_or_replace), and as a part of [`Refused`].
+///
+/// Contains the rejected key and value.
+pub struct RegistryFull<K, V> {
+    /// The key of the insertion.
+    pub key: K,
+    /// The value of the insertion.
+    pub value: V,
+}
+
+impl<K, V> fmt::Debug for RegistryFull<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryFull").finish_non_exhaustive()
+    }
+}
+
+impl<K, V> fmt::Display for RegistryFull<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the registry is full")
+    }
+}
+
+impl<K, V> Error for RegistryFull<K, V> {}
+
+/// Why [`Registry::admit`](crate::Registry::admit) did not insert the entry.
+pub enum Refused<K: 'static, V: 'static> {
+    /// The key is already in the registry.
+    Occupied(Occupied<K, V>),
+    /// There is no room within the bounds.
+    Full(RegistryFull<K, V>),
+}
+
+impl<K, V> Refused<K, V> {
+    /// Returns the rejected key and value.
+    pub fn into_parts(self) -> (K, V) {
+        match self {
+            Refused::Occupied(Occupied { key, value, .. }) => (key, value),
+            Refused::Full(RegistryFull { key, value }) => (key, value),
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for Refused<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Occupied(occupied) => f.debug_tuple("Occupied").field(occupied).finish(),
+            Refused::Full(full) => f.debug_tuple("Full").field(full).finish(),
+        }
+    }
+}
+
+impl<K, V> fmt::Display for Refused<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Occupied(occupied) => occupied.fmt(f),
+            Refused::Full(full) => full.fmt(f),
+        }
+    }
+}
+
+impl<K, V> Error for Refused<K, V> {}
+
 /// The guard belongs to a domain other than the registry's. Returned by
 /// [`Registry::view`](crate::Registry::view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -94,6 +94,8 @@ impl Stats {
         to.count("epoch_registry_reaped_total", self.reaped, "Entries removed by a reaper.");
         to.count("epoch_registry_expired_total", self.expired, "Entries that were too old, or not used for too long.");
         to.count("epoch_registry_evicted_total", self.evicted, "Entries evicted to keep within a bound.");
+        to.count("epoch_registry_refused_total", self.refused, "Insertions refused because the registry was full.");
+        to.count("epoch_registry_overruns_total", self.overruns, "Insertions that went beyond a bound.");
         to.count("epoch_registry_freed_total", self.freed, "Entries destroyed.");
         to.count("epoch_registry_drop_panics_total", self.drop_panics, "Drops of keys or values that panicked.");
         to.count("epoch_registry_lifetime_panics_total", self.lifetime_panics, "Calls of the lifetime that panicked.");

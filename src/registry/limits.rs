@@ -29,8 +29,12 @@ where
     /// Returns the maximum number of entries that the registry holds, or `None` if there is no bound.
     ///
     /// This is the bound that was [set](crate::Builder::max_entries), rounded down to a multiple of the number of
-    /// shards, and at least one for each shard.
+    /// shards, and at least one for each shard. In a registry that [refuses](crate::AtCapacity::Refuse), the bound is
+    /// not divided, and so not rounded.
     pub fn max_entries(&self) -> Option<usize> {
+        if let Some(places) = &self.core.settings().places {
+            return places.max_entries();
+        }
         self.sum_of(Counts::entry_bound)
     }
 
@@ -39,6 +43,9 @@ where
     /// This is the bound that was [set](crate::Builder::max_weight), rounded down to a multiple of the number of
     /// shards.
     pub fn max_weight(&self) -> Option<u64> {
+        if let Some(places) = &self.core.settings().places {
+            return places.max_weight();
+        }
         self.sum_of(Counts::weight_bound)
     }
 
@@ -49,12 +56,17 @@ where
     /// Changes the bound on the number of entries, and evicts the entries above it. `None` removes the bound.
     ///
     /// After this returns, the bound holds at every instant, if the domain's backlog has room for the entries
-    /// that must go. The bound is divided among the shards. Each shard holds at least one entry.
+    /// that must go. The bound is divided among the shards. Each shard holds at least one entry. Entries of the
+    /// priority [`Never`](crate::Priority::Never) stay. A registry that [refuses](crate::AtCapacity::Refuse) evicts
+    /// none: it admits no entry until enough have left.
     ///
     /// # Progress
     ///
     /// Takes the lock of every shard, one after another, and takes it again for every few entries that it evicts.
     pub fn set_max_entries(&self, bound: Option<usize>) {
+        if let Some(places) = &self.core.settings().places {
+            return places.set_max_entries(bound);
+        }
         let part = Bounds::part_of_entries(bound, self.core.shards().len());
         self.change_bounds(|bounds| bounds.entries = part);
     }
@@ -69,6 +81,9 @@ where
     ///
     /// As [`set_max_entries`](Self::set_max_entries).
     pub fn set_max_weight(&self, bound: Option<u64>) {
+        if let Some(places) = &self.core.settings().places {
+            return places.set_max_weight(bound);
+        }
         let part = Bounds::part_of_weight(bound, self.core.shards().len());
         self.change_bounds(|bounds| bounds.weight = part);
     }
@@ -79,8 +94,8 @@ where
             let mut locked = shard.lock();
             change(&mut locked.bounds);
             shard.counts().set_bounds(locked.bounds);
-            let is_bounded = locked.bounds.are_set();
-            locked.special.set(Special::BOUNDED, is_bounded);
+            let needs_care = locked.bounds.need_care();
+            locked.special.set(Special::BOUNDED, needs_care);
             unmarked |= locked.bounds.are_set();
         }
         self.core.read_duties.set_unmarked(unmarked);

@@ -1,5 +1,6 @@
 //! The registry: its construction, its reads, and the methods that concern the whole of it.
 
+pub(crate) mod admission;
 mod batch;
 pub(crate) mod builder;
 pub(crate) mod compute;
@@ -12,6 +13,7 @@ mod hashed;
 pub(crate) mod iter;
 pub(crate) mod keys;
 mod limits;
+mod listening;
 mod load;
 mod many;
 pub(crate) mod memory_order;

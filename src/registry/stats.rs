@@ -28,6 +28,13 @@ pub struct Stats {
     pub expired: u64,
     /// Entries evicted to make room for others, or by [`evict`](crate::Registry::evict) and its like.
     pub evicted: u64,
+    /// Insertions that were refused, because there was no room within the bounds: [`admit`](crate::Registry::admit)
+    /// and its like.
+    pub refused: u64,
+    /// Insertions beyond the bounds: by operations that cannot be refused, or of [exempt](crate::Builder::exempt)
+    /// entries, in a registry that [refuses](crate::AtCapacity::Refuse) or whose entries are
+    /// [never](crate::Priority::Never) evicted.
+    pub overruns: u64,
     /// Entries destroyed.
     pub freed: u64,
     /// Entries that have left the registry and are not destroyed yet. They wait for a grace period, for their
@@ -85,7 +92,8 @@ impl Stats {
         let drop_panics = registrant.panics.load(Ordering::Relaxed);
         let listener_panics = core.settings().listeners.panics();
         let lifetime_panics = core.settings().lifetimes.panics();
-        let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
+        let refused = core.refused.load(Ordering::Relaxed);
+        let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, refused, ..Stats::default() };
         (stats.max_entries, stats.max_weight) = (Some(0), Some(0));
         if let Some(lookups) = &core.settings().lookups {
             (stats.hits, stats.misses) = (Some(lookups.hits.sum() as u64), Some(lookups.misses.sum() as u64));
@@ -102,6 +110,7 @@ impl Stats {
             stats.reaped += counts.reaped.get();
             stats.evicted += counts.evicted.get();
             stats.expired += counts.expired.get();
+            stats.overruns += counts.overruns.get();
             stats.inserted += counts.inserted.get();
             stats.resizes += counts.resizes.get();
             stats.weight = stats.weight.saturating_add(counts.weight.get());
@@ -109,6 +118,10 @@ impl Stats {
             stats.max_entries = stats.max_entries.zip(entries).map(|(sum, part)| sum + part as u64);
             let weight = counts.weight_bound();
             stats.max_weight = stats.max_weight.zip(weight).map(|(sum, part)| sum + part);
+        }
+        if let Some(places) = &core.settings().places {
+            (stats.max_entries, stats.max_weight) =
+                (places.max_entries().map(|bound| bound as u64), places.max_weight());
         }
         let left = stats.removed + stats.replaced + stats.reaped + stats.expired + stats.evicted;
         stats.backlog = left.saturating_sub(freed);
@@ -135,8 +148,11 @@ impl fmt::Display for Stats {
         write!(
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
-             expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}, \
+             expired {expired}, evicted {evicted}, refused {}, overruns {}, freed {freed}, backlog {backlog}, \
+             drop panics {}, lifetime panics {}, listener panics {}, resizes {}, \
              lock waits {} (in all {:?}, longest {:?}), weight {}, hits {}, misses {}; domain: {}",
+            self.refused,
+            self.overruns,
             self.drop_panics,
             self.lifetime_panics,
             self.listener_panics,

@@ -33,6 +33,8 @@ pub(crate) struct Counts {
     pub(crate) max_entries: Count,
     /// The bound on the weight of the nodes, in bytes. `u64::MAX` means that there is none.
     pub(crate) max_weight: Count,
+    /// The insertions beyond the bounds.
+    pub(crate) overruns: Count,
     /// Whether a resize is under way. Not modelled by loom: only a hint.
     resizing: AtomicBool,
     /// The earliest time at which an entry may have expired, or `Time::ZERO` while the timers are being purged.
@@ -113,7 +115,8 @@ impl Counts {
     #[inline]
     pub(crate) fn left(&self, cause: Cause) -> &Count {
         match cause {
-            Cause::Removed => &self.removed,
+            // (What is in a registry when it is dropped is not counted.)
+            Cause::Removed | Cause::Dropped => &self.removed,
             Cause::Replaced => &self.replaced,
             Cause::Expired | Cause::Idle => &self.expired,
             Cause::Capacity => &self.evicted,

@@ -9,9 +9,9 @@
 
 use crate::domain::{Failure, Full, IfFull};
 use crate::handle::Handle;
-use crate::handle::listener::Listeners;
+use crate::handle::listener::{Event, Listeners};
 use crate::node::Node;
-use crate::reap::Cause;
+use crate::reap::{Cause, Priority};
 use crate::shard::ShardRef;
 use crate::shard::locked::{BacklogExhausted, Locked};
 use crate::shard::write::handle_on;
@@ -27,6 +27,8 @@ pub(crate) struct Bounds {
     pub(crate) weight: u64,
     /// Whether eviction prefers entries without handles.
     pub(crate) spare_held: bool,
+    /// Whether entries have [priorities](Priority).
+    pub(crate) by_priority: bool,
 }
 
 impl Bounds {
@@ -45,6 +47,11 @@ impl Bounds {
     pub(crate) fn are_set(&self) -> bool {
         self.entries != usize::MAX || self.weight != u64::MAX
     }
+
+    /// Returns whether a write must look after bounds or priorities.
+    pub(crate) fn need_care(&self) -> bool {
+        self.are_set() || self.by_priority
+    }
 }
 
 /// The hand of the clock: the point at which the search for the next victim resumes.
@@ -55,17 +62,57 @@ pub(crate) struct Hand<K, V> {
     passed: usize,
     /// The number of nodes that were examined since the last victim.
     spared: usize,
+    /// The number of homes that the hand has passed in this lap. A lap begins with a victim, or after the lap before.
+    /// More than the table has homes: the last lap met no node that may be evicted, and none has come since.
+    lap: usize,
+    /// The number of homes of the table at which this lap began.
+    homes: usize,
+    /// Whether this lap has met a node that may be evicted.
+    has_met: bool,
+    /// Whether this lap has passed a node that the search had to leave out.
+    has_left_out: bool,
     /// The nodes of one home. Empty between uses, and kept for its allocation.
     found: Vec<NonNull<Node<K, V>>>,
 }
 
 impl<K, V> Default for Hand<K, V> {
     fn default() -> Self {
-        Hand { home: 0, passed: 0, spared: 0, found: Vec::new() }
+        Hand { home: 0, passed: 0, spared: 0, lap: 0, homes: 0, has_met: false, has_left_out: false, found: Vec::new() }
     }
 }
 
 impl<K, V> Hand<K, V> {
+    /// Begins a new lap: the shard has another node that may be evicted, or the last lap has ended.
+    pub(crate) fn forget_lap(&mut self) {
+        (self.lap, self.has_met, self.has_left_out) = (0, false, false);
+    }
+
+    /// Notes that the hand comes to the next home of a table with so many. Returns false if the hand has been round and
+    /// has met no node that may be evicted. A lap that has met some ends the search at the next one.
+    fn begin_home(&mut self, homes: usize) -> bool {
+        if self.homes != homes {
+            self.homes = homes;
+            self.forget_lap();
+        }
+        self.lap += 1;
+        // The first home of a lap is visited again at its end, because the lap may have begun in the middle of it.
+        if self.lap <= homes + 1 {
+            return true;
+        }
+        if self.has_met {
+            self.forget_lap();
+            self.spared = LOOKED_AT;
+            return true;
+        }
+        if self.has_left_out {
+            self.forget_lap();
+        } else {
+            // No overflow, however often this is asked.
+            self.lap = homes + 1;
+        }
+        false
+    }
+
     /// Returns an empty vector for a few nodes. The caller leaves it empty.
     pub(crate) fn scratch(&mut self) -> &mut Vec<NonNull<Node<K, V>>> {
         &mut self.found
@@ -85,24 +132,28 @@ const HOMES: usize = 4096;
 /// The most entries that are evicted before the lock is released.
 const UNLINK_CHUNK: usize = 16;
 
-/// Entries that have left the table, collected for the listener. Dropping this calls the listener, so the owner
-/// must hold no shard lock then.
+/// Entries that have left the table, or were inserted, collected for the listeners in their order. Dropping this calls
+/// the listeners, so the owner must hold no shard lock then.
 pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
     listeners: &'l Listeners<K, V>,
     cause: Cause,
-    entries: Vec<(Cause, Handle<K, V>)>,
+    events: Vec<Event<K, V>>,
+    /// Whether the search found no victim, and there is no room: all other entries of the shard are never evicted.
+    pub(crate) found_none: bool,
+    /// Whether the write goes beyond the bounds.
+    pub(crate) goes_beyond: bool,
 }
 
 impl<'l, K, V> Evicted<'l, K, V> {
     #[inline]
     pub(crate) fn new(listeners: &'l Listeners<K, V>, cause: Cause) -> Self {
-        Evicted { listeners, cause, entries: Vec::new() }
+        Evicted { listeners, cause, events: Vec::new(), found_none: false, goes_beyond: false }
     }
 
     /// Adds an entry if there is a listener, and calls `entry` only then.
     pub(crate) fn push(&mut self, entry: impl FnOnce() -> Handle<K, V>) {
         if self.listeners.is_some() {
-            self.entries.push((self.cause, entry()));
+            self.events.push(Event::Left(self.cause, entry()));
         }
     }
 
@@ -113,15 +164,24 @@ impl<'l, K, V> Evicted<'l, K, V> {
 
     /// Adds an entry that left for another cause.
     pub(crate) fn add(&mut self, cause: Cause, entry: Option<Handle<K, V>>) {
-        self.entries.extend(entry.map(|entry| (cause, entry)));
+        self.events.extend(entry.map(|entry| Event::Left(cause, entry)));
+    }
+
+    /// Adds an entry that was inserted. The entry that it has replaced, if there is one, comes before it.
+    #[cold]
+    pub(crate) fn add_insertion(&mut self, replaced: Option<&Handle<K, V>>, new: Handle<K, V>) {
+        if self.listeners.is_some() {
+            self.add(Cause::Replaced, replaced.cloned());
+        }
+        self.events.push(Event::Inserted(new));
     }
 }
 
 impl<K, V> Drop for Evicted<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
-        if !self.entries.is_empty() {
-            self.listeners.tell_all(std::mem::take(&mut self.entries));
+        if !self.events.is_empty() {
+            self.listeners.tell_all(std::mem::take(&mut self.events));
         }
     }
 }
@@ -164,7 +224,13 @@ where
         }
         let state = &mut **self;
         let (table, hand, spare_held) = (state.table, &mut state.hand, state.bounds.spare_held);
+        let by_priority = state.bounds.by_priority;
+        // The last node that was spared and may be evicted before a node of the priority `Last`.
+        let mut better = None;
         for _ in 0..HOMES {
+            if by_priority && !hand.begin_home(table.mask() + 1) {
+                return Search::Empty;
+            }
             let home = hand.home & table.mask();
             if !table.is_vacant(home) {
                 table.visit(home, table.mask(), &mut hand.found);
@@ -172,14 +238,28 @@ where
             for node in hand.found.drain(..).skip(hand.passed) {
                 // SAFETY: S1 (the shard lock is held; the node is in the table).
                 let header = unsafe { &node.as_ref().header };
-                if old != Some(node) {
+                let priority = if by_priority { header.used.priority() } else { Priority::Normal };
+                if old == Some(node) {
+                    hand.has_left_out = true;
+                } else if priority != Priority::Never {
+                    hand.has_met = true;
                     hand.spared += 1;
-                    let is_spared = header.used.clear() || spare_held && header.refs.is_more_than(1);
+                    let is_held = || spare_held && header.refs.is_more_than(1);
+                    let is_spared = match priority {
+                        Priority::First => is_held(),
+                        Priority::Last => true,
+                        _ => header.used.clear() || is_held(),
+                    };
                     if !is_spared || hand.spared >= LOOKED_AT.min(others) {
                         // `passed` does not count the victim: once it is unlinked, the next node of the home
                         // takes its turn.
                         hand.spared = 0;
-                        return Search::Found(node);
+                        (hand.lap, hand.has_met, hand.has_left_out) = (0, false, false);
+                        let victim = if is_spared && priority == Priority::Last { better } else { None };
+                        return Search::Found(victim.unwrap_or(node));
+                    }
+                    if priority != Priority::Last {
+                        better = Some(node);
                     }
                 }
                 hand.passed += 1;
@@ -270,8 +350,11 @@ where
             match self.unlink_victim(&mut locked, old, evicted) {
                 Ok(Attempt::Evicted) if retired < UNLINK_CHUNK => {}
                 Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
-                // A node that is alone always fits.
-                Ok(Attempt::Empty) => break,
+                // A node that is alone always fits. So there are others, which are never evicted.
+                Ok(Attempt::Empty) => {
+                    evicted.found_none = true;
+                    break;
+                }
                 Err(BacklogExhausted(bytes)) => return self.relock_with_reservation(locked, bytes, if_full),
             }
         }

@@ -227,6 +227,10 @@ where
     fn end_special(&mut self) -> (Option<Table<K, V>>, Option<u64>) {
         let state = &mut **self.state;
         state.special.set(Special::RESIZING, state.resize.is_some());
+        if state.special.has(Special::REFUSING) {
+            self.settle_places();
+        }
+        let state = &mut **self.state;
         (state.old_table.take(), state.reservation.take())
     }
 }

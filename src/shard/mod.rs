@@ -17,12 +17,14 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod admit;
 pub(crate) mod counts;
 pub(crate) mod early;
 pub(crate) mod evict;
 pub(crate) mod expiry;
 pub(crate) mod locked;
 pub(crate) mod operations;
+pub(crate) mod places;
 pub(crate) mod reserve;
 pub(crate) mod resize;
 pub(crate) mod settings;
@@ -42,7 +44,9 @@ use crate::shard::counts::Counts;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Evicted};
 use crate::shard::locked::Locked;
+use crate::shard::places::{Holding, Places};
 use crate::shard::resize::retire_table;
+use crate::shard::settings::RegistrySettings;
 use crate::shard::slab::{Shape, Slabs};
 use crate::shard::state::{ShardState, Special, Work};
 use crate::shard::waits::LockWaits;
@@ -54,6 +58,7 @@ use crate::util::prefetch;
 use crate::util::reentrancy::shard_locked;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{self, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
@@ -73,6 +78,8 @@ pub(crate) struct Shard<K: 'static, V: 'static> {
     clearing: AtomicUsize,
     /// Written only by an acquisition of the lock that had to wait.
     pub(crate) waits: LockWaits,
+    /// The places of the registry, if it refuses.
+    pub(crate) places: Option<Arc<Places>>,
 }
 
 /// A call of `clear`, from the moment at which the table is empty until all nodes are marked.
@@ -223,15 +230,23 @@ where
     const SHAPE_WITH_LIVES: Shape = Shape::of(Node::<K, V>::layout(true), true);
 
     /// Creates a shard of the registry that the caller is building. `expires` says whether entries may expire.
-    pub(crate) fn new(registry: NonNull<RegistryHeader>, table: Table<K, V>, bounds: Bounds, expires: bool) -> Self {
+    pub(crate) fn new(
+        registry: NonNull<RegistryHeader>,
+        table: Table<K, V>,
+        bounds: Bounds,
+        expires: bool,
+        settings: &RegistrySettings<K, V>,
+    ) -> Self {
         const { assert!(std::mem::offset_of!(Self, counts) == COUNTS) };
         // SAFETY: the caller is building the registry, and its header is initialised.
         let domain = unsafe { registry.as_ref() }.domain.inner();
         let budget = &domain.budget;
         let mut special = Special::NONE;
-        special.set(Special::BOUNDED, bounds.are_set());
+        special.set(Special::BOUNDED, bounds.need_care());
         special.set(Special::LIMITED, budget.is_limited());
         special.set(Special::EXPIRING, expires);
+        special.set(Special::TOLD, settings.listeners.tells_insertions());
+        special.set(Special::REFUSING, settings.places.is_some());
         let usual_work = if domain.do_writers_look() { Work::LOOK } else { Work::NONE };
         let state = ShardState {
             table,
@@ -250,6 +265,7 @@ where
             old_table: None,
             floor: table.buckets(),
             hand: Box::default(),
+            taken: Holding::default(),
             timers: Box::default(),
             reservations: None,
             weak: None,
@@ -263,6 +279,7 @@ where
             looks: Looks::default(),
             clearing: AtomicUsize::new(0),
             waits: LockWaits::default(),
+            places: settings.places.clone(),
         }
     }
 }

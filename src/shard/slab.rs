@@ -544,6 +544,7 @@ mod tests {
     use super::*;
     use crate::domain::shard_of;
     use crate::node::life::Deadline;
+    use crate::node::usage::FirstMarks;
     use crate::node::weight::Weight;
     use crate::node::{Node, Particulars, UnpublishedNode};
     use crate::util::clock::Time;
@@ -557,7 +558,7 @@ mod tests {
         let mut one = || {
             let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
             let (time, own_end) = (Time::ZERO, Deadline::NEVER);
-            let particulars = Particulars { hash: 1, time, weight, is_marked: false, own_end };
+            let particulars = Particulars { hash: 1, time, weight, marks: FirstMarks::new(false), own_end };
             let unpublished = UnpublishedNode { key, value, particulars };
             // SAFETY: the slot is for a node of this layout.
             unsafe { unpublished.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()

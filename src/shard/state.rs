@@ -6,6 +6,7 @@ use crate::domain::{Bag, Credits, Inner};
 use crate::node::Header;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Hand};
+use crate::shard::places::Holding;
 use crate::shard::reserve::Reservations;
 use crate::shard::resize::Resize;
 use crate::shard::slab::{Shape, Slabs};
@@ -50,6 +51,8 @@ pub(crate) struct ShardState<K, V> {
     /// The number of buckets below which the table does not shrink.
     pub(crate) floor: usize,
     pub(crate) hand: Box<Hand<K, V>>,
+    /// The places that the shard has taken, in a registry that refuses.
+    pub(crate) taken: Holding,
     pub(crate) timers: Box<Timers>,
     /// The reserved keys. `None` until the first reservation.
     pub(crate) reservations: Option<Box<Reservations<K>>>,
@@ -71,10 +74,14 @@ impl Special {
     pub(crate) const LIMITED: Special = Special(4);
     /// There is a limit on how long entries stay, or there was one at some time.
     pub(crate) const EXPIRING: Special = Special(8);
+    /// A listener is told of insertions.
+    pub(crate) const TOLD: Special = Special(16);
+    /// Insertions take places from a count that all shards share.
+    pub(crate) const REFUSING: Special = Special(32);
     /// Keys are reserved (K2).
-    pub(crate) const RESERVED: Special = Special(16);
+    pub(crate) const RESERVED: Special = Special(64);
     /// Entries have weak handles (Y2).
-    pub(crate) const WEAK: Special = Special(32);
+    pub(crate) const WEAK: Special = Special(128);
 
     #[inline]
     pub(crate) fn has(self, one: Special) -> bool {

@@ -5,7 +5,9 @@
 use crate::domain::{Bag, Bags};
 use crate::node::{Header, Node};
 use crate::shard::Shard;
+use crate::shard::evict::Evicted;
 use crate::shard::slab::Sweep;
+use crate::shard::write::handle_on;
 use crate::sync::BAG;
 use std::ptr::NonNull;
 
@@ -40,18 +42,23 @@ where
     }
 
     /// Unlinks some of the nodes that are still in the table, and returns them in bags. Returns no bag when no
-    /// node is left.
+    /// node is left. Adds a handle to each node to `left`, if it is given: the caller tells the listener before it
+    /// destroys the bags.
     ///
     /// # Safety
     ///
     /// The registry is being dropped.
-    pub(crate) unsafe fn unlink_some(&self, teardown: &mut Teardown) -> Bags {
+    pub(crate) unsafe fn unlink_some(&self, teardown: &mut Teardown, mut left: Option<&mut Evicted<'_, K, V>>) -> Bags {
         let (mut bags, mut open) = (Bags::default(), None::<Box<Bag>>);
         let header = NonNull::from(&self.header);
         let mut unlink = |node: NonNull<Header>| {
             // SAFETY: R1 (the table's reference is not put before the node is retired).
             let this = unsafe { node.as_ref() };
             this.refs.set_unlinked();
+            if let Some(left) = &mut left {
+                // SAFETY: R1 (the table's reference belongs to this thread, and is not put before the bag is destroyed).
+                left.push(|| unsafe { handle_on(node.cast()) });
+            }
             let uncounted = || {
                 let mut bag = self.domain().inner().new_bag(header);
                 bag.is_counted = false;

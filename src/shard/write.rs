@@ -48,7 +48,7 @@ impl<K, V, E> NotReplaced<K, V, E> {
 
 /// When a write publishes its node.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Put {
+pub(super) enum Put {
     /// If the key is not taken.
     New,
     /// If there is an entry to replace.
@@ -58,11 +58,13 @@ enum Put {
 }
 
 /// Why a write did not publish its node.
-enum NotPut<K: 'static, V: 'static, E> {
+pub(super) enum NotPut<K: 'static, V: 'static, E> {
     /// The key is taken.
     Taken(Rejected<K, V>),
     /// A replacement was not possible.
     Not(NotReplaced<K, V, E>),
+    /// There is no room within the bounds, and the node may be refused.
+    NoRoom(UnpublishedNode<K, V>),
 }
 
 /// Where a node is published, found under the lock, which is still held.
@@ -87,6 +89,8 @@ enum NoPlace<K: 'static, V: 'static, E> {
     Absent,
     /// There is no room in the backlog.
     Full(E),
+    /// There is no room within the bounds, and the node may be refused.
+    NoRoom,
 }
 
 /// An entry whose key its caller has reserved.
@@ -246,7 +250,7 @@ where
         match self.put_special(locked, unpublished, locate, Put::New, wanted, &mut IfFull::go_on(), settings) {
             Ok(published) => Ok(published.new),
             Err(NotPut::Taken(rejected)) => Err(rejected),
-            Err(NotPut::Not(_)) => unreachable!("an insertion fails only if its key is taken"),
+            Err(NotPut::Not(_) | NotPut::NoRoom(_)) => unreachable!("an insertion fails only if its key is taken"),
         }
     }
 
@@ -318,27 +322,30 @@ where
             Ok(published) => Ok(published),
             Err(NotPut::Not(reason)) => Err(reason),
             Err(NotPut::Taken(_)) => unreachable!("a replacement does not fail because its key is taken"),
+            Err(NotPut::NoRoom(_)) => unreachable!("only an admission is refused"),
         }
     }
 
     /// Publishes a node in a shard that uses special features. An entry that has expired counts as absent, and is
     /// replaced.
     ///
-    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired.
+    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired. If
+    /// insertions are told, so are the replaced entry and the new one, in this order.
     #[allow(clippy::too_many_arguments)]
-    fn put_special<E: Failure>(
+    pub(super) fn put_special<E: Failure>(
         self,
         locked: Locked<'s, K, V>,
         unpublished: UnpublishedNode<K, V>,
         mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         put: Put,
-        wanted: Wanted,
+        mut wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotPut<K, V, E>>
     where
         K: Eq,
     {
+        wanted.new |= settings.listeners.tells_insertions();
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
         let is_key = |key: &K| *key == unpublished.key;
         let locate = |table: Table<K, V>| locate(table, &unpublished);
@@ -347,6 +354,7 @@ where
             Err(NoPlace::Taken(holder)) => Err(NotPut::Taken(Rejected { unpublished, holder })),
             Err(NoPlace::Absent) => Err(NotPut::Not(NotReplaced::Absent(unpublished))),
             Err(NoPlace::Full(full)) => Err(NotPut::Not(NotReplaced::Full(unpublished, full))),
+            Err(NoPlace::NoRoom) => Err(NotPut::NoRoom(unpublished)),
         }
     }
 
@@ -362,13 +370,14 @@ where
         self,
         reserved: ReservedEntry<K, V>,
         old: Option<NonNull<Node<K, V>>>,
-        wanted: Wanted,
+        mut wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Published<K, V>, NotPutReserved<K, V, E>>
     where
         K: Eq,
     {
+        wanted.new |= settings.listeners.tells_insertions();
         let ReservedEntry { key, value, particulars, id } = reserved;
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
         let locate = |table: Table<K, V>| match old {
@@ -389,7 +398,7 @@ where
                     return Ok(self.fill(place, unpublished, wanted, &mut evicted, settings));
                 }
                 Err(NoPlace::Full(full)) => Some(full),
-                Err(NoPlace::Absent | NoPlace::Taken(_)) => None,
+                Err(NoPlace::Absent | NoPlace::Taken(_) | NoPlace::NoRoom) => None,
             };
         Err(NotPutReserved { key, value, full })
     }
@@ -436,8 +445,10 @@ where
             if put == Put::Old && (old.is_none() || cause != Cause::Replaced) {
                 return Err(NoPlace::Absent);
             }
-            let retry = if !locked.fits_bounds(weight.bytes(), old) {
+            let retry = if !evicted.found_none && !locked.fits_bounds(weight.bytes(), old) {
                 self.evict_to_fit(locked, weight.bytes(), old, if_full, evicted)
+            } else if !locked.admits(particulars, old, evicted) {
+                return Err(NoPlace::NoRoom);
             } else if let Some((position, old)) = found {
                 // SAFETY: S1 (the shard lock is held; `old` is in the table).
                 match unsafe { locked.reserve_backlog(old) } {
@@ -492,7 +503,7 @@ where
         } else {
             locked.publish(table, hash, node, self);
         }
-        self.end_put(locked, node, wanted, left, settings)
+        self.end_put(locked, node, wanted, left, evicted, settings)
     }
 
     /// Finishes a write that has published its node: sets the timer of the entry, and releases the lock.
@@ -502,14 +513,21 @@ where
         node: NonNull<Node<K, V>>,
         wanted: Wanted,
         old: Departed<K, V>,
+        told: &mut Evicted<'_, K, V>,
         settings: &RegistrySettings<K, V>,
     ) -> Published<K, V> {
         if locked.special.has(Special::EXPIRING) {
             locked.arm(node, Time::ZERO, &settings.lifetimes, self);
         }
+        if told.goes_beyond {
+            self.counts.overruns.add(1);
+        }
         locked.finish();
         // SAFETY: `allocate_to_live` made the node with a reference for this handle.
         let new = wanted.new.then(|| unsafe { Handle::from_reference(node) });
+        if settings.listeners.tells_insertions() {
+            new.iter().for_each(|new| told.add_insertion(old.handle(), new.clone()));
+        }
         Published { new, old }
     }
 

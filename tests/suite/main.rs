@@ -4,6 +4,7 @@
 mod common;
 
 mod accounting;
+mod admission;
 mod backlog;
 mod barriers;
 mod bookkeeping;
@@ -28,6 +29,7 @@ mod grace;
 mod handles;
 mod hashed;
 mod huge_weights;
+mod insert_listeners;
 mod list;
 mod listeners;
 mod load;

@@ -51,6 +51,9 @@ fn shared_types_may_cross_threads() {
         Cursor: Send = true;
         Stats: Send = true;
         Occupied<String, Vec<u8>>: Send = true;
+        Refused<String, Vec<u8>>: Send = true;
+        Refused<String, Vec<u8>>: Sync = true;
+        RegistryFull<String, Vec<u8>>: Send = true;
         Drain<'static, u8, u8, S>: Send = true;
         RcuCell<Vec<u8>>: Send = true;
         RcuCell<Vec<u8>>: Sync = true;

@@ -16,7 +16,8 @@ fn main() {
 
 /// Returns a registry of which 400 of 1000 entries were removed.
 fn flows() -> Registry<u32, u32> {
-    let flows = Registry::builder().domain(Domain::builder().name("net").build()).build();
+    let builder = Registry::builder().domain(Domain::builder().name("net").build());
+    let flows = builder.max_entries(100_000).max_weight(1 << 20).count_hits(true).build();
     flows.set_many((0..1000).map(|key| (key, key)));
     flows.retain(|key, _| key % 5 < 3);
     flows.domain().barrier();

@@ -1,6 +1,8 @@
 //! Races between writers, and between holders of handles.
 
 use crate::world::{World, part};
+use loom::sync::atomic::AtomicUsize;
+use loom::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -74,12 +76,21 @@ pub fn upgrade_remove() {
 pub fn upgrade_outlives_registry() {
     let mut world = World::new(1..2);
     let weak = world.registry().downgrade(&world.registry().lookup(&1).unwrap());
+    // The checker does not see the count by which an upgrade keeps the registry. It sees these accesses, and so explores
+    // the orders of the two threads.
+    let turns = Arc::new(AtomicUsize::new(0));
+    let other = Arc::clone(&turns);
     let upgrading = part(&world.domain, move || {
-        if let Some(entry) = weak.upgrade() {
+        other.fetch_add(1, SeqCst);
+        let entry = weak.upgrade();
+        other.fetch_add(1, SeqCst);
+        if let Some(entry) = entry {
             assert_eq!(entry.read(), 1);
         }
     });
+    turns.fetch_add(1, SeqCst);
     Arc::get_mut(&mut world).unwrap().registry = None;
+    turns.fetch_add(1, SeqCst);
     upgrading.join().unwrap();
     assert_eq!(world.drops.load(Ordering::SeqCst), 1, "the value is dropped with no further call");
 }

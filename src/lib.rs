@@ -91,7 +91,8 @@
 //! | when all weigh too much | [`Builder::max_weight`] with a [weigher](Builder::weigher) | [`Registry::set_max_weight`] |
 //! | at some age | [`Builder::max_age`] | [`Registry::set_max_age`] |
 //! | when it was not used for some time | [`Builder::max_idle`] | [`Registry::set_max_idle`] |
-//! | after a lifetime of its own | [`Builder::lifetime`] | the answer of the function |
+//! | after a lifetime of its own | [`Builder::lifetime`], [`Registry::insert_with_ttl`] | [`Registry::set_ttl`] |
+//! | never: another is refused instead | [`Builder::at_capacity`], [`Registry::admit`] | |
 //! | by a policy of the program | [`PolicyReaper`], [`Registry::reap_if`] | |
 //! | when memory runs out | the feature `pressure` | |
 //!
@@ -102,8 +103,9 @@
 //!   Its documentation has the list.
 //! - **An expired entry is absent** to every call from its time on. Its memory is freed when it is reaped: by later insertions,
 //!   by [`Registry::expire`], or in the background ([`Builder::reap_in_background`]).
-//! - **Evicted and expired entries live on** while there are handles to them ([`Builder::spare_held`] prefers others).
-//! - [`Registry::get_or_insert_with`] loads what is absent. A [listener](Builder::listener) is told which entries leave, and why.
+//! - **Evicted and expired entries live on** while there are handles to them ([`Builder::spare_held`] and
+//!   [`Builder::priority`] prefer others).
+//! - [`Registry::get_or_insert_with`] loads what is absent, once for all threads that ask. A [listener](Builder::listener) is told which entries leave, and why.
 //!
 //! ```
 //! use epoch_registry::{Cause, ManualClock, Registry};
@@ -135,7 +137,7 @@
 //! | may be held across an `await` | must not |
 //! |---|---|
 //! | `Arc<`[`Registry`]`>`, [`Domain`], [`RcuCell`], [`RcuList`] | [`Guard`], [`View`], [`DomainGuard`] |
-//! | [`Handle`], [`Version`], [`ListHandle`], [`Registration`] | [`Entry`] and every other borrow of a read; iterators over entries |
+//! | [`Handle`], [`WeakHandle`], [`Version`], [`ListHandle`], [`Registration`], [`Reservation`] | [`Entry`] and every other borrow of a read; iterators over entries |
 //! | [`Cookie`], [`Cursor`] | [`Reader`], [`OwnedReader`], [`CellReader`], [`Session`] |
 //! | the futures: [`Reached`], [`BarrierFuture`], [`Changed`] | |
 //!
@@ -197,6 +199,11 @@
 //! `examples/tokio` of the repository has the whole program, with tests. [`ReclaimJob::run_with`] says how the task shares its thread
 //! with others. Waits are futures: [`Domain::barrier_async`], [`Domain::synchronize_async`], [`Domain::reached`],
 //! [`RcuCell::changed`].
+//!
+//! **Values that tasks make.** [`Registry::get_or_insert_async`] runs one loader for a key, however many tasks ask, and takes the
+//! next one if it fails or its task is dropped. [`Registry::update_async`], [`Registry::compute_async`] and
+//! [`Registry::reserve_key_async`] do the same for other writes. While a key is reserved, a write of that key by a method
+//! that is not `async` blocks its thread.
 //!
 //! # One value
 //!

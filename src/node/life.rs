@@ -8,9 +8,12 @@
 //! Ending: a reader, writer or reaper that finds the deadline in the past *ends* the entry before it reports
 //! the entry absent. It ends the entry by one compare-exchange that replaces the deadline with `ENDED`.
 //!
-//! Changes: a call that changes a deadline (`set_max_age`, a lifetime that has grown longer) also uses a
+//! Changes: a call that changes a deadline (`set_max_age`, `set_ttl`, a lifetime that has grown longer) also uses a
 //! compare-exchange, and never changes `ENDED`. So a change and an end of the same deadline are ordered. Once a
 //! call has reported an entry absent, every later call finds it absent, whatever the clock of its thread shows.
+//!
+//! Fixed deadlines: the deadline says whether the user has set the end of this entry, by `set_ttl` or its like. The
+//! lifetime function is then not asked about the entry.
 //!
 //! Idleness: the time of the last use is a separate word, which is ended in the same way. A read that finds an
 //! entry in use updates the word only if the value would move by more than a sixteenth of the limit.
@@ -41,7 +44,7 @@ pub(crate) struct Life {
     /// The low 32 bits of the due time of the entry's token (W1). Accessed under the shard lock. Not modelled
     /// by loom: the shard lock orders all accesses.
     armed: AtomicU32,
-    /// The first time at which the entry has expired by age; or `ENDED`; or `CLAIMED`.
+    /// The [`Deadline`] of the entry; or `ENDED`; or `CLAIMED`.
     deadline: AtomicU64,
     /// The time of the last use, exact to a sixteenth of the limit; or `IDLE`; or `CLAIMED`.
     used: AtomicU64,
@@ -80,20 +83,67 @@ pub(crate) enum Standing {
     Idle(LastUse),
 }
 
-/// The value of a deadline word that was loaded.
+/// The first time at which an entry has expired by age, and whether it is *fixed*: whether the user has set the end of
+/// this entry, so that the lifetime function is not asked about it.
+///
+/// | bits 63, 62 | bits 61 .. 0 | deadline |
+/// |---|---|---|
+/// | 0, 0 | a time | that time (zero: the entry has ended) |
+/// | 0, 1 | a time | that time, fixed |
+/// | 1, 0 | 0 | never, fixed |
+/// | 1, 1 | all ones | never (or the entry is claimed) |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Deadline(u64);
+
+impl Deadline {
+    pub(crate) const NEVER: Deadline = Deadline(Time::NEVER.word());
+    const FIXED: u64 = 1 << 62;
+    const FIXED_NEVER: u64 = 1 << 63;
+
+    /// Returns a deadline that is not fixed.
+    #[inline]
+    pub(crate) fn at(end: Time) -> Self {
+        Deadline(end.word())
+    }
+
+    /// Returns a fixed deadline.
+    pub(crate) fn fixed(end: Time) -> Self {
+        Deadline(if end == Time::NEVER { Self::FIXED_NEVER } else { end.word() | Self::FIXED })
+    }
+
+    /// Returns whether the deadline is fixed: whether its two top bits differ.
+    #[inline]
+    pub(crate) fn is_fixed(self) -> bool {
+        (self.0 ^ self.0 << 1) >> 63 != 0
+    }
+
+    /// Returns the time, which may be `NEVER`.
+    #[inline]
+    pub(crate) fn time(self) -> Time {
+        if self.0 >> 63 != 0 { Time::NEVER } else { Time::of_word(self.0 & !Self::FIXED) }
+    }
+
+    /// Returns the earlier of this deadline and `end`. It is fixed if this one is.
+    #[inline]
+    pub(crate) fn or_at(self, end: Time) -> Self {
+        match end < self.time() {
+            true if self.is_fixed() => Deadline::fixed(end),
+            true => Deadline::at(end),
+            false => self,
+        }
+    }
+}
 
 /// The value of a last-use word that was loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LastUse(u64);
 
 impl Life {
-    pub(crate) fn new(inserted: Time, deadline: Time, used: Time) -> Self {
+    pub(crate) fn new(inserted: Time, deadline: Deadline, used: Time) -> Self {
         Life {
             rest: Stamp::rest(inserted),
             armed: AtomicU32::new(0),
-            deadline: AtomicU64::new(deadline.word()),
+            deadline: AtomicU64::new(deadline.0),
             used: AtomicU64::new(used.word()),
         }
     }
@@ -101,7 +151,7 @@ impl Life {
     /// Returns the life of a node that was inserted before its registry was prepared for expiry. The low bits
     /// of its insertion time are not known. Its last use is zero, because [`Idleness::floor`] applies to it.
     pub(crate) fn early() -> Self {
-        Life { rest: u32::MAX, ..Life::new(Time::ZERO, Time::NEVER, Time::ZERO) }
+        Life { rest: u32::MAX, ..Life::new(Time::ZERO, Deadline::NEVER, Time::ZERO) }
     }
 
     /// Returns the insertion time, given the stamp of the node. It is never earlier than the actual insertion.
@@ -118,33 +168,25 @@ impl Life {
         // (L1), so by the coherence of that word a call that comes after one that reported the entry absent
         // also finds it ended. If neither load finds an ended word, neither word had ended at the earlier of
         // the two loads.
-        let deadline = self.deadline.load(Relaxed);
-        if deadline == ENDED {
+        let deadline = Deadline(self.deadline.load(Relaxed));
+        if deadline.0 == ENDED {
             return Standing::Ended(Cause::Expired);
         }
-        if now.word() >= deadline {
-            return Standing::Past(Deadline(deadline));
+        let by_age = deadline.time();
+        if now >= by_age {
+            return Standing::Past(deadline);
         }
         // ORDERING: Relaxed, see the load of the deadline above.
         match self.used.load(Relaxed) {
             // Also if there is no limit any more (L1).
             IDLE => Standing::Ended(Cause::Idle),
-            CLAIMED => Standing::Lives(Time::of_word(deadline)),
-            _ if idleness.limit == Time::NEVER => Standing::Lives(Time::of_word(deadline)),
+            CLAIMED => Standing::Lives(by_age),
+            _ if idleness.limit == Time::NEVER => Standing::Lives(by_age),
             used => {
                 let end = Time::of_word(used).max(idleness.floor).end_of(idleness.limit);
-                if now < end {
-                    Standing::Lives(end.min(Time::of_word(deadline)))
-                } else {
-                    Standing::Idle(LastUse(used))
-                }
+                if now < end { Standing::Lives(end.min(by_age)) } else { Standing::Idle(LastUse(used)) }
             }
         }
-    }
-
-    fn is_claimed(&self) -> bool {
-        // ORDERING: Relaxed, as in `standing`.
-        self.used.load(Relaxed) == CLAIMED
     }
 
     /// Stores the time of a use, if it is long enough after the stored one (see [`Idleness::note`]).
@@ -191,8 +233,8 @@ impl Life {
     }
 
     /// Sets the deadline to `new`, if it is still `old`. Returns whether it was.
-    pub(crate) fn move_deadline(&self, old: Deadline, new: Time) -> bool {
-        self.change(old, new.word())
+    pub(crate) fn move_deadline(&self, old: Deadline, new: Deadline) -> bool {
+        self.change(old, new.0)
     }
 
     fn change(&self, old: Deadline, new: u64) -> bool {
@@ -201,18 +243,22 @@ impl Life {
     }
 
     /// Returns the deadline.
-    pub(crate) fn deadline(&self) -> Time {
+    pub(crate) fn deadline(&self) -> Deadline {
         // ORDERING: Relaxed, as in `standing`.
-        Time::of_word(self.deadline.load(Relaxed))
+        Deadline(self.deadline.load(Relaxed))
     }
 
-    /// Sets the deadline, unless the entry has ended or is claimed. Called under the shard lock.
-    pub(crate) fn set_deadline(&self, new: Time) {
+    /// Sets the deadline to what `new` makes of the present one, unless the entry has ended or is claimed. Returns
+    /// whether it did. Called under the shard lock, under which no entry becomes claimed meanwhile.
+    pub(crate) fn set_deadline(&self, new: impl Fn(Deadline) -> Deadline) -> bool {
         loop {
+            let old = self.deadline();
             // ORDERING: Relaxed, as in `standing`.
-            let old = self.deadline.load(Relaxed);
-            if old == ENDED || self.is_claimed() || self.change(Deadline(old), new.word()) {
-                return;
+            if old.0 == ENDED || matches!(self.used.load(Relaxed), IDLE | CLAIMED) {
+                return false;
+            }
+            if self.move_deadline(old, new(old)) {
+                return true;
             }
         }
     }
@@ -221,7 +267,7 @@ impl Life {
     /// check at that time.
     pub(crate) fn due(&self, idleness: Idleness) -> Time {
         // ORDERING: Relaxed, both loads, as in `standing`.
-        let deadline = Time::of_word(self.deadline.load(Relaxed));
+        let deadline = self.deadline().time();
         match self.used.load(Relaxed) {
             IDLE => Time::ZERO,
             _ if idleness.limit == Time::NEVER => deadline,
@@ -281,14 +327,14 @@ mod tests {
 
     #[test]
     fn an_ended_life_stays_ended() {
-        let life = Life::new(at(5), at(10), at(5));
+        let life = Life::new(at(5), Deadline::at(at(10)), at(5));
         assert_eq!(life.standing(at(9), NONE), Standing::Lives(at(10)));
         let Standing::Past(past) = life.standing(at(10), NONE) else { panic!() };
-        assert!(life.move_deadline(past, at(20)) && !life.end(past));
+        assert!(life.move_deadline(past, Deadline::at(at(20))) && !life.end(past));
         assert_eq!(life.standing(at(19), NONE), Standing::Lives(at(20)));
         let Standing::Past(past) = life.standing(at(20), NONE) else { panic!() };
         assert!(life.end(past));
-        life.set_deadline(at(100));
+        assert!(!life.set_deadline(|_| Deadline::at(at(100))));
         assert_eq!(life.standing(at(0), NONE), Standing::Ended(Cause::Expired));
         assert_eq!(life.claim(), Some(Cause::Expired));
     }
@@ -296,18 +342,18 @@ mod tests {
     #[test]
     fn a_claimed_life_never_ends() {
         let idleness = Idleness { note: at(1), limit: at(16), floor: Time::ZERO };
-        let life = Life::new(at(5), at(10), at(5));
+        let life = Life::new(at(5), Deadline::at(at(10)), at(5));
         let Standing::Past(past) = life.standing(at(10), idleness) else { panic!() };
         assert_eq!(life.claim(), None);
         assert!(!life.end(past));
-        life.set_deadline(at(7));
+        assert!(!life.set_deadline(|_| Deadline::at(at(7))));
         assert_eq!(life.standing(at(1 << 60), idleness), Standing::Lives(Time::NEVER));
     }
 
     #[test]
     fn a_use_prolongs_a_life_and_idleness_ends_it() {
         let idleness = Idleness { note: at(2), limit: at(32), floor: Time::ZERO };
-        let life = Life::new(at(0), Time::NEVER, at(0));
+        let life = Life::new(at(0), Deadline::NEVER, at(0));
         life.note_use(at(2), idleness);
         assert_eq!(life.due(idleness), at(33), "a use just after the last one was noted");
         life.note_use(at(3), idleness);
@@ -316,6 +362,25 @@ mod tests {
         assert!(life.end_idle(last));
         life.note_use(at(36), idleness);
         assert_eq!(life.standing(at(0), idleness), Standing::Ended(Cause::Idle));
+        assert!(!life.set_deadline(|_| Deadline::fixed(at(100))), "an idle entry came back");
         assert_eq!((life.due(idleness), life.claim()), (Time::ZERO, Some(Cause::Idle)));
+    }
+
+    #[test]
+    fn a_deadline_keeps_its_time_and_whether_it_is_fixed() {
+        let last = at((1 << 62) - 1);
+        for time in [at(0), at(1), at(1 << 61), last, Time::NEVER] {
+            assert_eq!((Deadline::at(time).time(), Deadline::at(time).is_fixed()), (time, false));
+            let fixed = Deadline::fixed(time);
+            assert_eq!((fixed.time(), fixed.is_fixed()), (time, true));
+            assert_ne!(fixed.0, ENDED);
+            assert_eq!(Deadline::NEVER.or_at(time), Deadline::at(time));
+            assert_eq!(Deadline::fixed(Time::NEVER).or_at(time), fixed);
+            assert_eq!(fixed.or_at(Time::NEVER), fixed);
+        }
+        let life = Life::new(at(5), Deadline::fixed(at(10)), at(5));
+        assert_eq!(life.standing(at(9), NONE), Standing::Lives(at(10)));
+        assert_eq!(life.standing(at(10), NONE), Standing::Past(Deadline::fixed(at(10))));
+        assert!(life.set_deadline(|old| old.or_at(at(8))) && life.deadline() == Deadline::fixed(at(8)));
     }
 }

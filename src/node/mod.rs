@@ -19,7 +19,7 @@ pub(crate) mod refs;
 pub(crate) mod usage;
 pub(crate) mod weight;
 
-use crate::node::life::Life;
+use crate::node::life::{Deadline, Life};
 use crate::node::refs::Refs;
 use crate::node::usage::UseMarks;
 use crate::node::weight::Weight;
@@ -239,8 +239,8 @@ pub(crate) struct UnpublishedNode<K, V> {
     pub(crate) time: Time,
     pub(crate) weight: Weight,
     pub(crate) is_marked: bool,
-    /// The time at which the entry expires by its own lifetime.
-    pub(crate) own_end: Time,
+    /// When the entry expires by its own lifetime.
+    pub(crate) own_end: Deadline,
 }
 
 impl<K, V> UnpublishedNode<K, V> {

@@ -10,8 +10,8 @@ pub enum Cause {
     Removed,
     /// Another entry with the same key replaced it, in `insert`, `set` or `update`.
     Replaced,
-    /// The entry was older than [`max_age`](crate::Builder::max_age) or its own
-    /// [lifetime](crate::Builder::lifetime) allows.
+    /// The entry was older than [`max_age`](crate::Builder::max_age), its own [lifetime](crate::Builder::lifetime) or its
+    /// [time to live](crate::Registry::set_ttl) allows.
     Expired,
     /// The entry was not used for [`max_idle`](crate::Builder::max_idle).
     Idle,

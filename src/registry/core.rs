@@ -4,9 +4,9 @@
 
 #![allow(unsafe_code)]
 
-use crate::domain::{Domain, Failure, Full, IfFull, Operations, Reclaimed, RegistryHeader};
+use crate::domain::{Domain, Failure, Full, IfFull, Operations, Reclaimed, RegistryHeader, shard_of};
 use crate::handle::Handle;
-use crate::node::life::Life;
+use crate::node::life::{Deadline, Life, Standing};
 use crate::node::usage::ReadDuties;
 use crate::node::weight::Weight;
 use crate::node::{Node, UnpublishedNode};
@@ -265,22 +265,39 @@ where
     /// code, which may panic.
     #[inline(always)]
     pub(crate) fn prepare(&self, hash: u64, key: K, value: V) -> UnpublishedNode<K, V> {
-        let weight = match &self.settings.weigher {
-            None => self.node,
-            Some(weigher) => {
-                check::user_code();
-                self.weight(weigher(&key, &value))
-            }
-        };
+        let weight = self.weigh(&key, &value);
         let lifetimes = &self.settings.lifetimes;
         let is_marked = self.read_duties.begins_marked();
         if !lifetimes.expires() {
             let time = self.now();
-            return UnpublishedNode { key, value, hash, time, weight, is_marked, own_end: Time::NEVER };
+            return UnpublishedNode { key, value, hash, time, weight, is_marked, own_end: Deadline::NEVER };
         }
         let time = self.settings.clock.beginning();
-        let own_end = lifetimes.own_end((&key, &value), time);
+        let own_end = Deadline::at(lifetimes.own_end((&key, &value), time));
         UnpublishedNode { key, value, hash, time, weight, is_marked, own_end }
+    }
+
+    /// Does the same as [`prepare`](Self::prepare), for an entry that expires `ttl` from now, whatever the lifetime
+    /// function says of it.
+    pub(crate) fn prepare_with_ttl(&self, hash: u64, key: K, value: V, ttl: Duration) -> UnpublishedNode<K, V> {
+        self.begin_to_expire_by_entry();
+        let weight = self.weigh(&key, &value);
+        let is_marked = self.read_duties.begins_marked();
+        let time = self.settings.clock.beginning();
+        let own_end = Deadline::fixed(time.end_of(Time::ceil_from(ttl)));
+        UnpublishedNode { key, value, hash, time, weight, is_marked, own_end }
+    }
+
+    /// Returns the weight of an entry. Calls the weigher: user code, which may panic.
+    #[inline(always)]
+    fn weigh(&self, key: &K, value: &V) -> Weight {
+        match &self.settings.weigher {
+            None => self.node,
+            Some(weigher) => {
+                check::user_code();
+                self.weight(weigher(key, value))
+            }
+        }
     }
 
     /// Publishes an entry, unless its key is taken. Returns a handle if the caller wants one.
@@ -428,6 +445,11 @@ where
             // An insertion does not wait for room in the backlog that it does not need itself.
             self.expire_in(shard, now, TOKENS_PER_WRITE, IfFull::fail_at_once());
         }
+        self.wake_reaper(due, now);
+    }
+
+    /// Wakes the domain's reclaimer if an entry is due before the reclaimer's next look.
+    fn wake_reaper(&self, due: Time, now: Time) {
         // ORDERING: Relaxed, here and in the exchange: the time is a hint. `IN_FOREGROUND` says that nothing is
         // done in the background.
         let planned = self.background_at.load(Ordering::Relaxed);
@@ -539,6 +561,114 @@ where
         }
     }
 
+    /// Prepares all shards for entries that expire, and has reads check whether entries have expired. The caller then
+    /// gives an entry a limit of its own.
+    pub(crate) fn begin_to_expire_by_entry(&self) {
+        self.begin_to_expire();
+        // Also if another thread has prepared the shards: it may not have come to this line yet.
+        self.read_duties.check_expiry(self.settings.lifetimes.limits_idleness());
+    }
+
+    /// Returns whether a node is of this registry, in the table or not.
+    ///
+    /// # Safety
+    ///
+    /// The node is not freed before this returns.
+    unsafe fn owns(&self, node: NonNull<Node<K, V>>) -> bool {
+        // SAFETY: the caller guarantees that the node is not freed.
+        let shard = unsafe { shard_of(node.cast()) };
+        // SAFETY: Q2 (the node keeps the core of its registry, and so its shards).
+        unsafe { shard.as_ref() }.registry_pointer() == NonNull::from(&self.header)
+    }
+
+    /// Looks whether an entry is in this registry and has not expired. This does not count as a use.
+    fn is_present(&self, entry: &Handle<K, V>, now: Time) -> bool {
+        // SAFETY: the handle keeps the node alive.
+        let is_own = unsafe { self.owns(entry.node()) };
+        // SAFETY: the handle keeps the node alive.
+        is_own && !entry.is_unlinked() && unsafe { self.is_there(entry.node(), Some(now)) }
+    }
+
+    /// Gives an entry another end of its own. Returns false if the entry has left or expired, or is of another
+    /// registry. The caller has read the clock at `now`.
+    pub(crate) fn set_own_end(&self, entry: &Handle<K, V>, own_end: Deadline, now: Time) -> bool {
+        if !self.is_present(entry, now) {
+            return false;
+        }
+        let shard = self.shard(entry.hash().into());
+        let is_set = shard.set_own_end(entry, own_end, now, &self.settings.lifetimes);
+        if is_set {
+            self.wake_reaper(shard.counts.due.get(), now);
+        }
+        is_set
+    }
+
+    /// Asks the lifetime function again about an entry, and gives the entry the end that it answers. Returns false as
+    /// [`set_own_end`](Self::set_own_end) does, or if the thread is in the lifetime function, or if that panics.
+    pub(crate) fn renew_one(&self, entry: &Handle<K, V>) -> bool {
+        let lifetimes = &self.settings.lifetimes;
+        let now = self.settings.clock.beginning();
+        if !self.is_present(entry, now) {
+            return false;
+        }
+        // SAFETY: the handle keeps the node alive.
+        let Some(life) = (unsafe { self.life_of(entry.node()) }) else { return true };
+        // Zero is no end that a lifetime can have.
+        let panicked = Time::ZERO;
+        let inserted = life.inserted(entry.stamp());
+        match lifetimes.own_end_contained((entry.key(), entry.value()), inserted, panicked) {
+            Some(own_end) if own_end != panicked => self.set_own_end(entry, Deadline::at(own_end), now),
+            _ => false,
+        }
+    }
+
+    /// Returns the age of a node of this registry: never too long, and exact if it has a life that knows it.
+    ///
+    /// # Safety
+    ///
+    /// The node is not freed before this returns.
+    pub(crate) unsafe fn age_of(&self, node: NonNull<Node<K, V>>) -> Duration {
+        // SAFETY: the caller guarantees that the node is not freed.
+        if !unsafe { self.owns(node) } {
+            return Duration::ZERO;
+        }
+        // SAFETY: the caller guarantees that the node is not freed.
+        let stamp = unsafe { node.as_ref() }.header.stamp();
+        // SAFETY: the caller guarantees that the node is not freed.
+        let inserted = unsafe { self.life_of(node) }.map_or(stamp.latest(), |life| life.inserted(stamp));
+        self.now().since(inserted)
+    }
+
+    /// Returns how much longer a node stays, unless it is removed or used, or its limits change. `None` if there is no
+    /// limit. Zero if it has left or expired, or is of another registry.
+    ///
+    /// # Safety
+    ///
+    /// The node is not freed before this returns.
+    pub(crate) unsafe fn remaining_of(&self, node: NonNull<Node<K, V>>) -> Option<Duration> {
+        // SAFETY: the caller guarantees that the node is not freed.
+        let header = unsafe { &node.as_ref().header };
+        // SAFETY: the caller guarantees that the node is not freed.
+        if !unsafe { self.owns(node) } || header.refs.is_unlinked() {
+            return Some(Duration::ZERO);
+        }
+        if !self.settings.lifetimes.expires() {
+            return None;
+        }
+        let now = self.now();
+        // SAFETY: the caller guarantees that the node is not freed.
+        let life = unsafe { self.life_of(node) }?;
+        // Ends the entry if it is past its time, or lets the lifetime function prolong it.
+        // SAFETY: the caller guarantees that the node is not freed.
+        unsafe { self.is_there(node, Some(now)) };
+        match life.standing(now, self.settings.lifetimes.idleness()) {
+            Standing::Lives(Time::NEVER) => None,
+            // The entry lives up to the last time before `end`.
+            Standing::Lives(end) => Some(end.since(now.end_of(Time::ZERO))),
+            _ => Some(Duration::ZERO),
+        }
+    }
+
     /// Completes a change of the limits. When this returns, writers that held a shard lock before the change have
     /// given it back, and later writers see the new limits. Reads check whether entries have expired from now on.
     pub(crate) fn fence_writers(&self) {
@@ -555,8 +685,11 @@ where
             let inserted = life.inserted(entry.stamp());
             // If the lifetime cannot be asked, or panics, the entry keeps its present deadline.
             let known = life.deadline();
-            let own = self.settings.lifetimes.own_end_contained((entry.key(), entry.value()), inserted, known);
-            let own_end = own.unwrap_or(known);
+            // The lifetime function is not asked about an entry whose end is fixed.
+            let lifetimes = &self.settings.lifetimes;
+            let ask = || lifetimes.own_end_contained((entry.key(), entry.value()), inserted, known.time());
+            let own = if known.is_fixed() { None } else { ask() };
+            let own_end = own.unwrap_or(known.time());
             let shard = self.shard(entry.hash().into());
             shard.renew(&[(entry.clone(), own_end)], &self.settings.lifetimes);
         }

@@ -151,8 +151,8 @@ where
         if excess == 0 { 0 } else { self.evict(excess) }
     }
 
-    /// Removes expired entries: those older than [`max_age`](crate::Builder::max_age) or their own
-    /// [`lifetime`](crate::Builder::lifetime) allows, and those not used for
+    /// Removes expired entries: those older than [`max_age`](crate::Builder::max_age), their own
+    /// [`lifetime`](crate::Builder::lifetime) or their [time to live](Self::set_ttl) allows, and those not used for
     /// [`max_idle`](crate::Builder::max_idle).
     ///
     /// Examines up to about `budget` of the entries that may have expired (it does not split those of one hash),
@@ -191,6 +191,9 @@ where
     /// - From then on every read that finds an entry reads the clock, unless [reads are
     ///   stale](crate::Builder::stale_reads).
     ///
+    /// An entry whose [time to live](Self::set_ttl) was set by itself keeps the earlier of its present end and the new
+    /// limit: the new limit may shorten its life, and does not prolong it.
+    ///
     /// This method does not read the clock.
     ///
     /// # Progress
@@ -203,7 +206,7 @@ where
         }
         self.core.begin_to_expire();
         lifetimes.set_max_age(age);
-        self.renew();
+        self.renew_all();
     }
 
     /// Changes the maximum time for which an entry may go unused, as [`set_max_age`](Self::set_max_age) changes
@@ -233,13 +236,14 @@ where
         };
         self.core.begin_to_expire();
         lifetimes.set_max_idle(time, now);
-        self.renew();
+        self.renew_all();
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
     }
 
-    fn renew(&self) {
+    /// Gives all entries the deadlines and timers that the present limits ask for.
+    fn renew_all(&self) {
         self.core.fence_writers();
         let (mut cursor, mut entries) = (Cursor::new(), Vec::new());
         while !cursor.is_done() {

@@ -15,6 +15,7 @@ mod many;
 pub(crate) mod memory_order;
 pub(crate) mod owned_reader;
 mod parallel;
+mod peek;
 pub mod policy;
 pub(crate) mod policy_reaper;
 pub(crate) mod reader;
@@ -22,6 +23,7 @@ pub(crate) mod registration;
 pub(crate) mod set;
 pub(crate) mod stats;
 pub(crate) mod sweep;
+mod ttl;
 pub(crate) mod view;
 mod write;
 

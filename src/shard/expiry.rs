@@ -10,7 +10,7 @@
 
 use crate::handle::Handle;
 use crate::node::Node;
-use crate::node::life::{Idleness, Life, Standing};
+use crate::node::life::{Deadline, Idleness, Life, Standing};
 use crate::reap::Cause;
 use crate::shard::ShardRef;
 use crate::shard::counts::Counts;
@@ -42,7 +42,7 @@ pub(crate) struct Lifetimes<K, V> {
     own: Option<Lifetime<K, V>>,
     /// Whether an entry stays while it has handles.
     spare_held: bool,
-    /// Whether there is any limit, or was one at some time.
+    /// Whether entries may expire: there is a limit, or was one at some time, or entries may have limits of their own.
     expires: AtomicBool,
     /// The number of calls of the lifetime function that panicked.
     panics: AtomicU64,
@@ -123,6 +123,7 @@ impl<K, V> Lifetimes<K, V> {
         max_idle: Option<Duration>,
         own: Option<Lifetime<K, V>>,
         spare_held: bool,
+        by_entry: bool,
     ) -> Self {
         Lifetimes {
             max_age: TimeLimit::new(length(max_age)),
@@ -130,13 +131,13 @@ impl<K, V> Lifetimes<K, V> {
             idle_note: TimeLimit::new(note_of_idleness(max_idle)),
             idle_floor: AtomicU64::new(0),
             spare_held,
-            expires: AtomicBool::new(own.is_some() || max_age.is_some() || max_idle.is_some()),
+            expires: AtomicBool::new(by_entry || own.is_some() || max_age.is_some() || max_idle.is_some()),
             own,
             panics: AtomicU64::new(0),
         }
     }
 
-    /// Returns whether there is a limit on how long entries stay, or was one at some time.
+    /// Returns whether entries may expire: whether the shards are prepared for that.
     #[inline]
     pub(crate) fn expires(&self) -> bool {
         // ORDERING: Acquire, pairs with the Release in `begin`: a caller that reads true sees that all shards are
@@ -218,10 +219,10 @@ impl<K, V> Lifetimes<K, V> {
     }
 
     /// Returns when an entry expires by age: the earlier of the end by the limit of age and `own_end`, the end by
-    /// the lifetime function.
+    /// the lifetime function, or as the user has fixed it.
     #[inline]
-    pub(crate) fn deadline(&self, inserted: Time, own_end: Time) -> Time {
-        own_end.min(inserted.end_of(self.max_age.get()))
+    pub(crate) fn deadline(&self, inserted: Time, own_end: Deadline) -> Deadline {
+        own_end.or_at(inserted.end_of(self.max_age.get()))
     }
 
     /// Finds out whether an entry has expired, and ends it if so. See [`life`](crate::node::life).
@@ -241,14 +242,15 @@ impl<K, V> Lifetimes<K, V> {
                     }
                 }
                 Standing::Past(past) => {
-                    if self.own.is_some() && !looker.may_ask {
+                    let asks = self.own.is_some() && !past.is_fixed();
+                    if asks && !looker.may_ask {
                         return Look::Unknown;
                     }
                     let inserted = life.inserted(node.header.stamp());
                     let asked = || self.own_end_contained((node.key(), node.value()), inserted, retry(now));
-                    let end = if self.own.is_some() { asked().map(|own| self.deadline(inserted, own)) } else { None };
-                    match end {
-                        Some(end) if end > now => _ = life.move_deadline(past, end),
+                    let end = if asks { asked() } else { None };
+                    match end.map(|own| self.deadline(inserted, Deadline::at(own))) {
+                        Some(end) if end.time() > now => _ = life.move_deadline(past, end),
                         _ if life.end(past) => return Look::Ended(Cause::Expired),
                         _ => {}
                     }
@@ -380,17 +382,46 @@ where
     }
 
     /// Gives each entry that is still in the table a new deadline and a timer. Each entry comes with its end by
-    /// the lifetime function.
+    /// the lifetime function. A fixed deadline becomes earlier if the limit of age asks for it, and never later.
     pub(crate) fn renew(self, entries: &[(Handle<K, V>, Time)], lifetimes: &Lifetimes<K, V>) {
         let mut locked = self.lock();
         for (entry, own_end) in entries {
             // SAFETY: the handle keeps the node alive.
             let life = unsafe { self.life_of(entry.node()) };
             if let Some(life) = life.filter(|_| !entry.is_unlinked()) {
-                life.set_deadline(lifetimes.deadline(life.inserted(entry.stamp()), *own_end));
+                life.set_deadline(|old| {
+                    let own_end = if old.is_fixed() { old } else { Deadline::at(*own_end) };
+                    lifetimes.deadline(life.inserted(entry.stamp()), own_end)
+                });
                 locked.arm(entry.node(), Time::ZERO, lifetimes, self);
             }
         }
+    }
+
+    /// Gives an entry another end of its own, and a timer if it may now expire sooner. Returns false if the entry is
+    /// not in the table or has ended. The caller has looked at the entry at `now`.
+    pub(crate) fn set_own_end(
+        self,
+        entry: &Handle<K, V>,
+        own_end: Deadline,
+        now: Time,
+        lifetimes: &Lifetimes<K, V>,
+    ) -> bool {
+        let (node, mut locked) = (entry.node(), self.lock());
+        if locked.table_for(entry.hash().into(), self).locate_exact(node).is_none() {
+            return false;
+        }
+        // SAFETY: S1 (the shard lock is held; the node is in the table).
+        let Some(life) = (unsafe { self.life_of(node) }) else { return false };
+        let idleness = lifetimes.idleness();
+        let before = life.due(idleness);
+        let is_set = life.set_deadline(|_| lifetimes.deadline(life.inserted(entry.stamp()), own_end));
+        // W1: the entry's token is due by `before`. If that has passed, a reaper may have put the token off.
+        if is_set && (life.due(idleness) < before || before <= now) {
+            locked.arm(node, Time::ZERO, lifetimes, self);
+        }
+        locked.finish();
+        is_set
     }
 }
 

@@ -543,6 +543,7 @@ fn next_free(slot: NonNull<Header>) -> NonNull<u16> {
 mod tests {
     use super::*;
     use crate::domain::shard_of;
+    use crate::node::life::Deadline;
     use crate::node::weight::Weight;
     use crate::node::{Node, UnpublishedNode};
     use crate::util::clock::Time;
@@ -555,7 +556,7 @@ mod tests {
         let mut spare = None;
         let mut one = || {
             let (key, value, weight) = (7_u32, value.clone(), Weight::at_least(1));
-            let (time, own_end) = (Time::ZERO, Time::NEVER);
+            let (time, own_end) = (Time::ZERO, Deadline::NEVER);
             let unpublished = UnpublishedNode { key, value, hash: 1, time, weight, is_marked: false, own_end };
             // SAFETY: the slot is for a node of this layout.
             unsafe { unpublished.write(slabs.alloc(shard, &mut spare), kind, 1) }.cast()

@@ -185,7 +185,7 @@ impl Time {
 
     /// Returns the time as a word. `NEVER` is the greatest word.
     #[inline]
-    pub(crate) fn word(self) -> u64 {
+    pub(crate) const fn word(self) -> u64 {
         self.0
     }
 
@@ -282,6 +282,24 @@ impl Timekeeper {
             None => Time::of_nanos(fine()),
             Some(_) => self.now(),
         }
+    }
+
+    /// Returns the reading of the clock: the time since the clock's origin, not the registry's.
+    pub(crate) fn reading(&self) -> Duration {
+        match &self.clock {
+            None => Duration::from_nanos(coarse()),
+            Some((clock, _)) => {
+                crate::util::check::user_code();
+                clock.now()
+            }
+        }
+    }
+
+    /// Converts a [`reading`](Self::reading) to a time, rounded up. A reading from before the registry was built
+    /// becomes zero.
+    pub(crate) fn time_of(&self, reading: Duration) -> Time {
+        let origin = self.clock.as_ref().map_or(Duration::ZERO, |(_, origin)| *origin);
+        Time::ceil_from(reading.saturating_sub(origin))
     }
 
     /// Returns whether a length of time by this clock is also a length of real time.

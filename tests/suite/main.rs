@@ -20,6 +20,7 @@ mod expiry;
 mod expiry_panics;
 mod expiry_reads;
 mod expiry_times;
+mod expiry_ttl;
 mod forgotten;
 mod futures;
 mod grace;

@@ -171,7 +171,7 @@ impl Server {
         self.address
     }
 
-    /// Stops the server: accepts no more connections, closes those that are open, and waits for their threads. Then
+    /// Stops the server: accepts no more connections, closes the open ones, and waits for their threads. Then
     /// empties the store, and returns its accounts, if it has any.
     pub fn stop(self) -> Option<Accounts> {
         // ORDERING: Release, pairs with the Acquire in `accept`.

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ const SESSION: &str = "session";
 /// | request | reply |
 /// |---|---|
 /// | `POST /login` with `{"user": "ada"}` | 201, a cookie, and the id of the session |
-/// | `GET /session` | the session: user, number, age, uses |
+/// | `GET /session` | the session: user, number, uses, age, and how long it lasts |
 /// | `GET /session/data`, `PUT /session/data` | what the client keeps in its session |
 /// | `GET /sessions` | all sessions of the user |
 /// | `POST /logout` | 204 |
@@ -122,30 +122,8 @@ async fn log_in(
     Ok((StatusCode::CREATED, AppendHeaders([(SET_COOKIE, cookie)]), Json(body)))
 }
 
-/// A session, as its user sees it.
-#[derive(Serialize)]
-struct Shown {
-    number: u64,
-    age_seconds: f64,
-    idle_seconds: f64,
-    uses: u64,
-}
-
-impl Shown {
-    fn of(about: &crate::user::About, sessions: &Sessions) -> Shown {
-        let now = sessions.now();
-        Shown {
-            number: about.number,
-            age_seconds: now.saturating_sub(about.created).as_secs_f64(),
-            idle_seconds: now.saturating_sub(about.last_used()).as_secs_f64(),
-            uses: about.uses(),
-        }
-    }
-}
-
 async fn show(State(sessions): State<Arc<Sessions>>, Current(session): Current) -> impl IntoResponse {
-    let shown = Shown::of(&session.about, &sessions);
-    Json(json!({ "user": session.user.key(), "session": shown }))
+    Json(json!({ "user": session.user.key(), "session": sessions.show(&session) }))
 }
 
 async fn get_data(Current(session): Current) -> impl IntoResponse {
@@ -163,8 +141,8 @@ async fn put_data(Current(session): Current, body: Body) -> Result<StatusCode, R
 }
 
 async fn list(State(sessions): State<Arc<Sessions>>, Current(session): Current) -> impl IntoResponse {
-    let all: Vec<_> = sessions.list(&session.user).iter().map(|about| Shown::of(about, &sessions)).collect();
-    Json(json!({ "count": all.len(), "current": session.about.number, "sessions": all }))
+    let all = sessions.list(&session.user);
+    Json(json!({ "count": all.len(), "current": session.number, "sessions": all }))
 }
 
 async fn log_out(State(sessions): State<Arc<Sessions>>, Current(session): Current) -> StatusCode {

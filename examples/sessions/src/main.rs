@@ -102,7 +102,10 @@ async fn serve(address: &str, limits: Limits) -> Result<(), Failure> {
     let service = Service::start(address, limits, MonotonicClock).await?;
     println!("sessions are served at http://{}", service.address());
     signal().await?;
-    shut_down(service).await
+    tokio::select! {
+        done = shut_down(service) => done,
+        _ = signal() => Err("a second signal, while requests were under way".into()),
+    }
 }
 
 /// Waits for SIGINT or SIGTERM.

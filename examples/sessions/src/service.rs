@@ -24,7 +24,7 @@ impl Service {
     /// # Errors
     ///
     /// If the address cannot be bound.
-    pub async fn start(address: impl ToSocketAddrs, limits: Limits, clock: impl Clock + Clone) -> io::Result<Service> {
+    pub async fn start(address: impl ToSocketAddrs, limits: Limits, clock: impl Clock) -> io::Result<Service> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let sessions = Arc::new(Sessions::new(&domain(), limits, clock));

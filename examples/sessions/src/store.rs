@@ -2,7 +2,7 @@
 
 use crate::census::{Census, Counted};
 use crate::id::SessionId;
-use crate::user::{About, User};
+use crate::user::User;
 use epoch_registry::{Cause, Clock, Domain, Handle, Registry, Stats};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +15,20 @@ pub type SessionHandle = Handle<SessionId, Session>;
 /// The value of a session.
 pub struct Session {
     pub user: Handle<String, User>,
-    pub about: Arc<About>,
+    /// The number of the session, which is no secret.
+    pub number: u64,
+    uses: AtomicU64,
     /// What the client keeps in its session.
     data: Mutex<Arc<[u8]>>,
     _counted: Counted,
 }
 
 impl Session {
+    fn new(user: Handle<String, User>, number: u64, census: &Census) -> Self {
+        let data = Mutex::new(Arc::from(&b""[..]));
+        Session { user, number, uses: AtomicU64::new(0), data, _counted: census.count() }
+    }
+
     pub fn data(&self) -> Arc<[u8]> {
         self.data.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -30,6 +37,16 @@ impl Session {
         let mut data = Arc::from(data);
         std::mem::swap(&mut data, &mut self.data.lock().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// A session, as its user sees it.
+#[derive(Serialize)]
+pub struct Shown {
+    pub number: u64,
+    pub uses: u64,
+    pub age_seconds: f64,
+    /// How long it lasts if it is not used.
+    pub expires_in_seconds: f64,
 }
 
 /// The bounds of sessions.
@@ -107,7 +124,6 @@ pub struct Sessions {
     sessions: Registry<SessionId, Session>,
     users: Arc<Registry<String, User>>,
     limits: Limits,
-    clock: Arc<dyn Clock>,
     census: Census,
     ended: Arc<EndedCounts>,
     logins: AtomicU64,
@@ -116,12 +132,12 @@ pub struct Sessions {
 impl Sessions {
     /// Makes an empty store, whose values are destroyed in `domain`. Sessions expire in the background, so the domain needs
     /// an executor or a thread.
-    pub fn new(domain: &Domain, limits: Limits, clock: impl Clock + Clone) -> Self {
+    pub fn new(domain: &Domain, limits: Limits, clock: impl Clock) -> Self {
         let users: Arc<Registry<String, User>> = Arc::new(Registry::builder().domain(domain.clone()).build());
         let ended = Arc::new(EndedCounts::default());
         let sessions = Registry::builder()
             .domain(domain.clone())
-            .clock(clock.clone())
+            .clock(clock)
             .max_idle(limits.max_idle)
             .max_age(limits.max_age)
             .max_entries(limits.max_sessions)
@@ -129,23 +145,18 @@ impl Sessions {
                 let (users, ended) = (users.clone(), ended.clone());
                 move |cause, session: SessionHandle| {
                     ended.count(cause);
-                    if session.user.forget(&session.about) {
+                    if session.user.forget(session.number) {
                         users.remove_handle(&session.user);
                     }
                 }
             })
             .reap_in_background(true)
             .build();
-        let (clock, census) = (Arc::new(clock), Census::default());
-        Sessions { sessions, users, limits, clock, census, ended, logins: AtomicU64::new(0) }
+        Sessions { sessions, users, limits, census: Census::default(), ended, logins: AtomicU64::new(0) }
     }
 
     pub fn limits(&self) -> Limits {
         self.limits
-    }
-
-    pub fn now(&self) -> Duration {
-        self.clock.now()
     }
 
     /// Begins a session of a user.
@@ -159,21 +170,19 @@ impl Sessions {
         loop {
             let id = SessionId::random()?;
             let user = self.users.get_or_insert_by_ref(name, User::default);
-            let about = Arc::new(About::new(number, self.now()));
             // First into the index: then the listener finds the session there, however soon it ends. A logout everywhere
             // that finds it there, and not yet in the registry, came before this login.
-            if !user.add(id, about.clone()) {
+            if !user.add(number, id) {
                 // The last session of the user has just ended. The next round makes the user anew.
                 self.users.remove_handle(&user);
                 continue;
             }
-            let data = Mutex::new(Arc::from(&b""[..]));
-            let session = Session { user: user.clone(), about, data, _counted: self.census.count() };
+            let session = Session::new(user.clone(), number, &self.census);
             match self.sessions.try_insert(id, session) {
                 Ok(session) => return Ok(session),
                 // The id is in use. (That happens once in 2^128 logins.)
                 Err(occupied) => {
-                    if user.forget(&occupied.value.about) {
+                    if user.forget(occupied.value.number) {
                         self.users.remove_handle(&user);
                     }
                 }
@@ -184,7 +193,8 @@ impl Sessions {
     /// Returns a session, and counts the use, which prolongs the session's life up to its greatest age.
     pub fn use_session(&self, id: SessionId) -> Option<SessionHandle> {
         let session = self.sessions.lookup(&id)?;
-        session.about.count_use(self.now());
+        // ORDERING: Relaxed, a statistic.
+        session.uses.fetch_add(1, Ordering::Relaxed);
         Some(session)
     }
 
@@ -200,14 +210,24 @@ impl Sessions {
         self.sessions.delete_many(&ids)
     }
 
-    /// Returns the sessions of a user, in the order of login. To be looked at prolongs no session's life.
-    pub fn list(&self, user: &User) -> Vec<Arc<About>> {
-        // Without those that have expired and were not removed yet.
-        self.sessions.expire(usize::MAX);
-        user.sessions()
+    /// Returns what a user sees of a session.
+    pub fn show(&self, session: &SessionHandle) -> Shown {
+        Shown {
+            number: session.number,
+            // ORDERING: Relaxed, a statistic.
+            uses: session.uses.load(Ordering::Relaxed),
+            age_seconds: self.sessions.age(session).as_secs_f64(),
+            expires_in_seconds: self.sessions.remaining(session).unwrap_or(Duration::MAX).as_secs_f64(),
+        }
+    }
+
+    /// Returns the sessions of a user, in the order of login. To be listed prolongs no session's life.
+    pub fn list(&self, user: &User) -> Vec<Shown> {
+        user.ids().iter().filter_map(|id| Some(self.show(&self.sessions.peek(id)?))).collect()
     }
 
     pub fn statistics(&self) -> Statistics {
+        // Expired sessions count until they are removed.
         self.sessions.expire(usize::MAX);
         Statistics {
             sessions: self.sessions.len(),

@@ -66,7 +66,11 @@ async fn a_session_expires_when_it_is_idle() -> Result<(), Failure> {
     // A list prolongs the life of the session that asks for it, and of no other.
     let other = client.log_in("ada").await?;
     clock.advance(100 * SECOND);
-    assert_eq!(used.get("/sessions").await?.json()?["count"], 2);
+    let list = used.get("/sessions").await?.json()?;
+    assert_eq!((&list["count"], &list["sessions"][1]["age_seconds"]), (&2.into(), &100.0.into()));
+    // Idleness is known to a sixteenth.
+    let left = list["sessions"][1]["expires_in_seconds"].as_f64().unwrap();
+    assert!((60.0..70.1).contains(&left), "{left}");
     clock.advance(100 * SECOND);
     assert_eq!(used.get("/sessions").await?.json()?["count"], 1);
     other.get("/session").await?.expect(StatusCode::UNAUTHORIZED)?;

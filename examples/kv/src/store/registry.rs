@@ -1,53 +1,36 @@
 //! The store over this crate's registry.
 
-use super::{Accounts, BATCH, Remaining, Store, When, Write};
+use super::{Accounts, Remaining, Store, When, Write};
 use epoch_registry::{Clock, Cursor, Domain, Registry};
-use std::sync::Arc;
 use std::time::Duration;
 
-type Key = Box<[u8]>;
-
-/// A value, and the time of the clock at which it expires.
-#[derive(Clone)]
-struct Timed {
-    value: Box<[u8]>,
-    deadline: Option<Duration>,
-}
+type Bytes = Box<[u8]>;
 
 pub struct RegistryStore {
-    registry: Registry<Key, Timed>,
-    clock: Arc<dyn Clock>,
+    registry: Registry<Bytes, Bytes>,
 }
 
 impl RegistryStore {
     pub fn new(clock: impl Clock) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(clock);
-        let by = clock.clone();
         let registry = Registry::builder()
             .domain(Domain::builder().name("kv").build())
-            .clock(clock.clone())
-            .weigher(|key: &Key, timed: &Timed| key.len() + timed.value.len())
-            .lifetime(move |_, timed: &Timed| timed.deadline.map(|deadline| deadline.saturating_sub(by.now())))
+            .clock(clock)
+            .weigher(|key: &Bytes, value: &Bytes| key.len() + value.len())
             .reap_in_background(true)
             .build();
-        RegistryStore { registry, clock }
-    }
-
-    fn timed(&self, value: &[u8], ttl: Option<Duration>) -> Timed {
-        Timed { value: value.into(), deadline: ttl.map(|ttl| self.clock.now().saturating_add(ttl)) }
+        RegistryStore { registry }
     }
 }
 
 impl Store for RegistryStore {
     fn get(&self, key: &[u8], found: &mut dyn FnMut(Option<&[u8]>)) {
-        found(self.registry.pin().get(key).map(|entry| &*entry.value().value));
+        found(self.registry.pin().get(key).map(|value| &**value.value()));
     }
 
-    /// The cache misses of a batch overlap, and it has one critical section.
+    /// A batch is one short critical section, and its cache misses overlap.
     fn get_batch(&self, keys: &[&[u8]], found: &mut dyn FnMut(Option<&[u8]>)) {
-        const { assert!(BATCH <= 64, "a batch is one short critical section") };
         let guard = self.registry.pin();
-        guard.get_batch(keys.iter().copied(), |_, entry| found(entry.map(|entry| &*entry.value().value)));
+        guard.get_batch(keys.iter().copied(), |_, value| found(value.map(|value| &**value.value())));
     }
 
     fn contains(&self, key: &[u8]) -> bool {
@@ -55,14 +38,26 @@ impl Store for RegistryStore {
     }
 
     fn set(&self, write: Write<'_>) -> bool {
-        let new = self.timed(write.value, write.ttl);
-        match write.when {
-            When::Always => {
-                self.registry.set(write.key.into(), new);
+        let value = Bytes::from(write.value);
+        match (write.when, write.ttl) {
+            (When::Always, None) => {
+                self.registry.set(write.key.into(), value);
                 true
             }
-            When::Absent => self.registry.add(write.key.into(), new).is_ok(),
-            When::Present => self.registry.update(write.key, |_, _| new.clone()).is_some(),
+            (When::Always, Some(ttl)) => {
+                self.registry.set_with_ttl(write.key.into(), value, ttl);
+                true
+            }
+            (When::Absent, None) => self.registry.add(write.key.into(), value).is_ok(),
+            (When::Absent, Some(ttl)) => self.registry.try_insert_with_ttl(write.key.into(), value, ttl).is_ok(),
+            (When::Present, ttl) => {
+                let Some(new) = self.registry.update(write.key, |_, _| value.clone()) else { return false };
+                if let Some(ttl) = ttl {
+                    // (It fails if another write has already replaced or removed the entry again.)
+                    self.registry.set_ttl(&new, Some(ttl));
+                }
+                true
+            }
         }
     }
 
@@ -71,14 +66,23 @@ impl Store for RegistryStore {
     }
 
     fn set_ttl(&self, key: &[u8], ttl: Option<Duration>) -> bool {
-        self.registry.update(key, |_, old| self.timed(&old.value, ttl)).is_some()
+        // It fails if another write replaces or removes the entry after the lookup. Then there is another entry, or none.
+        while let Some(entry) = self.registry.lookup(key) {
+            if self.registry.set_ttl(&entry, ttl) {
+                return true;
+            }
+        }
+        false
     }
 
     fn remaining(&self, key: &[u8]) -> Remaining {
-        match self.registry.with(key, |entry| entry.deadline) {
-            None => Remaining::Absent,
-            Some(None) => Remaining::Unlimited,
-            Some(Some(deadline)) => Remaining::For(deadline.saturating_sub(self.clock.now())),
+        let guard = self.registry.pin();
+        let Some(entry) = guard.get(key) else { return Remaining::Absent };
+        match guard.remaining(entry) {
+            None => Remaining::Unlimited,
+            // It has left or expired since.
+            Some(Duration::ZERO) => Remaining::Absent,
+            Some(left) => Remaining::For(left),
         }
     }
 

@@ -247,12 +247,20 @@ impl<'r> Arguments<'r> {
 /// Parses a decimal number, strictly: no sign but `-`, no leading zeros, nothing else.
 pub fn number(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let is_canonical = match digits {
-        [] => false,
-        [b'0'] => digits.len() == text.len(),
-        [first, ..] => *first != b'0' && digits.iter().all(u8::is_ascii_digit),
-    };
-    if is_canonical { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
+    match digits {
+        [] => return None,
+        [b'0', ..] => return (text == b"0").then_some(0),
+        _ => {}
+    }
+    // Below zero, where there is one number more.
+    let mut negative: i64 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        negative = negative.checked_mul(10)?.checked_sub((digit - b'0').into())?;
+    }
+    if digits.len() < text.len() { Some(negative) } else { negative.checked_neg() }
 }
 
 /// Splits a line into words, as Redis does: `"..."` with escapes, `'...'`, or what stands between spaces. Decodes words
@@ -413,10 +421,11 @@ mod tests {
 
     #[test]
     fn numbers_are_strict() {
-        for (text, expected) in [("0", 0), ("7", 7), ("-12", -12), ("9223372036854775807", i64::MAX)] {
-            assert_eq!(number(text.as_bytes()), Some(expected));
+        for number in [0, 7, -12, 1_000_000, i64::MAX, i64::MIN] {
+            assert_eq!(super::number(number.to_string().as_bytes()), Some(number));
         }
-        for text in ["", "-", "-0", "01", "+1", " 1", "1 ", "1.0", "9223372036854775808"] {
+        for text in ["", "-", "-0", "01", "-01", "+1", " 1", "1 ", "1.0", "9223372036854775808", "-9223372036854775809"]
+        {
             assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }

@@ -80,6 +80,7 @@ fn all_statistics_are_exported() {
     let mut stats = registry.stats();
     (stats.lock_waits, stats.lock_wait_total, stats.lock_wait_longest) =
         (3, Duration::from_millis(250), Duration::from_millis(125));
+    (stats.weight, stats.max_entries, stats.hits, stats.misses) = (640, Some(50), Some(7), Some(2));
     let book = Book::default();
     metrics::with_local_recorder(&book, || stats.export("flows", "net"));
     let book = book.0.lock().unwrap();
@@ -89,6 +90,14 @@ fn all_statistics_are_exported() {
     assert_eq!(get("epoch_registry_lock_waits_total{registry=flows}"), 3.0);
     assert_eq!(get("epoch_registry_lock_wait_seconds_sum{registry=flows}"), 0.25);
     assert_eq!(get("epoch_registry_lock_wait_longest_seconds{registry=flows}"), 0.125);
+    assert_eq!(get("epoch_registry_weight_bytes{registry=flows}"), 640.0);
+    assert_eq!(get("epoch_registry_max_entries{registry=flows}"), 50.0);
+    assert_eq!(get("epoch_registry_hits_total{registry=flows}"), 7.0);
+    assert_eq!(get("epoch_registry_misses_total{registry=flows}"), 2.0);
+    assert!(
+        !book.contains_key("epoch_registry_max_weight_bytes{registry=flows}"),
+        "a bound that is not set is exported"
+    );
     assert_eq!(get("epoch_domain_backlog_objects{domain=net}"), 0.0);
     let over = stats.domain.latency.count() as f64;
     assert!(over > 0.0);

@@ -10,6 +10,8 @@
 //! - **N4** A node lies in a slot of its shard's [`Slabs`](crate::shard::slab::Slabs). Its [`Kind`] says how to
 //!   find the shard from the node's address, and whether a [`Life`] follows the node in its slot. The kind
 //!   stays valid after the node is destroyed, until the slot is reused.
+//! - **N5** The weight of a published node changes only while the node is in its table, under the lock of its shard. So
+//!   a node leaves the backlog with the weight with which it entered it.
 
 #![allow(unsafe_code)]
 
@@ -22,7 +24,7 @@ pub(crate) mod weight;
 use crate::node::life::{Deadline, Life};
 use crate::node::refs::Refs;
 use crate::node::usage::UseMarks;
-use crate::node::weight::Weight;
+use crate::node::weight::{EntryWeight, Weight};
 use crate::util::clock::{Stamp, Time};
 use crate::util::panics::contain;
 use std::alloc::Layout;
@@ -35,8 +37,8 @@ use std::ptr::{self, NonNull};
 #[repr(C)]
 pub(crate) struct Header {
     pub(crate) refs: Refs,
-    /// The bytes that the entry counts for.
-    pub(crate) weight: Weight,
+    /// The bytes that the entry counts for (N5).
+    pub(crate) weight: EntryWeight,
     pub(crate) used: UseMarks,
     pub(crate) kind: Kind,
     words: UnsafeCell<Words>,
@@ -257,7 +259,7 @@ impl<K, V> UnpublishedNode<K, V> {
         let words = Words { hash: self.hash as u32, stamp: stamp.low() };
         let header = Header {
             refs: Refs::new(references),
-            weight: self.weight,
+            weight: EntryWeight::new(self.weight),
             used: UseMarks::new(self.is_marked),
             kind: kind.with_stamp(stamp),
             words: UnsafeCell::new(words),

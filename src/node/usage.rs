@@ -3,7 +3,7 @@
 //!
 //! A read loads one word of the registry, its duties. If the word is zero, the read is done. Otherwise the read
 //! stores the required marks in the entry where they are missing, by a plain store. If the duties require it,
-//! the read also checks whether the entry has expired.
+//! the read also checks whether the entry has expired, and counts itself as a hit or a miss.
 //!
 //! The marks order no other access. Only the choice of entries to evict or reap depends on them. Not modelled
 //! by loom: only hints.
@@ -22,6 +22,8 @@ impl Duties {
     const BUSY: u32 = 2;
     /// A read checks whether the entry that it finds has expired.
     const EXPIRY: u32 = 4;
+    /// A read counts whether it has found an entry.
+    const COUNT: u32 = 8;
 
     #[inline]
     pub(crate) fn is_nothing(self) -> bool {
@@ -31,6 +33,17 @@ impl Duties {
     #[inline]
     pub(crate) fn expiry(self) -> bool {
         self.0 & Self::EXPIRY != 0
+    }
+
+    #[inline]
+    pub(crate) fn count(self) -> bool {
+        self.0 & Self::COUNT != 0
+    }
+
+    /// Returns whether a read that has found an entry does more than leave marks.
+    #[inline]
+    pub(crate) fn beyond_marks(self) -> bool {
+        self.0 & (Self::EXPIRY | Self::COUNT) != 0
     }
 
     #[inline]
@@ -138,6 +151,11 @@ impl ReadDuties {
     /// Makes reads mark the entries that they find as used, from now on.
     pub(crate) fn enable_marks(&self) {
         self.set(Duties::USED);
+    }
+
+    /// Makes reads count hits and misses, from now on.
+    pub(crate) fn count_lookups(&self) {
+        self.set(Duties::COUNT);
     }
 
     /// Makes reads check whether the entries that they find have expired, for good: an entry that a read found

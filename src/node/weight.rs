@@ -1,5 +1,8 @@
 //! The weight of an entry, in two bytes.
 
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
+
 /// The number of bytes that an entry counts for, rounded up by at most a thousandth. Bits 0 to 10 hold a
 /// mantissa, bits 11 to 15 a binary exponent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +28,31 @@ impl Weight {
     pub(crate) fn bytes(self) -> u64 {
         let mantissa = u64::from(self.0) & ((1 << MANTISSA) - 1);
         mantissa << (self.0 >> MANTISSA)
+    }
+}
+
+/// The weight of an entry as its node holds it, which may change (N5).
+///
+/// Not modelled by loom: the shard lock orders all changes, and retirement carries the last one to the threads that
+/// reclaim. Other accesses are hints.
+pub(crate) struct EntryWeight(AtomicU16);
+
+impl EntryWeight {
+    #[inline]
+    pub(crate) fn new(weight: Weight) -> Self {
+        EntryWeight(AtomicU16::new(weight.0))
+    }
+
+    /// Changes the weight (N5).
+    pub(crate) fn set(&self, weight: Weight) {
+        // ORDERING: Relaxed, the shard lock orders it.
+        self.0.store(weight.0, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        // ORDERING: Relaxed, the shard lock or the retirement of the node orders it. Otherwise it is a hint.
+        Weight(self.0.load(Relaxed)).bytes()
     }
 }
 

@@ -17,6 +17,24 @@ use std::time::Duration;
 
 /// A builder of a [`Registry`], from [`Registry::builder`].
 ///
+/// # Uses
+///
+/// Eviction ([`max_entries`](Self::max_entries), [`max_weight`](Self::max_weight)), idleness
+/// ([`max_idle`](Self::max_idle)) and the counts of hits and misses ([`count_hits`](Self::count_hits)) all go by the same
+/// uses of an entry: the lookups of its key.
+///
+/// | operation | a use of the entry that it finds |
+/// |---|---|
+/// | `get`, `lookup`, `with`, `contains_key`; in batches; given a hash; by any guard, view or reader | yes |
+/// | `get_or_insert_with` and its like, if the key is there | yes |
+/// | `update`, `remove_if`: their first step is a lookup | yes |
+/// | `peek` | no |
+/// | `insert`, `set`, `remove`, `delete`: they look for the key to write it | no |
+/// | `try_insert`, `add`, if the key is there | no |
+/// | `iter`, `keys`, `values`, `scan`, `retain`, `drain`, reaping by policies | no |
+/// | `set_ttl`, `expire_at`, `renew`, `age`, `remaining`, `reweigh` | no |
+/// | any use of a handle or a borrowed entry, once the lookup has returned it | no |
+///
 /// # Examples
 ///
 /// ```
@@ -55,6 +73,7 @@ struct Limits {
     seeks: u32,
     stale_reads: bool,
     reap_in_background: bool,
+    count_hits: bool,
 }
 
 const MOST_SHARDS: usize = 1 << 16;
@@ -76,6 +95,7 @@ impl<K, V> Builder<K, V> {
             seeks: 2,
             stale_reads: false,
             reap_in_background: false,
+            count_hits: false,
         };
         Builder {
             limits,
@@ -110,7 +130,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// default.
     ///
     /// An insertion that would exceed the bound first evicts another entry of its shard by second chance: one
-    /// that was not used since the eviction last looked at it.
+    /// that was not [used](Self#uses) since the eviction last looked at it.
     ///
     /// The bound is divided among the shards. By default there is about one shard for each 64 entries of the
     /// bound, if that is fewer than the usual number. As keys spread unevenly, some shards are full, and evict,
@@ -205,8 +225,8 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
-    /// Sets the maximum time for which an entry may go unused. A use is an insertion, or a read that finds the
-    /// entry; an iteration is not. No limit by default.
+    /// Sets the maximum time for which an entry may go unused: the time since its insertion, or since its last
+    /// [use](Self#uses). No limit by default.
     ///
     /// An entry expires, as with [`max_age`](Self::max_age), when it was not used for `time`, or up to a
     /// sixteenth of `time` later.
@@ -434,10 +454,33 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// Sets whether reads are counted as hits and misses, for [`Stats::hits`](crate::Stats::hits). False by default: then
+    /// this costs a read nothing.
+    ///
+    /// The reads that [count as a use](Self#uses) are counted: each thread counts for itself, in a
+    /// [`Counter`](crate::Counter). An expired entry is a miss.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::builder().count_hits(true).build();
+    /// registry.set("a", 1);
+    /// let mut reader = registry.reader();
+    /// for key in ["a", "b", "a", "a"] {
+    ///     reader.get(key);
+    /// }
+    /// let stats = registry.stats();
+    /// assert_eq!((stats.hits, stats.misses), (Some(3), Some(1)));
+    /// ```
+    pub fn count_hits(mut self, count: bool) -> Self {
+        self.limits.count_hits = count;
+        self
+    }
+
     /// Sets a function that returns how many bytes an entry holds beyond its own size, in strings, vectors and
     /// the like. None by default.
     ///
-    /// It is called once, before an entry is inserted. The result counts in the domain's
+    /// It is called once, before an entry is inserted, and again by [`Registry::reweigh`]. The result counts in the domain's
     /// [backlog](crate::Backlog) and within [`max_weight`](Self::max_weight). The weight of an entry is at most 4
     /// TB, and is rounded up by at most a thousandth.
     ///
@@ -499,6 +542,7 @@ impl<K, V, S> Builder<K, V, S> {
             ),
             listeners: Listeners::new(self.listener),
             spare_held: limits.spare_held,
+            lookups: limits.count_hits.then(Box::default),
             seeks: limits.seeks,
         };
         let domain = self.domain.unwrap_or_default();

@@ -196,9 +196,37 @@ where
         // Leave the marks that are wanted, by a plain store, if they are missing.
         // SAFETY: B2 (the critical section in which the node was found is still open).
         unsafe { node.as_ref() }.header.used.mark(duties);
-        // If entries may expire, look at the time of this one, out of line. Otherwise the read is done.
+        // If entries may expire, look at the time of this one, out of line. If reads are counted, count this one there.
+        // Otherwise the read is done.
         // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
-        if duties.expiry() { unsafe { self.use_if_in_time(node) } } else { Some(node) }
+        if duties.beyond_marks() { unsafe { self.use_beyond_marks(node) } } else { Some(node) }
+    }
+
+    /// Returns the node and notes the use, unless the entry has expired. Counts the read if reads are counted.
+    ///
+    /// # Safety
+    ///
+    /// As for [`use_at_read`](Self::use_at_read).
+    #[cold]
+    #[inline(never)]
+    unsafe fn use_beyond_marks(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+        let duties = self.read_duties.get();
+        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
+        let found = if duties.expiry() { unsafe { self.use_if_in_time(node) } } else { Some(node) };
+        // An entry that has expired is a miss.
+        if let Some(lookups) = self.settings.lookups.as_deref().filter(|_| duties.count()) {
+            lookups.count(found.is_some());
+        }
+        found
+    }
+
+    /// Counts a read that has found no entry, if reads are counted.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn count_miss(&self) {
+        if let Some(lookups) = &self.settings.lookups {
+            lookups.count(false);
+        }
     }
 
     /// Returns the node and notes the use, unless the entry has expired.
@@ -206,8 +234,7 @@ where
     /// # Safety
     ///
     /// As for [`use_at_read`](Self::use_at_read).
-    #[cold]
-    #[inline(never)]
+    #[inline]
     unsafe fn use_if_in_time(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
         // Acquire what was written before the registry began to expire entries: the lives of early nodes.
         ReadDuties::acquire();
@@ -695,6 +722,26 @@ where
         }
     }
 
+    /// Asks the weigher again about an entry, and changes the entry's weight. Returns the weight, in bytes. Evicts if the
+    /// bound on weight is then exceeded. Does nothing if the entry has left, or is of another registry.
+    pub(crate) fn reweigh(&self, entry: &Handle<K, V>) -> u64 {
+        // SAFETY: the handle keeps the node alive.
+        if !unsafe { self.owns(entry.node()) } || entry.is_unlinked() {
+            return entry.weight();
+        }
+        let weight = self.weigh(entry.key(), entry.value());
+        let shard = self.shard(entry.hash().into());
+        if shard.set_weight(entry, weight) {
+            self.evict_excess(shard, &mut IfFull::fail());
+        }
+        entry.weight()
+    }
+
+    /// Evicts entries of a shard until it keeps its bounds, or the backlog has no room.
+    pub(crate) fn evict_excess(&self, shard: ShardRef<'_, K, V>, if_full: &mut IfFull<Full>) {
+        self.evict(shard, usize::MAX, if_full, |locked| locked.exceeds_bounds());
+    }
+
     /// Completes the resizes that are under way at once, instead of a step with each write.
     pub(crate) fn finish_resize(&self) {
         for shard in self.shards() {
@@ -813,6 +860,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
             background_at: AtomicU64::new(IN_FOREGROUND),
         }));
         core.read_duties.set_unmarked(bounds.are_set());
+        if core.settings.lookups.is_some() {
+            core.read_duties.count_lookups();
+        }
         core.node = core.weight(0);
         let expires = core.settings.lifetimes.expires();
         if expires {

@@ -8,13 +8,20 @@ use std::time::Duration;
 impl Stats {
     /// Records the statistics with the recorder of the `metrics` crate.
     ///
-    /// The names begin with `epoch_registry_`, and `registry` is a label. The statistics of the domain are
+    /// The names begin with `epoch_registry_`, and `registry` is a label. Bounds that are not set, and hits and misses that
+    /// are not [counted](crate::Builder::count_hits), are not recorded. The statistics of the domain are
     /// recorded as by [`DomainStats::export`]. Call this as often as the metrics are scraped.
     pub fn export(&self, registry: &str, domain: &str) {
         let label = SharedString::from(registry.to_string());
         let count = |name: &'static str, value| counter!(name, "registry" => label.clone()).absolute(value);
         gauge!("epoch_registry_live", "registry" => label.clone()).set(self.live as f64);
         gauge!("epoch_registry_unfreed", "registry" => label.clone()).set(self.backlog as f64);
+        let amount = |name: &'static str, value: u64| gauge!(name, "registry" => label.clone()).set(value as f64);
+        amount("epoch_registry_weight_bytes", self.weight);
+        self.max_entries.into_iter().for_each(|bound| amount("epoch_registry_max_entries", bound));
+        self.max_weight.into_iter().for_each(|bound| amount("epoch_registry_max_weight_bytes", bound));
+        self.hits.into_iter().for_each(|hits| count("epoch_registry_hits_total", hits));
+        self.misses.into_iter().for_each(|misses| count("epoch_registry_misses_total", misses));
         count("epoch_registry_inserted_total", self.inserted);
         count("epoch_registry_removed_total", self.removed);
         count("epoch_registry_replaced_total", self.replaced);

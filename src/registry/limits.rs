@@ -31,7 +31,7 @@ where
     /// This is the bound that was [set](crate::Builder::max_entries), rounded down to a multiple of the number of
     /// shards, and at least one for each shard.
     pub fn max_entries(&self) -> Option<usize> {
-        self.sum_of(|counts| Some(counts.max_entries.get() as usize).filter(|&bound| bound != usize::MAX))
+        self.sum_of(Counts::entry_bound)
     }
 
     /// Returns the maximum weight of all entries in bytes, or `None` if there is no bound.
@@ -39,7 +39,7 @@ where
     /// This is the bound that was [set](crate::Builder::max_weight), rounded down to a multiple of the number of
     /// shards.
     pub fn max_weight(&self) -> Option<u64> {
-        self.sum_of(|counts| Some(counts.max_weight.get()).filter(|&bound| bound != u64::MAX))
+        self.sum_of(Counts::weight_bound)
     }
 
     fn sum_of<T: std::iter::Sum>(&self, share: impl Fn(&Counts) -> Option<T>) -> Option<T> {
@@ -86,10 +86,7 @@ where
         self.core.read_duties.set_unmarked(unmarked);
         let mut if_full = IfFull::fail();
         for shard in self.core.shards() {
-            self.core.evict(shard, usize::MAX, &mut if_full, |state| {
-                let weight = state.shard.counts().weight.get();
-                state.live() > state.bounds.entries || weight > state.bounds.weight && state.live() > 1
-            });
+            self.core.evict_excess(shard, &mut if_full);
         }
         self.finish_resize();
     }

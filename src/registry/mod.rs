@@ -25,6 +25,7 @@ pub(crate) mod stats;
 pub(crate) mod sweep;
 mod ttl;
 pub(crate) mod view;
+mod weights;
 mod write;
 
 use crate::domain::{CriticalSection, Domain};

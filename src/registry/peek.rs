@@ -17,8 +17,8 @@ where
     S: BuildHasher,
 {
     /// Returns the entry of `key`, as [`get`](Self::get) does, without a use of the entry: it leaves no mark for
-    /// [eviction](crate::Builder::max_entries), and does not prolong a life that ends by
-    /// [idleness](crate::Builder::max_idle).
+    /// [eviction](crate::Builder::max_entries), does not prolong a life that ends by
+    /// [idleness](crate::Builder::max_idle), and is not [counted](crate::Builder::count_hits) as a hit or a miss.
     ///
     /// An expired entry is absent, as for `get`.
     ///

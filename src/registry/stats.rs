@@ -58,6 +58,16 @@ pub struct Stats {
     pub lock_wait_total: Duration,
     /// How long the longest of these acquisitions took.
     pub lock_wait_longest: Duration,
+    /// The [weight](crate::Registry::weight) of all entries, in bytes.
+    pub weight: u64,
+    /// The [bound](crate::Registry::max_entries) on the number of entries, if there is one.
+    pub max_entries: Option<u64>,
+    /// The [bound](crate::Registry::max_weight) on the weight of all entries, in bytes, if there is one.
+    pub max_weight: Option<u64>,
+    /// Reads that have found an entry, if they are [counted](crate::Builder::count_hits).
+    pub hits: Option<u64>,
+    /// Reads that have found no entry, or an expired one, if they are [counted](crate::Builder::count_hits).
+    pub misses: Option<u64>,
     /// The statistics of the domain, which registries of one domain share.
     pub domain: DomainStats,
 }
@@ -76,6 +86,10 @@ impl Stats {
         let listener_panics = core.settings().listeners.panics();
         let lifetime_panics = core.settings().lifetimes.panics();
         let mut stats = Stats { freed, drop_panics, lifetime_panics, listener_panics, ..Stats::default() };
+        (stats.max_entries, stats.max_weight) = (Some(0), Some(0));
+        if let Some(lookups) = &core.settings().lookups {
+            (stats.hits, stats.misses) = (Some(lookups.hits.sum() as u64), Some(lookups.misses.sum() as u64));
+        }
         for shard in core.shards() {
             let waits = shard.waits.get();
             stats.lock_waits += waits.count;
@@ -90,11 +104,28 @@ impl Stats {
             stats.expired += counts.expired.get();
             stats.inserted += counts.inserted.get();
             stats.resizes += counts.resizes.get();
+            stats.weight = stats.weight.saturating_add(counts.weight.get());
+            let entries = counts.entry_bound();
+            stats.max_entries = stats.max_entries.zip(entries).map(|(sum, part)| sum + part as u64);
+            let weight = counts.weight_bound();
+            stats.max_weight = stats.max_weight.zip(weight).map(|(sum, part)| sum + part);
         }
         let left = stats.removed + stats.replaced + stats.reaped + stats.expired + stats.evicted;
         stats.backlog = left.saturating_sub(freed);
         stats.domain = registrant.domain.stats();
         stats
+    }
+}
+
+/// Shows a count, or that it is not counted.
+struct Counted(Option<u64>);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(count) => count.fmt(f),
+            None => f.write_str("uncounted"),
+        }
     }
 }
 
@@ -105,7 +136,7 @@ impl fmt::Display for Stats {
             f,
             "live {live}, inserted {inserted}, removed {removed}, replaced {replaced}, reaped {reaped}, \
              expired {expired}, evicted {evicted}, freed {freed}, backlog {backlog}, drop panics {}, lifetime panics {}, listener panics {}, resizes {}, \
-             lock waits {} (in all {:?}, longest {:?}); domain: {}",
+             lock waits {} (in all {:?}, longest {:?}), weight {}, hits {}, misses {}; domain: {}",
             self.drop_panics,
             self.lifetime_panics,
             self.listener_panics,
@@ -113,6 +144,9 @@ impl fmt::Display for Stats {
             self.lock_waits,
             self.lock_wait_total,
             self.lock_wait_longest,
+            self.weight,
+            Counted(self.hits),
+            Counted(self.misses),
             self.domain
         )
     }

@@ -129,7 +129,13 @@ where
         // Debug builds check that this thread is in a critical section.
         self.check();
         // Compare the tag with those of the home bucket, then the key with those of the nodes whose tags match.
-        let mut node = table.find(hash, move |node| key.equivalent(node.key()))?;
+        let Some(mut node) = table.find(hash, move |node| key.equivalent(node.key())) else {
+            // Count the miss, if hits and misses are counted.
+            if !self.core.read_duties.get().is_nothing() {
+                self.core.count_miss();
+            }
+            return None;
+        };
         // Load the duties of reads. There are none unless the use of entries matters or entries may expire.
         if !self.core.read_duties.get().is_nothing() {
             // Leave the marks of use. If the entry has expired, return `None`.

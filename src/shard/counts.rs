@@ -80,6 +80,16 @@ impl Counts {
         self.max_weight.set(bounds.weight);
     }
 
+    /// Returns the bound on the number of nodes, if there is one.
+    pub(crate) fn entry_bound(&self) -> Option<usize> {
+        Some(self.max_entries.get() as usize).filter(|&bound| bound != usize::MAX)
+    }
+
+    /// Returns the bound on the weight of the nodes, in bytes, if there is one.
+    pub(crate) fn weight_bound(&self) -> Option<u64> {
+        Some(self.max_weight.get()).filter(|&bound| bound != u64::MAX)
+    }
+
     /// Records whether a resize is under way. The caller holds the shard lock.
     pub(crate) fn set_resizing(&self, resizing: bool) {
         // ORDERING: Relaxed, a hint.

@@ -30,6 +30,7 @@ pub(crate) mod state;
 pub(crate) mod teardown;
 pub(crate) mod timers;
 pub(crate) mod waits;
+pub(crate) mod weights;
 pub(crate) mod write;
 
 use crate::domain::{Backlog, Bag, Domain, Failure, IfFull, RegistryHeader, ShardHeader};

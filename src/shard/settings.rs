@@ -1,6 +1,7 @@
 //! The settings of a registry that its shards use.
 
 use crate::handle::listener::Listeners;
+use crate::percpu::Counter;
 use crate::shard::expiry::Lifetimes;
 use crate::util::clock::Timekeeper;
 
@@ -12,8 +13,24 @@ pub(crate) struct RegistrySettings<K: 'static, V: 'static> {
     pub(crate) listeners: Listeners<K, V>,
     /// Whether entries with handles are spared.
     pub(crate) spare_held: bool,
+    /// The counts of hits and misses, if they are counted.
+    pub(crate) lookups: Option<Box<Lookups>>,
     /// The cost of making an entry again: see [`Reaper::seeks`](crate::Reaper::seeks).
     pub(crate) seeks: u32,
+}
+
+/// The counts of reads that have found an entry, and of reads that have found none. Each thread counts by itself.
+#[derive(Default)]
+pub(crate) struct Lookups {
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+}
+
+impl Lookups {
+    /// Counts a read.
+    pub(crate) fn count(&self, is_hit: bool) {
+        if is_hit { &self.hits } else { &self.misses }.increment();
+    }
 }
 
 /// The user's function that returns the bytes that an entry holds beyond its node.

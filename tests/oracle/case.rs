@@ -31,6 +31,12 @@ pub enum Op {
     /// Reaps expired entries. Without a budget it reaps all of them.
     Reap(Option<usize>),
     MaxAge(Option<u64>),
+    /// Replaces by an entry with a time to live, in milliseconds.
+    ReplaceWithTtl(Key, u64),
+    /// Sets the time to live of a held entry.
+    SetTtl(usize, Option<u64>),
+    /// Asks the lifetime function again about a held entry.
+    Renew(usize),
     MaxEntries(Option<usize>),
     Evict(usize),
     ShrinkTo(usize),
@@ -46,6 +52,8 @@ pub enum Op {
 struct Model {
     max_age: Option<u64>,
     entries: HashMap<Key, (u64, u64)>,
+    /// The last time of each entry whose end was set, by number.
+    fixed: HashMap<u64, u64>,
     /// The keys, by number, of entries that have expired but were not reaped yet. They count as absent.
     expired: HashMap<u64, Key>,
     now: u64,
@@ -70,14 +78,23 @@ impl Model {
         self.entries.remove(&key).map(|(number, _)| number)
     }
 
+    /// Returns the last time at which the entry of `key` lives, or `u64::MAX`.
+    fn last_time(&self, key: Key) -> u64 {
+        let (number, inserted) = self.entries[&key];
+        let limit = || life(key).into_iter().chain(self.max_age).min();
+        self.fixed.get(&number).copied().unwrap_or_else(|| limit().map_or(u64::MAX, |limit| inserted + limit * MILLI))
+    }
+
+    /// Sets the last time of the entry of `key`, unless the maximum age is earlier.
+    fn fix(&mut self, key: Key, last: Option<u64>) {
+        let (number, inserted) = self.entries[&key];
+        let by_age = self.max_age.map_or(u64::MAX, |age| inserted + age * MILLI);
+        self.fixed.insert(number, last.unwrap_or(u64::MAX).min(by_age));
+    }
+
     /// Moves entries that have outlived their limit to `expired`.
     fn expire(&mut self) {
-        let is_past = |key: Key, inserted: u64| {
-            let limit = life(key).into_iter().chain(self.max_age).min();
-            limit.is_some_and(|limit| self.now - inserted > limit * MILLI)
-        };
-        let past: Vec<Key> =
-            self.entries.iter().filter(|(key, (_, inserted))| is_past(**key, *inserted)).map(|(&key, _)| key).collect();
+        let past: Vec<Key> = self.entries.keys().copied().filter(|&key| self.now > self.last_time(key)).collect();
         for key in past {
             if let Some(number) = self.remove(key) {
                 self.expired.insert(number, key);
@@ -180,6 +197,33 @@ impl Case {
                 let number = model.fresh();
                 let old = number_of(registry.insert(key, ledger.value(number)));
                 assert_eq!(old, model.put(key, number));
+            }
+            Op::ReplaceWithTtl(key, millis) => {
+                let number = model.fresh();
+                let old = registry.insert_with_ttl(key, ledger.value(number), Duration::from_millis(millis));
+                assert_eq!(number_of(old), model.put(key, number));
+                model.fix(key, Some(model.now + millis * MILLI));
+            }
+            Op::SetTtl(index, millis) => {
+                if let Some((handle, key, number)) = held.get(index % held.len().max(1)) {
+                    let is_there = model.number(*key) == Some(*number);
+                    assert_eq!(registry.set_ttl(handle, millis.map(Duration::from_millis)), is_there);
+                    let left = if is_there {
+                        model.fix(*key, millis.map(|millis| model.now + millis * MILLI));
+                        model.last_time(*key).saturating_sub(model.now)
+                    } else {
+                        0
+                    };
+                    let expected = (!is_there || model.last_time(*key) < u64::MAX).then(|| Duration::from_nanos(left));
+                    assert_eq!(registry.remaining(handle), expected);
+                }
+            }
+            Op::Renew(index) => {
+                if let Some((handle, key, number)) = held.get(index % held.len().max(1)) {
+                    let is_there = model.number(*key) == Some(*number);
+                    assert_eq!(registry.renew(handle), is_there);
+                    model.fixed.remove(number);
+                }
             }
             Op::Update(key) => {
                 let number = model.fresh();
@@ -336,6 +380,10 @@ impl Case {
                 assert_eq!(registry.pin().iter().count(), model.entries.len());
                 registry.set_max_age(millis.map(Duration::from_millis));
                 model.max_age = millis;
+                for key in model.entries.keys().copied().collect::<Vec<_>>() {
+                    let fixed = model.fixed.get(&model.entries[&key].0).copied();
+                    fixed.into_iter().for_each(|last| model.fix(key, Some(last)));
+                }
             }
             Op::MaxEntries(most) => registry.set_max_entries(most),
             Op::Evict(count) => {

@@ -64,7 +64,10 @@ impl Input<'_> {
             25 => Op::MaxAge(self.perhaps(|input| 1 + u64::from(input.below(500)))),
             26 => Op::MaxEntries(self.perhaps(|input| 1 + usize::from(input.below(300)))),
             _ => match self.byte() {
-                count @ 0..128 => Op::Evict(count.into()),
+                count @ 0..116 => Op::Evict(count.into()),
+                116..120 => Op::ReplaceWithTtl(self.key(), self.byte().into()),
+                120..124 => Op::SetTtl(self.size(), self.perhaps(|input| input.byte().into())),
+                124..128 => Op::Renew(self.size()),
                 count => Op::ShrinkTo(count.into()),
             },
         }]

@@ -48,4 +48,6 @@ mod stress;
 mod sweeps;
 mod traits;
 mod types;
+mod uses;
+mod weights;
 mod writes;

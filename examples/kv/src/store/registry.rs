@@ -67,7 +67,7 @@ impl Store for RegistryStore {
 
     fn set_ttl(&self, key: &[u8], ttl: Option<Duration>) -> bool {
         // It fails if another write replaces or removes the entry after the lookup. Then there is another entry, or none.
-        while let Some(entry) = self.registry.lookup(key) {
+        while let Some(entry) = self.registry.peek(key) {
             if self.registry.set_ttl(&entry, ttl) {
                 return true;
             }
@@ -77,7 +77,7 @@ impl Store for RegistryStore {
 
     fn remaining(&self, key: &[u8]) -> Remaining {
         let guard = self.registry.pin();
-        let Some(entry) = guard.get(key) else { return Remaining::Absent };
+        let Some(entry) = guard.peek(key) else { return Remaining::Absent };
         match guard.remaining(entry) {
             None => Remaining::Unlimited,
             // It has left or expired since.
@@ -104,6 +104,7 @@ impl Store for RegistryStore {
         let stats = self.registry.stats();
         vec![
             ("expired_keys", stats.expired.to_string()),
+            ("registry_bytes", stats.weight.to_string()),
             ("registry_backlog", stats.domain.backlog.to_string()),
             ("registry_backlog_peak", stats.domain.peak.to_string()),
             ("registry_grace_periods", stats.domain.grace_periods.to_string()),

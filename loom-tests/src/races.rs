@@ -113,6 +113,19 @@ pub fn models() -> Vec<Model> {
             rearm_expire,
         ),
         model(
+            "lookup_set_ttl",
+            "an entry that a read found expired is not prolonged, and one that was prolonged is found",
+            None,
+            lookup_set_ttl,
+        ),
+        model("replace_set_ttl", "a time to live does not pass to the entry that replaces", None, replace_set_ttl),
+        model(
+            "expire_set_ttl",
+            "an entry whose life is shortened while a reaper examines it expires in time",
+            None,
+            expire_set_ttl,
+        ),
+        model(
             "get_replace",
             "a replaced key is never absent to a borrow, and both values are complete",
             None,

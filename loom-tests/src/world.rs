@@ -111,6 +111,15 @@ impl World {
         World::timed(|builder| builder.max_age(Duration::from_secs(1)), keys)
     }
 
+    /// Returns a world whose entries have a time to live of one second, and its clock.
+    pub fn living(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
+        let (world, clock) = World::timed(|builder| builder.per_entry_ttl(true), keys);
+        for entry in world.registry().pin().iter() {
+            assert!(world.registry().set_ttl(&entry.handle().unwrap(), Some(Duration::from_secs(1))));
+        }
+        (world, clock)
+    }
+
     /// Returns a world whose entries may be idle for one second, and its clock.
     pub fn idling(keys: impl IntoIterator<Item = u64>) -> (Arc<World>, ManualClock) {
         World::timed(|builder| builder.max_idle(Duration::from_secs(1)), keys)

@@ -118,3 +118,54 @@ pub fn rearm_expire() {
     clock.advance(Duration::from_secs(2));
     assert_eq!((world.registry().expire(10).removed, world.registry().len()), (1, 0));
 }
+
+pub fn lookup_set_ttl() {
+    let (world, clock) = World::living(1..2);
+    clock.advance(Duration::from_millis(900));
+    let entry = world.registry().peek(&1).unwrap();
+    let other = Arc::clone(&world);
+    // Both threads insert first. So loom also lets the other thread go first and read the clock before the time passes.
+    let setting = part(&world.domain, move || {
+        assert!(other.insert(2));
+        other.registry().set_ttl(&entry, Some(Duration::from_secs(60)))
+    });
+    assert!(world.insert(3));
+    clock.advance(Duration::from_millis(600));
+    let is_there = world.registry().contains_key(&1);
+    assert_eq!(setting.join().unwrap(), is_there, "the entry was prolonged and is absent, or is there and was not");
+    assert_eq!(world.registry().contains_key(&1), is_there, "the entry neither ends nor comes back");
+    world.account(3);
+}
+
+pub fn replace_set_ttl() {
+    let (world, clock) = World::living(1..2);
+    let entry = world.registry().peek(&1).unwrap();
+    let other = Arc::clone(&world);
+    let replacing = part(&world.domain, move || {
+        assert!(other.registry().insert(1, other.value(100)).is_some(), "the key is present all the time");
+    });
+    let was_set = world.registry().set_ttl(&entry, Some(Duration::ZERO));
+    assert!(was_set || entry.is_unlinked(), "an entry in its registry gets a time to live");
+    drop(entry);
+    replacing.join().unwrap();
+    clock.advance(Duration::from_secs(10));
+    world.registry().expire(10);
+    assert_eq!(world.registry().lookup(&1).expect("the new entry has no time to live").read(), 100);
+    world.account(2);
+}
+
+pub fn expire_set_ttl() {
+    // The entry's timer is due, but the entry lives for longer now.
+    let (world, clock) = World::living(1..2);
+    let entry = world.registry().peek(&1).unwrap();
+    assert!(world.registry().set_ttl(&entry, Some(Duration::from_secs(60))));
+    clock.advance(Duration::from_secs(2));
+    let other = Arc::clone(&world);
+    let reaping = part(&world.domain, move || assert_eq!(other.registry().expire(10).removed, 0));
+    assert!(world.registry().set_ttl(&entry, Some(Duration::from_secs(1))));
+    drop(entry);
+    reaping.join().unwrap();
+    clock.advance(Duration::from_secs(2));
+    assert_eq!((world.registry().expire(10).removed, world.registry().len()), (1, 0), "the entry has no timer");
+    world.account(1);
+}

@@ -253,7 +253,7 @@ where
                     landing(busy).await;
                 }
             }
-            if let Some(entry) = self.find_handle(hash, &*key) {
+            if let Some(entry) = self.peek_handle(hash, &*key) {
                 return Ok(entry);
             }
         }
@@ -277,7 +277,7 @@ where
                     busy.wait();
                 }
             }
-            if let Some(entry) = self.find_handle(hash, &*key) {
+            if let Some(entry) = self.peek_handle(hash, &*key) {
                 return Ok(entry);
             }
         }

@@ -42,8 +42,16 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
+        self.peek_hashed(hash_of(self.hasher, key), key)
+    }
+
+    /// As [`peek`](Self::peek), given the hash of the key. Any hash is harmless.
+    #[inline]
+    pub(super) fn peek_hashed<Q>(&self, hash: u64, key: &Q) -> Option<Entry<'_, K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
         self.check();
-        let hash = hash_of(self.hasher, key);
         let node = self.roots.table(hash).find(hash, |node| key.equivalent(node.key()))?;
         // SAFETY: the node was found in the critical section in which the view is used, and which is still open.
         let is_there = unsafe { self.core.is_there(node, self.core.time_to_read()) };
@@ -122,6 +130,14 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.pin().peek(key).map(Entry::into_handle)
+        self.peek_handle(hash_of(&self.hasher, key), key)
+    }
+
+    /// As [`peek`](Self::peek), given the hash of the key.
+    pub(super) fn peek_handle<Q>(&self, hash: u64, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.pin().peek_hashed(hash, key).map(Entry::into_handle)
     }
 }

@@ -154,13 +154,13 @@ where
     S: BuildHasher,
 {
     /// Returns the entry that the key has now, or `None` if it is absent. It may leave at any time: by expiry, for
-    /// example.
+    /// example. This is no [use](crate::Builder#uses) of the entry.
     ///
     /// # Progress
     ///
-    /// As [`Registry::lookup`].
+    /// As [`Registry::peek`].
     pub fn entry(&self) -> Option<Handle<K, V>> {
-        self.registry.find_handle(self.hash, self.key())
+        self.registry.peek_handle(self.hash, self.key())
     }
 
     /// Inserts an entry, or replaces the one that the key has, and ends the reservation. Returns the replaced entry, or

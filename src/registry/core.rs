@@ -681,15 +681,15 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> CoreOwner<K, V> {
         }));
         core.read_duties.set_unmarked(bounds.are_set());
         core.node = core.weight(0);
-        let expires = core.settings.lifetimes.expires();
+        let (slab, expires) = (core.settings.slab, core.settings.lifetimes.expires());
         if expires {
             core.read_duties.check_expiry(core.settings.lifetimes.limits_idleness());
         }
         let tables: Vec<_> = (0..shards).map(|_| Table::new(buckets)).collect();
         core.roots = tables.iter().map(|&table| Root::new(table)).collect();
         let core = NonNull::from(core);
-        let shards =
-            tables.iter().map(|&table| CachePadded::new(Shard::new(core.cast(), table, bounds, expires))).collect();
+        let shard = |&table| CachePadded::new(Shard::new(core.cast(), table, bounds, slab, expires));
+        let shards = tables.iter().map(shard).collect();
         // SAFETY: no other thread knows the core yet, and no reference to it is in use.
         unsafe { (*core.as_ptr()).shards = shards };
         CoreOwner { core, hold: Arc::new(CoreReference(core)) }

@@ -1,6 +1,7 @@
 //! The settings of a registry that its shards use.
 
 use crate::handle::listener::Listeners;
+use crate::node::owner::SlabSize;
 use crate::shard::expiry::Lifetimes;
 use crate::util::clock::Timekeeper;
 
@@ -14,6 +15,8 @@ pub(crate) struct RegistrySettings<K: 'static, V: 'static> {
     pub(crate) spare_held: bool,
     /// The cost of making an entry again: see [`Reaper::seeks`](crate::Reaper::seeks).
     pub(crate) seeks: u32,
+    /// The size of the slabs that hold the nodes.
+    pub(crate) slab: SlabSize,
 }
 
 /// The user's function that returns the bytes that an entry holds beyond its node.

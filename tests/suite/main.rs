@@ -42,6 +42,7 @@ mod registrations;
 mod resize;
 mod resize_overflow;
 mod set;
+mod slab_sizes;
 mod stalls;
 mod stress;
 mod sweeps;

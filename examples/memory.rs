@@ -1,15 +1,16 @@
-//! Measures the memory of a registry of a million entries, when it is full and after 99% of the entries were removed.
+//! Measures the memory of a registry of a million entries, when it is full and after 99% of the entries were removed,
+//! for each size of slabs.
 //!
-//! `cargo run --release --example memory`. Each step shows the allocated bytes and the resident size of the
-//! process, which the kernel counts in pages.
+//! `cargo run --release --example memory`, or with `-- random large` for one case. Each step shows the allocated bytes
+//! and the resident size of the process, which the kernel counts in pages.
 //!
-//! The program fails if too much of the allocated memory is left after the removals: 10% or more after removals
-//! in insertion order, 30% or more after removals at random. There is no limit for the resident size: how much
+//! The program fails if too much of the allocated memory is left after the removals: with small slabs 10% or more after
+//! removals in insertion order, and 30% or more after removals at random; with large slabs 25% and 70%. There is no limit for the resident size: how much
 //! freed memory the allocator keeps depends on where the remaining entries lie.
 
 #![allow(unsafe_code)]
 
-use epoch_registry::{Domain, ManualClock, Registry};
+use epoch_registry::{Domain, ManualClock, Registry, SlabSize};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,14 +99,19 @@ enum Removal {
 }
 
 /// Fills a registry and removes 99% of its entries. Returns whether the memory left is below the bound.
-fn run(removal: Removal) -> bool {
-    match removal {
-        Removal::AtRandom => println!("99% removed at random:"),
-        Removal::InInsertionOrder => println!("99% removed in insertion order:"),
-    }
+fn run(removal: Removal, slab: SlabSize) -> bool {
+    let order = match removal {
+        Removal::AtRandom => "at random",
+        Removal::InInsertionOrder => "in insertion order",
+    };
+    let size = match slab {
+        SlabSize::Small => "1 KiB",
+        SlabSize::Large => "4 KiB",
+    };
+    println!("slabs of {size}, 99% removed {order}:");
     let meter = Meter::start();
     let (clock, domain) = (ManualClock::new(), Domain::new());
-    let registry = Registry::builder().domain(domain.clone()).clock(clock.clone()).build();
+    let registry = Registry::builder().domain(domain.clone()).clock(clock.clone()).slab_size(slab).build();
     for key in 0..ENTRIES {
         if key == ENTRIES / 100 * 99 {
             clock.advance(Duration::from_secs(60));
@@ -141,11 +147,13 @@ fn run(removal: Removal) -> bool {
     drop(registry);
     drop(domain);
     meter.print("registry dropped");
-    // A slab of nodes is freed when the last of its 30 entries is. After removals at random, every fourth slab
-    // still holds an entry.
-    let percent = match removal {
-        Removal::AtRandom => 30,
-        Removal::InInsertionOrder => 10,
+    // A slab of nodes is freed when the last of its entries is: of 30 in a small slab, of 126 in a large one. After
+    // removals at random, every fourth small slab still holds an entry, and seven of ten large ones.
+    let percent = match (removal, slab) {
+        (Removal::AtRandom, SlabSize::Small) => 30,
+        (Removal::AtRandom, SlabSize::Large) => 70,
+        (Removal::InInsertionOrder, SlabSize::Small) => 10,
+        (Removal::InInsertionOrder, SlabSize::Large) => 25,
     };
     left * 100 < full * percent
 }
@@ -153,21 +161,37 @@ fn run(removal: Removal) -> bool {
 /// Runs each case in a process of its own: memory that the allocator keeps from one case would hide what the next
 /// one needs.
 fn main() -> ExitCode {
-    let case = match std::env::args().nth(1).as_deref() {
-        Some("random") => Removal::AtRandom,
-        Some("order") => Removal::InInsertionOrder,
-        Some(other) => {
-            eprintln!("memory: unknown case `{other}`; the cases are random, order");
-            return ExitCode::from(2);
-        }
-        None => {
-            let run = |case| {
-                let program = std::env::current_exe().expect("the path of the running program is known");
-                Command::new(program).arg(case).status().expect("the program can start itself").success()
-            };
-            let fit = ["random", "order"].map(run);
-            return if fit == [true; 2] { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let removal = |name: &str| match name {
+        "random" => Some(Removal::AtRandom),
+        "order" => Some(Removal::InInsertionOrder),
+        _ => None,
     };
-    if run(case) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let slab = |name: &str| match name {
+        "small" => Some(SlabSize::Small),
+        "large" => Some(SlabSize::Large),
+        _ => None,
+    };
+    let fits = match arguments[..] {
+        [] => {
+            let run = |case: [&str; 2]| {
+                let program = std::env::current_exe().expect("the path of the running program is known");
+                Command::new(program).args(case).status().expect("the program can start itself").success()
+            };
+            let cases = [["random", "small"], ["random", "large"], ["order", "small"], ["order", "large"]];
+            cases.map(run) == [true; 4]
+        }
+        [order, size] => match (removal(order), slab(size)) {
+            (Some(removal), Some(slab)) => run(removal, slab),
+            _ => return usage(),
+        },
+        _ => return usage(),
+    };
+    if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: memory [random|order small|large]");
+    ExitCode::from(2)
 }

@@ -391,6 +391,7 @@ pub use handle::{Entry, Handle};
 pub use list::{
     BothWays, Forward, ListEntry, ListHandle, ListIter, ListIterBack, NotInList, RcuBidirList, RcuList, Splice, Walk,
 };
+pub use node::owner::SlabSize;
 pub use percpu::Counter;
 pub use percpu_ref::{LiveRef, PercpuRef};
 pub use reap::{Cause, Cursor, Priority, Reaped, Reaper, Scan};

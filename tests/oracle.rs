@@ -6,7 +6,7 @@ mod common;
 #[path = "oracle/decode.rs"]
 mod decode;
 
-use case::{Case, MASKS, Op};
+use case::{Case, MASKS, Op, SLABS};
 use common::times;
 use proptest::collection::vec;
 use proptest::option::of;
@@ -69,9 +69,10 @@ proptest! {
         shards in select(&[1usize, 2, 8][..]),
         capacity in select(&[0usize, 100][..]),
         mask in select(&MASKS[..]),
+        slab in select(&SLABS[..]),
         ops in ops(),
     ) {
-        let mut case = Case::new(shards, capacity, mask);
+        let mut case = Case::new(shards, capacity, mask, slab);
         for op in ops {
             case.run(op);
         }

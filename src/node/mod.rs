@@ -22,6 +22,7 @@ pub(crate) mod usage;
 pub(crate) mod weight;
 
 use crate::node::life::{Deadline, Life};
+use crate::node::owner::SlabSize;
 use crate::node::refs::Refs;
 use crate::node::usage::{FirstMarks, UseMarks};
 use crate::node::weight::{EntryWeight, Weight};
@@ -57,22 +58,30 @@ struct Words {
 /// The properties of a node that never change, in one byte.
 ///
 /// ```text
-///  bit 7      6      5 .. 0
-///  ┌────────┬──────┬──────────────────┐
-///  │ single │ life │ top of its stamp │
-///  └────────┴──────┴──────────────────┘
+///  bit 7      6       5      4 .. 0
+///  ┌────────┬───────┬──────┬──────────────────┐
+///  │ single │ large │ life │ top of its stamp │
+///  └────────┴───────┴──────┴──────────────────┘
 /// ```
+///
+/// `large` says that the node lies in a [large slab](SlabSize::Large). A single node lies in none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind(u8);
 
 impl Kind {
     const LIFE: u8 = 1 << Stamp::HIGH_BITS;
-    const SINGLE: u8 = Self::LIFE << 1;
+    const LARGE: u8 = Self::LIFE << 1;
+    const SINGLE: u8 = Self::LARGE << 1;
 
-    /// Returns the kind of a slot. `is_single` says whether the slot has an allocation of its own, `has_life`
-    /// whether a life follows the node.
-    pub(crate) const fn new(is_single: bool, has_life: bool) -> Kind {
-        Kind(if is_single { Self::SINGLE } else { 0 } | if has_life { Self::LIFE } else { 0 })
+    /// Returns the kind of a slot. `slab` is the size of its slab, `None` if the slot has an allocation of its
+    /// own. `has_life` says whether a life follows the node.
+    pub(crate) const fn new(slab: Option<SlabSize>, has_life: bool) -> Kind {
+        let place = match slab {
+            None => Self::SINGLE,
+            Some(SlabSize::Small) => 0,
+            Some(SlabSize::Large) => Self::LARGE,
+        };
+        Kind(place | if has_life { Self::LIFE } else { 0 })
     }
 
     #[inline]
@@ -91,12 +100,22 @@ impl Kind {
         self.0 & Self::SINGLE != 0
     }
 
+    /// Returns the size of the slab in which the node lies. The node is not single.
+    #[inline]
+    pub(crate) fn slab(self) -> SlabSize {
+        debug_assert!(!self.is_single());
+        if self.0 & Self::LARGE != 0 { SlabSize::Large } else { SlabSize::Small }
+    }
+
     /// Returns whether a life follows the node.
     #[inline]
     pub(crate) fn has_life(self) -> bool {
         self.0 & Self::LIFE != 0
     }
 }
+
+/// The bits of a kind fit its byte, and those of the stamp do not overlap the others.
+const _: () = assert!(Kind::SINGLE == 1 << 7);
 
 const _: () = assert!(size_of::<Words>() >= size_of::<*mut Header>());
 

@@ -3,6 +3,7 @@
 use crate::domain::Domain;
 use crate::handle::Handle;
 use crate::handle::listener::{InsertListener, Listener, Listeners};
+use crate::node::owner::SlabSize;
 use crate::reap::Cause;
 use crate::registry::Registry;
 use crate::registry::admission::AtCapacity;
@@ -79,6 +80,7 @@ struct Limits {
     per_entry_ttl: bool,
     spare_held: bool,
     seeks: u32,
+    slab_size: SlabSize,
     stale_reads: bool,
     reap_in_background: bool,
     count_hits: bool,
@@ -101,6 +103,7 @@ impl<K, V> Builder<K, V> {
             per_entry_ttl: false,
             spare_held: false,
             seeks: 2,
+            slab_size: SlabSize::default(),
             stale_reads: false,
             reap_in_background: false,
             count_hits: false,
@@ -387,6 +390,41 @@ impl<K, V, S> Builder<K, V, S> {
         self
     }
 
+    /// Sets the size of the slabs that hold the entries. [`SlabSize::Small`] by default.
+    ///
+    /// A slab is what the kernel's `kmem_cache` calls a slab: it has slots for entries of one size, and it goes back to the
+    /// allocator when its last entry is destroyed. So the size decides what is left allocated when most entries have gone.
+    ///
+    /// | | `Small`, 1 KiB | `Large`, 4 KiB |
+    /// |---|---|---|
+    /// | allocations of a full registry | one for each KiB | a quarter of these |
+    /// | bytes before the slots | 48 of 1,024 | 48 of 4,096 |
+    /// | slots of 32 bytes | 30 | 126 |
+    /// | the largest slot; larger entries have allocations of their own | 320 bytes | 1,344 bytes |
+    /// | empty slabs that each shard keeps for its next entries | 2 KiB, and a sixteenth | 8 KiB, and a sixteenth |
+    ///
+    /// Choose `Large` if entries take 300 to 1,300 bytes, or if the registry stays full, or if its entries leave in the order
+    /// in which they came. Choose `Small` if entries leave at random and their memory must be given back. `docs/design.md` has
+    /// measurements.
+    ///
+    /// The slots of a slab hold entries of one registry for as long as the slab exists. In the kernel's terms the memory is
+    /// type-stable, as with `SLAB_TYPESAFE_BY_RCU`. Readers do not rely on that, with either size: a slot is used again
+    /// only after a grace period. A slab has no constructor (`ctor`): each entry is written whole before it is published.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epoch_registry::{Registry, SlabSize};
+    ///
+    /// let pages: Registry<u64, [u8; 1000]> = Registry::builder().slab_size(SlabSize::Large).build();
+    /// pages.insert(1, [0; 1000]);
+    /// assert_eq!(pages.lookup(&1).unwrap().len(), 1000);
+    /// ```
+    pub fn slab_size(mut self, size: SlabSize) -> Self {
+        self.limits.slab_size = size;
+        self
+    }
+
     /// Sets a callback that runs after an entry leaves the registry, with the cause and a handle to the entry. It
     /// does not run when the registry is dropped, unless [`tell_dropped`](Self::tell_dropped) is set. Insertions are
     /// told by [`on_insert`](Self::on_insert).
@@ -605,6 +643,7 @@ impl<K, V, S> Builder<K, V, S> {
             lookups: limits.count_hits.then(Box::default),
             seeks: limits.seeks,
             places,
+            slab: limits.slab_size,
         };
         let domain = self.domain.unwrap_or_default();
         let core = CoreOwner::new(domain, settings, shards, limits.capacity, bounds, limits.stale_reads);

@@ -198,7 +198,7 @@ where
     /// If the registry was built without a limit, the first limit costs more:
     ///
     /// - It takes the lock of each shard for a look at all entries of the shard.
-    /// - The age of the entries that are in the registry then is known to 17 ms, and they never expire early.
+    /// - The age of the entries that are in the registry then is known to 34 ms, and they never expire early.
     ///   Each takes 32 bytes more, until the registry is dropped.
     /// - From then on every read that finds an entry reads the clock, unless [reads are
     ///   stale](crate::Builder::stale_reads).

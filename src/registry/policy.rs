@@ -70,9 +70,9 @@ where
 }
 
 impl<'g, K, V> Candidate<'g, K, V> {
-    /// Returns the age of the entry: the time since its insertion. Never too long, and at most 17 ms too short.
+    /// Returns the age of the entry: the time since its insertion. Never too long, and at most 34 ms too short.
     ///
-    /// The 17 ms double when the registry, or its clock, has run for four and a half years, and again at each
+    /// The 34 ms double when the registry, or its clock, has run for four and a half years, and again at each
     /// doubling of that time. If entries could expire, by [`max_age`](crate::Builder::max_age) or its like, since
     /// the registry was built, the age is exact.
     pub fn age(&self) -> Duration {

@@ -172,8 +172,8 @@ where
 
     /// Removes entries that were inserted longer than `age` ago, as [`reap_if`](Self::reap_if) does.
     ///
-    /// Ages are known to 17 ms (see [`Candidate::age`]). No entry is removed before it is older than `age`, and
-    /// every examined entry is removed that is older than that by 17 ms.
+    /// Ages are known to 34 ms (see [`Candidate::age`]). No entry is removed before it is older than `age`, and
+    /// every examined entry is removed that is older than that by 34 ms.
     ///
     /// This examines all entries. A registry with a [`max_age`](crate::Builder::max_age) examines only entries
     /// that have reached it.

@@ -40,6 +40,7 @@ pub(crate) mod write;
 use crate::domain::{Backlog, Bag, Domain, Failure, IfFull, RegistryHeader, ShardHeader};
 use crate::node::Node;
 use crate::node::life::Life;
+use crate::node::owner::SlabSize;
 use crate::shard::counts::Counts;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Evicted};
@@ -224,10 +225,17 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// How nodes without lives lie in their slabs.
-    const SHAPE: Shape = Shape::of(Node::<K, V>::layout(false), false);
-    /// How nodes with lives lie in their slabs.
-    const SHAPE_WITH_LIVES: Shape = Shape::of(Node::<K, V>::layout(true), true);
+    /// How nodes lie in their slabs, by the size of the slabs: without lives, and with lives.
+    const SHAPES: [[Shape; 2]; 2] = [Self::shapes(SlabSize::Small), Self::shapes(SlabSize::Large)];
+
+    const fn shapes(slab: SlabSize) -> [Shape; 2] {
+        [Shape::of(Node::<K, V>::layout(false), false, slab), Shape::of(Node::<K, V>::layout(true), true, slab)]
+    }
+
+    /// Returns how nodes lie in slabs of this size. `have_lives` says whether the nodes have lives.
+    fn shape(slab: SlabSize, have_lives: bool) -> Shape {
+        Self::SHAPES[slab as usize][usize::from(have_lives)]
+    }
 
     /// Creates a shard of the registry that the caller is building. `expires` says whether entries may expire.
     pub(crate) fn new(
@@ -255,7 +263,7 @@ where
             usual_work,
             reservation: None,
             open: None,
-            slabs: Slabs::new(if expires { Self::SHAPE_WITH_LIVES } else { Self::SHAPE }),
+            slabs: Slabs::new(Self::shape(settings.slab, expires)),
             early_slabs: None,
             resize: None,
             bounds,
@@ -373,7 +381,8 @@ where
     /// Prepares the shard for entries that expire (L3), unless it is prepared already.
     pub(crate) fn extend(self) {
         let mut locked = self.lock();
-        if let Some(early) = locked.extend(Shard::<K, V>::SHAPE_WITH_LIVES) {
+        let shape = Shard::<K, V>::shape(locked.slabs.shape().slab(), true);
+        if let Some(early) = locked.extend(shape) {
             let _ = self.shard.early.set(early);
         }
     }
@@ -436,7 +445,7 @@ where
         let state = &mut *locked;
         state.step(self, 1024);
         if tight {
-            state.slabs.trim(0);
+            state.slabs.shrink();
         }
         if tight && state.resize.is_none() {
             let least = Table::<K, V>::buckets_for(self.counts.live.get() as usize + 1).max(state.floor);

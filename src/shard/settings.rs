@@ -1,6 +1,7 @@
 //! The settings of a registry that its shards use.
 
 use crate::handle::listener::Listeners;
+use crate::node::owner::SlabSize;
 use crate::node::usage::FirstMarks;
 use crate::percpu::Counter;
 use crate::reap::Priority;
@@ -26,6 +27,8 @@ pub(crate) struct RegistrySettings<K: 'static, V: 'static> {
     pub(crate) seeks: u32,
     /// The places of a registry that refuses. `None` in a registry that evicts.
     pub(crate) places: Option<Arc<Places>>,
+    /// The size of the slabs that hold the nodes.
+    pub(crate) slab: SlabSize,
 }
 
 /// The counts of reads that have found an entry, and of reads that have found none. Each thread counts by itself.

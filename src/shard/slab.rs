@@ -1,11 +1,11 @@
 //! The memory of nodes: the slabs of one shard, whose slots are recycled after a grace period.
 //!
 //! ```text
-//!  slab, 1 KiB, aligned to its size
+//!  slab, 1 KiB or 4 KiB, aligned to its size
 //!  ┌───────┬──────┬──────┬──────┬────────┬────────┬─ ─ ─ ─┬────────┐
 //!  │ shard │ next │ prev │ free │ slot 0 │ slot 1 │       │ slot n │
 //!  └───────┴──────┴──────┴──────┴────────┴────────┴─ ─ ─ ─┴────────┘
-//!      ▲ node's address & !1023
+//!      ▲ node's address & !(size of the slab - 1)
 //! ```
 //!
 //! A node is allocated and freed under the shard lock:
@@ -21,7 +21,8 @@
 //! This is the magazine layer of J. Bonwick and J. Adams, "Magazines and Vmem" (2001), over the slabs of
 //! Bonwick's "The Slab Allocator" (1994). Linux has it as `kmem_cache` with its sheaves.
 //!
-//! A large node has an allocation of its own, which holds the shard's address just before the node. Under loom,
+//! All slabs of a registry have one [size](SlabSize). A node of which fewer than three fit a slab has an allocation of its
+//! own, which holds the shard's address just before the node. Under loom,
 //! Miri and `--cfg one_node_slabs` (for sanitizers), every node has one. This memory is never recycled here, so
 //! these tools detect a use after free.
 //!
@@ -39,7 +40,7 @@
 #![allow(unsafe_code)]
 
 use crate::domain::{Bag, ShardHeader};
-use crate::node::owner::SLAB;
+use crate::node::owner::SlabSize;
 use crate::node::refs::Refs;
 use crate::node::{Header, Kind};
 use crate::sync::{self, ONE_NODE_SLABS};
@@ -48,7 +49,7 @@ use std::alloc::Layout;
 use std::ptr::{self, NonNull};
 
 /// The bytes that common allocators put before an allocation. A slab is shorter by them, so that both together
-/// take [`SLAB`] bytes.
+/// take the [size](SlabSize) of a slab.
 const MALLOC_HEADER: usize = 16;
 /// If fewer nodes than this fit a slab, each node has an allocation of its own.
 const FEWEST: usize = 3;
@@ -63,35 +64,43 @@ pub(crate) struct Shape {
     /// The offset of the end of the last slot.
     end: usize,
     /// The kind that the nodes get, which tells how to find their shard (N4). A slab is at the node's address,
-    /// rounded down to [`SLAB`]. In an allocation of a single node, the shard's address lies just before the
+    /// rounded down to the size of a slab. In an allocation of a single node, the shard's address lies just before the
     /// node.
     kind: Kind,
     /// The layout of the allocation: of a slab, or of a single node.
     layout: Layout,
+    /// The size that slabs of the registry have.
+    slab: SlabSize,
 }
 
 impl Shape {
-    /// Returns the shape for nodes of this layout. `has_life` says whether the layout includes a life.
-    pub(crate) const fn of(node: Layout, has_life: bool) -> Shape {
+    /// Returns the shape for nodes of this layout, in slabs of this size. `has_life` says whether the layout includes
+    /// a life.
+    pub(crate) const fn of(node: Layout, has_life: bool, slab: SlabSize) -> Shape {
         let align = if node.align() > align_of::<Slab>() { node.align() } else { align_of::<Slab>() };
         let slot = node.size().next_multiple_of(align);
         let first = size_of::<Slab>().next_multiple_of(align);
-        let slots = (SLAB - MALLOC_HEADER).saturating_sub(first) / slot;
+        let slots = (slab.bytes() - MALLOC_HEADER).saturating_sub(first) / slot;
         if slots < FEWEST || ONE_NODE_SLABS {
             let first = size_of::<NonNull<ShardHeader>>().next_multiple_of(align);
             let Ok(layout) = Layout::from_size_align(first + slot, align) else {
                 panic!("the node does not fit the address space")
             };
-            return Shape { slot, first, end: first + slot, kind: Kind::new(true, has_life), layout };
+            return Shape { slot, first, end: first + slot, kind: Kind::new(None, has_life), layout, slab };
         }
-        let Ok(layout) = Layout::from_size_align(SLAB - MALLOC_HEADER, SLAB) else { unreachable!() };
-        Shape { slot, first, end: first + slots * slot, kind: Kind::new(false, has_life), layout }
+        let Ok(layout) = Layout::from_size_align(slab.bytes() - MALLOC_HEADER, slab.bytes()) else { unreachable!() };
+        Shape { slot, first, end: first + slots * slot, kind: Kind::new(Some(slab), has_life), layout, slab }
     }
 
     /// Returns the addresses of the slots of a slab.
     fn slots(&self, slab: NonNull<Slab>) -> impl Iterator<Item = *mut Header> + use<> {
         let memory = slab.as_ptr().cast::<Header>();
         (self.first..self.end).step_by(self.slot).map(move |at| memory.wrapping_byte_add(at))
+    }
+
+    /// Returns the size that slabs of the registry have.
+    pub(crate) fn slab(&self) -> SlabSize {
+        self.slab
     }
 
     /// Returns the kind of the nodes (N4).
@@ -308,7 +317,7 @@ impl Slabs {
         }
         // SAFETY: the slot belongs to the caller, since its node is destroyed.
         unsafe { slot.as_ref() }.refs.set_free();
-        let at = slot.addr().get() & (SLAB - 1);
+        let at = slot.addr().get() & (self.shape.slab.bytes() - 1);
         // SAFETY: N4 (the slot lies in a slab of this shard, which begins at this address).
         let mut slab = unsafe { slot.byte_sub(at) }.cast::<Slab>();
         let had_room = has_room(slab);
@@ -341,8 +350,19 @@ impl Slabs {
         self.trim(if self.mode == Mode::Open { KEPT + self.slabs / 16 } else { 0 });
     }
 
+    /// Gives the slots of the magazines back to their slabs, and frees all empty slabs.
+    pub(crate) fn shrink(&mut self) {
+        for mut magazine in [self.magazine.take(), self.second.take()].into_iter().flatten() {
+            while let Some(slot) = magazine.pop_free() {
+                // SAFETY: the slot is of this shard, and its node is destroyed.
+                unsafe { self.free(slot) };
+            }
+        }
+        self.trim(0);
+    }
+
     /// Frees empty slabs until at most `kept` are left.
-    pub(crate) fn trim(&mut self, kept: usize) {
+    fn trim(&mut self, kept: usize) {
         while self.empties > kept {
             let Some(slab) = NonNull::new(self.empty) else { return };
             // SAFETY: M1 (the shard lock is held; an empty slab that is kept is not freed).
@@ -517,11 +537,11 @@ impl Drop for Slabs {
     }
 }
 
-/// Prefetches the cache lines of a slab.
+/// Prefetches the first cache lines of a slab. The processor reads ahead what follows them.
 #[inline]
 fn prefetch_slab(slab: *const Slab) {
     if prefetch::WORKS && !slab.is_null() {
-        (0..SLAB).step_by(64).for_each(|line| prefetch::to_read(slab.wrapping_byte_add(line)));
+        (0..SlabSize::Small.bytes()).step_by(64).for_each(|line| prefetch::to_read(slab.wrapping_byte_add(line)));
     }
 }
 
@@ -566,8 +586,10 @@ mod tests {
         (0..nodes).map(|_| one()).collect()
     }
 
-    fn of<V>() -> Slabs {
-        Slabs::new(Shape::of(Layout::new::<Node<u32, V>>(), false))
+    const SIZES: [SlabSize; 2] = [SlabSize::Small, SlabSize::Large];
+
+    fn of<V>(size: SlabSize) -> Slabs {
+        Slabs::new(Shape::of(Layout::new::<Node<u32, V>>(), false, size))
     }
 
     /// Returns a bag whose nodes are these, all destroyed.
@@ -589,52 +611,63 @@ mod tests {
 
     #[test]
     fn no_slot_is_allocated_twice_and_each_knows_its_shard() {
-        let mut slabs = of::<[u64; 3]>();
-        let mut used = HashSet::new();
-        let mut nodes = Vec::new();
-        for round in 0..50 {
-            for node in fill(&mut slabs, &[round; 3], 100) {
-                assert!(used.insert(node) && node.addr().get().is_multiple_of(align_of::<Node<u32, [u64; 3]>>()));
-                // SAFETY: the node is not freed yet.
-                assert_eq!(unsafe { shard_of(node) }, NonNull::<u64>::dangling().cast());
-                nodes.push(node);
+        for size in SIZES {
+            let mut slabs = of::<[u64; 3]>(size);
+            let mut used = HashSet::new();
+            let mut nodes = Vec::new();
+            for round in 0..50 {
+                for node in fill(&mut slabs, &[round; 3], 100) {
+                    assert!(used.insert(node) && node.addr().get().is_multiple_of(align_of::<Node<u32, [u64; 3]>>()));
+                    // SAFETY: the node is not freed yet.
+                    assert_eq!(unsafe { shard_of(node) }, NonNull::<u64>::dangling().cast());
+                    nodes.push(node);
+                }
+                let gone: Vec<_> = (0..60).map(|_| nodes.swap_remove(round as usize * 7919 % nodes.len())).collect();
+                gone.iter().for_each(|node| assert!(used.remove(node)));
+                free(&mut slabs, gone);
             }
-            let gone: Vec<_> = (0..60).map(|_| nodes.swap_remove(round as usize * 7919 % nodes.len())).collect();
-            gone.iter().for_each(|node| assert!(used.remove(node)));
-            free(&mut slabs, gone);
+            free(&mut slabs, nodes);
         }
-        free(&mut slabs, nodes);
     }
 
     #[test]
     fn a_bag_is_recycled_as_a_magazine_and_its_slots_are_used_next() {
-        let mut slabs = of::<u64>();
-        let nodes = fill(&mut slabs, &0_u64, 1000);
-        let before = slabs.slabs;
-        // SAFETY: the nodes count as destroyed, since nothing in them needs a drop.
-        assert!(unsafe { slabs.recycle(emptied(&nodes[..100])) }.is_none());
-        let again: HashSet<_> = fill(&mut slabs, &0_u64, 100).into_iter().collect();
-        assert!(nodes[..100].iter().all(|node| again.contains(node)) && slabs.slabs == before);
-        // Two magazines are kept. The first one takes the place of an empty one. A small bag is not kept.
-        // SAFETY: the nodes count as destroyed, since nothing in them needs a drop.
-        let kept = [200..300, 300..400, 400..500, 500..510].map(|part| unsafe { slabs.recycle(emptied(&nodes[part])) });
-        assert_eq!(kept.map(|bag| bag.is_none()), [false, true, false, false]);
-        free(&mut slabs, again.into_iter().chain(nodes[100..200].iter().copied()).chain(nodes[510..].iter().copied()));
+        for size in SIZES {
+            let mut slabs = of::<u64>(size);
+            let nodes = fill(&mut slabs, &0_u64, 1000);
+            let before = slabs.slabs;
+            // SAFETY: the nodes count as destroyed, since nothing in them needs a drop.
+            assert!(unsafe { slabs.recycle(emptied(&nodes[..100])) }.is_none());
+            let again: HashSet<_> = fill(&mut slabs, &0_u64, 100).into_iter().collect();
+            assert!(nodes[..100].iter().all(|node| again.contains(node)) && slabs.slabs == before);
+            // Two magazines are kept. The first one takes the place of an empty one. A small bag is not kept.
+            // SAFETY: the nodes count as destroyed, since nothing in them needs a drop.
+            let kept =
+                [200..300, 300..400, 400..500, 500..510].map(|part| unsafe { slabs.recycle(emptied(&nodes[part])) });
+            assert_eq!(kept.map(|bag| bag.is_none()), [false, true, false, false]);
+            free(
+                &mut slabs,
+                again.into_iter().chain(nodes[100..200].iter().copied()).chain(nodes[510..].iter().copied()),
+            );
+        }
     }
 
     #[test]
     fn empty_slabs_are_freed_except_a_few() {
-        let mut slabs = of::<u64>();
-        let nodes = fill(&mut slabs, &0_u64, 100_000);
-        let full = slabs.slabs;
-        let bytes = full * SLAB;
-        assert!((3_200_000..3_600_000).contains(&bytes), "{bytes} bytes for 100,000 nodes of 32");
-        free(&mut slabs, nodes.iter().copied().take(99_000));
-        assert!(slabs.slabs * 90 < full && slabs.empties <= KEPT + slabs.slabs / 16, "{} slabs", slabs.slabs);
-        // New nodes fill the slabs that have free slots first.
-        let more = fill(&mut slabs, &0_u64, 1000);
-        assert!(slabs.slabs * 45 < full, "{}", slabs.slabs);
-        free(&mut slabs, nodes.into_iter().skip(99_000).chain(more));
+        for size in SIZES {
+            let mut slabs = of::<u64>(size);
+            let nodes = fill(&mut slabs, &0_u64, 100_000);
+            let full = slabs.slabs;
+            let bytes = full * size.bytes();
+            let (least, most) = (3_200_000, if size == SlabSize::Small { 3_450_000 } else { 3_270_000 });
+            assert!((least..most).contains(&bytes), "{bytes} bytes for 100,000 nodes of 32");
+            free(&mut slabs, nodes.iter().copied().take(99_000));
+            assert!(slabs.slabs * 85 < full && slabs.empties <= KEPT + slabs.slabs / 16, "{} slabs", slabs.slabs);
+            // New nodes fill the slabs that have free slots first.
+            let more = fill(&mut slabs, &0_u64, 1000);
+            assert!(slabs.slabs * 45 < full, "{}", slabs.slabs);
+            free(&mut slabs, nodes.into_iter().skip(99_000).chain(more));
+        }
     }
 
     #[test]
@@ -643,29 +676,45 @@ mod tests {
         #[repr(align(256))]
         struct Aligned(#[allow(dead_code)] u8);
 
-        let (mut large, mut aligned) = (of::<[u8; 2000]>(), of::<Aligned>());
-        assert!(!large.can_sweep());
-        let nodes = fill(&mut large, &[1_u8; 2000], 10);
-        free(&mut large, nodes);
-        let nodes = fill(&mut aligned, &Aligned(1), 40);
-        assert!(nodes.iter().all(|node| node.addr().get().is_multiple_of(256)));
-        free(&mut aligned, nodes);
+        for size in SIZES {
+            let (mut large, mut aligned) = (of::<[u8; 2000]>(size), of::<Aligned>(size));
+            assert!(!large.can_sweep());
+            let nodes = fill(&mut large, &[1_u8; 2000], 10);
+            free(&mut large, nodes);
+            let nodes = fill(&mut aligned, &Aligned(1), 40);
+            assert!(nodes.iter().all(|node| node.addr().get().is_multiple_of(256)));
+            free(&mut aligned, nodes);
+        }
+    }
+
+    /// The builder's documentation states these limits.
+    #[test]
+    fn the_largest_slots_are_those_that_the_documentation_states() {
+        for (size, largest) in [(SlabSize::Small, 320), (SlabSize::Large, 1344)] {
+            let is_single = |bytes| {
+                let layout = Layout::from_size_align(bytes, 8).expect("a small layout");
+                Shape::of(layout, false, size).kind.is_single()
+            };
+            assert!(!is_single(largest) && is_single(largest + 8), "{size:?}");
+        }
     }
 
     #[test]
     fn a_sweep_finds_each_node_in_the_table_once() {
-        let mut slabs = of::<u64>();
-        let nodes = fill(&mut slabs, &0_u64, 5000);
-        free(&mut slabs, nodes.iter().copied().step_by(2));
-        // SAFETY: the nodes are not freed yet.
-        nodes.iter().skip(1).step_by(4).for_each(|node| unsafe { node.as_ref() }.refs.set_unlinked());
-        let mut sweep = slabs.begin_sweep();
-        let met: Vec<_> = std::iter::from_fn(|| slabs.next_in_table(&mut sweep)).collect();
-        let expected: HashSet<_> = nodes.iter().copied().skip(3).step_by(4).collect();
-        assert_eq!((met.len(), met.into_iter().collect::<HashSet<_>>()), (1250, expected));
-        assert_eq!(slabs.sweep_all(|refs| refs.put_of_dropped_registry()), 1250);
-        free(&mut slabs, nodes.into_iter().skip(1).step_by(4));
-        slabs.close();
-        assert!(slabs.head.is_null() && slabs.empty.is_null(), "some memory was not given back");
+        for size in SIZES {
+            let mut slabs = of::<u64>(size);
+            let nodes = fill(&mut slabs, &0_u64, 5000);
+            free(&mut slabs, nodes.iter().copied().step_by(2));
+            // SAFETY: the nodes are not freed yet.
+            nodes.iter().skip(1).step_by(4).for_each(|node| unsafe { node.as_ref() }.refs.set_unlinked());
+            let mut sweep = slabs.begin_sweep();
+            let met: Vec<_> = std::iter::from_fn(|| slabs.next_in_table(&mut sweep)).collect();
+            let expected: HashSet<_> = nodes.iter().copied().skip(3).step_by(4).collect();
+            assert_eq!((met.len(), met.into_iter().collect::<HashSet<_>>()), (1250, expected));
+            assert_eq!(slabs.sweep_all(|refs| refs.put_of_dropped_registry()), 1250);
+            free(&mut slabs, nodes.into_iter().skip(1).step_by(4));
+            slabs.close();
+            assert!(slabs.head.is_null() && slabs.empty.is_null(), "some memory was not given back");
+        }
     }
 }

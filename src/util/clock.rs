@@ -196,15 +196,15 @@ impl Time {
     }
 }
 
-/// A time in 38 bits: a [`Time`] without its last [`SHIFT`](Stamp::SHIFT) bits. These are worth 17 ms in the
+/// A time in 37 bits: a [`Time`] without its last [`SHIFT`](Stamp::SHIFT) bits. These are worth 34 ms in the
 /// first 4.5 years.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
-    const SHIFT: u32 = 24;
+    const SHIFT: u32 = 25;
     /// The number of bits of a stamp above the low 32.
-    pub(crate) const HIGH_BITS: u32 = 6;
+    pub(crate) const HIGH_BITS: u32 = 5;
 
     /// Converts a time to a stamp, rounded down.
     #[inline]

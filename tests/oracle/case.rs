@@ -1,7 +1,7 @@
 //! A registry, and a model of its contents in std's `HashMap`.
 
 use crate::common::*;
-use epoch_registry::{Cause, Cursor, Domain, Handle, ManualClock, Registry};
+use epoch_registry::{Cause, Cursor, Domain, Handle, ManualClock, Registry, SlabSize};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -132,6 +132,9 @@ fn life(key: Key) -> Option<u64> {
     (key % 5 == 0).then_some(u64::from(key))
 }
 
+/// The sizes of slabs that cases have.
+pub const SLABS: [SlabSize; 2] = [SlabSize::Small, SlabSize::Large];
+
 type Told = Arc<Mutex<Vec<(Cause, Key, u64)>>>;
 
 pub struct Case {
@@ -145,13 +148,14 @@ pub struct Case {
 }
 
 impl Case {
-    pub fn new(shards: usize, capacity: usize, mask: u64) -> Self {
+    pub fn new(shards: usize, capacity: usize, mask: u64, slab: SlabSize) -> Self {
         let (clock, told) = (ManualClock::new(), Told::default());
         let log = told.clone();
         let registry = Registry::builder()
             .shards(shards)
             .capacity(capacity)
             .hasher(FewBits { mask })
+            .slab_size(slab)
             .clock(clock.clone())
             .domain(Domain::new())
             .lifetime(|key: &Key, _: &Counted| life(*key).map(Duration::from_millis))

@@ -1,6 +1,6 @@
 //! Reads sequences of operations from the bytes of a fuzzer.
 
-use crate::case::{Case, Key, MASKS, Op};
+use crate::case::{Case, Key, MASKS, Op, SLABS};
 
 /// The rest of the input. Reads beyond its end return zero.
 struct Input<'b>(&'b [u8]);
@@ -78,7 +78,8 @@ impl Input<'_> {
 pub fn run(bytes: &[u8]) -> u64 {
     let mut input = Input(bytes);
     let first = usize::from(input.byte());
-    let mut case = Case::new([1, 2, 8][first % 3], [0, 100][first / 3 % 2], MASKS[first / 6 % MASKS.len()]);
+    let (mask, slab) = (MASKS[first / 6 % MASKS.len()], SLABS[first / 6 / MASKS.len() % SLABS.len()]);
+    let mut case = Case::new([1, 2, 8][first % 3], [0, 100][first / 3 % 2], mask, slab);
     let mut operations = 0;
     while !input.0.is_empty() {
         for op in input.ops() {

@@ -39,10 +39,10 @@ fn expiring(way: &str) -> (Registry<u64, u64>, ManualClock, Duration, Told) {
     } else if way == "set_max_idle" {
         registry.set_max_idle(Some(16 * SECOND));
     }
-    // An idle entry expires up to a sixteenth late. The age of an entry from before the limit is known to 17 ms.
+    // An idle entry expires up to a sixteenth late. The age of an entry from before the limit is known to 34 ms.
     let life = match way {
         "max_idle" | "set_max_idle" => 17 * SECOND + Duration::from_micros(1),
-        "set_max_age" => 10 * SECOND + Duration::from_millis(17),
+        "set_max_age" => 10 * SECOND + Duration::from_millis(34),
         _ => 10 * SECOND + NANO,
     };
     (registry, clock, life, told)
@@ -579,7 +579,7 @@ fn a_registry_whose_first_limit_comes_late_keeps_exact_counts() {
         registry.set_max_age(Some(10 * SECOND));
         (3000..6000).for_each(|key| drop(registry.try_insert(key, (ledger.value(key), [8; BYTES]))));
         registry.domain().barrier();
-        clock.advance(5 * SECOND + Duration::from_millis(17));
+        clock.advance(5 * SECOND + Duration::from_millis(34));
         assert_eq!(registry.pin().iter().count(), 3000);
         assert!(registry.lookup(&2999).is_none() && registry.lookup(&3000).is_some());
         registry.expire(usize::MAX);

@@ -48,6 +48,7 @@ mod reservations;
 mod resize;
 mod resize_overflow;
 mod set;
+mod slab_sizes;
 mod stalls;
 mod stress;
 mod sweeps;

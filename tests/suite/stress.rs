@@ -1,7 +1,7 @@
 //! Many threads at once, with exact counts, and with values that detect a use after their drop.
 
 use crate::common::*;
-use epoch_registry::{Domain, Registry};
+use epoch_registry::{Domain, Registry, SlabSize};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
@@ -74,9 +74,10 @@ fn read(registry: &Registry<u64, Counted>, rng: &mut Rng) {
     }
 }
 
-fn storm(domain: Domain, bound: usize) {
+fn storm(domain: Domain, bound: usize, slab: SlabSize) {
     let ledger = Ledger::new();
-    let registry: Registry<u64, Counted> = Registry::builder().shards(2).domain(domain).max_entries(bound).build();
+    let registry: Registry<u64, Counted> =
+        Registry::builder().shards(2).domain(domain).max_entries(bound).slab_size(slab).build();
     let (reaped, evicted) = (AtomicU64::new(0), AtomicU64::new(0));
     let end = Instant::now() + a_while();
     let going = || Instant::now() < end;
@@ -143,17 +144,17 @@ fn storm(domain: Domain, bound: usize) {
 
 #[test]
 fn a_storm_of_reads_and_writes_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::new(), usize::MAX));
+    within_a_minute(|| storm(Domain::new(), usize::MAX, SlabSize::Small));
 }
 
 #[test]
 fn a_storm_within_a_bound_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::new(), KEYS as usize / 4));
+    within_a_minute(|| storm(Domain::new(), KEYS as usize / 4, SlabSize::Large));
 }
 
 #[test]
 fn a_storm_with_a_reclaimer_thread_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::builder().reclaimer(true).build(), usize::MAX));
+    within_a_minute(|| storm(Domain::builder().reclaimer(true).build(), usize::MAX, SlabSize::Large));
 }
 
 /// Keys are only replaced, while tables grow and shrink. No kind of read finds a key absent, and no reader sees an

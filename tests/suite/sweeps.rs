@@ -1,7 +1,7 @@
 //! Iteration, retain, drain and the reapers: which entries they find, how often, and what they leave.
 
 use crate::common::*;
-use epoch_registry::{Cursor, Domain, ManualClock, Registry};
+use epoch_registry::{Cursor, Domain, ManualClock, Registry, SlabSize};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::thread;
@@ -150,11 +150,11 @@ fn a_scan_by_several_threads_finds_every_entry_once() {
     assert!(panics.is_err() && registry.len() == 10_000);
 }
 
-/// Nodes in slabs, and nodes that have allocations of their own.
+/// Nodes in slabs of both sizes, and nodes that have allocations of their own.
 #[test]
 fn a_walk_in_memory_order_finds_every_entry() {
-    fn check<V: Copy + Default + Send + Sync + 'static>() {
-        let registry: Registry<u64, V> = Registry::builder().shards(4).domain(Domain::new()).build();
+    fn check<V: Copy + Default + Send + Sync + 'static>(slab: SlabSize) {
+        let registry: Registry<u64, V> = Registry::builder().shards(4).slab_size(slab).domain(Domain::new()).build();
         assert_eq!(registry.pin().iter_in_memory_order().count(), 0);
         registry.set_many((0..10_000).map(|key| (key, V::default())));
         (0..10_000).filter(|key| key % 3 == 0).for_each(|key| assert!(registry.delete(&key)));
@@ -174,8 +174,11 @@ fn a_walk_in_memory_order_finds_every_entry() {
         registry.set(5, V::default());
         assert_eq!(walk(), [5]);
     }
-    check::<u64>();
-    check::<[[u64; 32]; 16]>();
+    check::<u64>(SlabSize::Small);
+    check::<u64>(SlabSize::Large);
+    check::<[u64; 32]>(SlabSize::Large);
+    check::<[[u64; 32]; 16]>(SlabSize::Small);
+    check::<[[u64; 32]; 16]>(SlabSize::Large);
 }
 
 /// A walk does not find an expired entry. It lists all entries of a shard at one moment.

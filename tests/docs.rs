@@ -28,14 +28,15 @@ fn every_test_that_the_guarantees_name_exists() {
             item if item.starts_with(char::is_uppercase) => continue,
             "model" => root.join("loom-tests/src/races.rs"),
             "refs" => root.join("src/node/refs.rs"),
+            "compile_fail" => root.join("tests/compile-fail/src/compile_fail.rs"),
             file => {
                 let of = |folder: &str| root.join(folder).join(file).with_extension("rs");
                 Some(of("tests/suite")).filter(|suite| suite.exists()).unwrap_or_else(|| of("tests"))
             }
         };
-        // A crate from the registry does not contain the models.
+        // A crate from the registry contains neither the models nor the programs that must not compile.
         let Ok(source) = fs::read_to_string(&source) else {
-            assert_eq!(place, "model", "{citation}: there is no {}", source.display());
+            assert!(["model", "compile_fail"].contains(&place), "{citation}: there is no {}", source.display());
             continue;
         };
         assert!(defines(&source, name), "docs/guarantees.md names {citation}, which does not exist");

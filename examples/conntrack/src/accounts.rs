@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use ahash::RandomState;
+use epoch_registry::RandomState;
 
 use crate::tuple::{Direction, Tuple};
 

@@ -125,7 +125,10 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! - `ahash`, on by default: ahash as the hasher of a registry that has no other ([`RandomState`]). Without the feature
+//!   that is std's hasher, and the crate has four dependencies fewer.
+//!
+//! The others are off by default.
 //!
 //! - `serde`: the statistics can be serialised.
 //! - `metrics`: `Stats::export` records the statistics with the `metrics` crate.
@@ -145,6 +148,7 @@
 //! stops each.
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The architecture, from top to bottom. Each module imports only from the modules below it (`tests/layers.rs`
 // checks this).
@@ -193,8 +197,6 @@ mod util;
 // std and crossbeam, or loom.
 mod sync;
 
-/// The hasher of a registry that has no other: ahash, randomly seeded.
-pub use ahash::RandomState;
 #[cfg(not(loom))]
 pub use cell::StaticVersion;
 pub use cell::{
@@ -230,6 +232,7 @@ pub use registry::stats::Stats;
 pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};
 pub use util::clock::{Clock, ManualClock, MonotonicClock};
+pub use util::hasher::RandomState;
 
 /// Checks that the README's example compiles and runs.
 #[cfg(doctest)]

@@ -10,7 +10,7 @@ use crate::shard::evict::Bounds;
 use crate::shard::expiry::{Lifetime, Lifetimes};
 use crate::shard::settings::{RegistrySettings, Weigher};
 use crate::util::clock::{Clock, Timekeeper, boxed};
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;

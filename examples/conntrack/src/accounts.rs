@@ -1,6 +1,7 @@
 //! Packets and bytes per tuple: as the flows export them, and, counted separately, as the capture holds them.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 
 use epoch_registry::RandomState;

@@ -45,6 +45,27 @@ fn every_test_that_the_guarantees_name_exists() {
     assert!(named > 40, "only {named} tests found: does this test still parse the document correctly?");
 }
 
+/// The README is shown on crates.io too, where relative links lead nowhere.
+#[test]
+fn every_link_of_the_readme_leads_to_a_file_of_the_package() {
+    const SOURCE: &str = "https://docs.rs/crate/epoch-registry/latest/source/";
+    let text = read("README.md");
+    let defined: Vec<_> = text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).collect();
+    for (label, target) in &defined {
+        let file = target.strip_prefix(SOURCE).unwrap_or_else(|| panic!("{label}: {target} is not on docs.rs"));
+        assert!(*label == file && root().join(file).exists(), "{label}: there is no {file}");
+    }
+    let cited: BTreeSet<_> = text.split('[').filter_map(|rest| rest.split_once(']')).map(|(label, _)| label).collect();
+    let cited: Vec<_> = cited.into_iter().filter(|label| label.starts_with("docs/")).collect();
+    assert!(cited.len() > 5, "only {} links found: is the document still read right?", cited.len());
+    assert!(
+        cited.iter().copied().eq(defined.iter().map(|(label, _)| *label)),
+        "{cited:?} are not those that are defined"
+    );
+    let inline: Vec<_> = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(inline.iter().all(|target| target.starts_with("https://")), "relative: {inline:?}");
+}
+
 const MAP: &str = "docs/kernel-map.md";
 
 /// Returns the cells of the column `name`, in all tables of `text` that have it.

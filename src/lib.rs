@@ -305,7 +305,10 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! - `ahash`, on by default: ahash as the hasher of a registry that has no other ([`RandomState`]). Without the feature
+//!   that is std's hasher, and the crate has four dependencies fewer.
+//!
+//! The others are off by default.
 //!
 //! - `serde`: the statistics can be serialised.
 //! - `metrics`: `Stats::export` records the statistics with the `metrics` crate, with descriptions and units.
@@ -326,6 +329,7 @@
 //! stops each.
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The architecture, from top to bottom. Each module imports only from the modules below it (`tests/layers.rs`
 // checks this).
@@ -374,8 +378,6 @@ mod util;
 // std and crossbeam, or loom.
 mod sync;
 
-/// The hasher of a registry that has no other: ahash, randomly seeded.
-pub use ahash::RandomState;
 #[cfg(not(loom))]
 pub use cell::StaticVersion;
 pub use cell::{
@@ -416,6 +418,7 @@ pub use registry::sweep::Drain;
 pub use registry::view::{Guard, View};
 pub use registry::weak_handle::WeakHandle;
 pub use util::clock::{Clock, ManualClock, MonotonicClock};
+pub use util::hasher::RandomState;
 
 /// Guides: recipes, ways from other crates, and a comparison.
 #[cfg(doc)]

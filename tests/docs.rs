@@ -28,20 +28,42 @@ fn every_test_that_the_guarantees_name_exists() {
             item if item.starts_with(char::is_uppercase) => continue,
             "model" => root.join("loom-tests/src/races.rs"),
             "refs" => root.join("src/node/refs.rs"),
+            "compile_fail" => root.join("tests/compile-fail/src/compile_fail.rs"),
             file => {
                 let of = |folder: &str| root.join(folder).join(file).with_extension("rs");
                 Some(of("tests/suite")).filter(|suite| suite.exists()).unwrap_or_else(|| of("tests"))
             }
         };
-        // A crate from the registry does not contain the models.
+        // A crate from the registry contains neither the models nor the programs that must not compile.
         let Ok(source) = fs::read_to_string(&source) else {
-            assert_eq!(place, "model", "{citation}: there is no {}", source.display());
+            assert!(["model", "compile_fail"].contains(&place), "{citation}: there is no {}", source.display());
             continue;
         };
         assert!(defines(&source, name), "docs/guarantees.md names {citation}, which does not exist");
         named += 1;
     }
     assert!(named > 40, "only {named} tests found: does this test still parse the document correctly?");
+}
+
+/// The README is shown on crates.io too, where relative links lead nowhere.
+#[test]
+fn every_link_of_the_readme_leads_to_a_file_of_the_package() {
+    const SOURCE: &str = "https://docs.rs/crate/epoch-registry/latest/source/";
+    let text = read("README.md");
+    let defined: Vec<_> = text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).collect();
+    for (label, target) in &defined {
+        let file = target.strip_prefix(SOURCE).unwrap_or_else(|| panic!("{label}: {target} is not on docs.rs"));
+        assert!(*label == file && root().join(file).exists(), "{label}: there is no {file}");
+    }
+    let cited: BTreeSet<_> = text.split('[').filter_map(|rest| rest.split_once(']')).map(|(label, _)| label).collect();
+    let cited: Vec<_> = cited.into_iter().filter(|label| label.starts_with("docs/")).collect();
+    assert!(cited.len() > 5, "only {} links found: is the document still read right?", cited.len());
+    assert!(
+        cited.iter().copied().eq(defined.iter().map(|(label, _)| *label)),
+        "{cited:?} are not those that are defined"
+    );
+    let inline: Vec<_> = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(inline.iter().all(|target| target.starts_with("https://")), "relative: {inline:?}");
 }
 
 const MAP: &str = "docs/kernel-map.md";

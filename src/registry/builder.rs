@@ -13,7 +13,7 @@ use crate::shard::expiry::{Lifetime, Lifetimes};
 use crate::shard::places::Places;
 use crate::shard::settings::{Exempts, Prioritizer, RegistrySettings, Weigher};
 use crate::util::clock::{Clock, Timekeeper, boxed};
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use crate::handle::Handle;
 use crate::reap::{Cause, Cursor};
 use crate::registry::Registry;
 use crate::shard::write::{Published, Wanted};
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

@@ -43,7 +43,7 @@ use crate::registry::error::ForeignGuard;
 use crate::registry::reader::Reader;
 use crate::registry::stats::Stats;
 use crate::registry::view::{Guard, View, hash_of};
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

@@ -7,7 +7,7 @@ use crate::handle::Entry;
 use crate::handle::Handle;
 use crate::registry::Registry;
 use crate::registry::view::View;
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

@@ -5,7 +5,7 @@ use crate::handle::Handle;
 use crate::reap::Cause;
 use crate::registry::Registry;
 use crate::registry::error::Occupied;
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::mem;

@@ -8,7 +8,7 @@ use crate::registry::error::KeyReserved;
 use crate::registry::view::hash_of;
 use crate::shard::reserve::{Busy, ReservationId};
 use crate::shard::write::{NotPutReserved, Published, ReservedEntry, Wanted};
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};

@@ -2,7 +2,7 @@
 
 use crate::handle::Handle;
 use crate::registry::Registry;
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

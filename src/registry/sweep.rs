@@ -12,7 +12,7 @@ use crate::registry::Registry;
 use crate::registry::policy::{self, Candidate, Policy, Verdict};
 use crate::util::check;
 use crate::util::clock::Time;
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

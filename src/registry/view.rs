@@ -9,7 +9,7 @@ use crate::registry::iter::Iter;
 use crate::registry::memory_order::MemoryOrder;
 use crate::table::{Roots, Table};
 use crate::util::check;
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use equivalent::Equivalent;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};

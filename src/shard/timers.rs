@@ -16,7 +16,7 @@
 //!   is due, the token is due at the next attempt.
 
 use crate::util::clock::Time;
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 

@@ -21,7 +21,7 @@ use crate::shard::locked::Locked;
 use crate::shard::state::Special;
 use crate::sync::AtomicPtr;
 use crate::sync::atomic::Ordering::{Acquire, Release};
-use ahash::RandomState;
+use crate::util::hasher::RandomState;
 use std::collections::HashMap;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;

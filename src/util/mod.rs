@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod clock;
+pub(crate) mod hasher;
 pub(crate) mod panics;
 pub(crate) mod prefetch;
 pub(crate) mod reentrancy;

@@ -13,11 +13,14 @@ const WEIGHTS: [usize; 9] = [
     usize::MAX - 100,
     usize::MAX / 2,
     isize::MAX as usize + 1,
-    1 << 62,
-    1 << 42,
-    (1 << 42) - 1,
+    usize::MAX / 4 + 1,
+    FOUR_TB,
+    FOUR_TB - 1,
     1 << 31,
 ];
+
+/// The weight at which weights saturate, or on a 32-bit machine the greatest power of two below it.
+const FOUR_TB: usize = 1 << if usize::BITS == 64 { 42 } else { 31 };
 
 const POLICIES: [WhenFull; 4] = [Grow, Refuse, Wait(Duration::ZERO), Wait(Duration::from_millis(1))];
 

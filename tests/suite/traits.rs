@@ -33,7 +33,7 @@ macro_rules! assert_is {
     };
 }
 
-type S = ahash::RandomState;
+type S = epoch_registry::RandomState;
 /// A type that is `Send` but not `Sync`, and a type that is neither.
 type Cell = std::cell::Cell<u8>;
 type Rc = std::rc::Rc<u8>;

@@ -1,7 +1,7 @@
 //! Maps with a bound on their number of entries: the registry, moka and quick_cache.
 
-use super::hasher;
 use super::ours::running;
+use super::{hasher, our_hasher};
 use crate::cases::Drops;
 use ahash::RandomState;
 use epoch_registry::Registry;
@@ -24,7 +24,9 @@ impl Cache for Ours {
     const DROPS: Drops = Drops::Later;
 
     fn bounded(capacity: usize) -> Self {
-        Ours(Registry::builder().domain(running()).hasher(hasher()).capacity(capacity).max_entries(capacity).build())
+        Ours(
+            Registry::builder().domain(running()).hasher(our_hasher()).capacity(capacity).max_entries(capacity).build(),
+        )
     }
 
     #[inline]

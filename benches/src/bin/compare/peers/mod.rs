@@ -25,6 +25,11 @@ pub fn hasher() -> RandomState {
     RandomState::with_seeds(1, 2, 3, 4)
 }
 
+/// Returns the same as the type that a registry has by default.
+pub fn our_hasher() -> epoch_registry::RandomState {
+    epoch_registry::RandomState::with_seeds(1, 2, 3, 4)
+}
+
 /// A map of keys to numbers that many threads read.
 ///
 /// The reading thread creates the closure that reads, with the guard that the closure holds. The closure returns the

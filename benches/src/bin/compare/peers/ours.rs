@@ -1,6 +1,6 @@
 //! The registry, with three ways to write it: without handles, with handles, and in batches.
 
-use super::{Map, Reads, hasher};
+use super::{Map, Reads, our_hasher};
 use crate::cases::{Drops, Idiom, Kind};
 use crate::harness::{Lane, Sample, reads, timed};
 use crate::keys::{Key, Sets, Value};
@@ -261,7 +261,7 @@ impl<K: Key, V: Value, W: Way> Map<K> for Ours<K, V, W> {
     const DROPS: Drops = Drops::Later;
 
     fn with_capacity(capacity: usize) -> Self {
-        Ours(Registry::builder().domain(running()).hasher(hasher()).capacity(capacity).build(), PhantomData)
+        Ours(Registry::builder().domain(running()).hasher(our_hasher()).capacity(capacity).build(), PhantomData)
     }
 
     #[inline]

@@ -76,7 +76,7 @@ const KEY: u64 = 0;
 impl Structures {
     fn new() -> Structures {
         let registry = Registry::builder()
-            .hasher(peers::hasher())
+            .hasher(peers::our_hasher())
             .domain(Domain::builder().name("locks: registry").build())
             .build();
         registry.set(KEY, three(0));

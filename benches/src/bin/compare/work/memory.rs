@@ -4,7 +4,7 @@ use super::Results;
 use super::writes::case;
 use crate::cases::{Idiom, Kind, Series};
 use crate::keys::Value;
-use crate::peers::{Map, hasher, of_every_map};
+use crate::peers::{Map, of_every_map, our_hasher};
 use crate::plan::Plan;
 use benches::heap;
 use epoch_registry::{Domain, Registry};
@@ -35,7 +35,7 @@ fn weighed<M: Map<u64>>(size: usize) -> Weighed {
 /// Returns a registry with a bound on its entries, a maximum age, a maximum idle time and a listener.
 fn full(size: usize) -> Registry<u64, u64> {
     let day = Duration::from_secs(86_400);
-    let builder = Registry::builder().domain(Domain::new()).hasher(hasher()).capacity(size);
+    let builder = Registry::builder().domain(Domain::new()).hasher(our_hasher()).capacity(size);
     let registry = builder.max_entries(2 * size).max_age(day).max_idle(day).listener(|_, _| ()).build();
     (0..size as u64).for_each(|number| drop(registry.try_insert(number, number)));
     assert_eq!(registry.len(), size);

@@ -37,7 +37,7 @@ const ANSWERS: &[(&str, Answer)] = &[
 ];
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/data/frames")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/frames")
 }
 
 fn load(name: &str) -> Vec<u8> {

@@ -1,7 +1,6 @@
-//! What the features `metrics` and `serde` add: `cargo test --all-features --test features`.
+//! What the features `metrics`, `rayon` and `serde` add: `cargo test -p feature-tests`.
 
-#![cfg(all(feature = "metrics", feature = "serde"))]
-
+#[path = "../../common/mod.rs"]
 mod common;
 
 use common::isolated;
@@ -119,7 +118,6 @@ fn the_statistics_survive_a_round_trip_through_json() {
     assert_eq!(serde_json::from_str::<epoch_registry::Stats>(&json).unwrap(), stats);
 }
 
-#[cfg(feature = "rayon")]
 #[test]
 fn a_scan_by_rayon_finds_every_entry_once() {
     let registry = epoch_registry::Registry::new();

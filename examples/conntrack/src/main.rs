@@ -1,6 +1,6 @@
 //! Replays a packet capture through a registry of flows, as nf_conntrack would see it.
 //!
-//! `cargo run --release --example conntrack -- --help` explains what it does. The modules, in the order that a
+//! `cargo run --release -p conntrack-example -- --help` explains what it does. The modules, in the order that a
 //! packet passes through:
 //!
 //! - `args`, `timeouts`: the command line
@@ -42,7 +42,7 @@ use progress::Progress;
 use replay::Settings;
 
 /// 14,000 packets of a loopback interface: HTTP, Redis, DNS, ping.
-const SHIPPED: &[u8] = include_bytes!("../data/loopback.pcap.xz");
+const SHIPPED: &[u8] = include_bytes!("../../data/loopback.pcap.xz");
 
 /// The most differences to list. Further ones are only counted.
 const MAX_LISTED: usize = 20;

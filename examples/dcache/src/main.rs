@@ -2,7 +2,7 @@
 //! and name. Names that do not exist are cached too. The number of entries is bounded, with second chance. Every
 //! answer is compared with the file system's.
 //!
-//! `cargo run --release --example dcache -- --help` explains what it does. The modules:
+//! `cargo run --release -p dcache-example -- --help` explains what it does. The modules:
 //!
 //! - `args`: the command line
 //! - `dentry`: the entries, and how they are found by parts of their key
@@ -18,7 +18,7 @@ mod cache;
 mod compare;
 mod dentry;
 mod measure;
-#[path = "../common/random.rs"]
+#[path = "../../common/random.rs"]
 mod random;
 mod sample;
 #[cfg(test)]

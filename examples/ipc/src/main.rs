@@ -5,7 +5,7 @@
 //! - Thousands of namespaces are created and torn down while other threads look into them.
 //! - Handles outlive the namespaces.
 //!
-//! `cargo run --release --example ipc`; `-- --help` lists the options. The example shows
+//! `cargo run --release -p ipc-example`; `-- --help` lists the options. The example shows
 //!
 //! - how to build an id allocator on a registry (`ids`),
 //! - registries as values of another registry, and two registries that must agree (`namespace`),
@@ -20,7 +20,7 @@
 mod census;
 mod ids;
 mod namespace;
-#[path = "../common/random.rs"]
+#[path = "../../common/random.rs"]
 mod random;
 mod worker;
 

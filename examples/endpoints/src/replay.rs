@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-const CAPTURE: &[u8] = include_bytes!("../data/loopback.pcap.xz");
+const CAPTURE: &[u8] = include_bytes!("../../data/loopback.pcap.xz");
 const READERS: usize = 2;
 /// The most packets that wait for a reader.
 const WAITING: usize = 64;

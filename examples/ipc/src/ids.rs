@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ahash::RandomState;
+use epoch_registry::RandomState;
 use epoch_registry::{Domain, DomainGuard, Entry, ForeignGuard, Handle, Registry, View};
 
 /// An id of an object or of a namespace.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ahash::RandomState;
+use epoch_registry::RandomState;
 use epoch_registry::{Cookie, Cursor, DomainGuard, Entry, Guard, Handle, View};
 
 use crate::broken::Broken;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-use ahash::RandomState;
+use epoch_registry::RandomState;
 use epoch_registry::{Domain, Registry, Stats};
 
 use crate::accounts::{Collector, Export, Ledger};

@@ -1,6 +1,6 @@
 //! A torture test of grace periods, modelled on the Linux kernel's rcutorture.
 //!
-//! `cargo run --release --example torture -- --help` explains what it does and checks. The modules:
+//! `cargo run --release -p torture-example -- --help` explains what it does and checks. The modules:
 //!
 //! - `args`, `broken`: the command line, and the deliberate bugs
 //! - `pool`: elements that age, in memory that is never freed
@@ -22,7 +22,7 @@ mod live;
 mod passers;
 mod pipeline;
 mod pool;
-#[path = "../common/random.rs"]
+#[path = "../../common/random.rs"]
 mod random;
 mod readers;
 mod report;

@@ -1,9 +1,10 @@
 //! Packets and bytes per tuple: as the flows export them, and, counted separately, as the capture holds them.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 
-use ahash::RandomState;
+use epoch_registry::RandomState;
 
 use crate::tuple::{Direction, Tuple};
 

@@ -1,29 +1,29 @@
 //! The endpoint list of the literature: addresses and ports that are read for every packet, and that change with each
 //! connection.
 //!
-//! `cargo run --release --example endpoints` replays the capture that ships with the repository. Readers look the sender of
+//! `cargo run --release -p endpoints-example` replays the capture that ships with the repository. Readers look the sender of
 //! each packet up in a list, while a writer links the endpoints of connections that open and unlinks those of connections that
 //! close. Every packet is counted exactly once.
 //!
-//! `cargo run --release --example endpoints -- --bench` compares the list with locks around a linked list and a `Vec`. By
+//! `cargo run --release -p endpoints-example -- --bench` compares the list with locks around a linked list and a `Vec`. By
 //! default it takes seconds. `--endpoints 1000 --threads 8 --lookups 10000000` is the size of the literature.
 
 #![forbid(unsafe_code)]
 
 mod bench;
-#[path = "../conntrack/capture/mod.rs"]
+#[path = "../../conntrack/src/capture/mod.rs"]
 #[allow(dead_code)]
 mod capture;
-#[path = "../conntrack/packet/mod.rs"]
+#[path = "../../conntrack/src/packet/mod.rs"]
 #[allow(dead_code)]
 mod packet;
-#[path = "../common/random.rs"]
+#[path = "../../common/random.rs"]
 mod random;
 mod replay;
-#[path = "../conntrack/tcp.rs"]
+#[path = "../../conntrack/src/tcp.rs"]
 #[allow(dead_code)]
 mod tcp;
-#[path = "../conntrack/tuple.rs"]
+#[path = "../../conntrack/src/tuple.rs"]
 #[allow(dead_code)]
 mod tuple;
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ahash::RandomState;
+use epoch_registry::RandomState;
 use epoch_registry::{Domain, Entry, Handle, Reader, Registry, View, WhenFull};
 
 use crate::dentry::{Answer, Beyond, Dentry, Name, Place, ROOT, ask};

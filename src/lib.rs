@@ -105,7 +105,8 @@
 //!   by [`Registry::expire`], or in the background ([`Builder::reap_in_background`]).
 //! - **Evicted and expired entries live on** while there are handles to them ([`Builder::spare_held`] and
 //!   [`Builder::priority`] prefer others).
-//! - [`Registry::get_or_insert_with`] loads what is absent, once for all threads that ask. A [listener](Builder::listener) is told which entries leave, and why.
+//! - [`Registry::get_or_insert_with`] loads what is absent, once for all threads that ask.
+//! - A [listener](Builder::listener) is told which entries leave, and why, and on request which were inserted.
 //!
 //! ```
 //! use epoch_registry::{Cause, ManualClock, Registry};
@@ -137,7 +138,8 @@
 //! | may be held across an `await` | must not |
 //! |---|---|
 //! | `Arc<`[`Registry`]`>`, [`Domain`], [`RcuCell`], [`RcuList`] | [`Guard`], [`View`], [`DomainGuard`] |
-//! | [`Handle`], [`WeakHandle`], [`Version`], [`ListHandle`], [`Registration`], [`Reservation`] | [`Entry`] and every other borrow of a read; iterators over entries |
+//! | [`Handle`], [`WeakHandle`], [`Version`], [`ListHandle`] | [`Entry`] and every other borrow of a read; iterators over entries |
+//! | [`Registration`], [`Reservation`] | |
 //! | [`Cookie`], [`Cursor`] | [`Reader`], [`OwnedReader`], [`CellReader`], [`Session`] |
 //! | the futures: [`Reached`], [`BarrierFuture`], [`Changed`] | |
 //!

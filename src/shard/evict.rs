@@ -317,6 +317,7 @@ where
         let (position, _) = table.locate_exact(victim).expect("a victim that was found under the lock is in the table");
         // SAFETY: S1 (the shard lock is held; the victim is in the table).
         evicted.push(|| unsafe { handle_on(victim) });
+        locked.cut_link(victim);
         table.unlink(position);
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(Cause::Capacity, unsafe { victim.as_ref() }.header.weight.bytes());

@@ -142,9 +142,7 @@ where
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         let bytes = unsafe { node.as_ref() }.header.weight.bytes();
         let node = node.cast::<Header>();
-        if self.state.special.has(Special::WEAK) {
-            self.cut_link(node);
-        }
+        debug_assert!(!self.has_link(node), "an entry is retired before its weak handles are cut (Y1)");
         let is_full = match &mut self.state.open {
             Some(bag) => bag.push(node, bytes),
             None => self.open_bag(node, bytes),

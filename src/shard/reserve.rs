@@ -285,6 +285,7 @@ where
     ///
     /// If the calling thread is within the code for which the key is reserved.
     #[cold]
+    #[inline(never)]
     #[track_caller]
     pub(crate) fn wait_for_reservation(
         self,

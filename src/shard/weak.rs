@@ -10,7 +10,8 @@
 //! # Invariants
 //!
 //! - **Y1** A link points to a node in the table of its shard, or is cut. A link that is cut stays cut.
-//! - **Y2** While a shard has links, it has [`Special::WEAK`].
+//! - **Y2** While a shard has links, it has [`Special::WEAK`]. So the short paths of writes, which a shard takes without any
+//!   special feature, need not look for links.
 
 #![allow(unsafe_code)]
 
@@ -83,9 +84,21 @@ where
     K: Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Cuts the link of a node that the caller has unlinked and is about to retire, if it has one (Y1).
+    /// Cuts the link of a node that the caller is about to unlink and retire under this hold of the lock, if it has one
+    /// (Y1).
+    pub(crate) fn cut_link(&mut self, node: NonNull<Node<K, V>>) {
+        if self.special.has(Special::WEAK) {
+            self.find_and_cut(node);
+        }
+    }
+
+    /// Returns whether a node has a link that is not cut.
+    pub(crate) fn has_link(&self, node: NonNull<Header>) -> bool {
+        self.weak.as_ref().is_some_and(|links| links.contains_key(&node.addr().get()))
+    }
+
     #[cold]
-    pub(crate) fn cut_link(&mut self, node: NonNull<Header>) {
+    fn find_and_cut(&mut self, node: NonNull<Node<K, V>>) {
         let Some(links) = &mut self.weak else { return };
         if let Some(link) = links.remove(&node.addr().get()) {
             link.cut();

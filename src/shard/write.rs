@@ -495,6 +495,7 @@ where
         let mut left = Departed::None;
         if let Some((position, old)) = found {
             let wants_old = if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
+            locked.cut_link(old);
             // SAFETY: `old` was found under the lock, which is still held, and room for it is reserved.
             left = unsafe { locked.swap(table, position, old, node, weight.bytes(), cause, wants_old) };
             if cause != Cause::Replaced {
@@ -546,6 +547,7 @@ where
         cause: Cause,
         expired: &mut Evicted<'_, K, V>,
     ) {
+        locked.cut_link(node);
         table.unlink(position);
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
@@ -631,8 +633,11 @@ where
                 // The entry stays for a reaper. It counts as absent, so the removal does not wait for room.
                 (Look::Ended(_), Err(_)) => return Ok(Departed::None),
                 (_, Err(BacklogExhausted(bytes))) => locked = self.relock_with_reservation(locked, bytes, if_full)?,
-                // SAFETY: the node was found under the lock, which is still held, and room for it is reserved.
-                (_, Ok(())) => return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) }),
+                (_, Ok(())) => {
+                    locked.cut_link(node);
+                    // SAFETY: the node was found under the lock, which is still held, and room for it is reserved.
+                    return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) });
+                }
             }
         }
     }

@@ -70,8 +70,9 @@
 //! A lookup in a large map waits for memory: for the line of a bucket, then for that of an entry. A batch has up to 32
 //! lookups wait at the same time. In a map of a million entries a key of a batch takes half as long as a key that is looked
 //! up alone (45 ns and 88 ns by one thread, `docs/benchmarks.md`). So collect the keys of a request, of a pipeline or of a
-//! burst of packets, and look them up in one call. A server that answers pipelines of GETs by [`View::get_batch`] serves about
-//! twice as many as the same server over dashmap. In a map that fits the processor's caches a batch gains nothing.
+//! burst of packets, and look them up in one call. `docs/kv.md` of the repository measures a server that answers pipelines of
+//! GETs by [`View::get_batch`], beside the same server over dashmap, papaya and a mutex. In a map that fits the processor's
+//! caches a batch gains nothing.
 //!
 //! ```
 //! let registry = epoch_registry::Registry::from([(1, "one"), (3, "three")]);

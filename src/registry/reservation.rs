@@ -28,6 +28,11 @@ use std::time::Duration;
 /// The reservation ends with [`insert`](Self::insert) or [`remove`](Self::remove), or when it is dropped. One of the writers that wait
 /// goes on then. There is no order among them.
 ///
+/// A destructor or listener that writes a reserved key blocks the thread that runs it, and with it the reclamation that this
+/// thread does. So hold a reservation while a value is made, and no longer.
+///
+/// The drop of a reservation takes the lock of one shard. It panics within the `Eq` of a key, which may run under that lock.
+///
 /// A reservation may move to another thread, and may be held across an `await`. A write of the key by the code that
 /// holds the reservation waits for itself, as a second lock of a mutex does. A forgotten reservation
 /// ([`mem::forget`](std::mem::forget)) stays until the registry is dropped.

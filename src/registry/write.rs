@@ -28,7 +28,8 @@ where
     ///
     /// # Progress
     ///
-    /// Takes the lock of one shard. After the lock, as after every write, the caller may do a bounded share of
+    /// Takes the lock of one shard. Waits while another caller has [reserved](Self::reserve_key) the key, as it does while
+    /// it makes the key's value. After the lock, as after every write, the caller may do a bounded share of
     /// the domain's reclamation. If the domain's backlog is full and its [policy](crate::WhenFull) is to wait,
     /// the caller may wait for that long.
     ///

@@ -105,6 +105,7 @@ fn main() {
             keys.map(|key| reader.lookup(black_box(&key)).map_or(0, |entry| *entry)).sum()
         }
         "with_hit" => keys.map(|key| registry.with(black_box(&key), |entry| *entry).unwrap_or(0)).sum(),
+        "get_or_insert_hit" => keys.map(|key| *registry.get_or_insert_with(black_box(key), || 0)).sum(),
         "pinned_lookup_and_put" => keys.map(|key| registry.lookup(black_box(&key)).map_or(0, |entry| *entry)).sum(),
         "batch_of_16" => {
             let guard = registry.pin();

@@ -46,7 +46,12 @@ impl Duties {
     /// Returns whether a read that has found an entry does more than leave marks.
     #[inline]
     pub(crate) fn beyond_marks(self) -> bool {
-        self.0 & (Self::EXPIRY | Self::COUNT) != 0
+        self.0 & (Self::EXPIRY | Self::COUNT | Self::SHARED) != 0
+    }
+
+    /// Returns whether a read leaves its marks by an atomic operation.
+    pub(crate) fn shares_marks(self) -> bool {
+        self.0 & Self::SHARED != 0
     }
 
     #[inline]
@@ -180,18 +185,18 @@ impl UseMarks {
         // set.)
         let (marks, wanted) = (self.0.load(Relaxed), duties.marks());
         if marks & wanted != wanted {
-            if duties.0 & Duties::SHARED != 0 {
-                self.mark_shared(wanted);
-                return;
-            }
             self.0.store(marks | wanted, Relaxed);
         }
     }
 
-    #[cold]
-    fn mark_shared(&self, wanted: u8) {
-        // ORDERING: Relaxed, a hint. One operation, so that a change of the priority at this moment is not undone.
-        self.0.fetch_or(wanted, Relaxed);
+    /// Stores the marks that the duties require, if they are missing, in one operation: a change of the priority at this
+    /// moment is not undone.
+    pub(crate) fn mark_shared(&self, duties: Duties) {
+        // ORDERING: Relaxed, both accesses: hints.
+        let wanted = duties.marks();
+        if self.0.load(Relaxed) & wanted != wanted {
+            self.0.fetch_or(wanted, Relaxed);
+        }
     }
 }
 
@@ -307,7 +312,11 @@ mod tests {
             for shared in [false, true] {
                 let first = FirstMarks::new(false).with_priority(Priority::Never).with_priority(priority);
                 let used = UseMarks::new(first.refusable());
-                used.mark(duties(shared));
+                if shared {
+                    used.mark_shared(duties(shared))
+                } else {
+                    used.mark(duties(shared))
+                }
                 assert!(used.priority() == priority && used.is_marked());
                 used.set_priority(Priority::Last);
                 assert!(used.priority() == Priority::Last && used.clear() && !used.is_marked());

@@ -196,15 +196,17 @@ where
     /// The node was found within a critical section that is still open.
     #[inline(always)]
     pub(crate) unsafe fn use_at_read(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
-        // Load the duties again: which marks to leave, and whether entries may expire.
+        // Load the duties again.
         let duties = self.read_duties.get();
+        // If entries may expire, reads are counted, or marks are shared with priorities, go on out of line.
+        if duties.beyond_marks() {
+            // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
+            return unsafe { self.use_beyond_marks(node) };
+        }
         // Leave the marks that are wanted, by a plain store, if they are missing.
         // SAFETY: B2 (the critical section in which the node was found is still open).
         unsafe { node.as_ref() }.header.used.mark(duties);
-        // If entries may expire, look at the time of this one, out of line. If reads are counted, count this one there.
-        // Otherwise the read is done.
-        // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
-        if duties.beyond_marks() { unsafe { self.use_beyond_marks(node) } } else { Some(node) }
+        Some(node)
     }
 
     /// Returns the node and notes the use, unless the entry has expired. Counts the read if reads are counted.
@@ -216,6 +218,13 @@ where
     #[inline(never)]
     unsafe fn use_beyond_marks(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
         let duties = self.read_duties.get();
+        // SAFETY: B2 (the critical section in which the node was found is still open).
+        let used = unsafe { &node.as_ref().header.used };
+        if duties.shares_marks() {
+            used.mark_shared(duties)
+        } else {
+            used.mark(duties)
+        }
         // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         let found = if duties.expiry() { unsafe { self.use_if_in_time(node) } } else { Some(node) };
         // An entry that has expired is a miss.

@@ -220,7 +220,7 @@ where
         self.core.settings().clock.reading()
     }
 
-    /// Returns the age of an entry: the time since its insertion. Never too long, and at most 17 ms too short. Zero if
+    /// Returns the age of an entry: the time since its insertion. Never too long, and at most 34 ms too short. Zero if
     /// the entry belongs to another registry.
     ///
     /// It is exact, to the resolution of the [clock](crate::Builder::clock), if entries could expire when this one was

@@ -256,6 +256,9 @@ where
     /// Returns how much longer an entry lives, by all limits, if it is not used or removed meanwhile. `None` if there is
     /// no limit. Zero if the entry has left the registry or has expired, or belongs to another registry.
     ///
+    /// By the default clock, which is some milliseconds coarse, a new entry may have that much more left than its time to
+    /// live, as it never expires early.
+    ///
     /// This does not count as a use. The time until an entry expires as idle is known to a sixteenth of
     /// [`max_idle`](crate::Builder::max_idle), and never too short. If the entry is past its time, and a
     /// [lifetime](crate::Builder::lifetime) function says so, this asks the function whether it lives on.

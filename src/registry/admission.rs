@@ -139,8 +139,10 @@ where
     ///
     /// A registry that [refuses](AtCapacity::Refuse) has room as long as it is not full. One that evicts makes room, and
     /// has none only if the shard's other entries are [never](Priority::Never) evicted. Without a bound, there is always
-    /// room. An expired entry takes no room: it is reaped before an entry is refused. (Not within a
-    /// [`lifetime`](Builder::lifetime), or within a [`listener`](Builder::listener) that a reaper has called.)
+    /// room. An expired entry takes no room: it is reaped before an entry is refused. (Exceptions: within a
+    /// [`lifetime`](Builder::lifetime), or within a [`listener`](Builder::listener) that a reaper has called; for up to a
+    /// second, if the entry was [spared](Builder::spare_held) when it was last looked at; and while the domain's backlog has
+    /// no room for it.)
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ use std::time::Duration;
 /// | `get`, `lookup`, `with`, `contains_key`; in batches; given a hash; by any guard, view or reader | yes |
 /// | `get_or_insert_with` and its like, if the key is there | yes |
 /// | `update`, `compute`, `remove_if`: their first step is a lookup | yes |
-/// | `peek` | no |
+/// | `peek`, `WeakHandle::upgrade` | no |
 /// | `insert`, `set`, `remove`, `delete`: they look for the key to write it | no |
 /// | `try_insert`, `add`, if the key is there | no |
 /// | `iter`, `keys`, `values`, `scan`, `retain`, `drain`, reaping by policies | no |

@@ -88,9 +88,11 @@ where
         let reservation = self.reserve_hashed_async(hash, Arc::new(found.key().clone())).await;
         drop(found);
         let old = reservation.entry()?;
-        let value = reservation.run_async(|| f(old.clone())).await;
-        let replaced = reservation.put(value, Some(&old), Wanted::NEW, &mut IfFull::go_on());
-        replaced.ok().and_then(|published| published.new)
+        let replace = |reservation: Reservation<'_, K, V, S>, value| {
+            let replaced = reservation.put(value, Some(&old), Wanted::NEW, &mut IfFull::go_on());
+            replaced.ok().and_then(|published| published.new)
+        };
+        reservation.run_async(|| f(old.clone()), replace).await
     }
 
     /// Replaces the entry of `key` by one with the value that `update` makes of the old value. If the key is absent,
@@ -222,8 +224,8 @@ where
         let hash = hash_of(&self.hasher, &key);
         let reservation = self.reserve_hashed_async(hash, Arc::new(key)).await;
         let old = self.find_handle(hash, reservation.key());
-        let change = reservation.run_async(|| f(old.clone())).await;
-        reservation.change(old, change)
+        let first = old.clone();
+        reservation.run_async(|| f(first), |reservation, change| reservation.change(old, change)).await
     }
 
     /// Updates an entry. Returns the value that `f` made if the backlog has no room for the old entry.

@@ -145,7 +145,7 @@ where
 
     /// Returns the time by which a write decides whether an entry has expired. Zero if entries do not expire.
     #[inline]
-    fn time_to_write(&self) -> Time {
+    pub(crate) fn time_to_write(&self) -> Time {
         if self.settings.lifetimes.expires() { self.now() } else { Time::ZERO }
     }
 
@@ -511,14 +511,15 @@ where
         self.shard(hash).run_reserved(id, f)
     }
 
-    /// Publishes an entry whose key is reserved, and ends the reservation: see [`ShardRef::put_reserved`].
+    /// Publishes an entry whose key is reserved. Ends the reservation, also if it fails or panics: see
+    /// [`ShardRef::put_reserved`].
     pub(crate) fn put_reserved<E: Failure>(
         &self,
         reserved: ReservedEntry<K, V>,
         old: Option<&Handle<K, V>>,
         mut wanted: Wanted,
         if_full: &mut IfFull<E>,
-    ) -> Result<Published<K, V>, NotPutReserved<K, V, E>>
+    ) -> Result<Published<K, V>, NotPutReserved<V, E>>
     where
         K: Eq,
     {
@@ -534,14 +535,15 @@ where
         Ok(published)
     }
 
-    /// Unlinks the entry of a key that the caller has reserved.
-    pub(crate) fn remove_reserved(&self, hash: u64, key: &K) -> Option<Handle<K, V>>
+    /// Unlinks the entry of a key that the caller has reserved, and ends the reservation. `now` is the
+    /// [time of the write](Self::time_to_write).
+    pub(crate) fn remove_reserved(&self, hash: u64, key: &K, id: ReservationId, now: Time) -> Option<Handle<K, V>>
     where
         K: Eq,
     {
-        let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| found.key() == key));
-        let Ok(left) = self.remove_located(hash, |_| false, locate, Cause::Removed, true, &mut IfFull::go_on());
-        left.into_handle()
+        let left = self.shard_to_write(hash).remove_reserved(hash, key, id, now, &self.settings);
+        left.iter().for_each(|entry| self.settings.listeners.tell(Cause::Removed, entry));
+        left
     }
 
     /// Unlinks the entry of `hash` whose key satisfies `eq`. Returns a handle to it if the caller wants one.
@@ -750,6 +752,17 @@ where
             self.shards().for_each(ShardRef::extend);
             self.settings.lifetimes.begin();
         }
+    }
+
+    /// Returns whether an entry is of this registry and has not left it. If so, prepares the registry for entries with
+    /// ends of their own.
+    pub(crate) fn can_expire_by_entry(&self, entry: &Handle<K, V>) -> bool {
+        // SAFETY: the handle keeps the node alive.
+        let is_here = !entry.is_unlinked() && unsafe { self.owns(entry.node()) };
+        if is_here {
+            self.begin_to_expire_by_entry();
+        }
+        is_here
     }
 
     /// Prepares all shards for entries that expire, and has reads check whether entries have expired. The caller then

@@ -8,7 +8,7 @@
 
 use crate::handle::Handle;
 use crate::registry::Registry;
-use crate::registry::reservation::landing;
+use crate::registry::reservation::{Reservation, landing};
 use crate::registry::view::hash_of;
 use equivalent::Equivalent;
 use std::convert::Infallible;
@@ -184,8 +184,9 @@ where
     ///
     /// # Progress
     ///
-    /// A poll takes the lock of one shard, and does not block. A task that waits is woken by the thread that ends the
-    /// reservation. But a write of the key by a method that is not `async` blocks its thread until the value is made: do
+    /// A poll does not wait for another loader: the task is woken by the thread that ends the reservation. A poll that
+    /// inserts is a write as [`insert`](Self::insert) is, with its share of reclamation, and waits where the limit of the
+    /// backlog makes writes wait. A write of the key by a method that is not `async` blocks its thread until the value is made: do
     /// not call one from a task of the same executor.
     ///
     /// # Examples
@@ -245,8 +246,11 @@ where
                     if let Some(entry) = reservation.entry() {
                         return Ok(entry);
                     }
-                    let value = reservation.run_async(f).await?;
-                    return Ok(reservation.insert_and_get(value));
+                    let insert = |reservation: Reservation<'_, K, V, S>, value: Result<V, E>| match value {
+                        Ok(value) => Ok(reservation.insert_and_get(value)),
+                        Err(error) => Err(error),
+                    };
+                    return reservation.run_async(f, insert).await;
                 }
                 Err((busy, again)) => {
                     key = again;

@@ -8,6 +8,7 @@ use crate::registry::error::KeyReserved;
 use crate::registry::view::hash_of;
 use crate::shard::reserve::{Busy, ReservationId};
 use crate::shard::write::{NotPutReserved, Published, ReservedEntry, Wanted};
+use crate::util::check;
 use crate::util::hasher::RandomState;
 use std::fmt;
 use std::future::poll_fn;
@@ -25,11 +26,13 @@ use std::time::Duration;
 /// What removes entries without naming their keys does not wait: `remove_handle`, `retain`, `drain`, `clear`, reapers,
 /// eviction and expiry.
 ///
-/// The reservation ends with [`insert`](Self::insert) or [`remove`](Self::remove), or when it is dropped. One of the writers that wait
-/// goes on then. There is no order among them.
+/// The reservation ends with [`insert`](Self::insert) or [`remove`](Self::remove), or when it is dropped. All waiters wake then,
+/// and one of them goes on. There is no order among them. (So many waiters for one key cost each other wakeups.)
 ///
 /// A destructor or listener that writes a reserved key blocks the thread that runs it, and with it the reclamation that this
-/// thread does. So hold a reservation while a value is made, and no longer.
+/// thread does. (Within a loader or another closure of the registry it panics instead, and that is counted.) A thread that
+/// waits for a key in a critical section holds up the grace period that a loader may wait for. So hold a reservation while a
+/// value is made, and no longer, and do not wait for a key in a critical section.
 ///
 /// The drop of a reservation takes the lock of one shard. It panics within the `Eq` of a key, which may run under that lock.
 ///
@@ -215,8 +218,11 @@ where
     /// assert!(names.remaining(&entry).is_some_and(|left| left > Duration::from_secs(290)));
     /// ```
     pub fn insert_with_ttl(self, value: V, ttl: Duration) -> Handle<K, V> {
-        let particulars = self.registry.core.particulars_with_ttl(self.hash, self.key(), &value, ttl);
-        let Ok(published) = self.put_as(value, particulars, None, Wanted::NEW, &mut IfFull::go_on()) else {
+        // Declared in this order, so that a panic ends the reservation before it drops the value (K5).
+        let (value, this) = (value, self);
+        let core = &this.registry.core;
+        let particulars = this.run(|| core.particulars_with_ttl(this.hash, this.key(), &value, ttl));
+        let Ok(published) = this.put_as(value, particulars, None, Wanted::NEW, &mut IfFull::go_on()) else {
             unreachable!("an insertion that may exceed the limit of the backlog")
         };
         published.new.expect("the handle that was wanted")
@@ -227,8 +233,11 @@ where
     /// # Progress
     ///
     /// As [`Registry::remove`].
-    pub fn remove(self) -> Option<Handle<K, V>> {
-        self.registry.core.remove_reserved(self.hash, self.key())
+    pub fn remove(mut self) -> Option<Handle<K, V>> {
+        let core = &self.registry.core;
+        let now = self.run(|| core.time_to_write());
+        let id = self.id.take().expect("a reservation that has not ended");
+        core.remove_reserved(self.hash, self.key(), id, now)
     }
 
     /// Publishes an entry, in place of `old` if that is given, and ends the reservation.
@@ -241,8 +250,10 @@ where
         wanted: Wanted,
         if_full: &mut IfFull<E>,
     ) -> Result<Published<K, V>, (V, Option<E>)> {
-        let particulars = self.registry.core.particulars(self.hash, self.key(), &value);
-        self.put_as(value, particulars, old, wanted, if_full)
+        // Declared in this order, so that a panic ends the reservation before it drops the value (K5).
+        let (value, this) = (value, self);
+        let particulars = this.run(|| this.registry.core.particulars(this.hash, this.key(), &value));
+        this.put_as(value, particulars, old, wanted, if_full)
     }
 
     fn put_as<E: Failure>(
@@ -253,32 +264,36 @@ where
         wanted: Wanted,
         if_full: &mut IfFull<E>,
     ) -> Result<Published<K, V>, (V, Option<E>)> {
-        let core = &self.registry.core;
-        let (Some(key), Some(id)) = (self.key.take(), self.id) else { unreachable!("a reservation ends once") };
-        // If this panics, the drop of `self` ends the reservation.
-        match core.put_reserved(ReservedEntry { key, value, particulars, id }, old, wanted, if_full) {
-            Ok(published) => {
-                self.id = None;
-                Ok(published)
-            }
-            Err(NotPutReserved { key, value, full }) => {
-                // Dropped after the reservation has ended.
-                self.key = Some(key);
-                Err((value, full))
-            }
-        }
+        // The core ends the reservation, whatever happens.
+        let (Some(key), Some(id)) = (self.key.take(), self.id.take()) else { unreachable!("a reservation ends once") };
+        let entry = ReservedEntry { key, value, particulars, id };
+        let published = self.registry.core.put_reserved(entry, old, wanted, if_full);
+        published.map_err(|NotPutReserved { value, full }| (value, full))
     }
 
     /// Runs the code for which the key is reserved.
+    #[track_caller]
     pub(super) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        check::user_code();
         let id = self.id.expect("a reservation that has not ended");
         self.registry.core.run_reserved(self.hash, id, f)
     }
 
-    /// Runs the code for which the key is reserved, as a part of a task.
-    pub(super) async fn run_async<F: Future>(&self, f: impl FnOnce() -> F) -> F::Output {
+    /// Runs the code for which the key is reserved, as a part of a task. Calls `end`, which ends the reservation, with its
+    /// output.
+    ///
+    /// The future of that code is dropped after the reservation has ended, in whatever way it ends: its locals may write
+    /// the key when they are dropped.
+    pub(super) async fn run_async<F: Future, R>(
+        self,
+        f: impl FnOnce() -> F,
+        end: impl FnOnce(Self, F::Output) -> R,
+    ) -> R {
         let mut future = pin!(self.run(f));
-        poll_fn(|context| self.run(|| future.as_mut().poll(context))).await
+        // Declared after the future, and so dropped before it.
+        let reservation = self;
+        let output = poll_fn(|context| reservation.run(|| future.as_mut().poll(context))).await;
+        end(reservation, output)
     }
 }
 

@@ -131,7 +131,9 @@ where
     /// assert!(sessions.lookup("ada").is_none());
     /// ```
     pub fn set_ttl(&self, entry: &Handle<K, V>, ttl: Option<Duration>) -> bool {
-        self.core.begin_to_expire_by_entry();
+        if !self.core.can_expire_by_entry(entry) {
+            return false;
+        }
         let now = self.core.settings().clock.beginning();
         let end = ttl.map_or(Time::NEVER, |ttl| now.end_of(Time::ceil_from(ttl)));
         self.core.set_own_end(entry, Deadline::fixed(end), now)
@@ -165,7 +167,9 @@ where
     /// assert_eq!(registry.remaining(&two), Some(Duration::from_secs(7)));
     /// ```
     pub fn expire_at(&self, entry: &Handle<K, V>, at: Duration) -> bool {
-        self.core.begin_to_expire_by_entry();
+        if !self.core.can_expire_by_entry(entry) {
+            return false;
+        }
         let clock = &self.core.settings().clock;
         let now = clock.beginning();
         self.core.set_own_end(entry, Deadline::fixed(clock.time_of(at).end_of(Time::ZERO)), now)

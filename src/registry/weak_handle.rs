@@ -1,4 +1,4 @@
-//! Weak handles: references to entries that keep nothing.
+//! Weak handles: references that keep neither the entry nor the registry alive.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ use crate::shard::weak::WeakLink;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-/// A reference to an entry that keeps neither the entry nor its registry. From [`Registry::downgrade`].
+/// A reference to an entry that keeps neither the entry nor its registry alive. From [`Registry::downgrade`].
 ///
 /// [`upgrade`](Self::upgrade) returns a handle for as long as exactly this entry is in the registry: not the one that has
 /// replaced it, and not one that has its key by then. So an object can hold a reference to its own entry, or to others
@@ -76,22 +76,23 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> WeakHandle<K, V> {
     }
 
     /// Returns a handle to the entry, or `None` if it has left the registry or has expired, or if the registry has been
-    /// dropped. This is a lookup of the entry: it counts as a use.
+    /// dropped. At the moment at which the entry leaves, it may give a handle for some instructions longer.
+    ///
+    /// This is no [use](crate::Builder#uses) of the entry.
     ///
     /// # Progress
     ///
-    /// As [`Registry::lookup`]. If the registry is dropped meanwhile, the end of the registry runs on this thread.
+    /// Lock-free. It counts itself as a holder of the registry, so upgrades by many threads write one cache line of the
+    /// registry. If the registry is dropped meanwhile, the end of the registry runs on this thread.
     pub fn upgrade(&self) -> Option<Handle<K, V>> {
         let registry = self.registry.upgrade()?;
         let core = registry.core();
         let _section = core.header.domain.inner().pin();
-        let mut node = self.link.node()?;
-        if !core.read_duties.get().is_nothing() {
-            // SAFETY: Y1 and B2 (the link was not cut when this critical section followed it, and the section is open).
-            node = unsafe { core.use_at_read(node) }?;
-        }
-        // SAFETY: the node was found in the table, by its link, within the critical section that is still open.
-        unsafe { Entry::new(node) }.handle()
+        let node = self.link.node()?;
+        // SAFETY: Y1 and B2 (the link was not cut when this critical section followed it, and the section is open).
+        let is_there = unsafe { core.is_there(node, core.time_to_read()) };
+        // SAFETY: the node was found by its link, within the critical section that is still open.
+        is_there.then(|| unsafe { Entry::new(node) })?.handle()
     }
 }
 

@@ -16,7 +16,7 @@ where
     /// Call this when a value has changed its size: a value behind a lock, or one that counts what it refers to. If the
     /// registry then exceeds its [bound on weight](crate::Builder::max_weight), entries are evicted as by
     /// [`set_max_weight`](Self::set_max_weight), possibly this one. Until they are, the registry weighs more than the
-    /// bound allows.
+    /// bound allows. A registry that [refuses](crate::AtCapacity::Refuse) evicts nothing, and stays beyond its bound.
     ///
     /// Nothing changes if the entry has left the registry or belongs to another one: then this returns the weight that
     /// the entry has. This does not count as a use.

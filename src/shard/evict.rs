@@ -142,12 +142,29 @@ pub(crate) struct Evicted<'l, K: 'static, V: 'static> {
     pub(crate) found_none: bool,
     /// Whether the write goes beyond the bounds.
     pub(crate) goes_beyond: bool,
+    /// Whether the write leaves reclamation to later: it holds a reservation of a key, and destructors may write that key.
+    pub(crate) defers_reclamation: bool,
 }
 
 impl<'l, K, V> Evicted<'l, K, V> {
     #[inline]
     pub(crate) fn new(listeners: &'l Listeners<K, V>, cause: Cause) -> Self {
-        Evicted { listeners, cause, events: Vec::new(), found_none: false, goes_beyond: false }
+        Evicted {
+            listeners,
+            cause,
+            events: Vec::new(),
+            found_none: false,
+            goes_beyond: false,
+            defers_reclamation: false,
+        }
+    }
+
+    /// Calls the listener with what was collected so far. The caller holds no lock.
+    #[inline]
+    pub(crate) fn tell(&mut self) {
+        if !self.events.is_empty() {
+            self.listeners.tell_all(std::mem::take(&mut self.events));
+        }
     }
 
     /// Adds an entry if there is a listener, and calls `entry` only then.
@@ -180,9 +197,7 @@ impl<'l, K, V> Evicted<'l, K, V> {
 impl<K, V> Drop for Evicted<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
-        if !self.events.is_empty() {
-            self.listeners.tell_all(std::mem::take(&mut self.events));
-        }
+        self.tell();
     }
 }
 
@@ -317,8 +332,8 @@ where
         let (position, _) = table.locate_exact(victim).expect("a victim that was found under the lock is in the table");
         // SAFETY: S1 (the shard lock is held; the victim is in the table).
         evicted.push(|| unsafe { handle_on(victim) });
-        locked.cut_link(victim);
         table.unlink(position);
+        locked.cut_link(victim);
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(Cause::Capacity, unsafe { victim.as_ref() }.header.weight.bytes());
         // SAFETY: S3 (this thread has reserved room for the victim and unlinked it, under the lock that is still
@@ -350,7 +365,7 @@ where
             retired += 1;
             match self.unlink_victim(&mut locked, old, evicted) {
                 Ok(Attempt::Evicted) if retired < UNLINK_CHUNK => {}
-                Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked)),
+                Ok(Attempt::Evicted | Attempt::GoOn) => return Ok(self.pass_on(locked, evicted)),
                 // A node that is alone always fits. So there are others, which are never evicted.
                 Ok(Attempt::Empty) => {
                     evicted.found_none = true;
@@ -364,8 +379,12 @@ where
 
     /// Releases the lock so that other writers can take it, advances a resize that is under way or due, and takes
     /// the lock again.
-    fn pass_on(self, mut locked: Locked<'s, K, V>) -> Locked<'s, K, V> {
+    fn pass_on(self, mut locked: Locked<'s, K, V>, evicted: &Evicted<'_, K, V>) -> Locked<'s, K, V> {
         locked.shrink_if_sparse(self);
+        if evicted.defers_reclamation {
+            drop(locked);
+            return self.lock();
+        }
         locked.finish();
         if self.counts.is_resizing() {
             self.finish_resize(false);
@@ -387,7 +406,7 @@ where
         while shed.entries < most && excess(&locked) {
             match self.unlink_victim(&mut locked, None, evicted) {
                 Ok(Attempt::Evicted) => (shed.entries, retired) = (shed.entries + 1, retired + 1),
-                Ok(Attempt::GoOn) => locked = self.pass_on(locked),
+                Ok(Attempt::GoOn) => locked = self.pass_on(locked, evicted),
                 Ok(Attempt::Empty) => break,
                 Err(BacklogExhausted(bytes)) => match self.relock_with_reservation(locked, bytes, if_full) {
                     Ok(again) => locked = again,
@@ -395,7 +414,7 @@ where
                 },
             }
             if retired >= UNLINK_CHUNK {
-                locked = self.pass_on(locked);
+                locked = self.pass_on(locked, evicted);
                 retired = 0;
             }
         }

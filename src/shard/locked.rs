@@ -8,6 +8,7 @@ use crate::node::life::Life;
 use crate::node::{Header, Node, Particulars, UnpublishedNode};
 use crate::shard::ShardRef;
 use crate::shard::expiry::Lifetimes;
+use crate::shard::reserve::Landing;
 use crate::shard::resize::retire_table;
 use crate::shard::state::{ShardState, Special, Work};
 use crate::sync::TimedMutexGuard;
@@ -25,6 +26,20 @@ where
 {
     state: ManuallyDrop<TimedMutexGuard<'s, ShardState<K, V>>>,
     pub(crate) shard: ShardRef<'s, K, V>,
+}
+
+/// What a write leaves to do when it has released the lock.
+struct Leftovers<K, V> {
+    /// A table to retire.
+    old_table: Option<Table<K, V>>,
+    /// The bytes of a place in the backlog that was not used.
+    room: Option<u64>,
+    /// The reservation of a key that has ended.
+    landing: Option<Landing<K>>,
+}
+
+impl<K, V> Leftovers<K, V> {
+    const NONE: Self = Leftovers { old_table: None, room: None, landing: None };
 }
 
 /// The error of a reservation: the domain's backlog has no room for an object of this many bytes.
@@ -200,11 +215,14 @@ where
     /// Called once. The lock is not used afterwards.
     #[inline(always)]
     unsafe fn unlock(&mut self) {
-        let (old_table, place) = if self.special == Special::NONE { (None, None) } else { self.end_special() };
+        let Leftovers { old_table, room, landing } =
+            if self.special == Special::NONE { Leftovers::NONE } else { self.end_special() };
         set_shard_locked(false);
         // SAFETY: the caller calls this once and does not use the lock afterwards.
         unsafe { ManuallyDrop::drop(&mut self.state) };
-        if let Some(bytes) = place {
+        // Before any other code of the user: the writers that wait for the key go on.
+        drop(landing);
+        if let Some(bytes) = room {
             // The write did not use its reservation.
             self.domain().budget.give_back(Backlog::one(bytes));
         }
@@ -219,17 +237,17 @@ where
         self.shard.counts().live.get() as usize
     }
 
-    /// Ends a write to a shard with special features. Returns what is left to do without the lock: a table to
-    /// retire, and the bytes of a reservation to give back.
+    /// Ends a write to a shard with special features. Returns what is left to do without the lock.
     #[cold]
-    fn end_special(&mut self) -> (Option<Table<K, V>>, Option<u64>) {
+    fn end_special(&mut self) -> Leftovers<K, V> {
         let state = &mut **self.state;
         state.special.set(Special::RESIZING, state.resize.is_some());
         if state.special.has(Special::REFUSING) {
             self.settle_places();
         }
         let state = &mut **self.state;
-        (state.old_table.take(), state.reservation.take())
+        state.special.set(Special::RESERVED, state.reservations.as_ref().is_some_and(|reserved| !reserved.is_empty()));
+        Leftovers { old_table: state.old_table.take(), room: state.reservation.take(), landing: state.landing.take() }
     }
 }
 

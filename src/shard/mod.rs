@@ -276,6 +276,7 @@ where
             taken: Holding::default(),
             timers: Box::default(),
             reservations: None,
+            landing: None,
             weak: None,
         };
         let (header, counts) = (ShardHeader::new(registry), Counts::new(table, bounds));

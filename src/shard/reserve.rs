@@ -10,15 +10,18 @@
 //! faster. Writers that only remove an entry which they have found before (sweeps, evictions, removals by handle) do not
 //! look for reservations.
 //!
-//! Readers know nothing of reservations.
+//! Readers ignore reservations.
 //!
 //! # Invariants
 //!
 //! - **K1** Of equal keys at most one is reserved. Only its holder takes a reservation out.
 //! - **K2** While a shard has reservations, it has [`Special::RESERVED`], so that every write to it looks for them.
-//! - **K3** A flight lands after its reservation has ended, and not under the shard lock: the wakers of waiting tasks are
-//!   code of the user.
+//! - **K3** A flight lands when the hold of the lock is over in which its reservation has ended: not under the lock, since
+//!   the wakers of waiting tasks are code of the user, and before any other code of the user.
 //! - **K4** Every [`reentrancy::enter`] for a shard's [marker](ShardRef::marker) is given a [`ReservationId`].
+//! - **K5** While this crate holds a reservation of its own, it runs code of the user only within
+//!   [`run_reserved`](ShardRef::run_reserved). So a write of the key from within that code panics, and does not wait for
+//!   itself. (The user may hold a reservation while other code runs, as a lock.)
 
 #![allow(unsafe_code)]
 
@@ -50,13 +53,18 @@ struct Reserved<K> {
     id: ReservationId,
     /// The holder has the other reference.
     key: Arc<K>,
-    /// Of the writers that wait, if there are any.
+    /// The flight on which waiting writers wait, if there are any.
     flight: Option<Arc<Flight>>,
     /// Another reservation of the same hash.
     next: Option<Box<Reserved<K>>>,
 }
 
 impl<K> Reservations<K> {
+    /// Returns whether no key is reserved.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_hash.is_empty()
+    }
+
     fn new() -> Self {
         Reservations { by_hash: HashMap::default(), last: ReservationId(0) }
     }
@@ -126,7 +134,7 @@ impl Flight {
         }
     }
 
-    /// Wakes all who wait. One of them becomes the next holder, if the key is still to be written.
+    /// Wakes all waiters. One of them becomes the next holder, if the key is still to be written.
     fn land(&self) {
         let mut state = self.state.lock();
         state.has_landed = true;
@@ -170,7 +178,7 @@ impl Flight {
 
 /// What is left of a reservation that has ended. When this is dropped, the flight lands (K3).
 pub(crate) struct Landing<K> {
-    /// Of the writers that wait, if there are any.
+    /// The flight on which waiting writers wait, if there are any.
     flight: Option<Arc<Flight>>,
     /// The shard's reference to the key. It may be the last, and drop the key: code of the user.
     pub(crate) key: Option<Arc<K>>,
@@ -201,16 +209,18 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// Checks that the calling thread is not within the code for which the key is reserved: it would wait for itself.
+    /// Returns whether the calling thread is within the code for which the key is reserved: it would wait for itself.
+    fn is_own(&self) -> bool {
+        // SAFETY: K4 (every `enter` for the marker is given a `ReservationId`).
+        unsafe { reentrancy::find::<ReservationId>(ptr::without_provenance(self.marker), |id| *id == self.id) }
+    }
+
+    /// Checks that the calling thread would not wait for itself.
     #[track_caller]
     fn check(&self) {
-        // SAFETY: K4 (every `enter` for the marker is given a `ReservationId`).
-        let is_own =
-            unsafe { reentrancy::find::<ReservationId>(ptr::without_provenance(self.marker), |id| *id == self.id) };
         assert!(
-            !is_own,
-            "a write of a key from within the closure that the registry runs to make the value of that key: it would wait \
-             for itself"
+            !self.is_own(),
+            "a write of a key from within code for which the registry has reserved that key: it would wait for itself"
         );
     }
 
@@ -267,38 +277,33 @@ where
 
     /// Ends a reservation without a write, unless it has ended before.
     pub(crate) fn release(self, hash: u64, id: ReservationId) {
-        // Dropped after the lock (K3).
-        let _landing;
-        let mut locked = self.lock();
-        _landing = locked.end_reservation(hash, id);
+        self.lock().end_reservation(hash, id);
     }
 
     /// Runs the code for which a key is reserved. A request for the same key from within that code panics.
     pub(crate) fn run_reserved<R>(self, id: ReservationId, f: impl FnOnce() -> R) -> R {
-        check::user_code();
         reentrancy::enter(self.marker(), &id, f)
     }
+}
 
-    /// Waits until the key for which `is_key` holds is not reserved. Releases the lock while it waits.
-    ///
-    /// # Panics
-    ///
-    /// If the calling thread is within the code for which the key is reserved.
-    #[cold]
-    #[inline(never)]
-    #[track_caller]
-    pub(crate) fn wait_for_reservation(
-        self,
-        mut locked: Locked<'s, K, V>,
-        hash: u64,
-        mut is_key: impl FnMut(&K) -> bool,
-    ) -> Locked<'s, K, V> {
-        while let Some(busy) = locked.busy(hash, &mut is_key) {
-            drop(locked);
-            busy.wait();
-            locked = self.lock();
-        }
-        locked
+/// Ends a reservation when this is dropped, unless it has ended before: also by a panic.
+pub(crate) struct Ending<'s, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    pub(crate) shard: ShardRef<'s, K, V>,
+    pub(crate) hash: u64,
+    pub(crate) id: ReservationId,
+}
+
+impl<K, V> Drop for Ending<'_, K, V>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        self.shard.release(self.hash, self.id);
     }
 }
 
@@ -315,17 +320,34 @@ where
         Some(Busy { flight, id: reserved.id, marker, number: None })
     }
 
-    /// Ends a reservation. The caller drops what this returns after it has released the lock (K3).
-    #[must_use = "the flight must not land under the lock"]
-    pub(crate) fn end_reservation(&mut self, hash: u64, id: ReservationId) -> Landing<K> {
-        let Some(reservations) = &mut self.reservations else { return Landing::default() };
+    /// Returns the reservation for which a write of the key has to wait. The caller releases the lock before it waits.
+    ///
+    /// A write from within the code for which the key is reserved does not wait if that code has panicked: the drops of
+    /// its locals may write. (The reservation ends without a write.)
+    #[cold]
+    pub(crate) fn must_wait(&mut self, hash: u64, is_key: impl FnMut(&K) -> bool) -> Option<Busy> {
+        self.busy(hash, is_key).filter(|busy| !(std::thread::panicking() && busy.is_own()))
+    }
+
+    /// Ends a reservation, unless it has ended before. Its flight lands when the lock is released (K3).
+    pub(crate) fn end_reservation(&mut self, hash: u64, id: ReservationId) {
+        let Some(reservations) = &mut self.reservations else { return };
         let landing = reservations.end(hash, id);
-        let is_empty = reservations.by_hash.is_empty();
-        if is_empty && reservations.by_hash.capacity() > SPARE {
+        if reservations.is_empty() && reservations.by_hash.capacity() > SPARE {
             reservations.by_hash = HashMap::default();
         }
-        self.special.set(Special::RESERVED, !is_empty);
-        landing
+        debug_assert!(self.landing.is_none(), "one hold of the lock ends one reservation");
+        self.landing = Some(landing);
+        // The release of the lock must look for what has landed, and then clears this.
+        self.special.set(Special::RESERVED, true);
+    }
+
+    /// Ends a reservation whose entry is about to be published. Returns the key.
+    pub(crate) fn end_to_publish(&mut self, hash: u64, id: ReservationId, key: Arc<K>) -> K {
+        self.end_reservation(hash, id);
+        // This is not the last reference, so it does not drop the key under the lock.
+        self.landing.as_mut().expect("the reservation that has just ended").key = None;
+        Arc::into_inner(key).expect("the reservation has ended, so the key has one owner")
     }
 }
 

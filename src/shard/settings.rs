@@ -1,13 +1,15 @@
 //! The settings of a registry that its shards use.
 
 use crate::handle::listener::Listeners;
+use crate::node::life::Deadline;
 use crate::node::owner::SlabSize;
 use crate::node::usage::FirstMarks;
+use crate::node::{Particulars, UnpublishedNode};
 use crate::percpu::Counter;
 use crate::reap::Priority;
 use crate::shard::expiry::Lifetimes;
 use crate::shard::places::Places;
-use crate::util::clock::Timekeeper;
+use crate::util::clock::{Time, Timekeeper};
 use std::sync::Arc;
 
 /// The settings that a registry gets when it is built.
@@ -46,6 +48,23 @@ impl Lookups {
 }
 
 impl<K, V> RegistrySettings<K, V> {
+    /// Takes the time of an entry anew, because its writer has waited, and the end of its life with it. Calls user code,
+    /// which may panic.
+    pub(crate) fn retime(&self, unpublished: &mut UnpublishedNode<K, V>) {
+        let Particulars { time: before, own_end, .. } = unpublished.particulars;
+        if !self.lifetimes.expires() {
+            unpublished.particulars.time = self.clock.now();
+            return;
+        }
+        let time = self.clock.beginning();
+        let own_end = match own_end.is_fixed() {
+            true if own_end.time() == Time::NEVER => own_end,
+            true => Deadline::fixed(time.end_of(Time::ceil_from(own_end.time().since(before)))),
+            false => Deadline::at(self.lifetimes.own_end((&unpublished.key, &unpublished.value), time)),
+        };
+        (unpublished.particulars.time, unpublished.particulars.own_end) = (time, own_end);
+    }
+
     /// Returns the marks with which an entry starts, with its priority and whether it is exempt. Calls user code, which
     /// may panic.
     #[inline(never)]

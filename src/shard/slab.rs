@@ -689,6 +689,7 @@ mod tests {
 
     /// The builder's documentation states these limits.
     #[test]
+    #[cfg(target_pointer_width = "64")]
     fn the_largest_slots_are_those_that_the_documentation_states() {
         for (size, largest) in [(SlabSize::Small, 320), (SlabSize::Large, 1344)] {
             let is_single = |bytes| {

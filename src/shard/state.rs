@@ -7,7 +7,7 @@ use crate::node::Header;
 use crate::shard::early::Early;
 use crate::shard::evict::{Bounds, Hand};
 use crate::shard::places::Holding;
-use crate::shard::reserve::Reservations;
+use crate::shard::reserve::{Landing, Reservations};
 use crate::shard::resize::Resize;
 use crate::shard::slab::{Shape, Slabs};
 use crate::shard::timers::Timers;
@@ -56,6 +56,8 @@ pub(crate) struct ShardState<K, V> {
     pub(crate) timers: Box<Timers>,
     /// The reserved keys. `None` until the first reservation.
     pub(crate) reservations: Option<Box<Reservations<K>>>,
+    /// What is left of a reservation that the holder of the lock has ended. It lands after the lock (K3).
+    pub(crate) landing: Option<Landing<K>>,
     /// The links of entries that have weak handles. `None` if there are none.
     pub(crate) weak: Option<Box<WeakLinks>>,
 }

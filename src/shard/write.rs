@@ -14,12 +14,13 @@ use crate::shard::ShardRef;
 use crate::shard::evict::Evicted;
 use crate::shard::expiry::{Look, Looker};
 use crate::shard::locked::{BacklogExhausted, Locked};
-use crate::shard::reserve::ReservationId;
+use crate::shard::reserve::{Busy, Ending, ReservationId};
 use crate::shard::settings::RegistrySettings;
 use crate::shard::state::Special;
 use crate::table::{Located, Position, Table};
 use crate::util::check;
 use crate::util::clock::Time;
+use std::convert::Infallible;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -91,6 +92,8 @@ enum NoPlace<K: 'static, V: 'static, E> {
     Full(E),
     /// There is no room within the bounds, and the node may be refused.
     NoRoom,
+    /// The key is reserved by another writer, for which the caller waits.
+    Reserved(Busy),
 }
 
 /// An entry whose key its caller has reserved.
@@ -101,9 +104,8 @@ pub(crate) struct ReservedEntry<K, V> {
     pub(crate) id: ReservationId,
 }
 
-/// An entry that was not published, although its key was reserved.
-pub(crate) struct NotPutReserved<K, V, E> {
-    pub(crate) key: Arc<K>,
+/// An entry that was not published, although its key was reserved. The reservation has ended.
+pub(crate) struct NotPutReserved<V, E> {
     pub(crate) value: V,
     /// Why the backlog is full. `None` if there was no entry to replace.
     pub(crate) full: Option<E>,
@@ -289,7 +291,7 @@ where
             // SAFETY: `old` was found under the lock, which is still held. The backlog is not limited, so no room
             // is needed.
             Some((position, old)) => unsafe {
-                locked.swap(table, position, old, node, weight, Cause::Replaced, wanted.old)
+                locked.swap(table, position, old, node, weight, Cause::Replaced, wanted.old, false)
             },
             None => {
                 locked.publish(table, hash, node, self);
@@ -327,15 +329,14 @@ where
     }
 
     /// Publishes a node in a shard that uses special features. An entry that has expired counts as absent, and is
-    /// replaced.
+    /// replaced. Waits while the key is reserved.
     ///
-    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired. If
-    /// insertions are told, so are the replaced entry and the new one, in this order.
+    /// When this returns, the listener is told of the entries that were evicted to make room, or had expired.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn put_special<E: Failure>(
         self,
-        locked: Locked<'s, K, V>,
-        unpublished: UnpublishedNode<K, V>,
+        mut locked: Locked<'s, K, V>,
+        mut unpublished: UnpublishedNode<K, V>,
         mut locate: impl FnMut(Table<K, V>, &UnpublishedNode<K, V>) -> Located<K, V>,
         put: Put,
         mut wanted: Wanted,
@@ -347,24 +348,38 @@ where
     {
         wanted.new |= settings.listeners.tells_insertions();
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
-        let is_key = |key: &K| *key == unpublished.key;
-        let locate = |table: Table<K, V>| locate(table, &unpublished);
-        match self.make_place(locked, &unpublished.particulars, is_key, locate, put, if_full, &mut evicted, settings) {
-            Ok(place) => Ok(self.fill(place, unpublished, wanted, &mut evicted, settings)),
-            Err(NoPlace::Taken(holder)) => Err(NotPut::Taken(Rejected { unpublished, holder })),
-            Err(NoPlace::Absent) => Err(NotPut::Not(NotReplaced::Absent(unpublished))),
-            Err(NoPlace::Full(full)) => Err(NotPut::Not(NotReplaced::Full(unpublished, full))),
-            Err(NoPlace::NoRoom) => Err(NotPut::NoRoom(unpublished)),
+        loop {
+            let is_key = |key: &K| *key == unpublished.key;
+            let locate = |table: Table<K, V>| locate(table, &unpublished);
+            let particulars = &unpublished.particulars;
+            match self.make_place(locked, particulars, is_key, locate, put, if_full, &mut evicted, settings) {
+                Ok(place) => return Ok(self.fill(place, unpublished, wanted, &mut evicted, settings)),
+                Err(NoPlace::Taken(holder)) => return Err(NotPut::Taken(Rejected { unpublished, holder })),
+                Err(NoPlace::Absent) => return Err(NotPut::Not(NotReplaced::Absent(unpublished))),
+                Err(NoPlace::Full(full)) => return Err(NotPut::Not(NotReplaced::Full(unpublished, full))),
+                Err(NoPlace::NoRoom) => return Err(NotPut::NoRoom(unpublished)),
+                Err(NoPlace::Reserved(busy)) => {
+                    // What was evicted before does not wait with this write.
+                    evicted.tell();
+                    busy.wait();
+                    evicted.found_none = false;
+                    settings.retime(&mut unpublished);
+                    locked = self.lock();
+                }
+            }
         }
     }
 
-    /// Publishes an entry of a key that the caller has reserved, and ends the reservation in the same hold of the lock.
-    /// Replaces the entry `old`, or, if `old` is not given, the entry of the key, if there is one.
+    /// Publishes an entry of a key that the caller has reserved. Replaces the entry `old`, or, if `old` is not given, the
+    /// entry of the key, if there is one.
+    ///
+    /// Ends the reservation: in the hold of the lock in which it publishes the entry, or otherwise before it drops
+    /// anything, calls the listener, or returns. Code of the user that runs before is within
+    /// [`run_reserved`](ShardRef::run_reserved) (K5).
     ///
     /// # Errors
     ///
-    /// If `old` has left the table, or if the backlog has no room and `if_full` lets the operation fail. Then the
-    /// reservation stays.
+    /// If `old` has left the table, or if the backlog has no room and `if_full` lets the operation fail.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn put_reserved<E: Failure>(
         self,
@@ -373,13 +388,16 @@ where
         mut wanted: Wanted,
         if_full: &mut IfFull<E>,
         settings: &RegistrySettings<K, V>,
-    ) -> Result<Published<K, V>, NotPutReserved<K, V, E>>
+    ) -> Result<Published<K, V>, NotPutReserved<V, E>>
     where
         K: Eq,
     {
         wanted.new |= settings.listeners.tells_insertions();
         let ReservedEntry { key, value, particulars, id } = reserved;
         let mut evicted = Evicted::new(&settings.listeners, Cause::Capacity);
+        evicted.defers_reclamation = true;
+        // After the value and `evicted`, and so dropped before them.
+        let ending = Ending { shard: self, hash: particulars.hash, id };
         let locate = |table: Table<K, V>| match old {
             Some(old) => table.locate_exact(old),
             None => table.locate(particulars.hash, |found| check::eq(|| *found.key() == *key)),
@@ -387,20 +405,55 @@ where
         let put = if old.is_some() { Put::Old } else { Put::Any };
         // No other reservation has this key (K1).
         let is_key = |_: &K| false;
-        let full =
-            match self.make_place(self.lock(), &particulars, is_key, locate, put, if_full, &mut evicted, settings) {
-                Ok(mut place) => {
-                    // Dropped after the lock, and before the listener is told.
-                    let mut landing = place.locked.end_reservation(particulars.hash, id);
-                    landing.key = None;
-                    let key = Arc::into_inner(key).expect("the reservation has ended, so the key has one owner");
-                    let unpublished = UnpublishedNode { key, value, particulars };
-                    return Ok(self.fill(place, unpublished, wanted, &mut evicted, settings));
-                }
-                Err(NoPlace::Full(full)) => Some(full),
-                Err(NoPlace::Absent | NoPlace::Taken(_) | NoPlace::NoRoom) => None,
-            };
-        Err(NotPutReserved { key, value, full })
+        let place = self.run_reserved(id, || {
+            self.make_place(self.lock(), &particulars, is_key, locate, put, if_full, &mut evicted, settings)
+        });
+        let full = match place {
+            Ok(mut place) => {
+                let key = place.locked.end_to_publish(particulars.hash, id, key);
+                let published =
+                    self.fill(place, UnpublishedNode { key, value, particulars }, wanted, &mut evicted, settings);
+                std::mem::forget(ending);
+                return Ok(published);
+            }
+            Err(NoPlace::Full(full)) => Some(full),
+            Err(NoPlace::Absent | NoPlace::Taken(_) | NoPlace::NoRoom | NoPlace::Reserved(_)) => None,
+        };
+        drop(ending);
+        Err(NotPutReserved { value, full })
+    }
+
+    /// Unlinks the entry of a key that the caller has reserved, and ends the reservation in the same hold of the lock.
+    /// Returns a handle to the entry, if there is one.
+    pub(crate) fn remove_reserved(
+        self,
+        hash: u64,
+        key: &K,
+        id: ReservationId,
+        now: Time,
+        settings: &RegistrySettings<K, V>,
+    ) -> Option<Handle<K, V>>
+    where
+        K: Eq,
+    {
+        let ending = Ending { shard: self, hash, id };
+        let locate = |table: Table<K, V>| table.locate(hash, |found| check::eq(|| found.key() == key));
+        let if_full = &mut IfFull::<Infallible>::go_on();
+        let locked = self.lock();
+        let Ok(left) = self.remove_special(
+            locked,
+            hash,
+            |_| false,
+            locate,
+            Cause::Removed,
+            true,
+            Some(id),
+            if_full,
+            now,
+            settings,
+        );
+        drop(ending);
+        left.into_handle()
     }
 
     /// Finds or makes the place for a node in a shard that uses special features: evicts other entries if the bounds
@@ -420,7 +473,9 @@ where
         let Particulars { hash, time, weight, .. } = *particulars;
         loop {
             if locked.special.has(Special::RESERVED) {
-                locked = self.wait_for_reservation(locked, hash, &mut is_key);
+                if let Some(busy) = locked.must_wait(hash, &mut is_key) {
+                    return Err(NoPlace::Reserved(busy));
+                }
             }
             let table = locked.table_for(hash, self);
             let found = locate(table);
@@ -495,9 +550,8 @@ where
         let mut left = Departed::None;
         if let Some((position, old)) = found {
             let wants_old = if cause == Cause::Replaced { wanted.old } else { settings.listeners.is_some() };
-            locked.cut_link(old);
             // SAFETY: `old` was found under the lock, which is still held, and room for it is reserved.
-            left = unsafe { locked.swap(table, position, old, node, weight.bytes(), cause, wants_old) };
+            left = unsafe { locked.swap(table, position, old, node, weight.bytes(), cause, wants_old, true) };
             if cause != Cause::Replaced {
                 evicted.add(cause, std::mem::replace(&mut left, Departed::None).into_handle());
             }
@@ -547,8 +601,8 @@ where
         cause: Cause,
         expired: &mut Evicted<'_, K, V>,
     ) {
-        locked.cut_link(node);
         table.unlink(position);
+        locked.cut_link(node);
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
         // SAFETY: S3 (the node was unlinked above, and the caller has reserved room for it).
@@ -581,48 +635,83 @@ where
     ) -> Result<Departed<K, V>, E> {
         let locked = self.lock();
         if locked.special != Special::NONE {
-            return self.remove_special(locked, hash, is_key, locate, cause, wants_handle, if_full, now, settings);
+            return self.remove_special(
+                locked,
+                hash,
+                is_key,
+                locate,
+                cause,
+                wants_handle,
+                None,
+                if_full,
+                now,
+                settings,
+            );
         }
         let table = locked.table;
         let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
         // SAFETY: the node was found under the lock, which is still held. The backlog is not limited, so no room
         // is needed.
-        Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) })
+        Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle, false) })
     }
 
+    /// Does the same in a shard that uses special features. If the caller has reserved the key, ends the reservation in the
+    /// hold of the lock that decides.
     #[inline(never)]
     #[allow(clippy::too_many_arguments)]
     fn remove_special<E: Failure>(
         self,
-        locked: Locked<'s, K, V>,
+        mut locked: Locked<'s, K, V>,
         hash: u64,
         mut is_key: impl FnMut(&K) -> bool,
         mut locate: impl FnMut(Table<K, V>) -> Located<K, V>,
         cause: Cause,
         wants_handle: bool,
+        reserved: Option<ReservationId>,
         if_full: &mut IfFull<E>,
-        now: Time,
+        mut now: Time,
         settings: &RegistrySettings<K, V>,
     ) -> Result<Departed<K, V>, E> {
-        let mut expired = Evicted::new(&settings.listeners, cause);
-        // After `expired`, and so dropped before it, also by a panic: listeners are not called under the lock (S2).
-        let mut locked = locked;
         let by_time = matches!(cause, Cause::Expired | Cause::Idle);
         loop {
             if locked.special.has(Special::RESERVED) {
-                locked = self.wait_for_reservation(locked, hash, &mut is_key);
+                if let Some(busy) = locked.must_wait(hash, &mut is_key) {
+                    drop(locked);
+                    busy.wait();
+                    now = if settings.lifetimes.expires() { settings.clock.now() } else { Time::ZERO };
+                    locked = self.lock();
+                    continue;
+                }
             }
             let table = locked.table_for(hash, self);
-            let Some((position, node)) = locate(table) else { return Ok(Departed::None) };
+            let Some((position, node)) = locate(table) else {
+                reserved.into_iter().for_each(|id| locked.end_reservation(hash, id));
+                return Ok(Departed::None);
+            };
             let look = if by_time { Look::Lives } else { self.look(node, now, settings) };
             if let Look::Unknown = look {
-                locked = self.ask(locked, node, now, settings);
+                locked = match reserved {
+                    Some(id) => self.run_reserved(id, || self.ask(locked, node, now, settings)),
+                    None => self.ask(locked, node, now, settings),
+                };
                 continue;
             }
             // SAFETY: S1 (the shard lock is held; the node is in the table).
             let admitted = unsafe { locked.reserve_backlog(node) };
+            if let (Look::Lives | Look::Spared, Err(BacklogExhausted(bytes))) = (look, &admitted) {
+                locked = match reserved {
+                    Some(id) => self.run_reserved(id, || self.relock_with_reservation(locked, *bytes, if_full))?,
+                    None => self.relock_with_reservation(locked, *bytes, if_full)?,
+                };
+                continue;
+            }
+            reserved.into_iter().for_each(|id| locked.end_reservation(hash, id));
             match (look, admitted) {
                 (Look::Ended(cause), Ok(())) => {
+                    let mut expired = Evicted::new(&settings.listeners, cause);
+                    // After `expired`, and so dropped before it, also by a panic: listeners are not called under the
+                    // lock (S2).
+                    let mut locked = locked;
                     // SAFETY: the node was found under the lock, which is still held, and room for it is
                     // reserved.
                     unsafe { self.unlink_expired(&mut locked, table, position, node, cause, &mut expired) };
@@ -630,25 +719,24 @@ where
                     locked.finish();
                     return Ok(Departed::None);
                 }
-                // The entry stays for a reaper. It counts as absent, so the removal does not wait for room.
-                (Look::Ended(_), Err(_)) => return Ok(Departed::None),
-                (_, Err(BacklogExhausted(bytes))) => locked = self.relock_with_reservation(locked, bytes, if_full)?,
                 (_, Ok(())) => {
-                    locked.cut_link(node);
                     // SAFETY: the node was found under the lock, which is still held, and room for it is reserved.
-                    return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle) });
+                    return Ok(unsafe { self.unlink(locked, table, position, node, cause, wants_handle, true) });
                 }
+                // The entry stays for a reaper. It counts as absent, so the removal does not wait for room.
+                (_, Err(_)) => return Ok(Departed::None),
             }
         }
     }
 
-    /// Unlinks a node, and releases the lock.
+    /// Unlinks a node, and releases the lock. `is_special` says whether the shard uses special features.
     ///
     /// # Safety
     ///
     /// The node was found at `position` of the newest table under the lock, which is still held. If the backlog
     /// is limited, room for it is reserved.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn unlink(
         self,
         mut locked: Locked<'s, K, V>,
@@ -657,8 +745,12 @@ where
         node: NonNull<Node<K, V>>,
         cause: Cause,
         wants_handle: bool,
+        is_special: bool,
     ) -> Departed<K, V> {
         table.unlink(position);
+        if is_special {
+            locked.cut_link(node);
+        }
         // SAFETY: R1 (the table's reference is not put before a grace period has passed).
         self.counts.leave(cause, unsafe { node.as_ref() }.header.weight.bytes());
         // SAFETY: S3 (the node was unlinked above, and the caller has reserved room for it if the backlog is
@@ -676,7 +768,7 @@ where
     V: Send + Sync + 'static,
 {
     /// Publishes `new`, of this weight, in place of `old`, which leaves for this cause. Returns a handle to `old`
-    /// if the caller wants one.
+    /// if the caller wants one. `is_special` says whether the shard uses special features.
     ///
     /// # Safety
     ///
@@ -693,6 +785,7 @@ where
         weight: u64,
         cause: Cause,
         wants_old: bool,
+        is_special: bool,
     ) -> Departed<K, V> {
         let shard = self.shard;
         let counts = shard.counts();
@@ -703,6 +796,9 @@ where
         counts.weight.subtract(unsafe { old.as_ref() }.header.weight.bytes());
         counts.weight.add(weight);
         table.swap(position, new);
+        if is_special {
+            self.cut_link(old);
+        }
         // SAFETY: S3 (the swap has unlinked `old`, and the caller has reserved room for it if the backlog is
         // limited).
         unsafe { self.discard_as(old, wants_old) }

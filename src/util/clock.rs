@@ -174,7 +174,9 @@ impl Time {
             return Duration::MAX;
         }
         let nanos = self.nanos().saturating_sub(earlier.last_nanos());
-        Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32)
+        // A time that was rounded up may be beyond the longest `Duration`.
+        u64::try_from(nanos / 1_000_000_000)
+            .map_or(Duration::MAX, |seconds| Duration::new(seconds, (nanos % 1_000_000_000) as u32))
     }
 
     /// Returns this length of time plus a sixteenth, rounded up.
@@ -432,6 +434,8 @@ mod tests {
                 assert!(age <= now - then && now - then - age <= now >> 54, "{now} - {then}: {age}");
             }
             assert_eq!(Time::ZERO.since(Time::of(now)), Duration::ZERO);
+            let end = Time::of(now).end_of(Time::ceil_from(Duration::MAX));
+            assert!(end.since(Time::of(now)) >= Duration::from_secs(1 << 62), "a length wraps");
         }
     }
 

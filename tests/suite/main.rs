@@ -45,6 +45,7 @@ mod reapers;
 mod reentry;
 mod registrations;
 mod reservations;
+mod reserved_user_code;
 mod resize;
 mod resize_overflow;
 mod set;

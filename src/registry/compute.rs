@@ -198,7 +198,7 @@ where
     pub fn compute(&self, key: K, f: impl FnOnce(&K, Option<&V>) -> Change<V>) -> Option<Handle<K, V>> {
         let hash = hash_of(&self.hasher, &key);
         let reservation = self.reserve_hashed(hash, Arc::new(key));
-        let old = self.find_handle(hash, reservation.key());
+        let old = reservation.run(|| self.find_handle(hash, reservation.key()));
         let change = reservation.run(|| f(reservation.key(), old.as_deref()));
         reservation.change(old, change)
     }
@@ -223,7 +223,7 @@ where
     ) -> Option<Handle<K, V>> {
         let hash = hash_of(&self.hasher, &key);
         let reservation = self.reserve_hashed_async(hash, Arc::new(key)).await;
-        let old = self.find_handle(hash, reservation.key());
+        let old = reservation.run(|| self.find_handle(hash, reservation.key()));
         let first = old.clone();
         reservation.run_async(|| f(first), |reservation, change| reservation.change(old, change)).await
     }

@@ -168,7 +168,7 @@ where
     ///
     /// As [`Registry::peek`].
     pub fn entry(&self) -> Option<Handle<K, V>> {
-        self.registry.peek_handle(self.hash, self.key())
+        self.run(|| self.registry.peek_handle(self.hash, self.key()))
     }
 
     /// Inserts an entry, or replaces the one that the key has, and ends the reservation. Returns the replaced entry, or

@@ -280,3 +280,27 @@ fn a_loader_may_panic_in_a_task_that_is_dropped_while_it_unwinds() {
         assert_eq!(registry.lookup(&1).as_deref(), Some(&7));
     });
 }
+
+#[test]
+fn a_lifetime_that_writes_the_key_of_its_entry_panics() {
+    let (builder, clock) = clocked::<u64, u64>();
+    let registry = Arc::new_cyclic(|me: &Weak<Registry<u64, u64>>| {
+        let (me, asked) = (me.clone(), AtomicUsize::new(0));
+        let lifetime = move |key: &u64, _: &u64| {
+            // Asked again, when the entry may have expired.
+            if *key == 1 && asked.fetch_add(1, SeqCst) > 0 {
+                me.upgrade().map(|own| own.set(1, 3));
+            }
+            Some(Duration::from_secs(10))
+        };
+        builder.lifetime(lifetime).build()
+    });
+    registry.set(1, 1);
+    clock.advance(Duration::from_secs(20));
+    returns("compute", move || {
+        let computed = registry.compute(1, |_, _| Change::Keep);
+        // The panic of a lifetime is contained and counted, and the entry stays.
+        assert_eq!((computed.as_deref(), registry.stats().lifetime_panics), (Some(&1), 1));
+        assert!(registry.try_reserve_key(1).is_ok());
+    });
+}

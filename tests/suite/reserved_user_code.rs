@@ -288,7 +288,7 @@ fn a_lifetime_that_writes_the_key_of_its_entry_panics() {
         let (me, asked) = (me.clone(), AtomicUsize::new(0));
         let lifetime = move |key: &u64, _: &u64| {
             // Asked again, when the entry may have expired.
-            if *key == 1 && asked.fetch_add(1, SeqCst) > 0 {
+            if *key == 1 && asked.fetch_add(1, SeqCst) == 1 {
                 me.upgrade().map(|own| own.set(1, 3));
             }
             Some(Duration::from_secs(10))

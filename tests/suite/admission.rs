@@ -461,7 +461,7 @@ fn the_entry_that_is_replaced_is_no_victim_of_its_own_replacement() {
     assert!(registry.admit_or_replace(8, (Priority::Normal, 5000)).is_err());
     assert_eq!((registry.len(), registry.lookup(&8).map(|entry| entry.1)), (9, Some(100)));
     // The search has left it out, and finds it for another.
-    assert!(registry.admit(9, (Priority::Normal, 1550)).is_ok());
+    assert!(registry.admit(9, (Priority::Normal, 1600)).is_ok());
     assert!(!registry.contains_key(&8) && registry.contains_key(&9));
     registry.insert(9, (Priority::Normal, 5000));
     assert_eq!((registry.len(), registry.stats().overruns), (9, 1));

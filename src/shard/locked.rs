@@ -38,10 +38,6 @@ struct Leftovers<K, V> {
     landing: Option<Landing<K>>,
 }
 
-impl<K, V> Leftovers<K, V> {
-    const NONE: Self = Leftovers { old_table: None, room: None, landing: None };
-}
-
 /// The error of a reservation: the domain's backlog has no room for an object of this many bytes.
 pub(crate) struct BacklogExhausted(pub(crate) u64);
 
@@ -215,8 +211,24 @@ where
     /// Called once. The lock is not used afterwards.
     #[inline(always)]
     unsafe fn unlock(&mut self) {
-        let Leftovers { old_table, room, landing } =
-            if self.special == Special::NONE { Leftovers::NONE } else { self.end_special() };
+        if self.special != Special::NONE {
+            // SAFETY: the caller calls this once and does not use the lock afterwards.
+            return unsafe { self.unlock_special() };
+        }
+        set_shard_locked(false);
+        // SAFETY: the caller calls this once and does not use the lock afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.state) };
+    }
+
+    /// Does the same as [`unlock`](Self::unlock) in a shard that uses special features.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unlock`](Self::unlock).
+    #[cold]
+    #[inline(never)]
+    unsafe fn unlock_special(&mut self) {
+        let Leftovers { old_table, room, landing } = self.end_special();
         set_shard_locked(false);
         // SAFETY: the caller calls this once and does not use the lock afterwards.
         unsafe { ManuallyDrop::drop(&mut self.state) };
@@ -238,7 +250,6 @@ where
     }
 
     /// Ends a write to a shard with special features. Returns what is left to do without the lock.
-    #[cold]
     fn end_special(&mut self) -> Leftovers<K, V> {
         let state = &mut **self.state;
         state.special.set(Special::RESIZING, state.resize.is_some());

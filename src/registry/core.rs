@@ -432,12 +432,7 @@ where
                 }
             }
         };
-        if let Some(old) = published.old.handle() {
-            self.settings.listeners.tell_replaced(old);
-        }
-        if self.settings.lifetimes.expires() {
-            self.assist(shard, time);
-        }
+        self.after_put(shard, time, &published);
         Ok(published)
     }
 
@@ -484,13 +479,20 @@ where
         wanted.old |= self.settings.listeners.is_some();
         let (shard, time) = (self.shard_to_write(unpublished.particulars.hash), unpublished.particulars.time);
         let published = shard.replace(unpublished, locate, or_insert, wanted, if_full, &self.settings)?;
+        self.after_put(shard, time, &published);
+        Ok(published)
+    }
+
+    /// Does what follows a write that has published an entry at `time`: tells the listener of the entry that it replaced,
+    /// and does an insertion's share of the removal of expired entries.
+    #[inline(always)]
+    fn after_put(&self, shard: ShardRef<'_, K, V>, time: Time, published: &Published<K, V>) {
         if let Some(old) = published.old.handle() {
             self.settings.listeners.tell_replaced(old);
         }
         if self.settings.lifetimes.expires() {
             self.assist(shard, time);
         }
-        Ok(published)
     }
 
     /// Reserves a key, unless it is reserved.
@@ -526,12 +528,7 @@ where
         wanted.old |= self.settings.listeners.is_some();
         let (shard, time) = (self.shard_to_write(reserved.particulars.hash), reserved.particulars.time);
         let published = shard.put_reserved(reserved, old.map(Handle::node), wanted, if_full, &self.settings)?;
-        if let Some(old) = published.old.handle() {
-            self.settings.listeners.tell_replaced(old);
-        }
-        if self.settings.lifetimes.expires() {
-            self.assist(shard, time);
-        }
+        self.after_put(shard, time, &published);
         Ok(published)
     }
 
@@ -757,8 +754,7 @@ where
     /// Returns whether an entry is of this registry and has not left it. If so, prepares the registry for entries with
     /// ends of their own.
     pub(crate) fn can_expire_by_entry(&self, entry: &Handle<K, V>) -> bool {
-        // SAFETY: the handle keeps the node alive.
-        let is_here = !entry.is_unlinked() && unsafe { self.owns(entry.node()) };
+        let is_here = self.holds(entry);
         if is_here {
             self.begin_to_expire_by_entry();
         }
@@ -788,9 +784,13 @@ where
     /// Looks whether an entry is in this registry and has not expired. This does not count as a use.
     fn is_present(&self, entry: &Handle<K, V>, now: Time) -> bool {
         // SAFETY: the handle keeps the node alive.
-        let is_own = unsafe { self.owns(entry.node()) };
+        self.holds(entry) && unsafe { self.is_there(entry.node(), Some(now)) }
+    }
+
+    /// Returns whether an entry is of this registry and has not left it. It may have expired.
+    fn holds(&self, entry: &Handle<K, V>) -> bool {
         // SAFETY: the handle keeps the node alive.
-        is_own && !entry.is_unlinked() && unsafe { self.is_there(entry.node(), Some(now)) }
+        !entry.is_unlinked() && unsafe { self.owns(entry.node()) }
     }
 
     /// Gives an entry another end of its own. Returns false if the entry has left or expired, or is of another
@@ -912,8 +912,7 @@ where
     /// Asks the weigher again about an entry, and changes the entry's weight. Returns the weight, in bytes. Evicts if the
     /// bound on weight is then exceeded. Does nothing if the entry has left, or is of another registry.
     pub(crate) fn reweigh(&self, entry: &Handle<K, V>) -> u64 {
-        // SAFETY: the handle keeps the node alive.
-        if !unsafe { self.owns(entry.node()) } || entry.is_unlinked() {
+        if !self.holds(entry) {
             return entry.weight();
         }
         let weight = self.weigh(entry.key(), entry.value());

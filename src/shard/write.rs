@@ -452,7 +452,8 @@ where
             now,
             settings,
         );
-        drop(ending);
+        // The removal has ended the reservation. `ending` is for a panic.
+        std::mem::forget(ending);
         left.into_handle()
     }
 

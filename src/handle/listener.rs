@@ -87,7 +87,7 @@ impl<K, V> Listeners<K, V> {
     /// Reports events in their order.
     ///
     /// If a listener of this registry is already running on this thread, it queues the events instead, and the outer
-    /// call reports them when the listener returns. So a listener never recurses, whatever it does.
+    /// call reports them when the listener returns. So a listener never recurses.
     #[cold]
     pub(crate) fn tell_all(&self, events: impl IntoIterator<Item = Event<K, V>>) {
         let this = ptr::from_ref(self).cast();

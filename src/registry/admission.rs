@@ -38,7 +38,7 @@ impl<K, V, S> Builder<K, V, S> {
     /// - A lower bound, [set](Registry::set_max_entries) later, evicts none.
     ///
     /// The bounds are exact. A bound of N entries admits N, however the keys spread over the shards, and never more,
-    /// whatever threads do at the same time. An entry is refused only if there is no room at that moment. (Where both
+    /// also under writers of many threads. An entry is refused only if there is no room at that moment. (Where both
     /// bounds are set, an admission that is refused for its weight holds a place for a moment, and may cause another to
     /// be refused. An entry that is heavier than the bound is refused always.) For this the shards share a count of
     /// entries and one of weight. An insertion and a removal each update them, under the lock of the shard.

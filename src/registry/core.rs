@@ -325,8 +325,8 @@ where
         Particulars { hash, time, weight, marks, own_end }
     }
 
-    /// Does the same as [`prepare`](Self::prepare), for an entry that expires `ttl` from now, whatever the lifetime
-    /// function says of it.
+    /// Does the same as [`prepare`](Self::prepare), for an entry that expires `ttl` from now. Does not ask the
+    /// lifetime function.
     pub(crate) fn prepare_with_ttl(&self, hash: u64, key: K, value: V, ttl: Duration) -> UnpublishedNode<K, V> {
         let particulars = self.particulars_with_ttl(hash, &key, &value, ttl);
         UnpublishedNode { key, value, particulars }

@@ -4,8 +4,8 @@ use crate::handle::Handle;
 use crate::registry::builder::Builder;
 
 impl<K, V, S> Builder<K, V, S> {
-    /// Sets a callback that runs after an entry is inserted, with the entry. Every insertion is told, whatever call
-    /// makes it; a replacement is told as a [departure](Self::listener) and an insertion. A rejected insertion is not
+    /// Sets a callback that runs after an entry is inserted, with the entry. Insertions by all calls are told;
+    /// a replacement is told as a [departure](Self::listener) and an insertion. A rejected insertion is not
     /// told.
     ///
     /// The inserting thread runs the callback, outside every lock, before the call that inserts returns. In every other

@@ -264,7 +264,7 @@ where
         wanted: Wanted,
         if_full: &mut IfFull<E>,
     ) -> Result<Published<K, V>, (V, Option<E>)> {
-        // The core ends the reservation, whatever happens.
+        // The core ends the reservation, also if it fails or panics.
         let (Some(key), Some(id)) = (self.key.take(), self.id.take()) else { unreachable!("a reservation ends once") };
         let entry = ReservedEntry { key, value, particulars, id };
         let published = self.registry.core.put_reserved(entry, old, wanted, if_full);
@@ -282,8 +282,8 @@ where
     /// Runs the code for which the key is reserved, as a part of a task. Calls `end`, which ends the reservation, with its
     /// output.
     ///
-    /// The future of that code is dropped after the reservation has ended, in whatever way it ends: its locals may write
-    /// the key when they are dropped.
+    /// The future of that code is dropped after the reservation has ended, also if this future is dropped before it is
+    /// ready: the locals of that code may write the key when they are dropped.
     pub(super) async fn run_async<F: Future, R>(
         self,
         f: impl FnOnce() -> F,

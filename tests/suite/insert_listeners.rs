@@ -1,4 +1,4 @@
-//! Insertions are told, on request, whatever call makes them; and so are the entries of a registry that is dropped.
+//! Insertions by all calls are told, on request; and so are the entries of a registry that is dropped.
 
 use crate::common::*;
 use epoch_registry::{Cause, Domain, Handle, ManualClock, Registry};

@@ -119,7 +119,7 @@ pub struct Accounts {
 /// All sessions, and the users who have some.
 ///
 /// A session holds a handle to its user, and the index of the user holds the id of the session. The listener of the
-/// registry takes a session out of the index when the session leaves, for whatever cause.
+/// registry takes a session out of the index when the session leaves, for any cause.
 pub struct Sessions {
     sessions: Registry<SessionId, Session>,
     users: Arc<Registry<String, User>>,

@@ -20,11 +20,12 @@ type Slot = Arc<Mutex<Option<Arc<Registry<u64, u64>>>>>;
 
 type Reports = Arc<Mutex<Vec<StallReport>>>;
 
-/// Returns the builder of a domain with a manual clock, the clock, and the stall reports.
+/// Returns the builder of a domain with a manual clock, the clock, and the stall reports. No thread but those of the
+/// test reports: it would do so after another step of the clock.
 fn watched() -> (DomainBuilder, ManualClock, Reports) {
     let (clock, reports) = (ManualClock::new(), Reports::default());
     let log = Arc::clone(&reports);
-    let builder = Domain::builder().name("watched").manual_clock(clock.clone());
+    let builder = Domain::builder().name("watched").manual().manual_clock(clock.clone());
     (builder.on_stall(move |report| log.lock().unwrap().push(report.clone())), clock, reports)
 }
 
@@ -152,7 +153,7 @@ fn of_many_readers_the_report_names_only_the_stalled_ones() {
     let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();
     registry.try_insert(1, 1).unwrap();
     let stop = Stop::default();
-    let ready = std::sync::Barrier::new(4);
+    let (ready, rounds) = (std::sync::Barrier::new(4), AtomicU64::new(0));
     let wait = || {
         ready.wait();
         while !stop.stopped() {
@@ -161,7 +162,7 @@ fn of_many_readers_the_report_names_only_the_stalled_ones() {
     };
     thread::scope(|scope| {
         // One thread has an idle session, one has an offline session, and one reads all the time.
-        let (registry, ready, stop, wait) = (&registry, &ready, &stop, &wait);
+        let (registry, ready, rounds, stop, wait) = (&registry, &ready, &rounds, &stop, &wait);
         named(scope, "idle", move || {
             let _reader = registry.reader();
             wait();
@@ -177,6 +178,7 @@ fn of_many_readers_the_report_names_only_the_stalled_ones() {
                 assert!(reader.contains_key(&1));
                 let mut guard = registry.pin();
                 guard.repin();
+                rounds.fetch_add(1, SeqCst);
             }
         });
         ready.wait();
@@ -185,7 +187,8 @@ fn of_many_readers_the_report_names_only_the_stalled_ones() {
         clock.advance(THRESHOLD / 10);
         domain.reclaim(0);
         // Gives the reading session time to announce a quiescent state.
-        thread::sleep(Duration::from_millis(50));
+        let before = rounds.load(SeqCst);
+        assert!(soon(|| rounds.load(SeqCst) >= before + 3));
         clock.advance(THRESHOLD);
         domain.reclaim(0);
         let reports = reports.lock().unwrap();
@@ -230,6 +233,7 @@ fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
     let slot: Slot = Arc::default();
     let (inside, log) = (Arc::clone(&slot), Arc::clone(&seen));
     let domain = Domain::builder()
+        .manual()
         .manual_clock(clock.clone())
         .on_stall(move |report| {
             let registry = inside.lock().unwrap().clone().unwrap();

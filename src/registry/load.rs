@@ -8,7 +8,7 @@
 
 use crate::handle::Handle;
 use crate::registry::Registry;
-use crate::registry::reservation::{Reservation, landing};
+use crate::registry::reservation::Reservation;
 use crate::registry::view::hash_of;
 use equivalent::Equivalent;
 use std::convert::Infallible;
@@ -239,26 +239,14 @@ where
         if let Some(entry) = self.find_handle(hash, &key) {
             return Ok(entry);
         }
-        let mut key = Arc::new(key);
-        loop {
-            match self.claim(hash, key) {
-                Ok(reservation) => {
-                    if let Some(entry) = reservation.entry() {
-                        return Ok(entry);
-                    }
-                    let insert = |reservation: Reservation<'_, K, V, S>, value: Result<V, E>| match value {
-                        Ok(value) => Ok(reservation.insert_and_get(value)),
-                        Err(error) => Err(error),
-                    };
-                    return reservation.run_async(f, insert).await;
-                }
-                Err((busy, again)) => {
-                    key = again;
-                    landing(busy).await;
-                }
-            }
-            if let Some(entry) = self.peek_handle(hash, &*key) {
-                return Ok(entry);
+        match self.reserve_absent_async(hash, key).await {
+            Err(entry) => Ok(entry),
+            Ok(reservation) => {
+                let insert = |reservation: Reservation<'_, K, V, S>, value: Result<V, E>| match value {
+                    Ok(value) => Ok(reservation.insert_and_get(value)),
+                    Err(error) => Err(error),
+                };
+                reservation.run_async(f, insert).await
             }
         }
     }
@@ -266,24 +254,41 @@ where
     /// Inserts an entry with the value that `f` returns, unless the key turns out to be present.
     #[track_caller]
     fn load<E>(&self, hash: u64, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
-        let mut key = Arc::new(key);
-        loop {
-            match self.claim(hash, key) {
-                Ok(reservation) => {
-                    if let Some(entry) = reservation.entry() {
-                        return Ok(entry);
-                    }
-                    let value = reservation.run(f)?;
-                    return Ok(reservation.insert_and_get(value));
-                }
-                Err((busy, again)) => {
-                    key = again;
-                    busy.wait();
-                }
+        match self.reserve_absent(hash, key) {
+            Err(entry) => Ok(entry),
+            Ok(reservation) => {
+                let value = reservation.run(f)?;
+                Ok(reservation.insert_and_get(value))
             }
-            if let Some(entry) = self.peek_handle(hash, &*key) {
-                return Ok(entry);
-            }
+        }
+    }
+
+    /// Reserves a key that the caller has not found. Returns the entry instead, if another caller has inserted it since.
+    #[track_caller]
+    fn reserve_absent(&self, hash: u64, key: K) -> Result<Reservation<'_, K, V, S>, Handle<K, V>> {
+        let reservation = self.reserve_unless(hash, Arc::new(key), |key| self.peek_handle(hash, key))?;
+        reservation.if_absent()
+    }
+
+    /// Does the same as [`reserve_absent`](Self::reserve_absent), as a task.
+    async fn reserve_absent_async(&self, hash: u64, key: K) -> Result<Reservation<'_, K, V, S>, Handle<K, V>> {
+        let find = |key: &K| self.peek_handle(hash, key);
+        let reservation = self.reserve_unless_async(hash, Arc::new(key), find).await?;
+        reservation.if_absent()
+    }
+}
+
+impl<K, V, S> Reservation<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Returns the reservation if the key is absent. Otherwise ends it, and returns the entry.
+    fn if_absent(self) -> Result<Self, Handle<K, V>> {
+        match self.entry() {
+            Some(entry) => Err(entry),
+            None => Ok(self),
         }
     }
 }

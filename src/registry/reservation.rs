@@ -6,10 +6,12 @@ use crate::node::Particulars;
 use crate::registry::Registry;
 use crate::registry::error::KeyReserved;
 use crate::registry::view::hash_of;
-use crate::shard::reserve::{Busy, ReservationId};
-use crate::shard::write::{NotPutReserved, Published, ReservedEntry, Wanted};
+use crate::shard::reserve::{Blocker, ReservationId};
+use crate::shard::reserved_write::{NotPutReserved, ReservedEntry};
+use crate::shard::write::{Published, Wanted};
 use crate::util::check;
 use crate::util::hasher::RandomState;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
@@ -97,7 +99,7 @@ where
     /// Takes the lock of one shard.
     pub fn try_reserve_key(&self, key: K) -> Result<Reservation<'_, K, V, S>, KeyReserved<K>> {
         let hash = hash_of(&self.hasher, &key);
-        self.claim(hash, Arc::new(key))
+        self.try_reserve_hashed(hash, Arc::new(key))
             .map_err(|(_, key)| KeyReserved(Arc::into_inner(key).expect("a key that was not reserved has one owner")))
     }
 
@@ -116,43 +118,70 @@ where
         self.reserve_hashed_async(hash, Arc::new(key)).await
     }
 
-    /// Reserves a key, unless it is reserved.
-    pub(super) fn claim(&self, hash: u64, key: Arc<K>) -> Result<Reservation<'_, K, V, S>, (Busy, Arc<K>)> {
+    /// Reserves a key, unless it is reserved. Returns the key with what blocks the caller.
+    fn try_reserve_hashed(&self, hash: u64, key: Arc<K>) -> Result<Reservation<'_, K, V, S>, (Blocker, Arc<K>)> {
         match self.core.reserve(hash, &key) {
             Ok(id) => Ok(Reservation { registry: self, hash, id: Some(id), key: Some(key) }),
-            Err(busy) => Err((busy, key)),
+            Err(blocker) => Err((blocker, key)),
         }
     }
 
+    /// Reserves a key. Waits while it is reserved by another.
     #[track_caller]
-    pub(super) fn reserve_hashed(&self, hash: u64, mut key: Arc<K>) -> Reservation<'_, K, V, S> {
+    pub(super) fn reserve_hashed(&self, hash: u64, key: Arc<K>) -> Reservation<'_, K, V, S> {
+        let Ok(reservation) = self.reserve_unless(hash, key, |_| None::<Infallible>);
+        reservation
+    }
+
+    /// Reserves a key, as a task.
+    pub(super) async fn reserve_hashed_async(&self, hash: u64, key: Arc<K>) -> Reservation<'_, K, V, S> {
+        let Ok(reservation) = self.reserve_unless_async(hash, key, |_| None::<Infallible>).await;
+        reservation
+    }
+
+    /// Reserves a key. Waits while it is reserved by another. After each wait, calls `find`: if that finds what the caller
+    /// wants, returns that instead.
+    #[track_caller]
+    pub(super) fn reserve_unless<T>(
+        &self,
+        hash: u64,
+        mut key: Arc<K>,
+        find: impl Fn(&K) -> Option<T>,
+    ) -> Result<Reservation<'_, K, V, S>, T> {
         loop {
-            match self.claim(hash, key) {
-                Ok(reservation) => return reservation,
-                Err((busy, again)) => {
+            match self.try_reserve_hashed(hash, key) {
+                Ok(reservation) => return Ok(reservation),
+                Err((blocker, again)) => {
                     key = again;
-                    busy.wait();
+                    blocker.wait();
                 }
+            }
+            if let Some(found) = find(&key) {
+                return Err(found);
             }
         }
     }
 
-    pub(super) async fn reserve_hashed_async(&self, hash: u64, mut key: Arc<K>) -> Reservation<'_, K, V, S> {
+    /// Does the same as [`reserve_unless`](Self::reserve_unless), as a task.
+    pub(super) async fn reserve_unless_async<T>(
+        &self,
+        hash: u64,
+        mut key: Arc<K>,
+        find: impl Fn(&K) -> Option<T>,
+    ) -> Result<Reservation<'_, K, V, S>, T> {
         loop {
-            match self.claim(hash, key) {
-                Ok(reservation) => return reservation,
-                Err((busy, again)) => {
+            match self.try_reserve_hashed(hash, key) {
+                Ok(reservation) => return Ok(reservation),
+                Err((mut blocker, again)) => {
                     key = again;
-                    landing(busy).await;
+                    poll_fn(|context| blocker.poll(context)).await;
                 }
+            }
+            if let Some(found) = find(&key) {
+                return Err(found);
             }
         }
     }
-}
-
-/// Waits until the reservation of another has ended.
-pub(super) async fn landing(mut busy: Busy) {
-    poll_fn(|context| busy.poll(context)).await;
 }
 
 impl<K, V, S> Reservation<'_, K, V, S>

@@ -199,7 +199,7 @@ impl<K> Drop for Landing<K> {
 }
 
 /// A reservation of another writer, which the caller waits for.
-pub(crate) struct Busy {
+pub(crate) struct Blocker {
     flight: Arc<Flight>,
     id: ReservationId,
     /// The address of the shard's marker.
@@ -208,7 +208,7 @@ pub(crate) struct Busy {
     number: Option<u64>,
 }
 
-impl Busy {
+impl Blocker {
     /// Returns whether the calling thread is within the code for which the key is reserved: it would wait for itself.
     fn is_own(&self) -> bool {
         // SAFETY: K4 (every `enter` for the marker is given a `ReservationId`).
@@ -242,7 +242,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for Blocker {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.flight.forget(number);
@@ -260,14 +260,14 @@ where
         ptr::from_ref(&self.shard().waits).cast()
     }
 
-    /// Reserves a key for the caller, unless it is reserved. A caller that gets [`Busy`] waits, and tries again.
-    pub(crate) fn reserve(self, hash: u64, key: &Arc<K>) -> Result<ReservationId, Busy>
+    /// Reserves a key for the caller, unless it is reserved. A caller that gets [`Blocker`] waits, and tries again.
+    pub(crate) fn reserve(self, hash: u64, key: &Arc<K>) -> Result<ReservationId, Blocker>
     where
         K: Eq,
     {
         let mut locked = self.lock();
-        if let Some(busy) = locked.busy(hash, |reserved| *reserved == **key) {
-            return Err(busy);
+        if let Some(blocker) = locked.blocker(hash, |reserved| *reserved == **key) {
+            return Err(blocker);
         }
         let reservations = locked.reservations.get_or_insert_with(|| Box::new(Reservations::new()));
         let id = reservations.begin(hash, Arc::clone(key));
@@ -313,11 +313,11 @@ where
     V: Send + Sync + 'static,
 {
     /// Returns the reservation of the key for which `is_key` holds, to wait for it.
-    fn busy(&mut self, hash: u64, is_key: impl FnMut(&K) -> bool) -> Option<Busy> {
+    fn blocker(&mut self, hash: u64, is_key: impl FnMut(&K) -> bool) -> Option<Blocker> {
         let marker = self.shard.marker().addr();
         let reserved = self.reservations.as_mut()?.find(hash, is_key)?;
         let flight = Arc::clone(reserved.flight.get_or_insert_with(|| Arc::new(Flight::new())));
-        Some(Busy { flight, id: reserved.id, marker, number: None })
+        Some(Blocker { flight, id: reserved.id, marker, number: None })
     }
 
     /// Returns the reservation for which a write of the key has to wait. The caller releases the lock before it waits.
@@ -325,8 +325,8 @@ where
     /// A write from within the code for which the key is reserved does not wait if that code has panicked: the drops of
     /// its locals may write. (The reservation ends without a write.)
     #[cold]
-    pub(crate) fn must_wait(&mut self, hash: u64, is_key: impl FnMut(&K) -> bool) -> Option<Busy> {
-        self.busy(hash, is_key).filter(|busy| !(std::thread::panicking() && busy.is_own()))
+    pub(crate) fn must_wait(&mut self, hash: u64, is_key: impl FnMut(&K) -> bool) -> Option<Blocker> {
+        self.blocker(hash, is_key).filter(|blocker| !(std::thread::panicking() && blocker.is_own()))
     }
 
     /// Ends a reservation, unless it has ended before. Its flight lands when the lock is released (K3).

@@ -31,7 +31,8 @@ impl<K, V> fmt::Display for Occupied<K, V> {
 
 impl<K, V> Error for Occupied<K, V> {}
 
-/// The key is reserved. Returned by [`Registry::try_reserve_key`](crate::Registry::try_reserve_key), with the key.
+/// The key is reserved. Returned by [`Registry::try_reserve_key`](crate::Registry::try_reserve_key) and
+/// [`Registry::reserve_key_timeout`](crate::Registry::reserve_key_timeout), with the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyReserved<K>(pub K);
 

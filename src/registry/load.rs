@@ -251,6 +251,72 @@ where
         }
     }
 
+    /// Returns the entry of `key`. If the key is absent, reserves it for the caller, who makes the value.
+    ///
+    /// For values that no closure can make: those that a batch query returns, or that another thread makes. Other callers that
+    /// ask for the key wait for the end of the reservation, as for a loader of
+    /// [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`Reservation`] if the key is absent.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Progress
+    ///
+    /// As [`lookup`](Self::lookup) if the key is in the registry. Otherwise takes the lock of one shard, and blocks while
+    /// the key is reserved by another. (Callers that reserve several keys each reserve them in one order, as with locks.)
+    ///
+    /// # Examples
+    ///
+    /// One query for all keys that are missing:
+    ///
+    /// ```
+    /// use epoch_registry::Registry;
+    ///
+    /// let squares = Registry::from_iter([(2_u64, 4_u64)]);
+    /// let missing: Vec<_> = (1..=3).filter_map(|key| squares.get_or_reserve(key).err()).collect();
+    /// let query: Vec<_> = missing.iter().map(|reservation| reservation.key()).collect();
+    /// assert_eq!(query, [&1, &3]);
+    /// let answers = query.into_iter().map(|key| key * key).collect::<Vec<_>>();
+    /// for (reservation, answer) in missing.into_iter().zip(answers) {
+    ///     reservation.insert(answer);
+    /// }
+    /// assert_eq!(squares.with(&3, |square| *square), Some(9));
+    /// ```
+    pub fn get_or_reserve(&self, key: K) -> Result<Handle<K, V>, Reservation<'_, K, V, S>> {
+        let hash = hash_of(&self.hasher, &key);
+        match self.find_handle(hash, &key) {
+            Some(entry) => Ok(entry),
+            None => swap(self.reserve_absent(hash, key)),
+        }
+    }
+
+    /// Returns the entry of `key`. If the key is absent, reserves it for the caller: [`get_or_reserve`](Self::get_or_reserve)
+    /// for tasks, of any executor. The future may be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`Reservation`] if the key is absent.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_insert_with`](Self::get_or_insert_with), when it is polled.
+    ///
+    /// # Progress
+    ///
+    /// A poll takes the lock of one shard. The task is woken by the thread that ends the other reservation.
+    pub async fn get_or_reserve_async(&self, key: K) -> Result<Handle<K, V>, Reservation<'_, K, V, S>> {
+        let hash = hash_of(&self.hasher, &key);
+        match self.find_handle(hash, &key) {
+            Some(entry) => Ok(entry),
+            None => swap(self.reserve_absent_async(hash, key).await),
+        }
+    }
+
     /// Inserts an entry with the value that `f` returns, unless the key turns out to be present.
     #[track_caller]
     fn load<E>(&self, hash: u64, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
@@ -290,5 +356,12 @@ where
             Some(entry) => Err(entry),
             None => Ok(self),
         }
+    }
+}
+
+fn swap<T, E>(result: Result<T, E>) -> Result<E, T> {
+    match result {
+        Ok(value) => Err(value),
+        Err(error) => Ok(error),
     }
 }

@@ -17,7 +17,9 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+const UNSHARED: &str = "a key that was not reserved has one owner";
 
 /// The exclusive right to write a key. Returned by [`Registry::reserve_key`].
 ///
@@ -100,7 +102,7 @@ where
     pub fn try_reserve_key(&self, key: K) -> Result<Reservation<'_, K, V, S>, KeyReserved<K>> {
         let hash = hash_of(&self.hasher, &key);
         self.try_reserve_hashed(hash, Arc::new(key))
-            .map_err(|(_, key)| KeyReserved(Arc::into_inner(key).expect("a key that was not reserved has one owner")))
+            .map_err(|(_, key)| KeyReserved(Arc::into_inner(key).expect(UNSHARED)))
     }
 
     /// Reserves a key, as [`reserve_key`](Self::reserve_key) does. Waits as a task, for any executor. The future may be dropped
@@ -116,6 +118,49 @@ where
     pub async fn reserve_key_async(&self, key: K) -> Reservation<'_, K, V, S> {
         let hash = hash_of(&self.hasher, &key);
         self.reserve_hashed_async(hash, Arc::new(key)).await
+    }
+
+    /// Reserves a key, as [`reserve_key`](Self::reserve_key) does. Waits for at most `timeout` while it is reserved by
+    /// another.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`KeyReserved`], with the key, if the key is still reserved after that time.
+    ///
+    /// # Panics
+    ///
+    /// As [`reserve_key`](Self::reserve_key).
+    ///
+    /// # Progress
+    ///
+    /// Blocks for at most `timeout`, and for the lock of one shard.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pages = epoch_registry::Registry::<_, &str>::new();
+    /// let first = pages.reserve_key("/");
+    /// assert!(pages.reserve_key_timeout("/", Duration::from_millis(1)).is_err());
+    /// drop(first);
+    /// assert!(pages.reserve_key_timeout("/", Duration::from_millis(1)).is_ok());
+    /// ```
+    pub fn reserve_key_timeout(&self, key: K, timeout: Duration) -> Result<Reservation<'_, K, V, S>, KeyReserved<K>> {
+        let since = Instant::now();
+        let hash = hash_of(&self.hasher, &key);
+        let mut key = Arc::new(key);
+        loop {
+            match self.try_reserve_hashed(hash, key) {
+                Ok(reservation) => return Ok(reservation),
+                Err((blocker, again)) => {
+                    key = again;
+                    if !blocker.wait_for(timeout.saturating_sub(since.elapsed())) {
+                        return Err(KeyReserved(Arc::into_inner(key).expect(UNSHARED)));
+                    }
+                }
+            }
+        }
     }
 
     /// Reserves a key, unless it is reserved. Returns the key with what blocks the caller.

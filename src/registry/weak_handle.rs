@@ -94,6 +94,25 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> WeakHandle<K, V> {
         // SAFETY: the node was found by its link, within the critical section that is still open.
         is_there.then(|| unsafe { Entry::new(node) })?.handle()
     }
+
+    /// Returns whether both were made of the same entry, while it was in the registry. It may have left since.
+    ///
+    /// # Progress
+    ///
+    /// Wait-free.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let registry = epoch_registry::Registry::new();
+    /// let (one, two) = (registry.insert_and_get("a", 1), registry.insert_and_get("b", 1));
+    /// let weak = registry.downgrade(&one);
+    /// assert!(weak.ptr_eq(&registry.downgrade(&one)));
+    /// assert!(!weak.ptr_eq(&registry.downgrade(&two)));
+    /// ```
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
 }
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Clone for WeakHandle<K, V> {

@@ -37,6 +37,7 @@ use std::collections::HashMap;
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// The reserved keys of a shard. The shard lock guards them.
 pub(crate) struct Reservations<K> {
@@ -132,6 +133,20 @@ impl Flight {
         while !state.has_landed {
             sync::wait(&self.landed, &mut state);
         }
+    }
+
+    /// Waits for at most `timeout`. Returns whether the flight has landed.
+    fn wait_for(&self, timeout: Duration) -> bool {
+        let since = Instant::now();
+        let mut state = self.state.lock();
+        while !state.has_landed {
+            let left = timeout.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            sync::wait_for(&self.landed, &mut state, left);
+        }
+        true
     }
 
     /// Wakes all waiters. One of them becomes the next holder, if the key is still to be written.
@@ -233,6 +248,14 @@ impl Blocker {
     pub(crate) fn wait(self) {
         self.check();
         self.flight.wait();
+    }
+
+    /// Waits until the reservation has ended, but for at most `timeout`. Returns whether it has ended. Panics as
+    /// [`wait`](Self::wait) does.
+    #[track_caller]
+    pub(crate) fn wait_for(self, timeout: Duration) -> bool {
+        self.check();
+        self.flight.wait_for(timeout)
     }
 
     /// Waits until the reservation has ended, as a task. Panics as [`wait`](Self::wait) does.

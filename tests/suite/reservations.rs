@@ -1,12 +1,12 @@
 //! Reserved keys: who waits, who does not, and what is left when a reservation ends.
 
-use crate::common::{OnDrop, clocked, isolated, isolated_builder, poll, within_a_minute};
-use epoch_registry::{Domain, Registry, WhenFull};
+use crate::common::{OnDrop, clocked, isolated, isolated_builder, panic_of, poll, within_a_minute};
+use epoch_registry::{Domain, KeyReserved, Registry, WhenFull};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Write = (&'static str, fn(&Registry<u64, u64>));
 
@@ -30,6 +30,7 @@ const BY_KEY: &[Write] = &[
     ("fallible insert", |registry| drop(registry.fallible().insert(1, 9))),
     ("fallible remove", |registry| drop(registry.fallible().remove(&1))),
     ("reserve_key", |registry| drop(registry.reserve_key(1))),
+    ("reserve_key_timeout", |registry| drop(registry.reserve_key_timeout(1, Duration::MAX).unwrap())),
 ];
 
 /// What removes entries without naming keys: it does not wait.
@@ -81,6 +82,33 @@ fn removals_that_do_not_name_the_key_do_not_wait() {
             assert_eq!(registry.with(&1, |value| *value), Some(2), "{name}");
         });
     }
+}
+
+#[test]
+fn a_caller_that_wants_a_key_for_so_long_gets_it_or_gets_its_own_key_back() {
+    let registry: Registry<String, u64> = isolated();
+    let key = |registry: &Registry<String, u64>, timeout| registry.reserve_key_timeout("a".into(), timeout).map(drop);
+    assert_eq!(key(&registry, Duration::ZERO), Ok(()));
+    let reservation = registry.reserve_key("a".into());
+    for timeout in [0, 1, 20].map(Duration::from_millis) {
+        let since = Instant::now();
+        assert_eq!(key(&registry, timeout), Err(KeyReserved("a".into())));
+        assert!(since.elapsed() >= timeout);
+    }
+    within_a_minute(|| {
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| key(&registry, Duration::from_secs(50)));
+            thread::sleep(Duration::from_millis(20));
+            drop(reservation);
+            assert_eq!(waiter.join().unwrap(), Ok(()));
+        });
+    });
+    // Within the closure that the registry runs for the key.
+    registry.get_or_insert_with("a".into(), || {
+        let message = panic_of(|| drop(key(&registry, Duration::from_secs(50))));
+        assert!(message.contains("it would wait for itself"), "{message}");
+        1
+    });
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn a_weak_handle_ends_with_its_entry_however_that_leaves() {
             assert!(weak.upgrade().unwrap().ptr_eq(&entry) && again.upgrade().unwrap().ptr_eq(&entry), "{name}");
             leave(&registry);
             assert!(weak.upgrade().is_none() && again.upgrade().is_none(), "{name}");
+            assert!(weak.ptr_eq(&again) && !weak.ptr_eq(&registry.downgrade(&entry)), "{name}");
             // Not even if its key or its memory is used again.
             drop(entry);
             registry.domain().barrier();

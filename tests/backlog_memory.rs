@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Stop, times, within_a_minute};
+use common::{Stop, in_time, times};
 use epoch_registry::{Domain, Registry, WhenFull};
 use std::thread;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn resident() -> usize {
 /// A reader stays in a critical section for 20 ms at a time. The flood is half a gigabyte (25 GB with `STRESS=50`).
 #[test]
 fn resident_memory_stays_within_twice_the_limit_under_a_flood() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain =
             Domain::builder().backlog_bytes(LIMIT).when_full(WhenFull::Wait(Duration::from_secs(3600))).build();
         let builder = Registry::builder().domain(domain.clone()).shards(4);

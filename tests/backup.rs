@@ -145,7 +145,7 @@ fn if_only_writers_reclaim_nothing_is_dropped_without_a_further_call() {
 
 #[test]
 fn after_stop_reclaimer_the_thread_ends_and_writers_reclaim() {
-    within_a_minute(|| {
+    in_time(|| {
         let (domain, ledger) = (Domain::builder().name("stopped").build(), Ledger::new());
         let registry = Registry::builder().domain(domain.clone()).shards(1).build();
         drop(registry.try_insert(1, ledger.value(1)));
@@ -192,7 +192,7 @@ fn a_domain_starts_its_thread_when_something_waits_and_the_thread_ends_with_it()
 
 #[test]
 fn short_lived_domains_leave_no_threads() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         for turn in 0..200 {
             let registry = Registry::builder().domain(Domain::builder().name("brief").build()).shards(1).build();
@@ -211,7 +211,7 @@ fn short_lived_domains_leave_no_threads() {
 
 #[test]
 fn the_backup_thread_may_drop_the_last_reference_to_its_domain() {
-    within_a_minute(|| {
+    in_time(|| {
         for _ in 0..100 {
             let (registry, ledger) = (Registry::builder().domain(Domain::new()).shards(1).build(), Ledger::new());
             let handle = registry.try_insert(1, ledger.value(1)).unwrap();

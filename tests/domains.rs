@@ -76,7 +76,7 @@ fn a_cell_refuses_a_section_of_another_domain() {
 /// A domain, a registry, handles and a session are dropped in every order. Each time the last drop destroys everything.
 #[test]
 fn a_domain_is_torn_down_with_everything_in_every_order_of_drops() {
-    within_a_minute(|| {
+    in_time(|| {
         for reclaimer in [false, true] {
             for order in 0..24usize {
                 let ledger = Ledger::new();
@@ -204,7 +204,7 @@ fn dozens_of_domains_work_side_by_side_and_one_after_another() {
 /// One thread drops the last handle of a closed registry while another thread drops the registry itself.
 #[test]
 fn several_threads_may_drop_a_registry_and_its_last_handles_at_the_same_time() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         for round in 0..times(500) as u64 {
             let registry: Registry<u64, Counted> = Registry::builder().shards(1).domain(Domain::new()).build();

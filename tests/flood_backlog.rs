@@ -35,7 +35,7 @@ fn stays_bounded_in(
     flood: impl for<'w> Fn(&'w Registry<u64, Costly>, &'w Arc<Account>) -> Vec<Work<'w>>,
 ) {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             hurry(false);
             let registry = build(Registry::builder().domain(builder.build()));
@@ -99,7 +99,7 @@ fn callbacks_and_replacements_do_not_outrun_reclamation() {
 #[test]
 fn callers_alone_do_not_outrun_a_thread_that_reclaims() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers().into_iter().skip(1) {
             let registry = Registry::builder().domain(builder.build()).build();
             let account = Account::open();
@@ -209,7 +209,7 @@ fn writers_beside_readers_do_not_outrun_reclamation() {
 #[test]
 fn writers_of_several_registries_do_not_outrun_reclamation() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let (domain, account) = (Domain::new(), Account::open());
         let registries: Vec<Registry<u64, Costly>> =
             (0..4).map(|_| Registry::builder().domain(domain.clone()).shards(1).build()).collect();

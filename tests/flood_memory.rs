@@ -87,7 +87,7 @@ fn replacing<'w>(registry: &'w Small, keys: u64) -> Work<'w> {
 fn a_server_takes_little_more_than_its_live_entries() {
     const KEYS: u64 = 10_000;
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let registry: Small = Registry::builder().domain(builder.build()).build();
             (0..KEYS).for_each(|key| drop(registry.try_insert(key, [0; 64])));
@@ -102,7 +102,7 @@ fn a_server_takes_little_more_than_its_live_entries() {
 fn a_server_in_the_global_domain_takes_little_more_than_its_live_entries() {
     const KEYS: u64 = 10_000;
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let registry = Small::new();
         (0..KEYS).for_each(|key| drop(registry.try_insert(key, [0; 64])));
         let works = [replacing(&registry, KEYS), replacing(&registry, KEYS), reading(&registry, KEYS)];
@@ -114,7 +114,7 @@ fn a_server_in_the_global_domain_takes_little_more_than_its_live_entries() {
 #[test]
 fn a_cache_bounded_by_weight_takes_little_more_than_its_bound() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let registry: Small = Registry::builder().domain(builder.build()).max_weight(MIB as u64).build();
             let works = [replacing(&registry, 1 << 30), replacing(&registry, 1 << 30), reading(&registry, 1 << 30)];
@@ -128,7 +128,7 @@ fn a_cache_bounded_by_weight_takes_little_more_than_its_bound() {
 fn large_values_take_little_more_than_the_live_entries() {
     const KEYS: u64 = 100;
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, Box<[u8; 4096]>> = Registry::builder().domain(Domain::new()).build();
         let writer = || -> Work<'_> { Box::new(|n| drop(registry.insert(n % KEYS, Box::new([1; 4096])))) };
         stays_near("large values", MIB, &[writer(), writer()]);
@@ -139,7 +139,7 @@ fn large_values_take_little_more_than_the_live_entries() {
 #[test]
 fn callbacks_take_little_more_than_the_live_entries() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let registry = Small::builder().domain(Domain::new()).build();
         let caller = || -> Work<'_> {
             Box::new(|_| {
@@ -156,7 +156,7 @@ fn callbacks_take_little_more_than_the_live_entries() {
 fn refilling_and_clearing_many_times_takes_the_memory_of_a_few_rounds() {
     const ROUND: u64 = 100_000;
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, u64> = isolated_builder().build();
         let before = BYTES.load(Relaxed);
         let fill = || (0..ROUND).for_each(|key| drop(registry.try_insert(key, key)));

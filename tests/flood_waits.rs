@@ -37,7 +37,7 @@ fn mixed<'w>(registry: &'w Values, account: &'w Arc<Account>) -> Vec<Work<'w>> {
 /// Checks that `f` returns in a mixed flood, with each of the [`drivers`].
 fn returns_in_a_mixed_flood(what: &str, f: impl Fn(&Domain) + Sync) {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = builder.build();
             let (registry, account) = (registry(&domain), Account::open());
@@ -56,7 +56,7 @@ fn limit_for(there: u64, takes: Duration) -> Duration {
 /// Checks that a barrier returns among writers. What it destroys is in proportion to what existed when it was called.
 fn a_barrier_returns_among(writers: u64, takes: Duration) {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = builder.build();
             let (registry, account) = (registry(&domain), Account::open());
@@ -96,7 +96,7 @@ fn a_barrier_returns_among_four_writers_with_long_destructors() {
 #[test]
 fn a_barrier_in_a_flood_destroys_in_proportion_to_what_existed_before() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = builder.build();
             let (registry, account) = (registry(&domain), Account::open());
@@ -176,7 +176,7 @@ fn figures_can_be_read_in_a_flood() {
 #[test]
 fn figures_can_be_read_among_eight_writers() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = builder.build();
             let (registry, account) = (registry(&domain), Account::open());
@@ -247,7 +247,7 @@ fn writes_return_in_a_flood() {
 #[test]
 fn the_drop_of_a_domain_after_a_flood_returns() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = builder.build();
             let (registry, account) = (registry(&domain), Account::open());
@@ -265,7 +265,7 @@ fn the_drop_of_a_domain_after_a_flood_returns() {
 #[test]
 fn stop_reclaimer_returns_in_a_flood() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = builder.build();
             let (registry, account) = (registry(&domain), Account::open());
@@ -282,7 +282,7 @@ fn stop_reclaimer_returns_in_a_flood() {
 fn a_write_that_waits_for_room_gets_it_in_a_flood() {
     let _alone = alone();
     let limited = |builder: DomainBuilder| builder.backlog_objects(10_000).when_full(WhenFull::Wait(SOON * 4)).build();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let domain = limited(builder);
             let (registry, account) = (registry(&domain), Account::open());
@@ -314,7 +314,7 @@ fn call_for_ever(domain: &Domain, stop: &Arc<AtomicBool>, ran: &Arc<AtomicU64>) 
 #[test]
 fn calls_return_although_callbacks_pass_themselves_again() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let (domain, stop, ran) = (builder.build(), Arc::default(), Arc::default());
             (0..10).for_each(|_| call_for_ever(&domain, &stop, &ran));
@@ -350,7 +350,7 @@ impl Drop for Again {
 #[test]
 fn calls_return_although_destructors_write_again() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         for (driver, builder) in drivers() {
             let registry = Arc::new(Registry::builder().domain(builder.build()).build());
             let (domain, stop) = (registry.domain(), Arc::new(AtomicBool::new(false)));
@@ -381,7 +381,7 @@ fn returns_among_inserts_and_removes(
 ) {
     const KEYS: u64 = 50_000;
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let registry = build(isolated_builder());
         let insert = |seed: u64| -> Work<'_> {
             let registry = &registry;

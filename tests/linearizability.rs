@@ -85,7 +85,7 @@ static TURN: Mutex<()> = Mutex::new(());
 
 fn rounds(rounds: usize, histories: usize, calls: u64) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    within_a_minute(|| {
+    in_time(|| {
         let (mut tally, begun) = (Tally::default(), Instant::now());
         (0..rounds).for_each(|seed| round(seed as u64, histories, calls, &mut tally));
         println!("{tally:?}, {:.0} histories a second", tally.histories as f64 / begun.elapsed().as_secs_f64());
@@ -136,7 +136,7 @@ fn list_round(seed: u64, histories: usize, calls: u64) -> (usize, usize) {
 #[test]
 fn every_history_of_an_entry_of_a_list_has_an_order() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    within_a_minute(|| {
+    in_time(|| {
         let rounds = [(times(2000).div_ceil(50), 50, 8), (times(20).div_ceil(2), 2, 1000)];
         for (rounds, histories, calls) in rounds {
             let (mut overlapping, mut all) = (0, 0);

@@ -315,7 +315,7 @@ const SWEEPS: [Operation; 18] = [
 
 /// Makes each kind of user code panic at every call, in every operation.
 fn nth_panics_are_contained(operations: &[Operation], domain: impl Fn() -> Domain) {
-    within_a_minute(|| {
+    in_time(|| {
         std::panic::set_hook(Box::new(quiet(std::panic::take_hook())));
         let mut panics = 0;
         for (name, operation) in operations {

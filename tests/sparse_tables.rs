@@ -137,7 +137,7 @@ fn sections_end_during(what: &str, sweep: impl Fn(&Sparse)) {
     // One grace period could begin before the first section of the sweep.
     const ENOUGH: u64 = 2;
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let registry = sparse(1, 1);
         // Touches all pages of the table. Otherwise the sweep would also pay for page faults.
         registry.retain(|_, _| true);
@@ -182,7 +182,7 @@ fn grace_periods_during(domain: &Domain, f: impl FnOnce()) -> u64 {
 #[test]
 fn an_eviction_from_a_sparse_table_lets_others_write() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let (since, mut most) = (Instant::now(), 0);
         // One write could finish before the eviction takes the lock.
         while most < 2 && since.elapsed() < Duration::from_secs(5) {
@@ -214,7 +214,7 @@ fn an_eviction_from_a_sparse_table_lets_others_write() {
 #[test]
 fn sweeps_of_sparse_tables_find_every_entry() {
     let _alone = alone();
-    within_a_minute(|| {
+    in_time(|| {
         let sweeps: [(&str, Sweep); 8] = [
             ("retain", |registry| {
                 let before = registry.len();

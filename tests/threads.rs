@@ -94,7 +94,7 @@ thread_local! {
 /// way round.
 #[test]
 fn destructors_of_thread_locals_may_use_the_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         let registry: Arc<R> = Arc::new(isolated());
         drop(registry.try_insert(1, ledger.value(1)));
@@ -131,7 +131,7 @@ fn destructors_of_thread_locals_may_use_the_registry() {
 /// The destructor of a thread-local drops the registry and its domain.
 #[test]
 fn a_thread_local_may_drop_the_last_reference_to_a_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         thread_local!(static LAST: RefCell<Vec<(R, H)>> = RefCell::default());
         let ledger = Ledger::new();
         for pinned_first in [true, false] {
@@ -162,7 +162,7 @@ thread_local! {
 
 #[test]
 fn guards_and_sessions_kept_in_thread_locals_end_with_their_thread() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         // A static, because the leak check would report a leaked box.
         static REGISTRY: OnceLock<Registry<u64, Counted, FewBits>> = OnceLock::new();

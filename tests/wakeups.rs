@@ -31,7 +31,7 @@ fn blocking() -> (Blocking, mpsc::Receiver<()>, mpsc::Sender<()>) {
 /// A channel's `recv` parks the thread. It may consume the wake-up that was meant for the reclaimer.
 #[test]
 fn a_destructor_that_parks_does_not_lose_the_reclaimers_wake_up() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         let domain = Domain::builder().reclaimer(true).build();
         let blockers: Registry<u64, Blocking> = Registry::builder().domain(domain.clone()).build();
@@ -67,7 +67,7 @@ impl Drop for Slow {
 /// Another thread has the only batch, so the reclaimer finds nothing. That thread stops at its budget.
 #[test]
 fn the_reclaimer_destroys_what_a_bounded_reclaim_leaves() {
-    within_a_minute(|| {
+    in_time(|| {
         for _ in 0..times(20) {
             let ledger = Ledger::new();
             let domain = Domain::builder().reclaimer(true).build();
@@ -93,7 +93,7 @@ fn the_reclaimer_destroys_what_a_bounded_reclaim_leaves() {
 /// The callback is passed while another thread ends a round that has found nothing.
 #[test]
 fn a_callback_is_run_by_the_writes_that_follow_it() {
-    within_a_minute(|| {
+    in_time(|| {
         for _ in 0..times(3000) {
             let domain = Domain::new();
             let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).build();

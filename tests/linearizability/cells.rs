@@ -3,7 +3,7 @@
 use super::checker::{Call, Effect};
 use super::history::{Record, Watch, overlaps, refute};
 use super::worker::Meeting;
-use crate::common::{Rng, times, within_a_minute};
+use crate::common::{Rng, in_time, times};
 use epoch_registry::{Domain, RcuOptionCell, Session, Version};
 use std::thread;
 
@@ -62,7 +62,7 @@ fn work(
 fn every_history_of_a_cell_has_an_order() {
     let _turn = super::TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let histories = times(1000);
-    within_a_minute(move || {
+    in_time(move || {
         let watch = Watch::new();
         let mut overlapping = 0;
         // A machine that does other work gives the threads a core in turn, and they overlap less: then once more.

@@ -1,6 +1,6 @@
 //! Reapers, loggers and destructors that call drivers, in situations in which threads could wait for each other.
 
-use crate::common::{OnDrop, isolated, with_reader, within_a_minute};
+use crate::common::{OnDrop, in_time, isolated, with_reader};
 use crate::scripted::*;
 use epoch_registry::pressure::{Demand, Driver, Reading};
 use epoch_registry::{Domain, Reaped, Registry};
@@ -25,7 +25,7 @@ fn calling(place: &Place, what: impl Fn(&Driver) + Send + Sync + 'static) -> (Ar
 
 /// Two threads, each in a reaper of its own driver, call `what` with the driver of the other thread.
 fn crossed(what: impl Fn(&Driver) + Send + Sync + Clone + 'static) {
-    within_a_minute(|| {
+    in_time(|| {
         let (first, second): (Place, Place) = Default::default();
         let meeting = Arc::new(Barrier::new(2));
         let once = || {
@@ -79,7 +79,7 @@ fn destructors_and_readers_that_a_hook_waits_for_may_call_its_driver() {
         Driver::stop,
     ];
     for what in what {
-        within_a_minute(move || {
+        in_time(move || {
             let domain = Domain::new();
             let (of_hook, waits) = (domain.clone(), Arc::new(Barrier::new(2)));
             let (place, meeting): (Place, _) = (Place::default(), Arc::clone(&waits));
@@ -108,7 +108,7 @@ fn destructors_and_readers_that_a_hook_waits_for_may_call_its_driver() {
             domain.barrier();
             relieving.join().unwrap();
         });
-        within_a_minute(move || {
+        in_time(move || {
             let domain = Domain::new();
             let (of_hook, waits) = (domain.clone(), Arc::new(Barrier::new(2)));
             let (meeting, once) = (Arc::clone(&waits), AtomicUsize::new(0));
@@ -134,7 +134,7 @@ fn destructors_and_readers_that_a_hook_waits_for_may_call_its_driver() {
 
 #[test]
 fn a_driver_may_be_dropped_in_a_destructor_that_its_hook_waits_for() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::new();
         let (of_hook, waits) = (domain.clone(), Arc::new(Barrier::new(2)));
         let meeting = Arc::clone(&waits);
@@ -180,7 +180,7 @@ fn a_driver_that_is_called_in_an_eq_does_nothing() {
         }
     }
     impl Eq for Key {}
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Arc<Registry<Key, u64>> = Arc::new(isolated());
         registry.try_insert(Key(1), 1).ok().unwrap();
         let driver = Driver::builder().build();
@@ -223,7 +223,7 @@ impl log::Log for Asking {
 
 #[test]
 fn a_logger_may_call_the_driver_that_logs() {
-    within_a_minute(|| {
+    in_time(|| {
         log::set_logger(&LOGGER).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
         let next: Next = Arc::new(Mutex::new(Err("asked by the logger")));
@@ -251,7 +251,7 @@ impl From<Asks<'_>> for String {
 
 #[test]
 fn a_name_may_be_made_of_the_drivers_figures() {
-    within_a_minute(|| {
+    in_time(|| {
         let (driver, reaper) = (Driver::builder().build(), Fake::new(1, 2));
         driver.add_named(Asks(&driver), &reaper);
         driver.add_named(Asks(&driver), &reaper);
@@ -262,7 +262,7 @@ fn a_name_may_be_made_of_the_drivers_figures() {
 
 #[test]
 fn a_driver_whose_gate_is_taken_waits_unless_in_a_critical_section() {
-    within_a_minute(|| {
+    in_time(|| {
         let (begun, calls) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
         let (meeting, count) = (Arc::clone(&begun), Arc::clone(&calls));
         let slow = Fake::with(10_000, 2, move |_| {

@@ -71,10 +71,10 @@ fn rounds(domain: Domain) {
 
 #[test]
 fn created_is_dropped_plus_live_after_a_barrier_from_any_thread() {
-    within_a_minute(|| rounds(Domain::new()));
+    in_time(|| rounds(Domain::new()));
 }
 
 #[test]
 fn created_is_dropped_plus_live_with_a_reclaimer_thread_and_a_limit() {
-    within_a_minute(|| rounds(Domain::builder().reclaimer(true).backlog_objects(20).build()));
+    in_time(|| rounds(Domain::builder().reclaimer(true).backlog_objects(20).build()));
 }

@@ -239,7 +239,7 @@ fn weight_is_bounded_exactly_and_a_replacement_needs_room_for_what_it_weighs_mor
 /// end there is room for exactly the rest.
 #[test]
 fn the_bound_is_exact_under_writers_of_many_threads() {
-    within_a_minute(|| {
+    in_time(|| {
         const BOUND: i64 = 20;
         let clock = ManualClock::new();
         let builder = refusing(BOUND as usize).shards(8).max_age(Duration::from_secs(10)).clock(clock.clone());
@@ -293,7 +293,7 @@ fn the_bound_is_exact_under_writers_of_many_threads() {
 /// Two threads want the last place again and again: one gets it each time.
 #[test]
 fn of_threads_that_want_the_last_place_exactly_one_gets_it() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, u64> = refusing(1).shards(8).build();
         let (barrier, admitted) = (std::sync::Barrier::new(4), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -317,7 +317,7 @@ fn of_threads_that_want_the_last_place_exactly_one_gets_it() {
 
 #[test]
 fn an_admission_follows_the_policy_of_the_backlog() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().backlog_objects(4).when_full(WhenFull::Refuse).build();
         let builder = Registry::<u64, u64>::builder().domain(domain.clone()).shards(4).max_entries(8);
         let registry = builder.at_capacity(AtCapacity::Refuse).build();
@@ -340,7 +340,7 @@ fn an_admission_follows_the_policy_of_the_backlog() {
 /// The accounts of listeners hold where entries are refused: what was told is what is there.
 #[test]
 fn a_refused_entry_is_not_told_and_a_listener_may_admit() {
-    within_a_minute(|| {
+    in_time(|| {
         let told: Arc<Mutex<HashMap<u64, i64>>> = Arc::default();
         let (entered, left) = (told.clone(), told.clone());
         let registry: Registry<u64, u64> = refusing(50)
@@ -469,7 +469,7 @@ fn the_entry_that_is_replaced_is_no_victim_of_its_own_replacement() {
 
 #[test]
 fn a_changed_priority_holds_after_reprioritize_also_among_readers() {
-    within_a_minute(|| {
+    in_time(|| {
         let priority = |_: &u64, never: &AtomicBool| match never.load(SeqCst) {
             true => Priority::Never,
             false => Priority::Normal,
@@ -545,7 +545,7 @@ fn a_panic_of_the_functions_reaches_the_caller_and_takes_no_place() {
 /// A storm with all priorities: the bound holds, the entries that never go stay, and nothing is lost.
 #[test]
 fn a_storm_with_priorities_keeps_what_must_stay() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         let registry: Registry<u64, Counted> = isolated_builder()
             .max_entries(200)

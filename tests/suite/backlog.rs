@@ -32,7 +32,7 @@ fn peak(what: &str, domain: &Domain) -> u64 {
 fn a_flood_of_removals_under_the_writers_own_guard_stays_within_the_limit() {
     // A write that waited would wait for its own thread's guard. So it is refused at once.
     for policy in [WhenFull::Refuse, WhenFull::Wait(Duration::from_secs(3600))] {
-        within_a_minute(|| {
+        in_time(|| {
             let domain = limited(policy).build();
             let registry = filled(&domain, 5000);
             let guard = registry.pin();
@@ -56,7 +56,7 @@ fn a_flood_of_removals_under_the_writers_own_guard_stays_within_the_limit() {
 
 #[test]
 fn a_flood_from_many_threads_stays_within_the_limit_while_a_reader_sleeps() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = limited(WhenFull::Refuse).build();
         let registry = filled(&domain, 20_000);
         let guard = registry.pin();
@@ -91,7 +91,7 @@ fn a_flood_from_many_threads_stays_within_the_limit_while_a_reader_sleeps() {
 /// With `STRESS=50` the registry has ten million entries.
 #[test]
 fn a_retain_over_many_entries_stays_within_the_limit_while_readers_come_and_go() {
-    within_a_minute(|| {
+    in_time(|| {
         let entries = times(200_000) as u64;
         let domain = limited(WhenFull::Wait(Duration::from_secs(3600))).build();
         let registry = filled(&domain, entries);
@@ -135,7 +135,7 @@ fn without_room_a_reaper_stops_and_a_retain_returns_an_error() {
 
 #[test]
 fn clear_and_drain_never_fail_and_wait_for_room() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = limited(WhenFull::Wait(Duration::from_secs(3600))).build();
         let registry = filled(&domain, 50_000);
         registry.clear();
@@ -154,7 +154,7 @@ fn clear_and_drain_never_fail_and_wait_for_room() {
 
 #[test]
 fn a_write_that_waits_goes_on_when_the_reader_leaves_and_is_refused_at_its_deadline() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = limited(WhenFull::Wait(Duration::from_millis(300))).build();
         let registry = filled(&domain, 5000);
         let (reading, stop) = (AtomicBool::new(false), Stop::default());
@@ -194,7 +194,7 @@ fn a_write_that_waits_goes_on_when_the_reader_leaves_and_is_refused_at_its_deadl
 
 #[test]
 fn nothing_waits_in_a_destructor_callback_or_session() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = limited(WhenFull::Wait(Duration::from_secs(3600))).build();
         let registry = Arc::new(filled(&domain, 5000));
         let (refused, other) = (Arc::new(AtomicU64::new(0)), Domain::new());
@@ -281,7 +281,7 @@ fn bytes_are_limited_by_the_weigher() {
 /// beginning.
 #[test]
 fn every_place_in_the_backlog_is_given_back() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = limited(WhenFull::Refuse).reclaimer(true).backlog_bytes(1 << 20).build();
         let ledger = Ledger::new();
         thread::scope(|scope| {
@@ -543,7 +543,7 @@ fn a_removal_does_not_wait_if_there_is_room() {
     b.remove(&0);
     let took = since.elapsed();
     domain.barrier();
-    assert_eq!((domain.stats().overruns, took < Duration::from_millis(100)), (0, true), "took {took:?}");
+    assert_eq!((domain.stats().overruns, took < Duration::from_millis(400)), (0, true), "took {took:?}");
 }
 
 /// This holds even if other writers replace the entry while the update waits.

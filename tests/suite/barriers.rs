@@ -14,7 +14,7 @@ use std::thread;
 // next fail within some 50,000 rounds.
 #[test]
 fn a_barrier_covers_what_its_caller_removed_while_other_threads_remove() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry = Registry::builder().shards(1).domain(Domain::new()).build();
         let start = Barrier::new(4);
         let stop = Stop::default();
@@ -58,7 +58,7 @@ fn a_barrier_covers_what_its_caller_removed_while_other_threads_remove() {
 /// The same for entries that become ready by the drop of their last handle.
 #[test]
 fn a_barrier_covers_the_handles_that_its_caller_dropped_while_other_threads_drop() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry = Registry::builder().shards(1).domain(Domain::new()).build();
         let start = Barrier::new(3);
         thread::scope(|scope| {
@@ -114,7 +114,7 @@ fn a_barrier_waits_for_a_destructor_that_another_thread_runs() {
 
 #[test]
 fn barriers_of_many_threads_at_once_all_return() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, Counted> = isolated();
         let ledger = Ledger::new();
         thread::scope(|scope| {

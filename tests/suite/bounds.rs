@@ -137,7 +137,7 @@ fn small_bounds_hold_with_few_shards() {
 
 #[test]
 fn an_insertion_that_evicts_follows_the_backlogs_policy() {
-    within_a_minute(|| {
+    in_time(|| {
         let builder = Domain::builder().backlog_objects(50).when_full(WhenFull::Wait(Duration::from_millis(1)));
         let domain = builder.build();
         let registry: Registry<u64, u64> = Registry::builder().domain(domain.clone()).max_entries(100).build();
@@ -273,7 +273,7 @@ fn an_insertion_that_evicts_many_waits_once() {
         let start = Instant::now();
         registry.try_insert(1000, 39_000).unwrap();
         println!("{:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     });
 }
 
@@ -290,7 +290,7 @@ fn a_bound_lowered_with_a_full_backlog_costs_the_next_insertion_one_wait() {
         let start = Instant::now();
         registry.try_insert(1000, 5).unwrap();
         println!("{:?}, {} left", start.elapsed(), registry.len());
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     });
 }
 
@@ -381,7 +381,7 @@ fn an_insertion_does_not_wait_to_reap_expired_entries() {
             registry.try_insert(key, key).unwrap();
         }
         println!("20 insertions: {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(1000), "{:?}", start.elapsed());
     });
 }
 
@@ -397,7 +397,7 @@ fn set_max_entries_waits_once_and_not_for_each_shard() {
         let start = Instant::now();
         registry.set_max_entries(Some(640));
         println!("set_max_entries: {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     });
 }
 

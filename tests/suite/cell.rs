@@ -1,6 +1,6 @@
 //! Cells: what readers see, when versions are dropped, and what user code in writes may do.
 
-use crate::common::{DropsOn, Ledger, OnDrop, Stop, a_while, panic_of, soon, times, with_reader, within_a_minute};
+use crate::common::{DropsOn, Ledger, OnDrop, Stop, a_while, in_time, panic_of, soon, times, with_reader};
 use epoch_registry::{Domain, RcuCell, RcuOptionCell, Registry, StaticVersion, Version, WhenFull};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -225,7 +225,7 @@ fn a_failed_or_panicking_update_leaves_the_version_and_the_turn() {
         assert_eq!(panic_of(|| cell.update(|_| -> i32 { panic!("in update") })), "in update");
     }
     assert!(Version::ptr_eq(&before, &cell.load()) && cell.version() == 0);
-    within_a_minute(move || cell.store(2));
+    in_time(move || cell.store(2));
     assert_eq!(domain.stats().overruns, 0, "the places in the backlog were given back");
 }
 
@@ -453,7 +453,7 @@ fn a_waker_may_write_the_cell_and_may_panic() {
 fn waiters_are_never_lost() {
     let cell = RcuCell::new(0_u64);
     let rounds = times(20_000) as u64;
-    within_a_minute(move || {
+    in_time(move || {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut seen = 0;

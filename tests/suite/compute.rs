@@ -1,6 +1,6 @@
 //! `update`, `update_or_insert` and `compute`: closures that run once, and whose outcome is written atomically.
 
-use crate::common::{block_on, isolated, panic_of, times, within_a_minute};
+use crate::common::{block_on, in_time, isolated, panic_of, times};
 use epoch_registry::{Change, Handle};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -9,7 +9,7 @@ use std::thread;
 fn no_update_is_lost_and_each_closure_runs_once() {
     let (registry, calls) = (isolated::<u64, u64>(), AtomicU64::new(0));
     let rounds = times(2000) as u64;
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             for thread in 0..4 {
                 let (registry, calls) = (&registry, &calls);

@@ -99,7 +99,7 @@ fn counts_of_many_threads_add_up_and_the_approximation_is_within_its_bound() {
 /// or doubles what a thread flushes meanwhile.
 #[test]
 fn a_sum_during_counts_has_each_earlier_count_exactly_once() {
-    within_a_minute(|| {
+    in_time(|| {
         let (counter, begun, done) = (Counter::with_batch(2), AtomicI64::new(0), AtomicI64::new(0));
         let (stop, end) = (Stop::default(), Instant::now() + a_while());
         thread::scope(|scope| {

@@ -32,7 +32,7 @@ fn rounds_do_not_pile_up(what: &str, rounds: usize, entries: u64, registry: &Num
 
 /// The same with the usual sizes.
 fn empties(what: &str, empty: impl Fn(&Numbers)) {
-    within_a_minute(|| rounds_do_not_pile_up(what, times(30), ROUND, &isolated(), empty));
+    in_time(|| rounds_do_not_pile_up(what, times(30), ROUND, &isolated(), empty));
 }
 
 /// With `STRESS=10` there are three hundred rounds.
@@ -44,24 +44,24 @@ fn clearing_does_not_pile_up() {
 /// With `STRESS=10` there are a hundred rounds.
 #[test]
 fn clearing_large_registries_does_not_pile_up() {
-    within_a_minute(|| rounds_do_not_pile_up("clear", times(10), 10 * ROUND, &isolated(), Registry::clear));
+    in_time(|| rounds_do_not_pile_up("clear", times(10), 10 * ROUND, &isolated(), Registry::clear));
 }
 
 #[test]
 fn clearing_a_registry_of_one_shard_does_not_pile_up() {
     let registry = isolated_builder().shards(1).build();
-    within_a_minute(|| rounds_do_not_pile_up("clear, one shard", times(30), ROUND, &registry, Registry::clear));
+    in_time(|| rounds_do_not_pile_up("clear, one shard", times(30), ROUND, &registry, Registry::clear));
 }
 
 #[test]
 fn clearing_a_registry_of_many_shards_does_not_pile_up() {
     let registry = isolated_builder().shards(1024).build();
-    within_a_minute(|| rounds_do_not_pile_up("clear, 1024 shards", times(30), ROUND, &registry, Registry::clear));
+    in_time(|| rounds_do_not_pile_up("clear, 1024 shards", times(30), ROUND, &registry, Registry::clear));
 }
 
 #[test]
 fn clearing_small_registries_often_does_not_pile_up() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Numbers = isolated();
         // The limit allows for what a write may leave waiting in each shard.
         let mut most = 0;
@@ -78,13 +78,13 @@ fn clearing_small_registries_often_does_not_pile_up() {
 
 #[test]
 fn clearing_the_global_domain_does_not_pile_up() {
-    within_a_minute(|| rounds_do_not_pile_up("clear, global", times(30), ROUND, &Registry::new(), Registry::clear));
+    in_time(|| rounds_do_not_pile_up("clear, global", times(30), ROUND, &Registry::new(), Registry::clear));
 }
 
 /// The domain's own peak sees every moment.
 #[test]
 fn the_peak_of_many_rounds_of_clearing_is_that_of_a_few_rounds() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Numbers = isolated();
         for _ in 0..times(30) {
             (0..ROUND).for_each(|key| drop(registry.try_insert(key, key)));
@@ -130,7 +130,7 @@ fn reaping_everything_does_not_pile_up() {
 
 #[test]
 fn expiring_everything_does_not_pile_up() {
-    within_a_minute(|| {
+    in_time(|| {
         let (builder, clock): (Builder<u64, u64>, ManualClock) = clocked();
         let registry = builder.max_age(Duration::from_secs(1)).build();
         rounds_do_not_pile_up("reap", times(30), ROUND, &registry, |registry| {
@@ -170,7 +170,7 @@ fn lowering_bounds_does_not_pile_up() {
 
 #[test]
 fn replacing_everything_does_not_pile_up() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Numbers = isolated();
         for round in 0..times(60) {
             (0..ROUND).for_each(|key| drop(registry.insert(key, key)));
@@ -182,7 +182,7 @@ fn replacing_everything_does_not_pile_up() {
 
 #[test]
 fn dropping_a_registry_and_making_another_does_not_pile_up() {
-    within_a_minute(|| {
+    in_time(|| {
         let (domain, ledger) = (Domain::new(), Ledger::new());
         for round in 0..times(30) {
             let registry: Registry<u64, Counted> = Registry::builder().domain(domain.clone()).build();
@@ -201,7 +201,7 @@ fn dropping_a_registry_and_making_another_does_not_pile_up() {
 /// Tables that a resize replaced wait for a grace period too.
 #[test]
 fn the_tables_of_rounds_do_not_pile_up() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Numbers = isolated();
         (0..ROUND).for_each(|key| drop(registry.try_insert(key, key)));
         let one = registry.table_bytes() as u64 + registry.weight();
@@ -217,7 +217,7 @@ fn the_tables_of_rounds_do_not_pile_up() {
 
 /// The same while another thread destroys. That thread gets its share of the processor.
 fn clearing_does_not_pile_up_beside(what: &str, builder: DomainBuilder) {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Numbers = Registry::builder().domain(builder.build()).shards(4).build();
         // The other thread may be descheduled for a while.
         let (rounds, mut waiting) = (times(100), Vec::new());
@@ -243,7 +243,7 @@ fn clearing_does_not_pile_up_beside_a_reclaimer_thread_or_an_executor() {
 #[test]
 fn clearing_within_a_limit_does_not_pile_up() {
     use epoch_registry::WhenFull::{Grow, Refuse, Wait};
-    within_a_minute(|| {
+    in_time(|| {
         for policy in [Grow, Refuse, Wait(Duration::from_millis(10))] {
             let domain = Domain::builder().backlog_objects(5000).when_full(policy).build();
             let registry: Numbers = isolated_builder().domain(domain).build();

@@ -79,7 +79,7 @@ fn there_is_one_job_at_a_time_and_no_job_when_nothing_waits() {
 
 #[test]
 fn a_job_may_be_run_within_spawn_or_dropped_and_spawn_may_panic() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         // Inline: the thread that asks for a job runs it.
         let inline = Domain::builder().executor(ReclaimJob::run).build();
@@ -129,7 +129,7 @@ fn an_executor_may_use_the_registry() {
         }
         job.run();
     };
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().executor(spawn).build();
         let registry: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).shards(1).build());
         *slot.lock().unwrap() = Some(Arc::clone(&registry));
@@ -165,7 +165,7 @@ fn in_a_manual_domain_writes_run_no_destructor() {
 #[test]
 fn a_stopped_reclaimer_leaves_its_work_to_writers() {
     for threaded in [true, false] {
-        within_a_minute(|| {
+        in_time(|| {
             let (executor, jobs) = queued();
             let domain = if threaded { Domain::builder().reclaimer(true).build() } else { executor };
             let (registry, ledger) = (registry_of(&domain), Ledger::new());

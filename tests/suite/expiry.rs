@@ -296,7 +296,7 @@ fn timers_of_replaced_entries_do_not_pile_up() {
 
 #[test]
 fn expiry_races_with_all_operations_and_the_counts_stay_exact() {
-    within_a_minute(|| {
+    in_time(|| {
         let (builder, clock) = clocked::<u64, Counted>();
         let registry = builder.max_age(5 * SECOND).max_idle(3 * SECOND).build();
         let (ledger, stop) = (Ledger::new(), Stop::default());
@@ -354,7 +354,7 @@ fn expiry_races_with_all_operations_and_the_counts_stay_exact() {
 
 #[test]
 fn a_reclaimer_reaps_in_the_background_until_the_registry_is_dropped() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().reclaimer(true).reap_every(Duration::from_millis(1)).build();
         let (builder, clock) = clocked();
         let registry = Arc::new(builder.domain(domain.clone()).max_age(SECOND).build());
@@ -404,7 +404,7 @@ impl Drop for Odd {
 
 #[test]
 fn reapers_called_by_a_thread_or_executor_may_panic_and_be_dropped() {
-    within_a_minute(|| {
+    in_time(|| {
         let (send, jobs) = std::sync::mpsc::channel::<epoch_registry::ReclaimJob>();
         let pool = thread::spawn(move || jobs.iter().for_each(epoch_registry::ReclaimJob::run));
         let quick = || Domain::builder().reap_every(Duration::from_millis(1));

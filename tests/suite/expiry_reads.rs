@@ -384,7 +384,7 @@ fn an_expired_entry_is_replaced_although_the_backlog_is_full() {
 /// values. Once they have seen an entry end, it stays absent.
 #[test]
 fn the_entries_of_one_key_end_once_and_in_order_under_readers_and_writers() {
-    within_a_minute(|| {
+    in_time(|| {
         for way in 0..3 {
             let (builder, clock) = clocked::<u64, u64>();
             let builder = if way == 1 { builder.max_idle(SECOND) } else { builder.max_age(SECOND) };
@@ -433,7 +433,7 @@ fn the_entries_of_one_key_end_once_and_in_order_under_readers_and_writers() {
 /// The entry of a key is replaced again and again before it expires. The key is never absent.
 #[test]
 fn a_key_that_is_replaced_in_time_is_never_absent() {
-    within_a_minute(|| {
+    in_time(|| {
         for idle in [false, true] {
             let (builder, clock) = clocked::<u64, u64>();
             let builder = if idle { builder.max_idle(SECOND) } else { builder.max_age(SECOND) };
@@ -463,7 +463,7 @@ fn a_key_that_is_replaced_in_time_is_never_absent() {
 
 #[test]
 fn reap_in_background_reaps_on_time() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().reclaimer(true).build();
         let builder: Builder<u64, Counted> =
             Registry::builder().domain(domain.clone()).max_age(Duration::from_millis(50));
@@ -506,7 +506,7 @@ fn with_the_monotonic_clock_an_entry_is_absent_soon_after_its_deadline() {
 
 #[test]
 fn a_registry_may_be_dropped_while_a_background_thread_reaps_it() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().reclaimer(true).reap_every(Duration::from_millis(1)).build();
         let ledger = Ledger::new();
         for round in 0..times(300) as u64 {
@@ -537,7 +537,7 @@ fn a_registry_may_be_dropped_while_a_background_thread_reaps_it() {
 /// The listener, which the background calls, drops the last reference to the registry.
 #[test]
 fn a_listener_may_drop_the_last_reference_to_its_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().reclaimer(true).reap_every(Duration::from_millis(1)).build();
         let ledger = Ledger::new();
         type Slot = Arc<Mutex<Option<Registry<u64, Counted>>>>;

@@ -10,7 +10,7 @@ use std::thread;
 /// Calls `forget_it` with a registry in a domain of its own. Checks that nothing of that domain is destroyed any more,
 /// that everything else in it works, and that another domain is not affected.
 fn holds_up_its_domain_alone(forget_it: impl Fn(&Registry<u64, Counted>)) {
-    within_a_minute(|| {
+    in_time(|| {
         let (ledger, others) = (Ledger::new(), Ledger::new());
         let (registry, other): (Registry<u64, Counted>, Registry<u64, Counted>) = (isolated(), isolated());
         (0..100).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));
@@ -74,7 +74,7 @@ fn a_guard_forgotten_within_a_session_delays_only_its_domain() {
 
 #[test]
 fn a_forgotten_guard_of_this_thread_makes_a_wait_panic_and_not_hang() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::new();
         forget(domain.pin());
         assert!(panic_of(|| domain.barrier()).contains("critical section"));

@@ -1,6 +1,6 @@
 //! Waits as futures: for grace periods and for barriers.
 
-use crate::common::{Ledger, OnDrop, Unpark, block_on, isolated, panic_of, poll, times, with_reader, within_a_minute};
+use crate::common::{Ledger, OnDrop, Unpark, block_on, in_time, isolated, panic_of, poll, times, with_reader};
 use epoch_registry::{Domain, Registry};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -17,7 +17,7 @@ fn a_barrier_future_completes_when_all_that_was_retired_before_is_dropped() {
                 registry.set(key, ledger.value(round));
             }
             let before = ledger.created();
-            within_a_minute(|| block_on(domain.barrier_async()));
+            in_time(|| block_on(domain.barrier_async()));
             assert!(ledger.dropped() >= before - 100, "{} of {before} are dropped", ledger.dropped());
         }
     }
@@ -47,8 +47,8 @@ fn a_barrier_future_waits_for_readers_and_destroys_nothing_itself() {
 #[test]
 fn a_barrier_future_that_finds_nothing_to_wait_for_completes() {
     let domain = Domain::new();
-    within_a_minute(|| block_on(domain.barrier_async()));
-    within_a_minute(|| block_on(domain.synchronize_async()));
+    in_time(|| block_on(domain.barrier_async()));
+    in_time(|| block_on(domain.synchronize_async()));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_barrier_future_covers_chains_of_destructors() {
     seen.barrier();
     registry.insert(1, Some(handle));
     registry.remove(&1);
-    within_a_minute(|| block_on(seen.barrier_async()));
+    in_time(|| block_on(seen.barrier_async()));
     assert!(dropped.load(SeqCst), "the handle was the last one, and was dropped by a destructor");
 }
 
@@ -87,7 +87,7 @@ fn a_barrier_future_waits_for_a_destructor_that_another_thread_runs() {
         assert!(poll(barrier.as_mut()).is_pending(), "the destructor has not returned");
     }
     end.send(()).unwrap();
-    within_a_minute(|| block_on(barrier));
+    in_time(|| block_on(barrier));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_barrier_future_in_an_eq_is_refused() {
 fn many_tasks_wait_while_writers_write() {
     let domain = Domain::new();
     let registry = Registry::builder().domain(domain.clone()).build();
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             for id in 0..3 {
                 let (registry, domain) = (&registry, &domain);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// With `STRESS=50` there are 100,000 grace periods.
 #[test]
 fn grace_periods_end_under_readers_that_hardly_leave_their_sections() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, u64> = isolated();
         registry.try_insert(1, 1).unwrap();
         let domain = registry.domain();
@@ -49,7 +49,7 @@ fn grace_periods_end_under_readers_that_hardly_leave_their_sections() {
 /// overlap all the time.
 #[test]
 fn synchronize_returns_after_the_sections_that_were_open() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::new();
         let slots: Vec<AtomicU64> = (0..2).map(|_| AtomicU64::new(0)).collect();
         let current = AtomicU64::new(0);
@@ -102,7 +102,7 @@ fn a_cookie_is_over_exactly_when_the_sections_open_at_its_start_have_closed() {
 
 #[test]
 fn barriers_end_and_cover_their_part_of_a_flood_of_calls() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::new();
         let stop = Stop::default();
         let (floods, barriers) = (AtomicU64::new(0), Barrier::new(2));

@@ -81,7 +81,7 @@ fn use_in_every_way(registry: &Registry<u64, Counted>, ledger: &Ledger) {
 
 #[test]
 fn entries_of_any_weight_are_counted_exactly_within_any_limit() {
-    within_a_minute(|| {
+    in_time(|| {
         for (name, limit) in limits() {
             for policy in POLICIES {
                 for weight in WEIGHTS {
@@ -104,7 +104,7 @@ fn entries_of_any_weight_are_counted_exactly_within_any_limit() {
 /// Each registry is lent a part of the limit in advance.
 #[test]
 fn many_registries_within_an_enormous_limit_are_lent_no_more_than_the_limit() {
-    within_a_minute(|| {
+    in_time(|| {
         for (name, limit) in limits() {
             for policy in POLICIES {
                 for weight in [usize::MAX, 1] {
@@ -158,7 +158,7 @@ fn an_enormous_limit_is_never_reached() {
 /// The weigher returns different weights from call to call, also for the same entry.
 #[test]
 fn weights_that_change_are_counted_exactly() {
-    within_a_minute(|| {
+    in_time(|| {
         for (name, limit) in limits() {
             for policy in POLICIES {
                 let (domain, ledger) = (limit(Domain::builder().when_full(policy)).build(), Ledger::new());
@@ -211,7 +211,7 @@ fn heavy(domain: &Domain, shards: usize, capacity: u64) -> ManuallyDrop<Heavy> {
 
 /// Four million entries together weigh more than 2^64 bytes.
 fn the_weight_saturates(shards: usize) {
-    within_a_minute(|| {
+    in_time(|| {
         let registry = heavy(&Domain::new(), shards, TOO_MANY);
         let kept = registry.try_insert(TOO_MANY, ()).unwrap();
         (0..TOO_MANY).for_each(|key| assert!(registry.insert(key, ()).is_none()));
@@ -248,7 +248,7 @@ fn the_weight_of_all_shards_together_saturates() {
 /// As many entries wait for a reader to leave.
 #[test]
 fn the_bytes_of_a_backlog_saturate() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::builder().manual().build();
         let registry = heavy(&domain, 1, 1);
         registry.try_insert(0, ()).unwrap();

@@ -104,7 +104,7 @@ fn what_an_insertion_displaces_is_told_before_it() {
 
 #[test]
 fn told_insertions_minus_told_departures_are_what_is_live_under_writers_of_many_threads() {
-    within_a_minute(|| {
+    in_time(|| {
         let balance: Arc<Mutex<HashMap<(u64, u64), i64>>> = Arc::default();
         let (entered, left) = (balance.clone(), balance.clone());
         let clock = ManualClock::new();
@@ -159,7 +159,7 @@ fn told_insertions_minus_told_departures_are_what_is_live_under_writers_of_many_
 /// The recipe of the documentation: a callback leaves out entries that have left, under the lock of its mirror.
 #[test]
 fn a_mirror_that_leaves_out_what_has_left_is_exact() {
-    within_a_minute(|| {
+    in_time(|| {
         let mirror: Arc<Mutex<HashMap<u64, Handle<u64, u64>>>> = Arc::default();
         let (entered, left) = (mirror.clone(), mirror.clone());
         let registry: Registry<u64, u64> = isolated_builder()
@@ -200,7 +200,7 @@ fn a_mirror_that_leaves_out_what_has_left_is_exact() {
 
 #[test]
 fn a_callback_that_inserts_and_removes_does_not_recurse_and_keeps_the_order() {
-    within_a_minute(|| {
+    in_time(|| {
         let cell: Arc<OnceLock<Weak<Registry<u64, u64>>>> = Arc::default();
         let (depth, log) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (entered, left) = ((cell.clone(), depth.clone(), log.clone()), (depth.clone(), log.clone()));
@@ -307,7 +307,7 @@ fn the_drop_of_a_registry_is_told_only_on_request() {
 
 #[test]
 fn a_listener_may_panic_or_use_another_registry_and_its_domain_while_its_registry_is_dropped() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         let domain = Domain::new();
         let other: Arc<Registry<u64, Cause>> = Arc::new(Registry::builder().domain(domain.clone()).build());

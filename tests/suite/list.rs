@@ -611,7 +611,7 @@ fn the_drop_of_a_value_may_use_the_list() {
         ));
     }
     // Each of these calls may run such a destructor, as the writer's share.
-    within_a_minute(|| {
+    in_time(|| {
         for round in 0.. {
             let first = list.first(&domain.pin()).map(|entry| entry.handle());
             let Some(first) = first else { break };
@@ -692,7 +692,7 @@ fn storm<D: Walk>(list: &RcuList<Counted, D>, other: &RcuList<Counted, D>, ledge
     const STAY: u64 = 8;
     let stay: Vec<_> = (0..STAY).map(|number| list.push_back(ledger.value(number))).collect();
     let (domain, stop) = (list.domain(), Stop::default());
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             for reader in 0..2 {
                 let (stop, stay, check) = (&stop, &stay, &check);
@@ -787,7 +787,7 @@ fn no_walk_wanders_into_the_list_that_entries_move_to() {
     let (list, other) = (RcuList::new_in(&domain), RcuList::new_in(&domain));
     (&list).extend(0..20);
     (&other).extend([1000]);
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.stopped() {

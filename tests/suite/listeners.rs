@@ -86,7 +86,7 @@ fn the_listener_is_told_of_every_way_to_leave_with_its_cause() {
 
 #[test]
 fn the_listener_is_told_of_each_entry_once_under_writers_of_many_threads() {
-    within_a_minute(|| {
+    in_time(|| {
         let counts: Arc<Mutex<HashMap<Cause, u64>>> = Arc::default();
         let (sum, told_values) = (counts.clone(), Arc::new(AtomicU64::new(0)));
         let values = told_values.clone();
@@ -158,7 +158,7 @@ fn the_listener_is_told_of_each_entry_once_under_writers_of_many_threads() {
 
 #[test]
 fn a_listener_that_writes_to_the_registry_neither_deadlocks_nor_recurses() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Arc<OnceLock<Weak<Registry<u64, u64>>>> = Arc::default();
         let (inner, calls, depth) = (registry.clone(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (counted, nested) = (calls.clone(), depth.clone());
@@ -187,7 +187,7 @@ fn a_listener_that_writes_to_the_registry_neither_deadlocks_nor_recurses() {
 
 #[test]
 fn two_registries_may_listen_to_each_other() {
-    within_a_minute(|| {
+    in_time(|| {
         let other: Arc<OnceLock<Weak<Registry<u64, u64>>>> = Arc::default();
         let seen = other.clone();
         let hops = Arc::new(AtomicUsize::new(0));

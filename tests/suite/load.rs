@@ -1,8 +1,6 @@
 //! One key, one loader: `get_or_insert_with` and its kin run one closure for a key, however many callers ask for it.
 
-use crate::common::{
-    FewBits, Ledger, a_while, block_on, clocked, isolated, panic_of, poll, soon, times, within_a_minute,
-};
+use crate::common::{FewBits, Ledger, a_while, block_on, clocked, in_time, isolated, panic_of, poll, soon, times};
 use epoch_registry::{Handle, Registry};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -15,7 +13,7 @@ use std::time::{Duration, Instant};
 fn one_loader_runs_for_a_key_however_many_threads_ask() {
     let registry = isolated();
     let runs: Vec<AtomicU64> = (0..100).map(|_| AtomicU64::new(0)).collect();
-    within_a_minute(|| {
+    in_time(|| {
         for round in 0..times(10) as u64 {
             thread::scope(|scope| {
                 for thread in 0..5_u64 {
@@ -51,7 +49,7 @@ fn takeover(end: impl FnOnce() -> Result<u64, ()> + Send) -> usize {
     let (registry, runs) = (isolated::<u64, u64>(), AtomicUsize::new(0));
     let (entered, has_entered) = mpsc::channel();
     let waiting = AtomicUsize::new(0);
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             let (registry, runs, waiting) = (&registry, &runs, &waiting);
             let first = scope.spawn(move || {
@@ -140,7 +138,7 @@ fn a_request_for_the_same_key_from_within_its_loader_panics() {
 #[test]
 fn the_loader_of_one_key_does_not_hold_up_another_key_of_the_same_hash() {
     let registry: Registry<u64, u64, _> = Registry::builder().shards(1).hasher(FewBits { mask: 0 }).build();
-    within_a_minute(|| {
+    in_time(|| {
         let sum = registry.get_or_insert_with(1, || {
             let two = registry.get_or_insert_with(2, || *registry.get_or_insert_with(3, || 3) + 2);
             registry.insert(4, 4);
@@ -270,7 +268,7 @@ fn loaders_removals_and_failures_at_once_keep_the_accounts() {
     let (registry, ledger) = (isolated(), Ledger::new());
     let loading: Vec<AtomicBool> = (0..8).map(|_| AtomicBool::new(false)).collect();
     let end = Instant::now() + a_while();
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             for thread in 0..4_u64 {
                 let (registry, ledger, loading) = (&registry, &ledger, &loading);

@@ -113,7 +113,7 @@ fn spawn_runs_outside_every_lock() {
 /// Threads, `Eq`, destructors and callbacks ask for the figures.
 #[test]
 fn stats_may_be_called_anywhere() {
-    within_a_minute(|| {
+    in_time(|| {
         static REGISTRY: OnceLock<Registry<Key, OnDrop>> = OnceLock::new();
         static ARMED: AtomicBool = AtomicBool::new(false);
         #[derive(Hash, Clone)]

@@ -470,23 +470,23 @@ proptest! {
     #[test]
     fn any_sequence_of_lies_does_no_harm(shards in 0..3u32, ops in ops()) {
         let ops: Vec<_> = ops.into_iter().filter(|op| !reads_a_lying_key(op)).collect();
-        within_a_minute(|| lies_do_no_harm::<ALL>(1 << shards, &ops));
+        in_time(|| lies_do_no_harm::<ALL>(1 << shards, &ops));
     }
 
     /// `update` and `remove_if` look an entry up before they write.
     #[test]
     fn any_sequence_of_lies_with_updates_does_no_harm(shards in 0..3u32, ops in ops()) {
-        within_a_minute(|| lies_do_no_harm::<ALL>(1 << shards, &ops));
+        in_time(|| lies_do_no_harm::<ALL>(1 << shards, &ops));
     }
 
     #[test]
     fn any_sequence_of_lies_in_few_buckets_loses_no_entry(shards in 0..3u32, ops in ops()) {
-        within_a_minute(|| lies_do_no_harm::<FEW>(1 << shards, &ops));
+        in_time(|| lies_do_no_harm::<FEW>(1 << shards, &ops));
     }
 
     #[test]
     fn any_sequence_of_lies_with_one_hash_loses_no_entry(ops in ops()) {
-        within_a_minute(|| lies_do_no_harm::<NONE>(1, &ops));
+        in_time(|| lies_do_no_harm::<NONE>(1, &ops));
     }
 }
 
@@ -505,7 +505,7 @@ fn one_lie_in_an_update_or_conditional_removal_does_no_harm() {
 
 fn one_lie_of_does_no_harm(lying: &[fn(Whose) -> Op]) {
     let honest: [fn(Whose) -> Op; 5] = [Op::Insert, Op::Replace, Op::GetOrInsert, Op::Update, Op::Remove];
-    within_a_minute(|| {
+    in_time(|| {
         for lie in 0..LIES.len() {
             for &lying in lying {
                 for honest in honest {
@@ -528,7 +528,7 @@ fn one_lie_of_does_no_harm(lying: &[fn(Whose) -> Op]) {
 /// The backlog is limited. No lie loses a place in it.
 #[test]
 fn lying_keys_lose_no_place_in_the_backlog() {
-    within_a_minute(|| {
+    in_time(|| {
         for lie in 0..LIES.len() {
             let mut case = Case::<ALL>::new(1);
             let domain = Domain::builder().backlog_objects(20).when_full(WhenFull::Refuse).build();
@@ -557,7 +557,7 @@ fn lying_keys_lose_no_place_in_the_backlog() {
 /// Lookups of some threads find lying keys that other threads write.
 #[test]
 fn lies_of_several_threads_lose_no_entry() {
-    within_a_minute(|| {
+    in_time(|| {
         let case = Case::<ALL>::new(2);
         (0..200).for_each(|n| drop(case.registry.try_insert(case.key(Whose::Honest(n)), case.values.value(n))));
         std::thread::scope(|scope| {

@@ -226,7 +226,7 @@ fn resurrection_keeps_references_in_every_phase() {
 
 #[test]
 fn wait_zero_returns_with_the_last_put_the_timeout_or_the_resurrection() {
-    within_a_minute(|| {
+    in_time(|| {
         let count = PercpuRef::new(&Domain::new());
         assert!(!count.wait_zero(Duration::MAX), "a live count does not come to zero");
         count.get();
@@ -463,7 +463,7 @@ fn threads_that_end_lose_no_reference_nor_do_their_thread_local_destructors() {
 /// time. Whenever zero is reached, no worker has a reference, and none gets one before the resurrection.
 #[test]
 fn zero_is_reached_exactly_when_no_reference_is_left() {
-    within_a_minute(|| {
+    in_time(|| {
         let domain = Domain::new();
         let (count, releases) = released(&domain);
         let (held, stop) = (AtomicI64::new(0), Stop::default());

@@ -119,7 +119,7 @@ const OPERATIONS: [(&str, Operation); 11] = [
 ];
 
 fn reads_work_in_an_eq(same_domain: bool) {
-    within_a_minute(|| {
+    in_time(|| {
         for (name, read) in READS {
             let domain = Domain::new();
             let question = Question::new(if same_domain { domain.clone() } else { Domain::new() }, read);
@@ -188,7 +188,7 @@ fn an_eq_may_read_the_figures_of_its_own_registry() {
         ("the domain's stats", |registry| registry.domain().stats().grace_periods + 1),
     ];
     for (name, read) in reads {
-        within_a_minute(|| {
+        in_time(|| {
             let builder = isolated_builder().shards(1).max_entries(100).max_weight(100_000);
             let registry: Arc<Own> = Arc::new(builder.build());
             let key = || AsksItself(1, Arc::downgrade(&registry), read);

@@ -167,7 +167,7 @@ fn a_policy_reaper_ends_with_its_registry_and_may_work_in_the_background() {
 
 #[test]
 fn many_reapers_at_once_remove_each_entry_once() {
-    within_a_minute(|| {
+    in_time(|| {
         let (registry, ledger) = (isolated(), Ledger::new());
         for _ in 0..times(20) {
             (0..2000).for_each(|key| drop(registry.try_insert(key, ledger.value(key))));

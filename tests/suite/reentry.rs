@@ -57,7 +57,7 @@ fn reentering() -> (Arc<Registry<u64, Reenters>>, Arc<Shared>) {
 
 #[test]
 fn the_drop_of_a_value_may_use_its_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         let (registry, shared) = reentering();
         let value = || Reenters(Some(Arc::clone(&shared)));
         (0..300).for_each(|key| drop(registry.try_insert(key, value())));
@@ -78,7 +78,7 @@ fn the_drop_of_a_value_may_use_its_registry() {
 
 #[test]
 fn the_drop_of_a_value_may_clear_and_drain_its_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Arc<Registry<u64, OnDrop>> = Arc::new(isolated());
         let drops = Arc::new(AtomicU64::new(0));
         for round in 0..200u64 {
@@ -147,7 +147,7 @@ impl Drop for Key {
 
 #[test]
 fn hash_and_drop_of_a_key_may_write_and_its_eq_may_read() {
-    within_a_minute(|| {
+    in_time(|| {
         let other = Arc::new(isolated());
         other.try_insert(5, 5).unwrap();
         let key = |number| Key { number, other: Arc::clone(&other) };
@@ -166,7 +166,7 @@ fn hash_and_drop_of_a_key_may_write_and_its_eq_may_read() {
 
 #[test]
 fn closures_may_use_their_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, u64> = isolated();
         let all = || use_everything(&registry);
         (0..100).for_each(|key| drop(registry.try_insert(key, key)));
@@ -193,7 +193,7 @@ fn closures_may_use_their_registry() {
 /// Each closure clears the registry that called it.
 #[test]
 fn closures_may_clear_their_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         let registry: Registry<u64, u64> = isolated();
         let fill = || (0..200).for_each(|key| drop(registry.try_insert(key, key)));
         fill();
@@ -224,7 +224,7 @@ fn closures_may_clear_their_registry() {
 
 #[test]
 fn registries_domains_and_handles_may_be_dropped_in_destructors() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         for same_domain in [true, false] {
             let outer: Registry<u64, OnDrop> = isolated();
@@ -247,7 +247,7 @@ fn registries_domains_and_handles_may_be_dropped_in_destructors() {
 
 #[test]
 fn a_callback_may_drop_a_registry_that_holds_the_last_handle_to_the_domain() {
-    within_a_minute(|| {
+    in_time(|| {
         let ledger = Ledger::new();
         let domain = Domain::builder().reclaimer(true).build();
         let registry = Registry::builder().domain(domain.clone()).build();

@@ -1,6 +1,6 @@
 //! Reserved keys: who waits, who does not, and what is left when a reservation ends.
 
-use crate::common::{OnDrop, clocked, isolated, isolated_builder, panic_of, poll, within_a_minute};
+use crate::common::{OnDrop, clocked, in_time, isolated, isolated_builder, panic_of, poll};
 use epoch_registry::{Domain, KeyReserved, Registry, WhenFull};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -50,7 +50,7 @@ fn writes_that_name_a_reserved_key_wait_and_go_on_when_it_is_free() {
         registry.set(1, 1);
         let reservation = registry.reserve_key(1);
         let (done, is_done) = mpsc::channel();
-        within_a_minute(|| {
+        in_time(|| {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     write(&registry);
@@ -72,7 +72,7 @@ fn removals_that_do_not_name_the_key_do_not_wait() {
     for (name, remove) in NOT_BY_KEY {
         let registry = isolated();
         registry.set(1, 1);
-        within_a_minute(|| {
+        in_time(|| {
             let reservation = registry.reserve_key(1);
             remove(&registry);
             assert!(reservation.entry().is_none() && registry.is_empty(), "{name}");
@@ -95,7 +95,7 @@ fn a_caller_that_wants_a_key_for_so_long_gets_it_or_gets_its_own_key_back() {
         assert_eq!(key(&registry, timeout), Err(KeyReserved("a".into())));
         assert!(since.elapsed() >= timeout);
     }
-    within_a_minute(|| {
+    in_time(|| {
         thread::scope(|scope| {
             let waiter = scope.spawn(|| key(&registry, Duration::from_secs(50)));
             thread::sleep(Duration::from_millis(20));

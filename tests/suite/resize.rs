@@ -57,7 +57,7 @@ fn while_it_resizes(mask: u64, check: impl Fn(&Registry<u64, Counted, FewBits>, 
 
 #[test]
 fn stable_keys_are_always_found_during_resizes() {
-    within_a_minute(|| {
+    in_time(|| {
         while_it_resizes(u64::MAX, |registry, rng| {
             let mut reader = registry.reader();
             for _ in 0..500 {
@@ -74,7 +74,7 @@ fn stable_keys_are_always_found_during_resizes() {
 /// There are at most 64 homes. So buckets overflow, and resizes move chains of buckets.
 #[test]
 fn stable_keys_are_always_found_during_resizes_with_a_poor_hash() {
-    within_a_minute(|| {
+    in_time(|| {
         while_it_resizes(0x7f_0000_003f, |registry, rng| {
             let keys: [u64; 20] = std::array::from_fn(|_| rng.below(STABLE));
             let guard = registry.pin();
@@ -87,7 +87,7 @@ fn stable_keys_are_always_found_during_resizes_with_a_poor_hash() {
 
 /// Iterates by a loop, by `fold`, and in memory order.
 fn an_iteration_meets_every_stable_key_once(mask: u64) {
-    within_a_minute(|| {
+    in_time(|| {
         while_it_resizes(mask, |registry, rng| {
             let (guard, mut met) = (registry.pin(), HashMap::new());
             match rng.below(3) {
@@ -117,7 +117,7 @@ fn an_iteration_finds_every_stable_key_once_with_a_poor_hash() {
 
 #[test]
 fn a_scan_in_chunks_across_resizes_misses_no_stable_key() {
-    within_a_minute(|| {
+    in_time(|| {
         while_it_resizes(u64::MAX, |registry, rng| {
             let (mut cursor, mut met) = (Cursor::new(), HashSet::new());
             while !cursor.is_done() {

@@ -248,7 +248,7 @@ fn the_handler_may_use_the_domain_but_not_wait_and_may_panic() {
         .build();
     let registry: Arc<Registry<u64, u64>> = Arc::new(Registry::builder().domain(domain.clone()).build());
     *slot.lock().unwrap() = Some(Arc::clone(&registry));
-    within_a_minute(|| {
+    in_time(|| {
         while_held(&domain, "sleeper", || {
             retire(&domain);
             for _ in 0..10 {

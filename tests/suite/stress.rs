@@ -144,17 +144,17 @@ fn storm(domain: Domain, bound: usize, slab: SlabSize) {
 
 #[test]
 fn a_storm_of_reads_and_writes_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::new(), usize::MAX, SlabSize::Small));
+    in_time(|| storm(Domain::new(), usize::MAX, SlabSize::Small));
 }
 
 #[test]
 fn a_storm_within_a_bound_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::new(), KEYS as usize / 4, SlabSize::Large));
+    in_time(|| storm(Domain::new(), KEYS as usize / 4, SlabSize::Large));
 }
 
 #[test]
 fn a_storm_with_a_reclaimer_thread_loses_and_leaks_nothing() {
-    within_a_minute(|| storm(Domain::builder().reclaimer(true).build(), usize::MAX, SlabSize::Large));
+    in_time(|| storm(Domain::builder().reclaimer(true).build(), usize::MAX, SlabSize::Large));
 }
 
 /// Keys are only replaced, while tables grow and shrink. No kind of read finds a key absent, and no reader sees an
@@ -224,7 +224,7 @@ fn never_absent(rewrite: impl Fn(&Registry<u64, Counted>, &Ledger, u64, u64) + S
 
 #[test]
 fn a_replaced_key_is_never_seen_absent_or_with_an_older_value() {
-    within_a_minute(|| {
+    in_time(|| {
         never_absent(|registry, ledger, key, version| {
             let old = registry.insert(key, ledger.value(number(key, version))).expect("the key is never absent");
             assert_eq!(old.get(), number(key, version - 1));
@@ -234,7 +234,7 @@ fn a_replaced_key_is_never_seen_absent_or_with_an_older_value() {
 
 #[test]
 fn an_updated_key_is_never_seen_absent_or_with_an_older_value() {
-    within_a_minute(|| {
+    in_time(|| {
         never_absent(|registry, ledger, key, version| {
             let new = registry.update(&key, |_, old| ledger.value(old.get() + number(0, 1)));
             assert_eq!(new.expect("the key is never absent").get(), number(key, version));

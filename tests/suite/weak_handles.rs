@@ -1,6 +1,6 @@
 //! Weak handles: they refer to exactly one entry, for as long as it is in its registry, and keep nothing.
 
-use crate::common::{Ledger, a_while, clocked, isolated, isolated_builder, within_a_minute};
+use crate::common::{Ledger, a_while, clocked, in_time, isolated, isolated_builder};
 use epoch_registry::{Cursor, Registry, WeakHandle};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -116,7 +116,7 @@ fn tables_may_be_resized_and_entries_may_expire_later() {
 
 #[test]
 fn upgrades_race_with_removals_replacements_and_the_end_of_the_registry() {
-    within_a_minute(|| {
+    in_time(|| {
         for _ in 0..4 {
             let (registry, ledger, stop) = (isolated(), Ledger::new(), AtomicBool::new(false));
             let entry = |key: u64| registry.insert_and_get(key, ledger.value(key));

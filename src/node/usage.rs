@@ -1,9 +1,10 @@
 //! What a read does besides finding an entry: the duties of a registry's reads, and the marks that reads leave
 //! in an entry.
 //!
-//! A read loads one word of the registry, its duties. If the word is zero, the read is done. Otherwise the read
-//! stores the required marks in the entry where they are missing, by a plain store. If the duties require it,
-//! the read also checks whether the entry has expired, and counts itself as a hit or a miss.
+//! A read loads one word of the registry, its duties. If the word is zero, the read is done. Otherwise it compares the
+//! word with the marks of the entry. If the entry has them all, the read is done. Otherwise it stores those that are
+//! missing, out of line. If the duties require it, it also checks there whether the entry has expired, and counts itself
+//! as a hit or a miss.
 //!
 //! The marks order no other access. Only the choice of entries to evict or reap depends on them. Not modelled
 //! by loom: only hints.
@@ -12,7 +13,17 @@ use crate::reap::Priority;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, fence};
 
-/// The duties of reads. Bits 0 and 1 are the marks that a read leaves.
+/// The duties of reads.
+///
+/// ```text
+///  bit 31 .. 9   8        7       6        5 .. 2   1      0
+///  ┌─────────┬────────┬───────┬────────┬─────────┬──────┬──────┐
+///  │    0    │ shared │ count │ expiry │    0    │ busy │ used │
+///  └─────────┴────────┴───────┴────────┴─────────┴──────┴──────┘
+/// ```
+///
+/// Bits 0 and 1 are the marks that a read leaves. No entry ever has the marks of bits 6 and 7, so a read with these duties
+/// never finds that all is done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Duties(u32);
 
@@ -22,11 +33,11 @@ impl Duties {
     /// A read marks the entry that it finds as not idle.
     const BUSY: u32 = 2;
     /// A read checks whether the entry that it finds has expired.
-    const EXPIRY: u32 = 4;
+    const EXPIRY: u32 = 1 << 6;
     /// A read counts whether it has found an entry.
-    const COUNT: u32 = 8;
+    const COUNT: u32 = 1 << 7;
     /// A read leaves its marks by an atomic operation, because priorities change in the same byte.
-    const SHARED: u32 = 16;
+    const SHARED: u32 = 1 << 8;
 
     #[inline]
     pub(crate) fn is_nothing(self) -> bool {
@@ -43,18 +54,6 @@ impl Duties {
         self.0 & Self::COUNT != 0
     }
 
-    /// Returns whether a read that has found an entry does more than leave marks.
-    #[inline]
-    pub(crate) fn beyond_marks(self) -> bool {
-        self.0 & (Self::EXPIRY | Self::COUNT | Self::SHARED) != 0
-    }
-
-    /// Returns whether a read leaves its marks by an atomic operation.
-    pub(crate) fn shares_marks(self) -> bool {
-        self.0 & Self::SHARED != 0
-    }
-
-    #[inline]
     fn marks(self) -> u8 {
         self.0 as u8 & (Self::USED | Self::BUSY) as u8
     }
@@ -72,7 +71,7 @@ const BUSY: u8 = Duties::BUSY as u8;
 ///  └────────┴────────┴────────┴──────────┴──────┴──────┘
 /// ```
 ///
-/// Bits 4 and 5 matter only until the entry is published.
+/// Bits 4 and 5 matter only until the entry is published. Bits 6 and 7 stay zero: see [`Duties`].
 #[derive(Clone, Copy)]
 pub(crate) struct FirstMarks(u8);
 
@@ -178,24 +177,25 @@ impl UseMarks {
         self.0.load(Relaxed) & mark != 0 && self.0.fetch_and(!mark, Relaxed) & mark != 0
     }
 
-    /// Stores the marks that the duties require, if they are missing.
+    /// Returns whether a read with these duties has something to do.
     #[inline]
-    pub(crate) fn mark(&self, duties: Duties) {
-        // ORDERING: Relaxed, both accesses: hints. (A mark that another thread clears at this moment may stay
-        // set.)
-        let (marks, wanted) = (self.0.load(Relaxed), duties.marks());
-        if marks & wanted != wanted {
-            self.0.store(marks | wanted, Relaxed);
-        }
+    pub(crate) fn lacks(&self, duties: Duties) -> bool {
+        // ORDERING: Relaxed: marks are hints, and the other duties do not depend on the byte.
+        !self.0.load(Relaxed) & duties.0 as u8 != 0
     }
 
-    /// Stores the marks that the duties require, if they are missing, in one operation: a change of the priority at this
-    /// moment is not undone.
-    pub(crate) fn mark_shared(&self, duties: Duties) {
-        // ORDERING: Relaxed, both accesses: hints.
-        let wanted = duties.marks();
-        if self.0.load(Relaxed) & wanted != wanted {
+    /// Stores the marks that the duties require, if they are missing.
+    pub(crate) fn mark(&self, duties: Duties) {
+        // ORDERING: Relaxed, all accesses: hints. (A mark that another thread clears at this moment may stay set.)
+        let (marks, wanted) = (self.0.load(Relaxed), duties.marks());
+        if marks & wanted == wanted {
+            return;
+        }
+        if duties.0 & Duties::SHARED != 0 {
+            // One operation, so that a change of the priority at this moment is not undone.
             self.0.fetch_or(wanted, Relaxed);
+        } else {
+            self.0.store(marks | wanted, Relaxed);
         }
     }
 }
@@ -312,18 +312,18 @@ mod tests {
             for shared in [false, true] {
                 let first = FirstMarks::new(false).with_priority(Priority::Never).with_priority(priority);
                 let used = UseMarks::new(first.refusable());
-                if shared {
-                    used.mark_shared(duties(shared))
-                } else {
-                    used.mark(duties(shared))
-                }
-                assert!(used.priority() == priority && used.is_marked());
+                assert!(used.lacks(duties(shared)));
+                used.mark(duties(shared));
+                assert!(!used.lacks(duties(shared)) && used.priority() == priority && used.is_marked());
                 used.set_priority(Priority::Last);
                 assert!(used.priority() == Priority::Last && used.clear() && !used.is_marked());
                 assert_eq!(used.priority(), Priority::Last);
             }
         }
         let first = FirstMarks::new(true);
+        let read_duties = ReadDuties::new(false);
+        read_duties.count_lookups();
+        assert!(UseMarks::new(first.exempt().refusable()).lacks(read_duties.get()), "each read is counted");
         assert!(!first.may_be_refused() && first.refusable().may_be_refused());
         assert!(!first.refusable().exempt().may_be_refused());
     }

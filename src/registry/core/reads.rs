@@ -28,14 +28,12 @@ where
     pub(crate) unsafe fn use_at_read(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
         // Load the duties again.
         let duties = self.read_duties.get();
-        // If entries may expire, reads are counted, or marks are shared with priorities, go on out of line.
-        if duties.beyond_marks() {
-            // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
-            return unsafe { self.use_beyond_marks(node) };
-        }
-        // Leave the marks that are wanted, by a plain store, if they are missing.
+        // If the entry lacks a mark, or the duties are more than marks, go on out of line.
         // SAFETY: B2 (the critical section in which the node was found is still open).
-        unsafe { node.as_ref() }.header.used.mark(duties);
+        if unsafe { node.as_ref() }.header.used.lacks(duties) {
+            // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
+            return unsafe { self.use_out_of_line(node) };
+        }
         Some(node)
     }
 
@@ -46,15 +44,10 @@ where
     /// As for [`use_at_read`](Self::use_at_read).
     #[cold]
     #[inline(never)]
-    unsafe fn use_beyond_marks(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
+    unsafe fn use_out_of_line(&self, node: NonNull<Node<K, V>>) -> Option<NonNull<Node<K, V>>> {
         let duties = self.read_duties.get();
         // SAFETY: B2 (the critical section in which the node was found is still open).
-        let used = unsafe { &node.as_ref().header.used };
-        if duties.shares_marks() {
-            used.mark_shared(duties)
-        } else {
-            used.mark(duties)
-        }
+        unsafe { node.as_ref() }.header.used.mark(duties);
         // SAFETY: the caller guarantees that the node was found in a critical section that is still open.
         let found = if duties.expiry() { unsafe { self.use_if_in_time(node) } } else { Some(node) };
         // An entry that has expired is a miss.

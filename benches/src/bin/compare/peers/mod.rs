@@ -44,8 +44,9 @@ pub trait Reads<K: Key>: Sync + Sized {
     /// Runs an owned read, whose result outlives the critical section, in its own critical section.
     fn get_owned(&self, key: &K) -> Option<u64>;
 
-    /// Returns a closure for borrowed reads by a session.
-    fn session(&self) -> impl FnMut(&K) -> Option<u64> {
+    /// Returns a closure for borrowed reads by a session. Each caller passes a number of its own, and so has a closure of
+    /// its own, which the compiler puts into the caller's loop. One that several loops share would be called.
+    fn session<const SITE: u8>(&self) -> impl FnMut(&K) -> Option<u64> {
         |key| self.get(key)
     }
 
@@ -161,7 +162,7 @@ pub fn read_lane<'m, K: Key, M: Reads<K>>(map: &'m M, idiom: Idiom, owned: bool)
     match (idiom, owned) {
         (Idiom::Held, false) => lane::<K, M>(idiom, |keys| reads(keys, map.held())),
         (Idiom::Held, true) => lane::<K, M>(idiom, |keys| reads(keys, map.held_owned())),
-        (Idiom::Session, false) => lane::<K, M>(idiom, |keys| reads(keys, map.session())),
+        (Idiom::Session, false) => lane::<K, M>(idiom, |keys| reads(keys, map.session::<0>())),
         (Idiom::Session, true) => lane::<K, M>(idiom, |keys| reads(keys, map.session_owned())),
         (_, false) => lane::<K, M>(idiom, |keys| reads(keys, |key| map.get(key))),
         (_, true) => lane::<K, M>(idiom, |keys| reads(keys, |key| map.get_owned(key))),

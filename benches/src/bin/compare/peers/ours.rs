@@ -214,7 +214,7 @@ impl<K: Key, V: Value, W: Way> Reads<K> for Ours<K, V, W> {
         self.0.lookup(key).map(owned_number)
     }
 
-    fn session(&self) -> impl FnMut(&K) -> Option<u64> {
+    fn session<const SITE: u8>(&self) -> impl FnMut(&K) -> Option<u64> {
         let mut reader = self.0.reader();
         move |key| reader.get(key).map(number)
     }

@@ -64,7 +64,7 @@ impl<K: Key, V: Value> Reads<K> for Swapped<K, V> {
         self.0.load().get(key).cloned().map(|value| value.number())
     }
 
-    fn session(&self) -> impl FnMut(&K) -> Option<u64> {
+    fn session<const SITE: u8>(&self) -> impl FnMut(&K) -> Option<u64> {
         let mut cache = Cache::<_, Arc<HashMap<K, V, RandomState>>>::new(&self.0);
         move |key| cache.load().get(key).map(V::number)
     }

@@ -48,7 +48,7 @@ pub fn lane<M: Map<u64>>(map: &M, idiom: Idiom) -> Lane<'_, Vec<Operation>> {
         Sample::new(time, operations.len(), 0)
     }
     let turn = move |operations: &Vec<Operation>| match idiom {
-        Idiom::Session => turn(map, operations, map.session()),
+        Idiom::Session => turn(map, operations, map.session::<2>()),
         _ => turn(map, operations, |key: &u64| map.get(key)),
     };
     Lane { drops: Some(M::DROPS), ..Lane::new(M::NAME, idiom, M::KIND, turn) }

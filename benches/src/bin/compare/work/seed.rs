@@ -82,7 +82,7 @@ pub fn run(plan: &Plan, results: &mut Results) {
     let keys = |round, thread| draw.keys(plan.amount(KEYS, 1_024), seed(round, thread));
     let lanes = || {
         vec![
-            Lane::new("ours", Idiom::Session, Kind::Ours, |keys: &Vec<u64>| lookups(keys, times, ours.session())),
+            Lane::new("ours", Idiom::Session, Kind::Ours, |keys: &Vec<u64>| lookups(keys, times, ours.session::<1>())),
             Lane::new("ours", Idiom::Each, Kind::Ours, |keys: &Vec<u64>| lookups(keys, times, |key| ours.get(key))),
             Lane::new("spinlock", Idiom::Each, Kind::Locking, |keys: &Vec<u64>| {
                 lookups(keys, times, |key| spinlock.get(key))

@@ -41,7 +41,7 @@ fn trial<M: Map<u64>>(clock: &Clock, size: u64) -> Times {
     let times = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             stay_on_core(1);
-            read(clock, &stage, map.session())
+            read(clock, &stage, map.session::<3>())
         });
         scope.spawn(|| {
             stay_on_core(0);

@@ -1,5 +1,8 @@
 //! Runs models, counts their executions, and prints what was explored.
 //!
+//! Each model runs in a process of its own, and as many processes run as the machine has processors. A model's output is
+//! printed when the model ends.
+//!
 //! `loom-tests/executions/` records how many executions each model takes, in one file per layer. A model fails if it
 //! takes fewer than half or more than one and a half times the recorded number: the race that it explores has changed.
 //! `--record` writes the numbers of the models that ran into the file.
@@ -7,9 +10,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::exit;
-use std::sync::Arc;
+use std::process::{Output, exit};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A model of one race, explored exhaustively or up to a number of preemptions.
@@ -66,7 +69,8 @@ fn expected(name: &str) -> Option<RangeInclusive<u64>> {
     Some(count / 2..=(3 * count).div_ceil(2))
 }
 
-/// Sets the recorded number of `name` in the file. Models run one after another, so only one process writes at a time.
+/// Sets the recorded number of `name` in the file. Models that record run one after another, so only one process writes at
+/// a time.
 fn record(name: &str, executions: u64) {
     let file = std::fs::read_to_string(RECORD).expect("the file of recorded executions must be readable");
     let mut all: BTreeMap<&str, u64> = entries(&file).collect();
@@ -107,16 +111,31 @@ pub fn main(models: &[Model]) {
         }
         exit(i32::from(outcome.is_err()));
     }
-    println!("loom models, layer {LAYER}");
     let started = Instant::now();
-    let mut failures = Vec::new();
-    let mut passed = 0;
-    for model in models.iter().filter(|model| names.is_empty() || names.iter().any(|name| name == model.name)) {
-        match apart(model, depth, records) {
-            true => passed += 1,
-            false => failures.push(model.name),
+    let wanted = |model: &&Model| names.is_empty() || names.iter().any(|name| name == model.name);
+    let mut queue: Vec<&Model> = models.iter().filter(wanted).collect();
+    // The longest begins first, so that none runs alone for long at the end. The queue is taken from its end.
+    queue.sort_by_key(|model| entries(RECORDED).find(|(name, _)| *name == model.name).map(|(_, count)| count));
+    let processes = if records { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+    println!("loom models, layer {LAYER}, {processes} at a time");
+    let queue = Mutex::new(queue);
+    let results = Mutex::new((0, Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..processes {
+            scope.spawn(|| {
+                while let Some(model) = next(&queue) {
+                    let (has_passed, output) = apart(model, depth, records);
+                    let (passed, failures) = &mut *results.lock().expect("no thread panics with the results");
+                    print!("{output}");
+                    match has_passed {
+                        true => *passed += 1,
+                        false => failures.push(model.name),
+                    }
+                }
+            });
         }
-    }
+    });
+    let (passed, failures) = results.into_inner().expect("no thread panics with the results");
     println!("{:.1?} in all", started.elapsed());
     if !failures.is_empty() {
         println!("failed: {}", failures.join(", "));
@@ -130,8 +149,13 @@ fn usage(problem: &str) -> ! {
     exit(2);
 }
 
-/// Explores a model in its own process, because a failing model may abort or leave loom in a broken state.
-fn apart(model: &Model, depth: Depth, records: bool) -> bool {
+fn next<'m>(queue: &Mutex<Vec<&'m Model>>) -> Option<&'m Model> {
+    queue.lock().expect("no thread panics with the queue").pop()
+}
+
+/// Explores a model in its own process, because a failing model may abort or leave loom in a broken state. Returns
+/// whether it has passed, and its output.
+fn apart(model: &Model, depth: Depth, records: bool) -> (bool, String) {
     let program = std::env::current_exe().expect("the path of this program must be known");
     let mut command = std::process::Command::new(program);
     command.args(["--alone", model.name, "--more", &depth.more.to_string()]);
@@ -141,18 +165,15 @@ fn apart(model: &Model, depth: Depth, records: bool) -> bool {
     if records {
         command.arg("--record");
     }
-    match command.status() {
-        Ok(status) if status.success() => true,
-        Ok(status) if status.code() == Some(1) => false,
-        Ok(status) => {
-            println!("  FAILED: the model ended by {status}");
-            false
-        }
-        Err(why) => {
-            println!("  FAILED: {why}");
-            false
-        }
+    let Output { status, stdout, stderr } = match command.output() {
+        Ok(output) => output,
+        Err(why) => return (false, format!("{}\n  FAILED: {why}\n", model.name)),
+    };
+    let mut output = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    if !status.success() && status.code() != Some(1) {
+        output += &format!("  FAILED: the model ended by {status}\n");
     }
+    (status.success(), output)
 }
 
 fn explore(model: &Model, depth: Depth, records: bool) -> Result<(), String> {

@@ -2,9 +2,9 @@
 //! in an entry.
 //!
 //! A read loads one word of the registry, its duties. If the word is zero, the read is done. Otherwise it compares the
-//! word with the marks of the entry. If the entry has them all, the read is done. Otherwise it stores those that are
-//! missing, out of line. If the duties require it, it also checks there whether the entry has expired, and counts itself
-//! as a hit or a miss.
+//! word with the marks of the entry. If the entry has them all, the read is done. Otherwise it stores the missing marks,
+//! out of line. If the duties require it, it also checks there whether the entry has expired, and counts itself as a hit
+//! or a miss.
 //!
 //! The marks order no other access. Only the choice of entries to evict or reap depends on them. Not modelled
 //! by loom: only hints.

@@ -253,8 +253,8 @@ where
 
     /// Returns the entry of `key`. If the key is absent, reserves it for the caller, who makes the value.
     ///
-    /// For values that no closure can make: those that a batch query returns, or that another thread makes. Other callers that
-    /// ask for the key wait for the end of the reservation, as for a loader of
+    /// For values that no closure can make: a query for many keys returns them, for example, or another thread makes them.
+    /// Other callers that ask for the key wait for the end of the reservation, as for a loader of
     /// [`get_or_insert_with`](Self::get_or_insert_with).
     ///
     /// # Errors

@@ -204,10 +204,10 @@
 //! [`RcuCell::changed`].
 //!
 //! **Values that tasks make.** [`Registry::get_or_insert_async`] runs one loader for a key, however many tasks ask, and takes the
-//! next one if it fails or its task is dropped. [`Registry::get_or_reserve_async`] leaves it to the task to make the value.
-//! [`Registry::update_async`], [`Registry::compute_async`] and
-//! [`Registry::reserve_key_async`] do the same for other writes. While a key is reserved, a write of that key by a method
-//! that is not `async` blocks its thread.
+//! next one if it fails or its task is dropped. [`Registry::update_async`], [`Registry::compute_async`] and
+//! [`Registry::reserve_key_async`] do the same for other writes. [`Registry::get_or_reserve_async`] is for values that no loader
+//! can make: one query for many keys returns them. While a key is reserved, a write of that key by a method that is not `async`
+//! blocks its thread.
 //!
 //! # One value
 //!

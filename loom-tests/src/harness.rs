@@ -114,7 +114,7 @@ pub fn main(models: &[Model]) {
     let started = Instant::now();
     let wanted = |model: &&Model| names.is_empty() || names.iter().any(|name| name == model.name);
     let mut queue: Vec<&Model> = models.iter().filter(wanted).collect();
-    // The longest begins first, so that none runs alone for long at the end. The queue is taken from its end.
+    // The one with the most executions begins first, so that no model runs alone for long at the end. The queue is taken from its end.
     queue.sort_by_key(|model| entries(RECORDED).find(|(name, _)| *name == model.name).map(|(_, count)| count));
     let processes = if records { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     println!("loom models, layer {LAYER}, {processes} at a time");
@@ -198,7 +198,7 @@ fn explore(model: &Model, depth: Depth, records: bool) -> Result<(), String> {
     let limit = builder.preemption_bound.map_or("no bound".to_string(), |bound| format!("{bound} preemptions"));
     println!("  {executions} executions, {limit}, {:.1?}", Duration::from_millis(took.as_millis() as u64));
     if explored.is_err() {
-        return Err(format!("the claim does not hold in execution {executions} (panic above)"));
+        return Err(format!("the claim does not hold in execution {executions} (panic below)"));
     }
     if records {
         record(model.name, executions);

@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, fence};
 ///  └─────────┴────────┴───────┴────────┴─────────┴──────┴──────┘
 /// ```
 ///
-/// Bits 0 and 1 are the marks that a read leaves. No entry ever has the marks of bits 6 and 7, so a read with these duties
-/// never finds that all is done.
+/// The lower byte is compared with the byte of the entry, a [`FirstMarks`]. Bits 0 and 1 are the marks that a read leaves.
+/// Bits 2 to 5 stay zero, because the entry's mean something else. No entry ever has bits 6 and 7, so a read with these
+/// duties never finds that all is done. Bit 8 is for the path out of line alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Duties(u32);
 
@@ -185,6 +186,7 @@ impl UseMarks {
     }
 
     /// Stores the marks that the duties require, if they are missing.
+    #[inline]
     pub(crate) fn mark(&self, duties: Duties) {
         // ORDERING: Relaxed, all accesses: hints. (A mark that another thread clears at this moment may stay set.)
         let (marks, wanted) = (self.0.load(Relaxed), duties.marks());

@@ -257,18 +257,22 @@ where
     /// Other callers that ask for the key wait for the end of the reservation, as for a loader of
     /// [`get_or_insert_with`](Self::get_or_insert_with).
     ///
+    /// A caller that asks again for a key that it has reserved waits for itself, without end. So do callers that have reserved
+    /// keys which they ask each other for. Remove duplicates first, and reserve several keys in one order, as with locks.
+    ///
     /// # Errors
     ///
     /// Returns the [`Reservation`] if the key is absent.
     ///
     /// # Panics
     ///
-    /// As [`get_or_insert_with`](Self::get_or_insert_with).
+    /// Panics within the closure that the registry runs for the same key, such as that of
+    /// [`get_or_insert_with`](Self::get_or_insert_with): it would wait for itself.
     ///
     /// # Progress
     ///
     /// As [`lookup`](Self::lookup) if the key is in the registry. Otherwise takes the lock of one shard, and blocks while
-    /// the key is reserved by another. (Callers that reserve several keys each reserve them in one order, as with locks.)
+    /// the key is reserved.
     ///
     /// # Examples
     ///
@@ -287,6 +291,7 @@ where
     /// }
     /// assert_eq!(squares.with(&3, |square| *square), Some(9));
     /// ```
+    #[track_caller]
     pub fn get_or_reserve(&self, key: K) -> Result<Handle<K, V>, Reservation<'_, K, V, S>> {
         let hash = hash_of(&self.hasher, &key);
         match self.find_handle(hash, &key) {
@@ -304,11 +309,12 @@ where
     ///
     /// # Panics
     ///
-    /// As [`get_or_insert_with`](Self::get_or_insert_with), when it is polled.
+    /// As [`get_or_reserve`](Self::get_or_reserve), when it is polled.
     ///
     /// # Progress
     ///
-    /// A poll takes the lock of one shard. The task is woken by the thread that ends the other reservation.
+    /// A poll takes the lock of one shard. The task is woken by the thread that ends the other reservation. While the caller
+    /// holds the reservation, a write of the key by a method that is not `async` blocks its thread.
     pub async fn get_or_reserve_async(&self, key: K) -> Result<Handle<K, V>, Reservation<'_, K, V, S>> {
         let hash = hash_of(&self.hasher, &key);
         match self.find_handle(hash, &key) {

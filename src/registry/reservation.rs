@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 const UNSHARED: &str = "a key that was not reserved has one owner";
 
-/// The exclusive right to write a key. Returned by [`Registry::reserve_key`].
+/// The exclusive right to write a key. Returned by [`Registry::reserve_key`], its siblings, and
+/// [`Registry::get_or_reserve`].
 ///
 /// While it exists, other writes of the key wait: `insert`, `remove`, `update` and all others that name the key, and
 /// [`Registry::replace_handle`]. Reads do not wait: they find the entry that the key has. So a cache can make a value
@@ -85,6 +86,7 @@ where
     ///
     /// Blocks while the key is reserved by another. A task uses [`reserve_key_async`](Self::reserve_key_async). Takes the lock of
     /// one shard.
+    #[track_caller]
     pub fn reserve_key(&self, key: K) -> Reservation<'_, K, V, S> {
         let hash = hash_of(&self.hasher, &key);
         self.reserve_hashed(hash, Arc::new(key))
@@ -146,6 +148,7 @@ where
     /// drop(first);
     /// assert!(pages.reserve_key_timeout("/", Duration::from_millis(1)).is_ok());
     /// ```
+    #[track_caller]
     pub fn reserve_key_timeout(&self, key: K, timeout: Duration) -> Result<Reservation<'_, K, V, S>, KeyReserved<K>> {
         let since = Instant::now();
         let hash = hash_of(&self.hasher, &key);

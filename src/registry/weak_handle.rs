@@ -95,7 +95,8 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> WeakHandle<K, V> {
         is_there.then(|| unsafe { Entry::new(node) })?.handle()
     }
 
-    /// Returns whether both were made of the same entry, while it was in the registry. It may have left since.
+    /// Returns whether both refer to the same entry, which may have left since, or one is a clone of the other. Two that were
+    /// made of an entry after it had left are different.
     ///
     /// # Progress
     ///

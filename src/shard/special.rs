@@ -1,4 +1,5 @@
-//! Writes in shards that use special features: a resize under way, bounds, a limited backlog, expiry, reservations.
+//! Writes in shards that use special features: all that [`Special`] lists, such as a resize under way, bounds, a limited
+//! backlog, expiry, listeners of insertions, reserved keys, and weak handles.
 
 #![allow(unsafe_code)]
 
@@ -344,7 +345,7 @@ where
         expired.add(cause, left.into_handle());
     }
 
-    /// Does the same in a shard that uses special features. If the caller has reserved the key, ends the reservation in the
+    /// Does the same as [`remove`](Self::remove), in a shard that uses special features. If the caller has reserved the key, ends the reservation in the
     /// hold of the lock that decides.
     #[inline(never)]
     #[allow(clippy::too_many_arguments)]

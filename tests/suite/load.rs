@@ -124,6 +124,8 @@ fn a_request_for_the_same_key_from_within_its_loader_panics() {
     assert!(within(&|| drop(registry.remove(&1))).contains(own));
     assert!(within(&|| drop(registry.compute(1, |_, _| epoch_registry::Change::Set(2)))).contains(own));
     assert!(within(&|| drop(registry.reserve_key(1))).contains(own));
+    assert!(within(&|| drop(registry.get_or_reserve(1))).contains(own));
+    assert!(within(&|| drop(block_on(registry.get_or_reserve_async(1)))).contains(own));
     assert!(within(&|| drop(block_on(registry.get_or_insert_async(1, async || 2)))).contains(own));
     let task = || registry.get_or_insert_async(1, async || *registry.get_or_insert_async(1, async || 2).await);
     assert!(panic_of(|| block_on(task())).contains(own));
@@ -235,6 +237,10 @@ fn a_hit_makes_no_key_and_takes_no_reservation() {
     assert_eq!(*registry.get_or_insert_with("a".to_string(), || unreachable!()), 1);
     let mut hit = pin!(registry.get_or_insert_async("a".to_string(), async || unreachable!()));
     assert!(poll(hit.as_mut()).is_ready());
+    assert!(registry.get_or_reserve("a".to_string()).is_ok());
+    let mut hit = pin!(registry.get_or_reserve_async("a".to_string()));
+    assert!(poll(hit.as_mut()).is_ready());
+    drop(hit);
     drop(reservation);
 }
 
@@ -250,6 +256,7 @@ fn futures_may_be_sent_to_other_threads() {
     let upsert = is_send(registry.update_or_insert_async(1, async |old: Handle<u64, u64>| *old + 1, async || 5));
     let change = is_send(registry.compute_async(1, async |_| epoch_registry::Change::Remove));
     let reserve = is_send(registry.reserve_key_async(1));
+    let missing = is_send(registry.get_or_reserve_async(3));
     thread::scope(|scope| {
         scope.spawn(move || {
             assert_eq!(*block_on(load), 1);
@@ -258,6 +265,7 @@ fn futures_may_be_sent_to_other_threads() {
             assert_eq!(*block_on(upsert), 3);
             assert!(block_on(change).is_none());
             drop(is_send(block_on(reserve)));
+            drop(is_send(block_on(missing)).unwrap_err());
         });
     });
     assert!(registry.is_empty());

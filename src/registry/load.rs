@@ -281,7 +281,7 @@ where
     /// ```
     /// use epoch_registry::Registry;
     ///
-    /// let squares = Registry::from_iter([(2_u64, 4_u64)]);
+    /// let squares: Registry<u64, u64> = Registry::from_iter([(2, 4)]);
     /// let missing: Vec<_> = (1..=3).filter_map(|key| squares.get_or_reserve(key).err()).collect();
     /// let query: Vec<_> = missing.iter().map(|reservation| reservation.key()).collect();
     /// assert_eq!(query, [&1, &3]);

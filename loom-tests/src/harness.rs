@@ -63,9 +63,14 @@ fn entries(file: &str) -> impl Iterator<Item = (&str, u64)> {
     file.lines().filter_map(|line| line.split_once(' ')).filter_map(|(name, count)| Some((name, count.parse().ok()?)))
 }
 
+/// Returns the recorded number of executions of a model.
+fn recorded(name: &str) -> Option<u64> {
+    entries(RECORDED).find(|&(known, _)| known == name).map(|(_, count)| count)
+}
+
 /// Returns the range of executions that a model may take, or `None` if nothing is recorded for it.
 fn expected(name: &str) -> Option<RangeInclusive<u64>> {
-    let (_, count) = entries(RECORDED).find(|&(recorded, _)| recorded == name)?;
+    let count = recorded(name)?;
     Some(count / 2..=(3 * count).div_ceil(2))
 }
 
@@ -115,7 +120,7 @@ pub fn main(models: &[Model]) {
     let wanted = |model: &&Model| names.is_empty() || names.iter().any(|name| name == model.name);
     let mut queue: Vec<&Model> = models.iter().filter(wanted).collect();
     // The one with the most executions begins first, so that no model runs alone for long at the end. The queue is taken from its end.
-    queue.sort_by_key(|model| entries(RECORDED).find(|(name, _)| *name == model.name).map(|(_, count)| count));
+    queue.sort_by_key(|model| recorded(model.name));
     let processes = if records { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     println!("loom models, layer {LAYER}, {processes} at a time");
     let queue = Mutex::new(queue);
@@ -149,6 +154,7 @@ fn usage(problem: &str) -> ! {
     exit(2);
 }
 
+/// Takes a model from the queue. The lock is released before the model runs.
 fn next<'m>(queue: &Mutex<Vec<&'m Model>>) -> Option<&'m Model> {
     queue.lock().expect("no thread panics with the queue").pop()
 }

@@ -195,8 +195,10 @@ impl UseMarks {
         }
         if duties.0 & Duties::SHARED != 0 {
             // One operation, so that a change of the priority at this moment is not undone.
+            // ORDERING: Relaxed, a hint, as above.
             self.0.fetch_or(wanted, Relaxed);
         } else {
+            // ORDERING: Relaxed, a hint, as above.
             self.0.store(marks | wanted, Relaxed);
         }
     }

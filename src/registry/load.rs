@@ -235,13 +235,9 @@ where
         key: K,
         f: impl FnOnce() -> F,
     ) -> Result<Handle<K, V>, E> {
-        let hash = hash_of(&self.hasher, &key);
-        if let Some(entry) = self.find_handle(hash, &key) {
-            return Ok(entry);
-        }
-        match self.reserve_absent_async(hash, key).await {
-            Err(entry) => Ok(entry),
-            Ok(reservation) => {
+        match self.get_or_reserve_async(key).await {
+            Ok(entry) => Ok(entry),
+            Err(reservation) => {
                 let insert = |reservation: Reservation<'_, K, V, S>, value: Result<V, E>| match value {
                     Ok(value) => Ok(reservation.insert_and_get(value)),
                     Err(error) => Err(error),
@@ -296,7 +292,7 @@ where
         let hash = hash_of(&self.hasher, &key);
         match self.find_handle(hash, &key) {
             Some(entry) => Ok(entry),
-            None => swap(self.reserve_absent(hash, key)),
+            None => self.reserve_absent(hash, key),
         }
     }
 
@@ -319,7 +315,7 @@ where
         let hash = hash_of(&self.hasher, &key);
         match self.find_handle(hash, &key) {
             Some(entry) => Ok(entry),
-            None => swap(self.reserve_absent_async(hash, key).await),
+            None => self.reserve_absent_async(hash, key).await,
         }
     }
 
@@ -327,8 +323,8 @@ where
     #[track_caller]
     fn load<E>(&self, hash: u64, key: K, f: impl FnOnce() -> Result<V, E>) -> Result<Handle<K, V>, E> {
         match self.reserve_absent(hash, key) {
-            Err(entry) => Ok(entry),
-            Ok(reservation) => {
+            Ok(entry) => Ok(entry),
+            Err(reservation) => {
                 let value = reservation.run(f)?;
                 Ok(reservation.insert_and_get(value))
             }
@@ -337,16 +333,19 @@ where
 
     /// Reserves a key that the caller has not found. Returns the entry instead, if another caller has inserted it since.
     #[track_caller]
-    fn reserve_absent(&self, hash: u64, key: K) -> Result<Reservation<'_, K, V, S>, Handle<K, V>> {
-        let reservation = self.reserve_unless(hash, Arc::new(key), |key| self.peek_handle(hash, key))?;
-        reservation.if_absent()
+    fn reserve_absent(&self, hash: u64, key: K) -> Result<Handle<K, V>, Reservation<'_, K, V, S>> {
+        match self.reserve_unless(hash, Arc::new(key), |key| self.peek_handle(hash, key)) {
+            Ok(reservation) => reservation.unless_present(),
+            Err(entry) => Ok(entry),
+        }
     }
 
     /// Does the same as [`reserve_absent`](Self::reserve_absent), as a task.
-    async fn reserve_absent_async(&self, hash: u64, key: K) -> Result<Reservation<'_, K, V, S>, Handle<K, V>> {
-        let find = |key: &K| self.peek_handle(hash, key);
-        let reservation = self.reserve_unless_async(hash, Arc::new(key), find).await?;
-        reservation.if_absent()
+    async fn reserve_absent_async(&self, hash: u64, key: K) -> Result<Handle<K, V>, Reservation<'_, K, V, S>> {
+        match self.reserve_unless_async(hash, Arc::new(key), |key| self.peek_handle(hash, key)).await {
+            Ok(reservation) => reservation.unless_present(),
+            Err(entry) => Ok(entry),
+        }
     }
 }
 
@@ -356,18 +355,8 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Returns the reservation if the key is absent. Otherwise ends it, and returns the entry.
-    fn if_absent(self) -> Result<Self, Handle<K, V>> {
-        match self.entry() {
-            Some(entry) => Err(entry),
-            None => Ok(self),
-        }
-    }
-}
-
-fn swap<T, E>(result: Result<T, E>) -> Result<E, T> {
-    match result {
-        Ok(value) => Err(value),
-        Err(error) => Ok(error),
+    /// Returns the entry of the key, and ends the reservation. If the key is absent, returns the reservation.
+    fn unless_present(self) -> Result<Handle<K, V>, Self> {
+        self.entry().ok_or(self)
     }
 }
